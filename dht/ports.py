@@ -34,7 +34,7 @@ class Clock(Protocol):
 class RunBlocking(Protocol):
     """Run a blocking call (SQLite, FAISS, embedding) without holding up the event loop."""
 
-    async def __call__(self, fn: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+    async def __call__(self, fn: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
         """Return `fn(*args)`. Once started the call is not interrupted; cancellation waits for its end."""
         ...
 
@@ -67,7 +67,7 @@ class ThreadedBlocking:
     def __init__(self, limit: int) -> None:
         self._limiter = trio.CapacityLimiter(limit)
 
-    async def __call__(self, fn: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+    async def __call__(self, fn: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
         return await trio.to_thread.run_sync(fn, *args, limiter=self._limiter)
 
 
