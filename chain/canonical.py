@@ -1,0 +1,99 @@
+"""Canonical msgpack: one value, one byte string.
+
+The deterministic subset of msgpack: nil, booleans, integers in their shortest form, UTF-8 strings,
+byte strings, arrays, and maps whose keys are strings in ascending code-point order. There are no floats,
+no extension types and no duplicate keys. `decode` accepts exactly the bytes that `encode` produces, so a
+hash over an encoding identifies the value, and no second encoding of it can be passed around the network.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import msgpack
+
+from chain.errors import EncodingError, NonCanonicalError, OversizedError, TruncatedError
+
+MAX_DEPTH = 16
+"""Nesting levels of arrays and maps; deeper values are refused in both directions."""
+
+Value = Any
+"""None | bool | int | str | bytes | list[Value] | dict[str, Value]; mypy has no useful recursive `Any`-free form."""
+
+
+def encode(value: Value) -> bytes:
+    """Return the canonical encoding of `value` (tuples are encoded as arrays).
+
+    Raises:
+        EncodingError: a float, another type, a non-string key, an integer outside -2**63 … 2**64-1, a lone
+            surrogate, or nesting deeper than `MAX_DEPTH`.
+    """
+    try:
+        return bytes(msgpack.packb(_canonical(value, 0), use_bin_type=True))
+    except (OverflowError, UnicodeEncodeError, ValueError) as error:
+        if isinstance(error, EncodingError):
+            raise
+        raise EncodingError(f"value has no canonical encoding: {error}") from error
+
+
+def decode(data: bytes, limit: int) -> Value:
+    """Decode canonical bytes of at most `limit` bytes.
+
+    Raises:
+        OversizedError: `data` is longer than `limit`.
+        TruncatedError: `data` ends early, or announces more elements than it has bytes.
+        NonCanonicalError: floats, extension types, unsorted or duplicate keys, long integer forms,
+            trailing bytes, or anything else that would not re-encode to `data`.
+    """
+    if len(data) > limit:
+        raise OversizedError(f"encoding has {len(data)} bytes, the limit is {limit}")
+    try:
+        value = msgpack.unpackb(data, raw=False, use_list=True, object_pairs_hook=_sorted_map, ext_hook=_no_ext)
+    except msgpack.ExtraData as error:
+        raise NonCanonicalError("bytes follow the encoded value") from error
+    except (msgpack.OutOfData, msgpack.StackError) as error:
+        raise TruncatedError("encoding is nested too deeply or ends early") from error
+    except EncodingError:
+        raise
+    except UnicodeDecodeError as error:
+        raise NonCanonicalError("a string is not UTF-8") from error
+    except ValueError as error:
+        raise TruncatedError(f"encoding is truncated or malformed: {error}") from error
+    try:
+        again = encode(value)
+    except EncodingError as error:
+        raise NonCanonicalError(f"not the canonical subset of msgpack: {error}") from error
+    if again != data:
+        raise NonCanonicalError("encoding is not the shortest, sorted form of its value")
+    return value
+
+
+def _canonical(value: Value, depth: int) -> Value:
+    kind = type(value)
+    if kind is bytes or kind is str or kind is int or value is None or kind is bool:
+        return value
+    if depth >= MAX_DEPTH:
+        raise EncodingError(f"value is nested deeper than {MAX_DEPTH} levels")
+    if kind is list or kind is tuple:
+        return [_canonical(item, depth + 1) for item in value]
+    if kind is dict:
+        for key in value:
+            if type(key) is not str:
+                raise EncodingError(f"map key {key!r} is not a string")
+        return {key: _canonical(value[key], depth + 1) for key in sorted(value)}
+    raise EncodingError(f"type {kind.__name__} has no canonical encoding")
+
+
+def _sorted_map(pairs: list[tuple[Any, Any]]) -> dict[str, Value]:
+    previous: str | None = None
+    for key, _ in pairs:
+        if type(key) is not str:
+            raise NonCanonicalError(f"map key {key!r} is not a string")
+        if previous is not None and key <= previous:
+            raise NonCanonicalError(f"map key {key!r} is a duplicate or out of order")
+        previous = key
+    return dict(pairs)
+
+
+def _no_ext(code: int, _data: bytes) -> NoReturn:
+    raise NonCanonicalError(f"extension type {code} is not allowed")

@@ -1,0 +1,43 @@
+"""Record kinds and the rule version in which each became known.
+
+A kind outside the rule version of a record's epoch is invalid; a record of an epoch this node does not
+know waits. Kinds are short strings, `family.verb`. Operations on an entry carry its create record as
+`subject`; the chain's own records and creates have none.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+GENESIS: Final = "chain.genesis"
+MEMBRANE: Final = "chain.membrane"
+PROFILE: Final = "chain.profile"
+CLOSE: Final = "chain.close"
+EPOCH: Final = "network.epoch"
+CREATE: Final = "entry.create"
+EDIT: Final = "entry.edit"
+TAG: Final = "entry.tag"
+UNTAG: Final = "entry.untag"
+DELETE: Final = "entry.delete"
+RETRACT: Final = "entry.retract"
+
+RULE_VERSION: Final = 1
+"""The newest rule version this node can judge by."""
+
+KINDS_BY_RULE_VERSION: Final[dict[int, frozenset[str]]] = {
+    1: frozenset(
+        {GENESIS, MEMBRANE, PROFILE, CLOSE, EPOCH, CREATE, EDIT, TAG, UNTAG, DELETE, RETRACT},
+    ),
+}
+
+OPENING: Final = (GENESIS, MEMBRANE, PROFILE)
+"""The kinds of seq 0, 1 and 2 of every chain."""
+
+SUBJECT_OPERATIONS: Final = frozenset({EDIT, TAG, UNTAG, DELETE, RETRACT})
+"""Kinds that act on an entry which another record created."""
+
+HEADS: Final = frozenset({CREATE, EDIT, DELETE, RETRACT})
+"""Kinds that become heads of their subject; tags only cite heads."""
+
+CARRIES_CONTENT: Final = frozenset({CREATE, EDIT})
+"""Kinds whose payload holds a content value with its vector."""

@@ -1,0 +1,135 @@
+"""The source chain: appending the next record, and verifying a whole chain.
+
+Both are pure. `next_record` turns a draft into a signed record after a given head; the caller supplies the
+clock value and the salt, and owns making it durable before anyone sees it. `verify_chain` walks an agent's
+records from seq 0 and names the first position that does not hold; it needs headers only, so a chain with
+erased payloads still verifies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from chain.cid import Cid
+from chain.errors import ChainBrokenError
+from chain.identity import AgentId, Identity
+from chain.kinds import CLOSE, OPENING
+from chain.record import VERSION, Header, Record, encode_payload, sign_record, verify_signature
+from chain.cid import raw_cid
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of a chain: what the next record builds on."""
+
+    seq: int
+    cid: Cid
+    lamport: int
+    hlc: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What an author wants to say, before it has a place in the chain.
+
+    For an operation on an entry, `subject`, `subject_seq`, `subject_prev`, `deps` (ascending) and
+    `deps_lamport` (the greatest lamport among deps) say what the author had seen of it.
+    """
+
+    kind: str
+    body: dict[str, Any]
+    subject: Cid | None = None
+    subject_seq: int = 0
+    subject_prev: Cid | None = None
+    deps: tuple[Cid, ...] = ()
+    deps_lamport: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChainReport:
+    """What a verified chain amounts to."""
+
+    author: AgentId | None
+    length: int
+    head: Cid | None
+    closed: bool = False
+    kinds: dict[str, int] = field(default_factory=dict)
+
+
+def head_of(record: Record) -> Head:
+    """The head that a chain has after `record`."""
+    header = record.header
+    return Head(header.seq, record.cid, header.lamport, header.hlc)
+
+
+def next_record(
+    identity: Identity, network: Cid, epoch: Cid, head: Head | None, draft: Draft, now_us: int, salt: bytes
+) -> Record:
+    """Sign `draft` as the record after `head` (None: the first).
+
+    `now_us` is the wall clock in microseconds; the record's hlc never falls below the head's. `salt` is 16
+    fresh random bytes. Raises `ChainError` when the draft exceeds a limit.
+    """
+    payload = encode_payload(salt, draft.body)
+    first = head is None
+    header = Header(
+        version=VERSION,
+        network=network,
+        epoch=epoch,
+        author=identity.agent,
+        seq=0 if head is None else head.seq + 1,
+        prev=None if head is None else head.cid,
+        subject=draft.subject,
+        subject_seq=draft.subject_seq,
+        subject_prev=draft.subject_prev,
+        deps=draft.deps,
+        lamport=0 if first and not draft.deps else 1 + max(0 if head is None else head.lamport, draft.deps_lamport),
+        hlc=now_us if head is None else max(now_us, head.hlc),
+        kind=draft.kind,
+        payload=raw_cid(payload),
+        payload_size=len(payload),
+    )
+    return sign_record(identity, header, payload)
+
+
+def verify_chain(records: Iterable[Record], network: Cid) -> ChainReport:
+    """Verify an agent's chain from seq 0, in order; O(n), one signature check a record.
+
+    Raises `ChainBrokenError` naming the first seq whose link, signature, network, clock or place is wrong.
+    An empty chain verifies with length 0.
+    """
+    previous: Record | None = None
+    length = 0
+    closed = False
+    kinds: dict[str, int] = {}
+    for record in records:
+        header = record.header
+        _expect(header.seq == length, length, f"found seq {header.seq}")
+        _expect(not closed, length, f"a record follows {CLOSE}")
+        _expect(header.network == network, length, "record belongs to another network")
+        if length < len(OPENING):
+            _expect(header.kind == OPENING[length], length, f"kind is {header.kind!r}, expected {OPENING[length]!r}")
+        else:
+            _expect(header.kind not in OPENING, length, f"kind {header.kind!r} belongs to the chain's opening")
+        if previous is None:
+            _expect(header.prev is None, length, "the first record names a predecessor")
+        else:
+            _expect(header.prev == previous.cid, length, "prev is not the record before it")
+            _expect(header.author == previous.header.author, length, "the author changes")
+            _expect(header.hlc >= previous.header.hlc, length, "its clock runs backwards")
+            _expect(header.lamport > previous.header.lamport, length, "its lamport does not grow")
+        _expect(verify_signature(record), length, "the signature does not verify")
+        closed = header.kind == CLOSE
+        kinds[header.kind] = kinds.get(header.kind, 0) + 1
+        previous = record
+        length += 1
+    if previous is None:
+        return ChainReport(None, 0, None)
+    return ChainReport(previous.header.author, length, previous.cid, closed, kinds)
+
+
+def _expect(condition: bool, seq: int, reason: str) -> None:
+    if not condition:
+        raise ChainBrokenError(seq, reason)

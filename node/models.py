@@ -1,0 +1,131 @@
+"""The nouns of the node's interface: what goes in and comes out of `Node`, whoever asks.
+
+The HTTP API turns these into JSON and the simulator uses them as they are. Everything here is frozen data
+with ids in binary form; text forms are the edges' business. Scores and confidences are integers in ppm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from chain.cid import Cid
+from chain.identity import AgentId
+from chain.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class NewEntry:
+    """An entry to author. `vector` is for networks whose space takes the caller's vectors.
+
+    `key` makes the call idempotent: an entry with the same key was added at most once by this node.
+    """
+
+    text: str
+    tags: tuple[str, ...] = ()
+    domain: str | None = None
+    confidence: int | None = None
+    citations: tuple[str, ...] = ()
+    vector: Sequence[float] | None = None
+    key: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """An entry that is durable on this node; `created` is False when its key was there before."""
+
+    id: Cid
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One answer to a query, verified by the asker: signature, payload hash, score, author's opening.
+
+    `record` is the content record itself, the proof. `score` is cosine similarity in ppm.
+    """
+
+    id: Cid
+    score: int
+    author: AgentId
+    text: str
+    tags: tuple[str, ...]
+    record: Record
+    holder: AgentId
+    verified: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an answer cost and how complete it is; `expected_recall` is None until calibrated."""
+
+    shards_contacted: int
+    shards_total: int
+    nodes_contacted: int
+    ms: float
+    shards_missed: int
+    deadline_hit: bool
+    hits_refused: int = 0
+    expected_recall: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Hits in order of falling score, and their cost."""
+
+    hits: tuple[Hit, ...]
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class EntryView:
+    """An entry as its operations fold: the shown winner, its conflicts, and where it came from."""
+
+    id: Cid
+    author: AgentId
+    text: str | None
+    tags: tuple[str, ...]
+    domain: str | None
+    confidence: int | None
+    citations: tuple[str, ...]
+    deleted: bool
+    retracted: bool
+    conflict: bool
+    version: tuple[tuple[AgentId, int, tuple[Cid, ...]], ...]
+    records: tuple[Record, ...] = ()
+    """The operations, in the order in which they fold; the provenance."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """One peer of the routing table."""
+
+    agent: AgentId
+    addresses: tuple[str, ...]
+    connected: bool
+    responsive: bool
+    capacity: int
+    full: bool
+    latency_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The node at a glance."""
+
+    agent: AgentId
+    network: Cid
+    network_name: str
+    space: str
+    addresses: tuple[str, ...]
+    peers: int
+    records: int
+    held: int
+    pending: int
+    shards_held: int
+    reachable: bool
+    read_only: str | None
+    """Why the node accepts no writes, or None."""
+    uptime_s: float
+    counters: dict[str, int] = field(default_factory=dict)
+    """Monotonic counts for `/metrics`, by name."""
