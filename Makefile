@@ -1,0 +1,69 @@
+# Every target sets up what it needs in .venv, from a fresh clone. Another interpreter: make PYTHON=python3.12 …
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
+PACKAGES := $(wildcard chain crdt sharding validation dht federated node sim)
+BENCHMARKS ?= $(filter-out report,$(patsubst benchmarks/%.py,%,$(filter-out benchmarks/__init__.py,$(wildcard benchmarks/*.py))))
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-fast test-slow lint format bench clean install
+
+help:
+	@echo "make demo    five daemons on this machine, a sixth that holds nothing asks them ten questions"
+	@echo "make test    all tests (make test-fast: those that start no daemon)"
+	@echo "make lint    ruff, mypy --strict, import-linter"
+	@echo "make bench   every benchmark (QUICK=1: each under a minute)"
+	@echo "make clean   remove the environment and every cache"
+
+demo: $(VENV)/.installed
+	@$(BIN)/roseforest demo
+
+test: test-fast test-slow
+
+test-fast: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(PACKAGES) benchmarks tests
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-bench
+	@set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(if $(QUICK),--quick); done
+
+install: $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@.ci/check-system $(PYTHON)
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
+	$(PIP) -e '.[test]'
+	@touch $@ $(VENV)/.installed
+
+# libp2p requires trio-typing, whose stubs for trio are older than trio's own types and hide them from mypy.
+$(VENV)/.installed-lint: pyproject.toml | $(VENV)/bin/python
+	$(PIP) -e '.[test,lint]'
+	@rm -rf $(VENV)/lib/python*/site-packages/trio-stubs
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
+
+$(VENV)/.installed-bench: pyproject.toml | $(VENV)/bin/python
+	$(PIP) -e '.[test,bench]'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
