@@ -1,0 +1,222 @@
+"""Settings of one node: defaults, then `config.toml`, then the environment, then flags; the last one wins.
+
+Every key is one word, in the file as it stands, in the environment as `ROSEFOREST_` and the key in capitals
+(lists separated by commas), on the command line as `--key`. Where each value came from is kept, because the
+first question about a wrong setting is who set it. An unknown key or a bad value is refused with one line
+that names where it stands, the key and the reason: a typo must not become a default.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from node.errors import ConfigError
+from node.home import HOME_VARIABLE, Home, write_atomically
+
+PREFIX = "ROSEFOREST_"
+NOT_SETTINGS = frozenset({HOME_VARIABLE, "ROSEFOREST_DEBUG"})
+"""Variables with the prefix that are no settings."""
+MAX_CONFIG_FILE = 256 * 1024
+MAX_ADDRESSES = 64
+MAX_CAPACITY = 1_000_000
+DEFAULT_CAPACITY = 100
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["text", "json"]
+
+
+class Settings(BaseModel):
+    """What a node may be told; each field's description is its documentation.
+
+    `origins` says for every key where its value came from: `default`, `file PATH`, `environment NAME` or
+    `flag --NAME`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    listen: Annotated[
+        tuple[str, ...],
+        Field(
+            min_length=1, max_length=MAX_ADDRESSES, description="multiaddrs to listen on; tcp/0 picks a port"
+        ),
+    ] = ("/ip4/127.0.0.1/tcp/0",)
+    bootstrap: Annotated[
+        tuple[str, ...],
+        Field(max_length=MAX_ADDRESSES, description="multiaddrs with /p2p/ of peers to join through"),
+    ] = ()
+    api: Annotated[str, Field(description="HOST:PORT of the HTTP API; port 0 picks one")] = "127.0.0.1:0"
+    api_hosts: Annotated[
+        tuple[str, ...],
+        Field(max_length=MAX_ADDRESSES, description="names besides localhost that requests may give as Host"),
+    ] = ()
+    capacity: Annotated[
+        int,
+        Field(
+            ge=0, le=MAX_CAPACITY, description="share of the network's data to hold, relative to 100; 0: none"
+        ),
+    ] = DEFAULT_CAPACITY
+    query_deadline_ms: Annotated[
+        int, Field(ge=1, le=60_000, description="milliseconds after which a query answers with what it has")
+    ] = 3_000
+    log_level: Annotated[LogLevel, Field(description="least severity that is logged")] = "info"
+    log_format: Annotated[LogFormat, Field(description="text: key=value pairs; json: one object a line")] = (
+        "text"
+    )
+    log_file: Annotated[
+        str | None, Field(description="rotating file for the log, relative to the home folder; none: stderr")
+    ] = None
+    origins: dict[str, str] = Field(default_factory=dict, exclude=True, repr=False)
+
+    @field_validator("listen", "bootstrap")
+    @classmethod
+    def _multiaddrs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            if not address.startswith("/") or any(char.isspace() for char in address) or "//" in address:
+                raise ValueError(f"{address!r} is not a multiaddr such as /ip4/127.0.0.1/tcp/4001")
+        return value
+
+    @field_validator("bootstrap")
+    @classmethod
+    def _names_a_peer(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            if "/p2p/" not in address:
+                raise ValueError(
+                    f"{address!r} does not say which peer it expects: it must end in /p2p/PEER-ID"
+                )
+        return value
+
+    @field_validator("api")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        split_api(value)
+        return value
+
+    @property
+    def api_bind(self) -> tuple[str, int]:
+        """Host and port of the API."""
+        return split_api(self.api)
+
+
+KEYS = tuple(name for name in Settings.model_fields if name != "origins")
+_LISTS = frozenset({"listen", "bootstrap", "api_hosts"})
+
+
+def split_api(value: str) -> tuple[str, int]:
+    """Read HOST:PORT, or [IPv6]:PORT; raises ValueError."""
+    host, separator, port = value.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        host = ""
+    if not separator or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+        raise ValueError(f"{value!r} is not HOST:PORT such as 127.0.0.1:7070")
+    return host, int(port)
+
+
+def load_settings(
+    home: Home, flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None
+) -> Settings:
+    """The settings in force; `flags` with the value None count as not given.
+
+    `environment` defaults to the process's own. Raises `ConfigError` for the first thing that is wrong.
+    """
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(KEYS, "default")
+    where = dict.fromkeys(KEYS, "default")
+    for key, value in _read_file(home).items():
+        values[key], origins[key], where[key] = value, f"file {home.config}", f"{home.config}: {key}"
+    variables = os.environ if environment is None else environment
+    for name in sorted(variables):
+        if not name.startswith(PREFIX) or name in NOT_SETTINGS:
+            continue
+        key = name.removeprefix(PREFIX).lower()
+        if key not in KEYS:
+            raise ConfigError(f"environment: {name} is not a setting; known are {_known()}")
+        values[key], origins[key] = _from_text(key, variables[name]), f"environment {name}"
+        where[key] = f"environment: {name}"
+    for key, value in (flags or {}).items():
+        if value is None or value == ():
+            continue
+        flag = f"--{key.replace('_', '-')}"
+        values[key], origins[key], where[key] = value, f"flag {flag}", f"command line: {flag}"
+    try:
+        return Settings(**values, origins=origins)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        key = str(first["loc"][0]) if first["loc"] else "settings"
+        raise ConfigError(f"{where.get(key, key)}: {_reason(first['msg'])}") from error
+
+
+def write_initial_config(home: Home, listen: tuple[str, ...], api: str, bootstrap: tuple[str, ...]) -> None:
+    """Write a first `config.toml`; an existing one is left as it is."""
+    if home.config.exists():
+        return
+    lines = [
+        "# Settings of this node; roseforest config show lists every key and where its value comes from.",
+        "",
+    ]
+    lines += [
+        f"listen = {_toml_list(listen)}",
+        f"bootstrap = {_toml_list(bootstrap)}",
+        f"api = {_toml_string(api)}",
+    ]
+    write_atomically(home.config, ("\n".join(lines) + "\n").encode())
+
+
+def _read_file(home: Home) -> dict[str, Any]:
+    path = home.config
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_CONFIG_FILE + 1)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > MAX_CONFIG_FILE:
+        raise ConfigError(f"{path} is longer than {MAX_CONFIG_FILE} bytes: it is no configuration")
+    try:
+        values = tomllib.loads(data.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(
+            f"{path} is not TOML: {_one_line(str(error))}; correct it or move it away"
+        ) from error
+    unknown = [key for key in values if key not in KEYS]
+    if unknown:
+        raise ConfigError(f"{path}: {unknown[0]} is not a setting; known are {_known()}")
+    return values
+
+
+def _from_text(key: str, text: str) -> Any:
+    if key in _LISTS:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return None if key == "log_file" and not text else text
+
+
+def _known() -> str:
+    return ", ".join(KEYS)
+
+
+def _reason(message: str) -> str:
+    return _one_line(message.removeprefix("Value error, "))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _toml_string(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _toml_list(values: tuple[str, ...]) -> str:
+    return "[" + ", ".join(map(_toml_string, values)) + "]"
+
+
+LOG_LEVELS: tuple[str, ...] = get_args(LogLevel)
+LOG_FORMATS: tuple[str, ...] = get_args(LogFormat)
