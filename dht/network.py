@@ -100,8 +100,8 @@ class Network(Protocol):
     def events(self) -> trio.MemoryReceiveChannel[PeerEvent]:
         """A new stream of `PeerUp` and `PeerDown` from now on, in order.
 
-        Each holds `EVENT_BACKLOG` events and drops the oldest beyond; `connected()` is the truth to resync with.
-        Ends when the network closes.
+        Each holds `EVENT_BACKLOG` events and drops the oldest beyond; `connected()` is the truth to resync
+        with. Ends when the network closes.
         """
         ...
 

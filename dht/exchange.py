@@ -1,0 +1,340 @@
+"""Questions and answers over one byte stream: the asking side (`Asker`) and the answering side (`answer`).
+
+The side that opened the stream asks, the other answers; ids let any number of questions share the stream, in
+any order. Nobody can make the other wait or grow without limit: both sides always read; what waits to be
+written, what is being answered and what is half received is counted against `Limits`; a peer that sends
+nonsense, stalls in the middle of a frame or does not read costs it the connection. Both sides end by raising,
+`FrameError` when the peer broke the rules and `PeerUnreachable` when the stream did; the caller then drops
+the connection.
+
+This module knows no libp2p: any ordered byte stream will do.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+from dht.counters import Budget, Counters
+from dht.errors import FrameError, PeerUnreachable, RefusalCode, RequestRefused
+from dht.frames import MAX_ID, Frame, FrameDecoder, Refusal, Request, Response, encode_frame
+from dht.limits import WRITE_SIZE, Limits
+from dht.network import MAX_BODY, Handler, PeerId
+
+log = logging.getLogger(__name__)
+
+_REFUSAL_ROOM = 64 * 1024
+"""Bytes beyond `Limits.queue_bytes` that only refusals may use, so that a full queue can still say so."""
+
+
+class ByteStream(Protocol):
+    """An ordered, reliable stream to an authenticated peer. Cancelling `write` leaves it unusable."""
+
+    async def read(self) -> bytes:
+        """The next bytes, at least one; b"" when the peer has ended the stream. Raises `PeerUnreachable`."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Write at most `WRITE_SIZE` bytes. Raises `PeerUnreachable`."""
+        ...
+
+
+class Gate:
+    """Counts the requests being answered, per peer and in all."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._running: Counter[PeerId] = Counter()
+        self._total = 0
+
+    def enter(self, peer: PeerId) -> bool:
+        """Take a place; False when there is none."""
+        if self._total >= self._limits.handlers or self._running[peer] >= self._limits.handlers_per_peer:
+            return False
+        self._running[peer] += 1
+        self._total += 1
+        return True
+
+    def leave(self, peer: PeerId) -> None:
+        """Give the place back."""
+        self._total -= 1
+        self._running[peer] -= 1
+        if not self._running[peer]:
+            del self._running[peer]
+
+
+class Shared:
+    """What all streams of one network have in common."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.counters = Counters()
+        self.budget = Budget(limits.held_bytes)
+        self.gate = Gate(limits)
+        self.handlers: dict[str, Handler] = {}
+
+
+class Outbox:
+    """Frames waiting to be written, in order, bounded in bytes; a waiting frame can still be withdrawn."""
+
+    def __init__(self, stream: ByteStream, shared: Shared) -> None:
+        self._stream = stream
+        self._shared = shared
+        self._waiting: OrderedDict[int, bytes] = OrderedDict()
+        self._size = 0
+        self._wake = trio.Event()
+
+    def put(self, number: int, frame: bytes, room: int = 0) -> bool:
+        """Queue a frame; False when it does not fit (`room`: extra bytes that may be used)."""
+        fits = self._size + len(frame) <= self._shared.limits.queue_bytes + room
+        if not fits or number in self._waiting or not self._shared.budget.take(len(frame)):
+            return False
+        self._waiting[number] = frame
+        self._size += len(frame)
+        self._wake.set()
+        return True
+
+    def withdraw(self, number: int) -> None:
+        """Forget a frame if it is still waiting."""
+        frame = self._waiting.pop(number, None)
+        if frame is not None:
+            self._release(len(frame))
+
+    async def run(self) -> None:
+        """Write until cancelled. Raises `PeerUnreachable`, also when the peer does not read in time."""
+        try:
+            while True:
+                while not self._waiting:
+                    self._wake = trio.Event()
+                    await self._wake.wait()
+                await self._write(self._batch())
+        finally:
+            for number in list(self._waiting):
+                self.withdraw(number)
+
+    def _batch(self) -> bytes:
+        """Take the first frame and those behind it that fit the same write."""
+        batch = bytearray()
+        while self._waiting:
+            number, frame = next(iter(self._waiting.items()))
+            if batch and len(batch) + len(frame) > WRITE_SIZE:
+                break
+            del self._waiting[number]
+            self._shared.counters.frames_out += 1
+            batch += frame
+        return bytes(batch)
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            for start in range(0, len(data), WRITE_SIZE):
+                with trio.move_on_after(self._shared.limits.write_timeout) as scope:
+                    await self._stream.write(data[start : start + WRITE_SIZE])
+                if scope.cancelled_caught:
+                    self._shared.counters.dropped += 1
+                    raise PeerUnreachable(f"peer read nothing for {self._shared.limits.write_timeout:g} s")
+            self._shared.counters.bytes_out += len(data)
+        finally:
+            self._release(len(data))
+
+    def _release(self, count: int) -> None:
+        self._size -= count
+        self._shared.budget.take(-count)
+
+
+async def _read_frames(stream: ByteStream, shared: Shared, receive: Callable[[Frame], None]) -> None:
+    """Hand every frame to `receive` until the peer ends the stream."""
+    limits, counters = shared.limits, shared.counters
+    decoder = FrameDecoder()
+    held = 0
+    deadline = math.inf
+    try:
+        while True:
+            with trio.move_on_at(deadline) as scope:
+                data = await stream.read()
+            if scope.cancelled_caught:
+                raise FrameError(f"frame not finished within {limits.frame_timeout:g} s; connection dropped")
+            if not data:
+                return
+            counters.bytes_in += len(data)
+            frames = decoder.feed(data)
+            if not shared.budget.take(decoder.buffered - held):
+                counters.dropped += 1
+                raise PeerUnreachable(f"no memory left for frames (limit {limits.held_bytes} bytes)")
+            held = decoder.buffered
+            if not held:
+                deadline = math.inf
+            elif frames or deadline == math.inf:
+                deadline = trio.current_time() + limits.frame_timeout
+            counters.frames_in += len(frames)
+            for frame in frames:
+                receive(frame)
+    finally:
+        shared.budget.take(-held)
+
+
+class _Question:
+    """One request under way: what will be known when `done` is set."""
+
+    __slots__ = ("done", "reply")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.reply: Response | Refusal | None = None
+
+
+class Asker:
+    """The asking side of one stream. `run` must be running for `ask` to make progress."""
+
+    def __init__(self, stream: ByteStream, peer: PeerId, shared: Shared) -> None:
+        self._stream = stream
+        self._peer = peer
+        self._shared = shared
+        self._outbox = Outbox(stream, shared)
+        self._questions: dict[int, _Question] = {}
+        self._next = 0
+        self._open = True
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is awaited."""
+        return bool(self._questions)
+
+    async def ask(self, method: str, body: bytes) -> bytes:
+        """Ask and wait for the answer, however long it takes; cancelling frees the slot.
+
+        Raises `RequestRefused` (by the peer, or OVERLOADED when too much is under way already) and
+        `PeerUnreachable` as soon as the stream is gone.
+        """
+        counters = self._shared.counters
+        if not self._open:
+            raise self._lost()
+        if len(self._questions) >= self._shared.limits.in_flight:
+            counters.refused_out += 1
+            raise self._overloaded(f"{len(self._questions)} requests are in flight")
+        number = self._next
+        self._next = (self._next + 1) & MAX_ID
+        frame = encode_frame(Request(number, method, body))
+        if number in self._questions or not self._outbox.put(number, frame):
+            counters.refused_out += 1
+            raise self._overloaded("its queue is full")
+        question = self._questions[number] = _Question()
+        counters.requests_out += 1
+        try:
+            await question.done.wait()
+        finally:
+            del self._questions[number]
+            self._outbox.withdraw(number)
+        if question.reply is None:
+            raise self._lost()
+        if isinstance(question.reply, Refusal):
+            raise RequestRefused(question.reply.code, question.reply.reason)
+        return question.reply.body
+
+    async def run(self) -> None:
+        """Send and receive until the stream ends, then fail every open question."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._outbox.run)
+                await _read_frames(self._stream, self._shared, self._receive)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._open = False
+            for question in self._questions.values():
+                question.done.set()
+
+    def _receive(self, frame: Frame) -> None:
+        if isinstance(frame, Request):
+            raise FrameError("peer asks on the stream that it should answer on")
+        question = self._questions.get(frame.id)
+        if question is None or question.done.is_set():
+            self._shared.counters.late += 1
+            return
+        question.reply = frame
+        question.done.set()
+
+    def _lost(self) -> PeerUnreachable:
+        return PeerUnreachable(f"connection to peer {self._peer.hex()[:8]} was lost; try again later")
+
+    def _overloaded(self, what: str) -> RequestRefused:
+        return RequestRefused(
+            RefusalCode.OVERLOADED, f"peer {self._peer.hex()[:8]}: {what}; ask less at a time"
+        )
+
+
+async def answer(stream: ByteStream, peer: PeerId, shared: Shared, touch: Callable[[], None]) -> None:
+    """Answer the requests of `peer` on `stream` until it ends the stream; `touch` is called for each.
+
+    Requests are answered side by side. Handlers still running when the stream ends are cancelled.
+    """
+    outbox = Outbox(stream, shared)
+    limits, counters = shared.limits, shared.counters
+
+    def refuse(number: int, code: int, reason: str) -> None:
+        counters.refused_in += 1
+        frame = encode_frame(Refusal(number, code & 0xFFFF, reason))
+        if not outbox.put(number, frame, room=_REFUSAL_ROOM):
+            counters.dropped += 1
+            raise PeerUnreachable("peer sends requests without reading the answers")
+
+    async def handle(request: Request, handler: Handler) -> None:
+        try:
+            refusal: tuple[int, str] | None = None
+            body = b""
+            try:
+                body = await _call(handler, peer, request, limits)
+            except RequestRefused as error:
+                refusal = (error.code, error.reason)
+            if refusal is None and not outbox.put(request.id, encode_frame(Response(request.id, body))):
+                refusal = (RefusalCode.OVERLOADED, "answers are not read fast enough")
+            if refusal is not None:
+                refuse(request.id, *refusal)
+        finally:
+            shared.gate.leave(peer)
+            shared.budget.take(-len(request.body))
+
+    def receive(frame: Frame) -> None:
+        if not isinstance(frame, Request):
+            raise FrameError("peer answers on the stream that it should ask on")
+        touch()
+        counters.requests_in += 1
+        handler = shared.handlers.get(frame.method)
+        if handler is None:
+            refuse(frame.id, RefusalCode.UNKNOWN_METHOD, f"no method {frame.method!r}")
+        elif not shared.gate.enter(peer):
+            refuse(frame.id, RefusalCode.OVERLOADED, "too many requests at a time")
+        elif not shared.budget.take(len(frame.body)):
+            shared.gate.leave(peer)
+            refuse(frame.id, RefusalCode.OVERLOADED, "too many bytes at a time")
+        else:
+            nursery.start_soon(handle, frame, handler)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run)
+        await _read_frames(stream, shared, receive)
+        nursery.cancel_scope.cancel()
+
+
+async def _call(handler: Handler, peer: PeerId, request: Request, limits: Limits) -> bytes:
+    """Run a handler; whatever goes wrong in it becomes a `RequestRefused`, and is logged if it is our
+    fault."""
+    who = f"handler of {request.method!r} for peer {peer.hex()[:8]}"
+    try:
+        with trio.move_on_after(limits.handler_timeout) as scope:
+            body = await handler(peer, request.body)
+        if scope.cancelled_caught:
+            log.error("%s was cancelled after %g s", who, limits.handler_timeout)
+            raise RequestRefused(RefusalCode.INTERNAL, "answering took too long")
+    except RequestRefused:
+        raise
+    except Exception as error:
+        log.exception("%s failed", who)
+        raise RequestRefused(RefusalCode.INTERNAL, "internal error") from error
+    if not isinstance(body, bytes) or len(body) > MAX_BODY:
+        log.error("%s returned no bytes, or more than %d", who, MAX_BODY)
+        raise RequestRefused(RefusalCode.INTERNAL, "internal error")
+    return body

@@ -1,0 +1,551 @@
+"""`LibP2PNetwork`: the `Network` port over libp2p connections.
+
+A peer is dialled when it is first asked, at the addresses in the book, once however many ask at the same
+time; on each connection one long-lived stream per direction carries all requests (`dht.exchange`), because a
+new stream costs a negotiation and a frame on an open one does not. Either side of a connection may ask, so a
+node without a listener is reachable through the connections it has dialled. A dead peer costs one connect
+timeout, then fails at once until its back-off ends. Whatever a peer does wrong costs it its connection: one
+way to fail, in which everything held for it is freed.
+
+Keeping two daemons out of one home folder is the daemon's lock; here a port that any other process holds is
+refused with `ListenError`. libp2p is imported when a network opens (about a second), quietly.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import psutil
+import trio
+
+from chain.identity import peer_id
+from dht.addresses import Address, AddressBook, parse_address
+from dht.errors import (
+    AddressError,
+    FrameError,
+    ListenError,
+    PeerUnreachable,
+    RequestTimeout,
+)
+from dht.exchange import Asker, ByteStream, Shared, answer
+from dht.frames import check_method
+from dht.limits import DEFAULT_LIMITS, Limits
+from dht.network import EVENT_BACKLOG, MAX_BODY, Handler, PeerDown, PeerEvent, PeerId, PeerUp
+from dht.ports import Clock
+
+if TYPE_CHECKING:
+    from dht.libp2p_transport import SecureConnection, Transport
+
+log = logging.getLogger(__name__)
+
+
+class _Connection:
+    """A live connection and our asking stream on it, opened when first needed."""
+
+    def __init__(self, secure: SecureConnection, shared: Shared, now: float) -> None:
+        self.peer = secure.peer
+        self.last_used = now
+        self.scope = trio.CancelScope()
+        self._secure = secure
+        self._shared = shared
+        self._asker: Asker | None = None
+        self._wanted = trio.Event()
+        self._ready = trio.Event()
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is awaited on it."""
+        return self._asker is not None and self._asker.busy
+
+    async def asker(self) -> Asker:
+        """The asking side; cancelling leaves the stream opening for whoever else waits."""
+        self._wanted.set()
+        await self._ready.wait()
+        if self._asker is None:
+            raise PeerUnreachable(
+                f"connection to peer {self.peer.hex()[:8]} was lost before it could be used"
+            )
+        return self._asker
+
+    async def run(self, touch: Callable[[], None]) -> None:
+        """Serve and ask until the connection ends or `scope` is cancelled; frees everything."""
+        try:
+            with self.scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._ask)
+                    await self._secure.run(partial(self._answer, touch))
+                    nursery.cancel_scope.cancel()
+        except* FrameError as group:
+            self._shared.counters.bad_frames += 1
+            log.info("dropped peer %s: %s", self.peer.hex()[:8], _first(group))
+        except* PeerUnreachable as group:
+            log.debug("connection to peer %s ended: %s", self.peer.hex()[:8], _first(group))
+        finally:
+            self._secure.abort()
+            self._ready.set()
+
+    async def _ask(self) -> None:
+        await self._wanted.wait()
+        stream = await self._secure.open()
+        self._asker = Asker(stream, self.peer, self._shared)
+        self._ready.set()
+        await self._asker.run()
+        raise PeerUnreachable("the peer ended the stream")
+
+    async def _answer(self, touch: Callable[[], None], stream: ByteStream) -> None:
+        await answer(stream, self.peer, self._shared, touch)
+
+
+class _Dial:
+    """A dial that any number of requests wait for."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.error = "no address answered"
+
+
+class LibP2PNetwork:
+    """See `dht.network.Network`; made by `open_libp2p_network`."""
+
+    def __init__(
+        self, transport: Transport, clock: Clock, shared: Shared, addresses: tuple[str, ...]
+    ) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._shared = shared
+        self._limits = shared.limits
+        self._addresses = addresses
+        self._book = AddressBook(shared.limits)
+        self._connections: dict[PeerId, list[_Connection]] = {}
+        self._dials: dict[PeerId, _Dial] = {}
+        self._dial_places = trio.CapacityLimiter(shared.limits.dials)
+        self._handshakes = 0
+        self._subscribers: list[
+            tuple[trio.MemorySendChannel[PeerEvent], trio.MemoryReceiveChannel[PeerEvent]]
+        ] = []
+        self._nursery: trio.Nursery | None = None
+        self._finished = trio.Event()
+        self._closed = False
+
+    @property
+    def local(self) -> PeerId:
+        """Our own peer id."""
+        return self._transport.local
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where others can dial us; empty without a listener."""
+        return self._addresses
+
+    def counters(self) -> dict[str, int]:
+        """Counters since the start (`dht.counters.Counters`) and gauges: connections, known_peers,
+        held_bytes."""
+        gauges = {
+            "connections": sum(map(len, self._connections.values())),
+            "known_peers": len(self._book),
+            "held_bytes": self._shared.budget.used,
+        }
+        return self._shared.counters.snapshot() | gauges
+
+    def learn(self, peer: PeerId, addresses: Sequence[str]) -> None:
+        """Put verified addresses into the book; raises `AddressError`."""
+        if peer != self.local:
+            self._book.learn(peer, addresses)
+
+    def register(self, method: str, handler: Handler) -> None:
+        """Answer `method` with `handler`; ValueError when it has one, `FrameError` for a bad name."""
+        check_method(method)
+        if method in self._shared.handlers:
+            raise ValueError(f"method {method!r} already has a handler")
+        self._shared.handlers[method] = handler
+
+    def connected(self) -> tuple[PeerId, ...]:
+        """Peers with a live connection, sorted."""
+        return tuple(sorted(self._connections))
+
+    def events(self) -> trio.MemoryReceiveChannel[PeerEvent]:
+        """A new stream of peer events; the oldest are dropped when `EVENT_BACKLOG` wait."""
+        send, receive = trio.open_memory_channel[PeerEvent](EVENT_BACKLOG)
+        if self._closed:
+            send.close()
+        else:
+            self._subscribers.append((send, receive.clone()))
+        return receive
+
+    async def dial(self, address: str, timeout: float) -> PeerId:
+        """Connect to a multiaddr and return who answered; see `Network.dial`."""
+        parsed = parse_address(address)
+        if parsed.port == 0:
+            raise AddressError(f"address {address!r} has port 0, where nobody can be dialled")
+        if parsed.peer is not None and parsed.peer in self._connections:
+            await trio.lowlevel.checkpoint()
+            return parsed.peer
+        with trio.move_on_after(timeout):
+            return (await self._connect(parsed)).peer
+        raise RequestTimeout(f"{address} did not answer within {timeout:g} s; is the node there running?")
+
+    async def request(self, peer: PeerId, method: str, body: bytes, timeout: float) -> bytes:
+        """Ask `peer`, connecting first if need be; see `Network.request`.
+
+        Raises `FrameError` for a bad method name or a body over `MAX_BODY`, before anything is sent.
+        """
+        check_method(method)
+        if len(body) > MAX_BODY:
+            raise FrameError(f"body of {method!r} has {len(body)} bytes; at most {MAX_BODY} are allowed")
+        with trio.move_on_after(timeout):
+            connection = await self._connection(peer)
+            connection.last_used = self._clock.monotonic()
+            return await (await connection.asker()).ask(method, body)
+        raise RequestTimeout(f"peer {peer.hex()[:8]} did not answer {method!r} within {timeout:g} s")
+
+    async def aclose(self) -> None:
+        """Stop listening, drop all connections, fail what is in flight; returns when all tasks have ended."""
+        self._closed = True
+        if self._nursery is None:
+            await trio.lowlevel.checkpoint()
+            return
+        self._nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await self._finished.wait()
+
+    async def run(
+        self,
+        listeners: list[trio.SocketListener],
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve `listeners` and all connections until `aclose`; closes the listeners."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                if listeners:
+                    await trio.serve_listeners(self._accept, listeners, handler_nursery=nursery)
+                await trio.sleep_forever()
+        finally:
+            self._closed = True
+            for listener in listeners:
+                listener.socket.close()
+            for dial in self._dials.values():
+                dial.done.set()
+            for send, receive in self._subscribers:
+                send.close()
+                receive.close()
+            self._subscribers.clear()
+            self._finished.set()
+
+    # Getting a connection
+
+    async def _connection(self, peer: PeerId) -> _Connection:
+        """A live connection to `peer`: the newest, or the one that a shared dial brings."""
+        if self._closed:
+            raise PeerUnreachable("this node's network is closed")
+        if peer == self.local:
+            raise PeerUnreachable("this peer is the node itself; ask it without the network")
+        live = self._connections.get(peer)
+        if live:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return live[-1]
+        dial = self._dials.get(peer) or self._start_dial(peer)
+        await dial.done.wait()
+        live = self._connections.get(peer)
+        if not live:
+            raise PeerUnreachable(f"peer {peer.hex()[:8]} cannot be reached: {dial.error}")
+        return live[-1]
+
+    def _start_dial(self, peer: PeerId) -> _Dial:
+        addresses = self._book.addresses(peer)
+        if not addresses:
+            raise PeerUnreachable(f"no address of peer {peer.hex()[:8]} is known; look it up first")
+        wait = self._book.wait(peer, self._clock.monotonic())
+        if wait > 0:
+            raise PeerUnreachable(
+                f"peer {peer.hex()[:8]} did not answer lately; it is tried again in {wait:.1f} s"
+            )
+        if self._nursery is None:
+            raise PeerUnreachable("this node's network is not open")
+        dial = self._dials[peer] = _Dial()
+        self._nursery.start_soon(self._run_dial, peer, addresses, dial)
+        return dial
+
+    async def _run_dial(self, peer: PeerId, addresses: tuple[Address, ...], dial: _Dial) -> None:
+        """Try the addresses, each with a head start before the next; the first that answers wins."""
+        errors: list[str] = []
+
+        async def attempt(address: Address, failed: trio.Event) -> None:
+            try:
+                await self._connect(address)
+            except (AddressError, PeerUnreachable) as error:
+                errors.append(str(error))
+                failed.set()
+            else:
+                nursery.cancel_scope.cancel()
+
+        try:
+            async with self._dial_places:
+                with trio.move_on_after(self._limits.connect_timeout):
+                    async with trio.open_nursery() as nursery:
+                        for address in addresses:
+                            failed = trio.Event()
+                            nursery.start_soon(attempt, address, failed)
+                            with trio.move_on_after(self._limits.attempt_delay):
+                                await failed.wait()
+            if peer not in self._connections:
+                dial.error = errors[-1] if errors else f"no answer within {self._limits.connect_timeout:g} s"
+                self._book.failed(peer, self._clock.monotonic())
+        finally:
+            self._dials.pop(peer, None)
+            dial.done.set()
+
+    async def _connect(self, address: Address) -> _Connection:
+        """One dial of one address. Raises `PeerUnreachable`, `AddressError`."""
+        counters, limit = self._shared.counters, self._limits.connect_timeout
+        counters.dials += 1
+        connection: _Connection | None = None
+        try:
+            with trio.move_on_after(limit) as scope:
+                stream = await trio.open_tcp_stream(address.host, address.port)
+                secure = await self._transport.secure(stream, initiator=True)
+                if address.peer is not None and secure.peer != address.peer:
+                    secure.abort()
+                    raise AddressError(
+                        f"peer {peer_id(secure.peer)} answered at {address}; correct the address"
+                    )
+                connection = self._admit(secure)
+                assert self._nursery is not None
+                self._nursery.start_soon(self._keep, connection)
+                self._book.reached(secure.peer, address)
+            if scope.cancelled_caught:
+                raise PeerUnreachable(f"{address} did not answer within {limit:g} s")
+        except OSError as error:
+            raise PeerUnreachable(f"{address} cannot be reached: {error}") from error
+        finally:
+            if connection is None:
+                counters.dial_failures += 1
+        assert connection is not None
+        return connection
+
+    async def _accept(self, stream: trio.SocketStream) -> None:
+        """Serve an inbound TCP stream to its end; trio closes it when this returns."""
+        connection = await self._welcome(stream)
+        if connection is not None:
+            await self._keep(connection)
+
+    async def _welcome(self, stream: trio.SocketStream) -> _Connection | None:
+        """Have an inbound peer prove its identity, within time and room; None when it does not."""
+        counters = self._shared.counters
+        connection: _Connection | None = None
+        if self._handshakes < self._limits.handshakes:
+            self._handshakes += 1
+            try:
+                with trio.move_on_after(self._limits.connect_timeout):
+                    secure = await self._transport.secure(stream, initiator=False)
+                    connection = self._admit(secure)
+                    self._book.reached(secure.peer, None)
+            except PeerUnreachable as error:
+                log.debug("inbound connection failed: %s", error)
+            finally:
+                self._handshakes -= 1
+        if connection is None:
+            counters.handshake_failures += 1
+        else:
+            counters.accepted += 1
+        return connection
+
+    # Keeping connections
+
+    def _admit(self, secure: SecureConnection) -> _Connection:
+        """Take a connection in, making room for it; the caller starts `_keep`.
+
+        Raises `PeerUnreachable` when there is no room or the peer is this node itself.
+        """
+        if self._closed:
+            secure.abort()
+            raise PeerUnreachable("this node's network is closed")
+        if secure.peer == self.local:
+            secure.abort()
+            raise PeerUnreachable("the peer is this node itself; name another node")
+        own = self._connections.get(secure.peer, [])
+        if len(own) >= self._limits.connections_per_peer:
+            self._drop(own[0])
+        elif sum(map(len, self._connections.values())) >= self._limits.connections:
+            idle = [one for live in self._connections.values() for one in live if not one.busy]
+            if not idle:
+                secure.abort()
+                raise PeerUnreachable(f"all {self._limits.connections} connections are busy; try again later")
+            self._drop(min(idle, key=lambda one: (one.last_used, one.peer)))
+        connection = _Connection(secure, self._shared, self._clock.monotonic())
+        live = self._connections.setdefault(secure.peer, [])
+        live.append(connection)
+        if len(live) == 1:
+            self._emit(PeerUp(secure.peer))
+        dial = self._dials.get(secure.peer)
+        if dial is not None:
+            dial.done.set()
+        return connection
+
+    async def _keep(self, connection: _Connection) -> None:
+        def touch() -> None:
+            connection.last_used = self._clock.monotonic()
+
+        try:
+            await connection.run(touch)
+        except Exception:
+            # A bug of ours or of libp2p's must cost this connection, not the node.
+            log.exception("connection to peer %s failed", connection.peer.hex()[:8])
+        finally:
+            self._remove(connection)
+
+    def _drop(self, connection: _Connection) -> None:
+        connection.scope.cancel()
+        self._remove(connection)
+
+    def _remove(self, connection: _Connection) -> None:
+        live = self._connections.get(connection.peer, [])
+        if connection in live:
+            live.remove(connection)
+            if not live:
+                del self._connections[connection.peer]
+                self._emit(PeerDown(connection.peer))
+
+    def _emit(self, event: PeerEvent) -> None:
+        kept = []
+        for send, ours in self._subscribers:
+            if send.statistics().open_receive_channels == 1:
+                send.close()
+                ours.close()
+                continue
+            try:
+                send.send_nowait(event)
+            except trio.WouldBlock:
+                ours.receive_nowait()
+                send.send_nowait(event)
+            kept.append((send, ours))
+        self._subscribers = kept
+
+
+@asynccontextmanager
+async def open_libp2p_network(
+    seed: bytes,
+    listen: Sequence[str],
+    clock: Clock,
+    *,
+    announce: Sequence[str] = (),
+    limits: Limits = DEFAULT_LIMITS,
+) -> AsyncIterator[LibP2PNetwork]:
+    """A running network, closed at the end of the block.
+
+    `seed`: the agent's 32-byte Ed25519 seed. `listen`: multiaddrs such as /ip4/0.0.0.0/tcp/4001 (port 0:
+    any); empty for a node that only dials out. `announce`: addresses to give to others instead of the bound
+    ones, for a node behind a port forwarding. Raises `ListenError`, `AddressError`, ValueError for a seed of
+    another size. An exception of the block leaves it as it is, not in a group.
+    """
+    if len(seed) != 32:
+        raise ValueError(f"an Ed25519 seed has 32 bytes, not {len(seed)}")
+    transport = _quietly(partial(_transport, seed, limits))
+    listeners: list[trio.SocketListener] = []
+    raised: BaseException | None = None
+    try:
+        for text in listen:
+            listeners.extend(await _listen(parse_address(text)))
+        own = [parse_address(text) for text in announce] if announce else _bound(listeners)
+        addresses = tuple(str(Address(one.kind, one.host, one.port, transport.local)) for one in own)
+        network = LibP2PNetwork(transport, clock, Shared(limits), addresses)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(network.run, listeners)
+            try:
+                yield network
+            except BaseException as error:
+                raised = error
+                raise
+            finally:
+                await network.aclose()
+    except BaseExceptionGroup as group:
+        if raised is not None and group.exceptions == (raised,):
+            raise raised from raised.__cause__
+        raise
+    finally:
+        for listener in listeners:
+            listener.socket.close()
+
+
+def _transport(seed: bytes, limits: Limits) -> Transport:
+    from dht.libp2p_transport import Transport
+
+    return Transport(seed, limits)
+
+
+def _quietly(make: Callable[[], Transport]) -> Transport:
+    """Import libp2p without letting it decide about logging.
+
+    It silences its own logger and calls `logging.debug`, which would install a handler on a root that has
+    none. Its warnings are about what peers do, which our counters tell; they are shown only if LIBP2P_DEBUG
+    is set.
+    """
+    root, guard = logging.getLogger(), logging.NullHandler()
+    root.addHandler(guard)
+    try:
+        made = make()
+    finally:
+        root.removeHandler(guard)
+    libp2p = logging.getLogger("libp2p")
+    if not libp2p.handlers:
+        libp2p.addHandler(logging.NullHandler())
+    return made
+
+
+async def _listen(address: Address) -> list[trio.SocketListener]:
+    where = f"/{address.kind}/{address.host}/tcp/{address.port}"
+    if address.kind not in ("ip4", "ip6"):
+        raise ListenError(f"cannot listen on {where}: give an IP address of this machine instead of a name")
+    try:
+        # Without SO_REUSEPORT a port in use is refused by the kernel, whoever uses it and however.
+        return await trio.open_tcp_listeners(address.port, host=address.host)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            reason = "the port is in use; stop the other program or choose another port (0: any free one)"
+        elif error.errno == errno.EADDRNOTAVAIL:
+            reason = "this machine has no such address; 0.0.0.0 means all it has"
+        elif error.errno == errno.EACCES:
+            reason = "not permitted; choose a port from 1024 upwards"
+        else:
+            reason = error.strerror or str(error)
+        raise ListenError(f"cannot listen on {where}: {reason}") from error
+
+
+def _bound(listeners: Sequence[trio.SocketListener]) -> list[Address]:
+    """The addresses behind bound sockets; a wildcard stands for all of the machine's, loopback only if
+    alone."""
+    found: list[Address] = []
+    for listener in listeners:
+        host, port = listener.socket.getsockname()[:2]
+        wildcard = ipaddress.ip_address(host).is_unspecified
+        kind = "ip6" if ":" in host else "ip4"
+        found.extend(Address(kind, one, port) for one in (_interfaces(kind) if wildcard else [host]))
+    return list(dict.fromkeys(found))
+
+
+def _interfaces(kind: str) -> list[str]:
+    hosts: set[ipaddress.IPv4Address | ipaddress.IPv6Address] = set()
+    for addresses in psutil.net_if_addrs().values():
+        for one in addresses:
+            try:
+                host = ipaddress.ip_address(one.address)
+            except ValueError:
+                continue  # a hardware address, or IPv6 with a zone, which no multiaddr can carry
+            if host.version == (4 if kind == "ip4" else 6) and not host.is_link_local:
+                hosts.add(host)
+    outside = sorted(str(host) for host in hosts if not host.is_loopback)
+    return outside or sorted(str(host) for host in hosts)
+
+
+def _first(group: BaseException) -> BaseException:
+    """The first real error in a nest of exception groups."""
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group

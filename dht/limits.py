@@ -1,0 +1,72 @@
+"""Every limit of the real network, in one place.
+
+Each queue, table, wait and retry of the adapter has a bound here, so that what a dead, slow or hostile peer
+can cost is read off one page: `DEFAULT_LIMITS` for a server, or a copy with smaller numbers for a small
+machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes, times in seconds."""
+
+    connections: int = 256
+    """Live connections; one more closes the one that was idle longest."""
+    connections_per_peer: int = 4
+    """Connections to one peer (two nodes that dial each other at once get two); one more closes the
+    oldest."""
+    handshakes: int = 64
+    """Inbound connections that have not proven an identity yet; one more is closed unread."""
+    streams: int = 16
+    """Open streams on one connection; a peer that opens more is dropped."""
+    stream_window: int = 256 * KIB
+    """What a peer may send on one stream before we have read it (Yamux's initial window)."""
+    in_flight: int = 128
+    """Requests of ours that one connection waits for; one more is refused as overloaded."""
+    handlers_per_peer: int = 32
+    """Requests of one peer answered at a time; one more is refused as overloaded."""
+    handlers: int = 256
+    """Requests of all peers answered at a time."""
+    queue_bytes: int = 4 * MIB
+    """Frames waiting to be written on one stream."""
+    held_bytes: int = 128 * MIB
+    """All peers together: partial frames, requests being answered, and frames waiting to be written."""
+    known_peers: int = 4096
+    """Peers in the address book; one more forgets the one least recently learned or reached."""
+    addresses_per_peer: int = 8
+    """Addresses kept of one peer."""
+    dials: int = 64
+    """Dials under way; further ones wait their turn."""
+    connect_timeout: float = 5.0
+    """TCP, Noise and Yamux together, over all addresses of a peer."""
+    attempt_delay: float = 0.25
+    """Head start of one address of a peer before the next is tried beside it (RFC 8305's default)."""
+    stream_timeout: float = 5.0
+    """Agreeing on the protocol of a new stream."""
+    write_timeout: float = 10.0
+    """One write of at most `WRITE_SIZE` bytes; a peer that does not read is dropped."""
+    frame_timeout: float = 30.0
+    """From the first byte of a frame to its last; a slower peer is dropped."""
+    handler_timeout: float = 60.0
+    """A handler of ours; a slower one is cancelled and answered as an internal error."""
+    backoff_first: float = 1.0
+    """Wait after the first failed dial of a peer; doubles with each further failure."""
+    backoff_cap: float = 60.0
+    """Longest wait between two dials of a peer."""
+    keepalive: float = 30.0
+    """How long the kernel goes on with a connection whose peer acknowledges nothing."""
+
+
+DEFAULT_LIMITS = Limits()
+READ_SIZE = 64 * KIB
+"""Largest single read."""
+WRITE_SIZE = 65_507
+"""Largest single write on a stream: with a Yamux header (12) it fills one Noise message (65,535 - 16)
+exactly."""
