@@ -1,0 +1,38 @@
+"""A record as columns of a row, and back.
+
+Header, signature and payload are stored as the bytes that were signed, so reading a record recomputes its CID
+and its payload's hash: bit rot is found when a record is read, and a damaged record is never served.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from chain.cid import Cid, record_cid
+from chain.errors import ChainError
+from chain.identity import SIGNATURE_SIZE
+from chain.record import Record, check_payload, decode_header
+from node.storage.database import Database, Row
+
+COLUMNS: Final = "records.cid, records.header, records.signature, records.payload"
+"""What `from_row` reads, in its order."""
+
+
+def from_row(database: Database, row: Row) -> Record:
+    """The record in a row of `COLUMNS`; raises `DatabaseCorrupt` when it is not the one that was stored."""
+    cid, header, signature, payload = row
+    if type(header) is not bytes or type(signature) is not bytes or len(signature) != SIGNATURE_SIZE:
+        raise database.corrupt(f"the row of record {_name(cid)} has the wrong shape")
+    if record_cid(header) != cid:
+        raise database.corrupt(f"the header of record {_name(cid)} does not hash to its CID")
+    try:
+        decoded = decode_header(header)
+        if payload is not None:
+            check_payload(decoded, payload)
+    except (ChainError, TypeError) as error:
+        raise database.corrupt(f"record {_name(cid)} cannot be read: {error}") from error
+    return Record(decoded, signature, payload, cid, header)
+
+
+def _name(cid: Cid) -> str:
+    return cid.hex() if type(cid) is bytes else repr(cid)[:80]
