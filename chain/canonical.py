@@ -48,7 +48,10 @@ def decode(data: bytes, limit: int) -> Value:
     if len(data) > limit:
         raise OversizedError(f"encoding has {len(data)} bytes, the limit is {limit}")
     try:
-        value = msgpack.unpackb(data, raw=False, use_list=True, object_pairs_hook=_sorted_map, ext_hook=_no_ext)
+        # strict_map_key is off so that _sorted_map names a wrong key; no dict is built before it has looked.
+        value = msgpack.unpackb(
+            data, raw=False, strict_map_key=False, object_pairs_hook=_sorted_map, ext_hook=_no_ext
+        )
     except msgpack.ExtraData as error:
         raise NonCanonicalError("bytes follow the encoded value") from error
     except (msgpack.OutOfData, msgpack.StackError) as error:

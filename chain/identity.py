@@ -76,7 +76,7 @@ def agent_from_text(text: str) -> AgentId:
         raise IdentityError(f"not an agent id: {text[:40]!r}… is too long")
     if len(text) == 2 * AGENT_ID_SIZE and not text.startswith("12D3"):
         try:
-            return bytes.fromhex(text)
+            return _sized(bytes.fromhex(text))  # fromhex skips spaces, so the length may still be wrong
         except ValueError as error:
             raise IdentityError(f"not an agent id: {text!r}") from error
     body, prefix = (text[9:], _DID_PREFIX) if text.startswith("did:key:z") else (text, _PEER_ID_PREFIX)

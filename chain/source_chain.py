@@ -34,8 +34,8 @@ class Head:
 class Draft:
     """What an author wants to say, before it has a place in the chain.
 
-    For an operation on an entry, `subject`, `subject_seq`, `subject_prev`, `deps` (ascending) and
-    `deps_lamport` (the greatest lamport among deps) say what the author had seen of it.
+    For an operation on an entry, `subject`, `subject_seq`, `subject_prev`, `deps` (ascending), `deps_lamport`
+    and `deps_hlc` (the greatest lamport and hlc among deps) say what the author had seen of it.
     """
 
     kind: str
@@ -45,6 +45,7 @@ class Draft:
     subject_prev: Cid | None = None
     deps: tuple[Cid, ...] = ()
     deps_lamport: int = 0
+    deps_hlc: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,8 @@ def next_record(
 ) -> Record:
     """Sign `draft` as the record after `head` (None: the first).
 
-    `now_us` is the wall clock in microseconds; the record's hlc never falls below the head's. `salt` is 16
+    `now_us` is the wall clock in microseconds; the record's hlc never falls below the head's or the deps',
+    as a hybrid logical clock's must not. `salt` is 16
     fresh random bytes. Raises `ChainError` when the draft exceeds a limit.
     """
     payload = encode_payload(salt, draft.body)
@@ -86,7 +88,7 @@ def next_record(
         subject_prev=draft.subject_prev,
         deps=draft.deps,
         lamport=0 if first and not draft.deps else 1 + max(0 if head is None else head.lamport, draft.deps_lamport),
-        hlc=now_us if head is None else max(now_us, head.hlc),
+        hlc=max(now_us, 0 if head is None else head.hlc, draft.deps_hlc),
         kind=draft.kind,
         payload=raw_cid(payload),
         payload_size=len(payload),

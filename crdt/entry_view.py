@@ -1,0 +1,228 @@
+"""The view of an entry: what a causally closed set of records about one subject amounts to.
+
+Each field is a known CRDT (Shapiro et al., 2011), written as a function of the whole set instead of as a
+merge of two views, so there is no order to get wrong:
+
+- **content** is a multi-value register: a content record ends those that it lists under `over`, all maximal
+  ones are kept, the one shown first is the greatest by (hlc, CID).
+- **tags** are an add-wins observed-remove set: tags of content records and tag records are adds under their
+  CID, an untag removes the adds it lists.
+- **liveness** is observed-remove, for each content value by itself: a delete ends the values in the causal
+  past of the heads it saw. Every maximal value that no delete ended keeps the entry alive, so a concurrent
+  edit wins; then `delete_overruled` says that a delete was not heeded. The holder of one value can tell from
+  that value's records alone whether it lives.
+- **retract** by the creator dominates all edits.
+
+A record without a payload that can be read is listed under `erased`: its header still counts as an operation
+(a retract retracts, a content record keeps its place), what it said does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from chain import canonical
+from chain.cid import Cid
+from chain.content import Content
+from chain.errors import ChainError
+from chain.identity import AgentId
+from chain.kinds import CARRIES_CONTENT, DELETE, HEADS, RETRACT
+from chain.record import MAX_DEPS, Record, decode_payload
+from crdt.causal import parents, past
+from crdt.errors import CrdtError
+from crdt.operations import Delete, Operation, Tag, Untag, read_operation
+from crdt.version_vector import MAX_BRANCHES, Slot, VersionVector, version_vector
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What people see of an entry.
+
+    `author` is the creator. `contents` are the values shown, the winner first: the living maximal ones,
+    or, when the entry is deleted, the maximal ones that were deleted. `maximal` names all maximal content
+    records, shown or not: what an edit overwrites. `tag_adds` gives for each tag the adds that an untag lists.
+    `conflict`: more than one value is shown, or a delete was overruled. `heads` are all heads, `deps` at most `MAX_DEPS`
+    of them, for the next operation; `lamport` and `hlc` (µs) are the greatest among `deps`. `erased` are
+    applied records whose payload cannot be read here. All CIDs ascend but for `contents`.
+    """
+
+    id: Cid
+    author: AgentId
+    contents: tuple[tuple[Cid, Content], ...]
+    winner: Cid | None
+    maximal: tuple[Cid, ...]
+    tags: tuple[str, ...]
+    tag_adds: tuple[tuple[str, tuple[Cid, ...]], ...]
+    deleted: bool
+    delete_overruled: bool
+    retracted: bool
+    conflict: bool
+    heads: tuple[Cid, ...]
+    deps: tuple[Cid, ...]
+    lamport: int
+    hlc: int
+    erased: tuple[Cid, ...]
+    version: VersionVector
+
+    @property
+    def alive(self) -> bool:
+        """Whether the entry is to be shown as knowledge: neither deleted nor retracted."""
+        return not (self.deleted or self.retracted)
+
+    def encode(self) -> bytes:
+        """Canonical bytes of the view, equal on all replicas that hold the same records."""
+        return canonical.encode(
+            {
+                "author": self.author,
+                "conflict": self.conflict,
+                "contents": [[cid, _content_fields(content)] for cid, content in self.contents],
+                "delete_overruled": self.delete_overruled,
+                "deleted": self.deleted,
+                "deps": list(self.deps),
+                "erased": list(self.erased),
+                "heads": list(self.heads),
+                "hlc": self.hlc,
+                "id": self.id,
+                "lamport": self.lamport,
+                "maximal": list(self.maximal),
+                "retracted": self.retracted,
+                "tags": [[tag, list(adds)] for tag, adds in self.tag_adds],
+                "version": [
+                    [author, [[slot.seq, slot.cid] for slot in slots]]
+                    for author, slots in self.version.authors
+                ],
+                "winner": self.winner,
+            }
+        )
+
+
+def view_of(subject: Cid, applied: Mapping[Cid, Record]) -> Entry | None:
+    """The view of a causally closed set of records; None while the create is not among them. O(records)."""
+    create = applied.get(subject)
+    if create is None:
+        return None
+    said = {cid: operation for cid in sorted(applied) if (operation := _operation(applied[cid])) is not None}
+    creator = create.header.author
+
+    maximal = _maximal(applied, said)
+    killed = _killed(applied, said)
+    living = [cid for cid in maximal if cid not in killed]
+    shown = [cid for cid in living or maximal if cid in said]
+    shown.sort(key=lambda cid: (applied[cid].header.hlc, cid), reverse=True)
+    contents = tuple((cid, value) for cid in shown if isinstance(value := said[cid], Content))
+    overruled = bool(living) and _unheeded_delete(living, applied, said)
+
+    adds = _tag_adds(said)
+    heads = _heads(applied)
+    deps = sorted(heads, key=lambda cid: (applied[cid].header.lamport, cid))[-MAX_DEPS:]
+    return Entry(
+        id=subject,
+        author=creator,
+        contents=contents,
+        winner=contents[0][0] if contents else None,
+        maximal=maximal,
+        tags=tuple(tag for tag, _ in adds),
+        tag_adds=adds,
+        deleted=not living,
+        delete_overruled=overruled,
+        retracted=any(
+            record.header.kind == RETRACT and record.header.author == creator for record in applied.values()
+        ),
+        conflict=overruled or len(contents) > 1,
+        heads=heads,
+        deps=tuple(sorted(deps)),
+        lamport=max(applied[cid].header.lamport for cid in deps),
+        hlc=max(applied[cid].header.hlc for cid in deps),
+        erased=tuple(cid for cid in sorted(applied) if cid not in said),
+        version=version_of(applied),
+    )
+
+
+def version_of(applied: Mapping[Cid, Record]) -> VersionVector:
+    """The version vector of a causally closed set: per author the ends of their lines, with trails.
+
+    An author with more than `MAX_BRANCHES` branches gets slots without trails, to keep a liar's vector linear
+    in what they wrote.
+    """
+    continued = {record.header.subject_prev for record in applied.values()}
+    ends: dict[AgentId, list[Cid]] = {}
+    for cid in sorted(applied):
+        if cid not in continued:
+            ends.setdefault(applied[cid].header.author, []).append(cid)
+    return version_vector(
+        {
+            author: [_slot(cid, applied, stated=len(cids) <= MAX_BRANCHES) for cid in cids]
+            for author, cids in ends.items()
+        }
+    )
+
+
+def _slot(cid: Cid, applied: Mapping[Cid, Record], *, stated: bool) -> Slot:
+    trail: list[Cid] = []
+    below = applied[cid].header.subject_prev
+    while stated and below is not None:
+        trail.append(below)
+        below = applied[below].header.subject_prev
+    return Slot(applied[cid].header.subject_seq, cid, tuple(reversed(trail)))
+
+
+def _operation(record: Record) -> Operation | None:
+    if record.payload is None:
+        return None
+    try:
+        return read_operation(record.header.kind, decode_payload(record.payload))
+    except (ChainError, CrdtError):
+        return None  # not judged here: a replica that skipped validation still agrees with the others
+
+
+def _maximal(applied: Mapping[Cid, Record], said: Mapping[Cid, Operation]) -> tuple[Cid, ...]:
+    over = {target for value in said.values() if isinstance(value, Content) for target in value.over}
+    return tuple(
+        cid for cid in sorted(applied) if applied[cid].header.kind in CARRIES_CONTENT and cid not in over
+    )
+
+
+def _killed(applied: Mapping[Cid, Record], said: Mapping[Cid, Operation]) -> set[Cid]:
+    seen = [cid for value in said.values() if isinstance(value, Delete) for cid in value.seen]
+    return past(seen, applied, lambda record: _known_before(record, said))
+
+
+def _known_before(record: Record, said: Mapping[Cid, Operation]) -> tuple[Cid, ...]:
+    value = said.get(record.cid)
+    return (*parents(record), *value.over) if isinstance(value, Content) else parents(record)
+
+
+def _unheeded_delete(living: list[Cid], applied: Mapping[Cid, Record], said: Mapping[Cid, Operation]) -> bool:
+    heeded = past(living, applied)
+    return any(applied[cid].header.kind == DELETE and cid not in heeded for cid in said)
+
+
+def _tag_adds(said: Mapping[Cid, Operation]) -> tuple[tuple[str, tuple[Cid, ...]], ...]:
+    removed = {(value.tag, add) for value in said.values() if isinstance(value, Untag) for add in value.adds}
+    adds: dict[str, list[Cid]] = {}
+    for cid in sorted(said):
+        value = said[cid]
+        tags = value.tags if isinstance(value, Content) else (value.tag,) if isinstance(value, Tag) else ()
+        for tag in tags:
+            if (tag, cid) not in removed:
+                adds.setdefault(tag, []).append(cid)
+    return tuple((tag, tuple(adds[tag])) for tag in sorted(adds))
+
+
+def _heads(applied: Mapping[Cid, Record]) -> tuple[Cid, ...]:
+    candidates = [cid for cid in sorted(applied) if applied[cid].header.kind in HEADS]
+    behind = past((parent for cid in candidates for parent in parents(applied[cid])), applied)
+    return tuple(cid for cid in candidates if cid not in behind)
+
+
+def _content_fields(content: Content) -> list[canonical.Value]:
+    return [
+        content.text,
+        content.codes,
+        list(content.tags),
+        content.domain,
+        content.confidence,
+        list(content.citations),
+        list(content.over),
+    ]

@@ -1,0 +1,19 @@
+"""Errors of the `crdt` floor: malformed operation bodies, foreign records and malformed version vectors."""
+
+from __future__ import annotations
+
+
+class CrdtError(ValueError):
+    """Base of every error that bad bytes or bad values can raise on this floor."""
+
+
+class OperationError(CrdtError):
+    """The payload body of an operation has the wrong shape or exceeds a limit."""
+
+
+class SubjectError(CrdtError):
+    """A record does not belong to the entry that it was given to."""
+
+
+class VersionVectorError(CrdtError):
+    """A version vector is malformed or exceeds a limit."""
