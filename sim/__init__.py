@@ -1,0 +1,7 @@
+"""The simulation floor: whole networks in one process under virtual time, and local ones of real daemons.
+
+`sim.network` is the simulated `Network` port (`SimWorld`, `SimNetwork`) on the pump of `sim.pump` and the
+links of `sim.links`; `sim.virtual_clock` runs it reproducibly (`run_deterministic`, `SimClock`,
+`InlineBlocking`, `seeded_random`) and `sim.trace` proves it. `sim.testnet` starts real daemons on this
+machine, `sim.demo` shows the main job on them, `sim.commands` holds their commands.
+"""

@@ -1,0 +1,109 @@
+"""Virtual time, and the two other ports that a reproducible run needs.
+
+A simulation is one trio run under `trio.testing.MockClock(autojump_threshold=0)`: whenever every task is
+blocked, time jumps to the next deadline, so hours pass in milliseconds and a timeout is exact. The clock
+does not wait for threads, so `InlineBlocking` calls blocking functions in place and charges them a virtual
+delay. Trio shuffles the tasks that become runnable together; `run_deterministic` makes it sort them first
+and shuffle by our seed, for which it reaches into trio's private `_ALLOW_DETERMINISTIC_SCHEDULING` and `_r`
+(trio offers no public switch). The promise: the same function, arguments and seed take the same steps in
+every process, whatever PYTHONHASHSEED says.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar, TypeVarTuple, Unpack
+
+import trio
+import trio.testing
+
+from dht.ports import Random
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+EPOCH_US = 1_767_225_600_000_000
+"""Wall clock at virtual time 0, in µs since 1970: 2026-01-01 00:00 UTC."""
+
+
+def virtual_us() -> int:
+    """Virtual time in whole µs since the run began; needs a running trio loop."""
+    return round(trio.current_time() * 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class SimClock:
+    """The `Clock` port on virtual time; `skew_us` makes this node's wall clock wrong by so much."""
+
+    skew_us: int = 0
+
+    def monotonic(self) -> float:
+        return trio.current_time()
+
+    def wall_us(self) -> int:
+        return EPOCH_US + virtual_us() + self.skew_us
+
+
+@dataclass(frozen=True, slots=True)
+class InlineBlocking:
+    """The `RunBlocking` port without threads: wait `delay` virtual seconds, then call the function in place.
+
+    The delay stands for what the call costs a real machine (an fsync, say). A call cancelled while it waits
+    has never started, so a node that crashes then has written nothing.
+    """
+
+    delay: float = 0.0
+
+    async def __call__(self, fn: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
+        await trio.sleep(self.delay)
+        return fn(*args)
+
+
+inline_blocking = InlineBlocking()
+"""`RunBlocking` that costs no virtual time."""
+
+
+def seeded_random(seed: int, name: str) -> Random:
+    """The `Random` port of the part called `name` in the run with `seed`; equal in every process.
+
+    Parts with different names draw from independent streams, so one more draw here changes nothing there.
+    """
+    return Random(
+        choice=random.Random(f"{seed}/{name}/choice"),
+        random_bytes=random.Random(f"{seed}/{name}/bytes").randbytes,
+    )
+
+
+@contextmanager
+def deterministic_scheduling(seed: int) -> Iterator[None]:
+    """Make trio runs inside order simultaneous tasks by `seed`; restores trio's own state afterwards.
+
+    Raises `RuntimeError` when this trio has no such switch any more.
+    """
+    internals = vars(trio._core._run)
+    shuffler = internals.get("_r")
+    if not isinstance(shuffler, random.Random) or "_ALLOW_DETERMINISTIC_SCHEDULING" not in internals:
+        raise RuntimeError(
+            f"trio {trio.__version__} schedules in a way that simulations cannot seed; "
+            "install a version that has trio._core._run._r, or adapt sim.virtual_clock"
+        )
+    allowed, state = internals["_ALLOW_DETERMINISTIC_SCHEDULING"], shuffler.getstate()
+    internals["_ALLOW_DETERMINISTIC_SCHEDULING"] = True
+    shuffler.seed(seed)
+    try:
+        yield
+    finally:
+        internals["_ALLOW_DETERMINISTIC_SCHEDULING"] = allowed
+        shuffler.setstate(state)
+
+
+def run_deterministic(async_fn: Callable[[Unpack[Ts]], Awaitable[T]], *args: *Ts, seed: int) -> T:
+    """Run `async_fn(*args)` in virtual time and return its result; its exceptions pass through.
+
+    Not to be called inside a running trio loop.
+    """
+    with deterministic_scheduling(seed):
+        return trio.run(async_fn, *args, clock=trio.testing.MockClock(autojump_threshold=0))
