@@ -1,0 +1,106 @@
+"""The query wave as a state machine: which holder to ask for which shards, and when it is over.
+
+A query's shards are covered greedily by as few nodes as hold them (set cover; Chvátal 1979), all asked at
+once. Every shard must be answered completely by one holder. When a node fails, answers incompletely, or is
+slower than its hedge delay, its unanswered shards are covered again by their next replicas; whichever answer
+comes first counts. The machine is pure: it is told what happened and says whom to ask. It promises that no
+node is asked twice for a shard, so a query makes at most (replicas × shards) requests, and that an unanswered
+shard is reported as missed, never silently dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from chain.identity import AgentId
+from sharding.tree import Prefix
+
+MAX_TRIES = 5
+"""Holders asked for one shard before it counts as missed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request: these shards of this node."""
+
+    node: AgentId
+    shards: tuple[Prefix, ...]
+
+
+@dataclass(slots=True)
+class _Shard:
+    candidates: tuple[AgentId, ...]
+    asked: list[AgentId] = field(default_factory=list)
+    waiting: int = 0
+    complete: bool = False
+
+
+class Wave:
+    """Covers `holders` (shard → its holders in order of preference) and tracks the answers.
+
+    `cost` orders nodes that cover equally many shards: lower first (0 for this node itself).
+    """
+
+    def __init__(
+        self, holders: Mapping[Prefix, Sequence[AgentId]], cost: Callable[[AgentId], float] = lambda _: 0.0
+    ) -> None:
+        self._shards = {shard: _Shard(tuple(holders[shard][:MAX_TRIES])) for shard in sorted(holders)}
+        self._cost = cost
+        self._given_up: set[AgentId] = set()
+
+    def start(self) -> list[Ask]:
+        """The first wave: every shard once, by as few nodes as the greedy cover finds."""
+        return self._cover([name for name, shard in self._shards.items() if not shard.complete])
+
+    def on_answer(self, ask: Ask, complete: Sequence[Prefix]) -> list[Ask]:
+        """`ask` was answered; shards not in `complete` go on to their next holder."""
+        again: list[Prefix] = []
+        for name in ask.shards:
+            shard = self._shards[name]
+            shard.waiting -= 1
+            if name in complete:
+                shard.complete = True
+            elif not shard.complete and shard.waiting == 0:
+                again.append(name)
+        return self._cover(again)
+
+    def on_failure(self, ask: Ask) -> list[Ask]:
+        """`ask` failed: nothing more is expected of that node in this query."""
+        self._given_up.add(ask.node)
+        return self.on_answer(ask, ())
+
+    def on_slow(self, ask: Ask) -> list[Ask]:
+        """`ask` passed its hedge delay; its answer is still welcome."""
+        return self._cover([name for name in ask.shards if not self._shards[name].complete])
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing outstanding could still improve the answer."""
+        return all(shard.complete or shard.waiting == 0 for shard in self._shards.values())
+
+    @property
+    def missed(self) -> tuple[Prefix, ...]:
+        """Shards that no holder has answered completely."""
+        return tuple(name for name, shard in self._shards.items() if not shard.complete)
+
+    def _cover(self, names: Sequence[Prefix]) -> list[Ask]:
+        open_names = [name for name in names if self._next(name)]
+        asks: list[Ask] = []
+        while open_names:
+            reach: dict[AgentId, list[Prefix]] = {}
+            for name in open_names:
+                for node in self._next(name):
+                    reach.setdefault(node, []).append(name)
+            node = min(reach, key=lambda agent: (-len(reach[agent]), self._cost(agent), agent))
+            taken = reach[node]
+            for name in taken:
+                self._shards[name].asked.append(node)
+                self._shards[name].waiting += 1
+            asks.append(Ask(node, tuple(taken)))
+            open_names = [name for name in open_names if name not in taken]
+        return asks
+
+    def _next(self, name: Prefix) -> list[AgentId]:
+        shard = self._shards[name]
+        return [node for node in shard.candidates if node not in shard.asked and node not in self._given_up]
