@@ -145,7 +145,8 @@ class SimNetwork:
         return () if self.closed else self._own
 
     def learn(self, peer: PeerId, addresses: Sequence[str]) -> None:
-        self._book.learn(peer, addresses)
+        if peer != self._peer:
+            self._book.learn(peer, addresses)
 
     async def dial(self, address: str, timeout: float) -> PeerId:
         goal = parse_address(address)
@@ -227,8 +228,10 @@ class SimNetwork:
     async def _connection(self, peer: PeerId) -> Connection:
         if self.closed:
             raise PeerUnreachable("the network is closed")
+        if peer == self._peer:
+            raise PeerUnreachable("this peer is the node itself; ask it without the network")
         if peer in self._open:
-            return self._open[peer][0]
+            return self._open[peer][-1]
         addresses = self._book.addresses(peer)
         if not addresses:
             raise PeerUnreachable(f"no address of peer {short(peer)} is known; learn its address first")
@@ -251,7 +254,7 @@ class SimNetwork:
             raise PeerUnreachable("the network is closed")
         if goal.peer is not None and goal.peer in self._open:
             await trio.lowlevel.checkpoint()
-            return self._open[goal.peer][0]
+            return self._open[goal.peer][-1]
         place = (goal.host, goal.port)
         promise = self._dials.get(place)
         if promise is None:

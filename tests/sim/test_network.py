@@ -421,6 +421,9 @@ def test_addresses_that_name_somebody_else_are_refused() -> None:
     async def story(world: SimWorld, a: SimNetwork, b: SimNetwork) -> None:
         with pytest.raises(AddressError):
             a.learn(C, b.addresses)
+        a.learn(A, a.addresses)
+        with pytest.raises(PeerUnreachable, match="itself"):
+            await a.request(A, "echo", b"", 5)
         with pytest.raises(AddressError):
             await a.dial("/memory/nowhere", 5)
         imposter = world.address(C).rsplit("/p2p/", 1)[1]
