@@ -1,0 +1,298 @@
+"""The routes of the HTTP interface over a `NodeService`.
+
+`create_app` returns an ASGI application with its guard around it. Handlers translate: JSON to the node's
+nouns, one call, nouns to JSON; they decide nothing. Errors become statuses by the table in `problems`,
+whoever raised them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as distribution_version
+from typing import Annotated, Any
+
+import psutil
+from fastapi import FastAPI, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from chain.cid import Cid, from_text, is_record_cid, to_text
+from chain.errors import ChainBrokenError, CidError
+from node.api.docs_page import docs_page
+from node.api.guard import Guard
+from node.api.metrics import Metrics
+from node.api.problems import KNOWN, Problem, problem_of
+from node.api.service import NodeService
+from node.api.shapes import (
+    MAX_LOG,
+    AddedOut,
+    AnswerOut,
+    BatchIn,
+    BatchItemOut,
+    BatchOut,
+    EntryIn,
+    EntryOut,
+    ErrorOut,
+    LogOut,
+    PeersOut,
+    QueryIn,
+    RebuiltOut,
+    SettingOut,
+    StatusOut,
+    StoppingOut,
+    VerifyOut,
+    answer_out,
+    entry_out,
+    peer_out,
+    record_out,
+    status_out,
+)
+from node.errors import InvalidInput, NotFound
+from node.models import NewEntry, Rejected
+
+DISTRIBUTION = "roseforest"
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_REASONS = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+
+
+class BadId(InvalidInput):
+    """An id in the path is no record's CID."""
+
+
+def create_app(
+    node: NodeService,
+    token: str,
+    *,
+    stop: Callable[[], None],
+    ready: Callable[[], bool] = lambda: True,
+    settings: Mapping[str, SettingOut] | None = None,
+    hosts: Collection[str] = (),
+) -> Guard:
+    """The ASGI application for `node`.
+
+    `stop` is called when a stop is asked for and must return at once. `ready` answers `/readyz`. `settings`
+    is what `/v1/config` shows. `hosts` are names besides the loopback ones that requests may be sent to.
+    """
+    app = FastAPI(
+        title="Rose Forest node",
+        version=software_version(),
+        description="One node of a peer-to-peer network of knowledge. Send the token of the home folder's "
+        "`api-token` as `Authorization: Bearer TOKEN`.",
+        docs_url=None,
+        redoc_url=None,
+        responses={"4XX": {"model": ErrorOut}, "5XX": {"model": ErrorOut}},
+    )
+    process = psutil.Process()
+
+    def rss_bytes() -> int:
+        return int(process.memory_info().rss)
+
+    metrics = Metrics(node.status, rss_bytes)
+    _add_problem_handlers(app)
+    _add_knowledge_routes(app, node)
+    _add_chain_routes(app, node)
+    _add_health_routes(app, ready)
+
+    @app.get("/v1/status", response_model=StatusOut, tags=["node"], summary="The node at a glance")
+    async def status() -> StatusOut:
+        return status_out(node.status(), rss_bytes(), app.version)
+
+    @app.get("/v1/peers", response_model=PeersOut, tags=["node"], summary="The peers of the routing table")
+    async def peers() -> PeersOut:
+        return PeersOut(peers=[peer_out(peer) for peer in node.peers()])
+
+    @app.get("/v1/config", tags=["node"], summary="Every setting in force and who set it")
+    async def config() -> dict[str, SettingOut]:
+        return dict(settings or {})
+
+    @app.post(
+        "/v1/stop", response_model=StoppingOut, status_code=202, tags=["node"], summary="Stop the daemon"
+    )
+    async def stop_daemon() -> StoppingOut:
+        stop()
+        return StoppingOut()
+
+    @app.get("/metrics", tags=["node"], summary="Counters and gauges for Prometheus")
+    async def expose_metrics() -> Response:
+        return Response(metrics.exposition(), media_type=METRICS_TYPE)
+
+    return Guard(app, token, hosts, metrics.observe)
+
+
+def software_version() -> str:
+    """The installed distribution's version; "unknown" in a checkout that is not installed."""
+    try:
+        return distribution_version(DISTRIBUTION)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _add_knowledge_routes(app: FastAPI, node: NodeService) -> None:
+    @app.post(
+        "/v1/entries",
+        response_model=AddedOut,
+        status_code=201,
+        responses={200: {"model": AddedOut, "description": "the key was known; nothing was added"}},
+        tags=["knowledge"],
+        summary="Add an entry; durable when this answers",
+    )
+    async def add_entry(entry: EntryIn, response: Response) -> AddedOut:
+        (outcome,) = await node.add([entry.to_entry()])
+        if isinstance(outcome, Rejected):
+            raise InvalidInput(outcome.reason)
+        if not outcome.created:
+            response.status_code = 200
+        return AddedOut(id=to_text(outcome.id), created=outcome.created)
+
+    @app.post(
+        "/v1/entries/batch",
+        response_model=BatchOut,
+        response_model_exclude_none=True,
+        tags=["knowledge"],
+        summary="Add up to 500 entries; bad ones are reported and do not stop the others",
+    )
+    async def add_batch(batch: BatchIn) -> BatchOut:
+        entries: list[NewEntry] = []
+        places: list[int] = []
+        results: dict[int, BatchItemOut] = {}
+        for index, raw in enumerate(batch.entries):
+            try:
+                entries.append(EntryIn.model_validate(raw).to_entry())
+                places.append(index)
+            except ValidationError as error:
+                results[index] = BatchItemOut(index=index, error=_first_error(list(error.errors())))
+        outcomes = await node.add(entries) if entries else []
+        for index, outcome in zip(places, outcomes, strict=True):
+            if isinstance(outcome, Rejected):
+                results[index] = BatchItemOut(index=index, error=outcome.reason)
+            else:
+                results[index] = BatchItemOut(index=index, id=to_text(outcome.id), created=outcome.created)
+        ordered = [results[index] for index in range(len(batch.entries))]
+        added = sum(item.created is True for item in ordered)
+        known = sum(item.created is False for item in ordered)
+        return BatchOut(results=ordered, added=added, known=known, rejected=len(ordered) - added - known)
+
+    @app.get(
+        "/v1/entries/{id}",
+        response_model=EntryOut,
+        tags=["knowledge"],
+        summary="An entry as the network knows it",
+    )
+    async def get_entry(
+        id: Annotated[str, Path(description="the CID of the entry's create record")],
+        provenance: Annotated[bool, Query(description="with the signed records it is made of")] = False,
+    ) -> EntryOut:
+        view = await node.get(_entry_id(id))
+        if view is None:
+            raise NotFound(f"no entry {id} is known here or to its holders")
+        return entry_out(view, provenance)
+
+    @app.post("/v1/query", response_model=AnswerOut, tags=["knowledge"], summary="Ask the network by meaning")
+    async def query(question: QueryIn) -> AnswerOut:
+        answer = await node.query(
+            question.text, question.vector, question.k, tuple(question.tags), question.deadline_ms
+        )
+        return answer_out(answer)
+
+
+def _add_chain_routes(app: FastAPI, node: NodeService) -> None:
+    @app.get(
+        "/v1/chain/log", response_model=LogOut, tags=["chain"], summary="The node's own records, in order"
+    )
+    async def chain_log(
+        from_seq: Annotated[int, Query(ge=0, le=(1 << 63) - 1)] = 0,
+        limit: Annotated[int, Query(ge=1, le=MAX_LOG)] = 100,
+        data: Annotated[bool, Query(description="with each record's wire form in base64")] = False,
+    ) -> LogOut:
+        records = node.chain_log(from_seq, limit)
+        following = records[-1].header.seq + 1 if len(records) == limit else None
+        return LogOut(records=[record_out(record, data) for record in records], next=following)
+
+    @app.post(
+        "/v1/chain/verify", response_model=VerifyOut, tags=["chain"], summary="Verify the node's own chain"
+    )
+    async def verify_chain() -> VerifyOut:
+        try:
+            report = await node.verify_chain()
+        except ChainBrokenError as error:
+            return VerifyOut(ok=False, length=error.seq, head=None, reason=str(error))
+        head = None if report.head is None else to_text(report.head)
+        return VerifyOut(ok=True, length=report.length, head=head, kinds=dict(sorted(report.kinds.items())))
+
+    @app.post(
+        "/v1/index/rebuild",
+        response_model=RebuiltOut,
+        tags=["chain"],
+        summary="Drop and rebuild everything derived from records",
+    )
+    async def rebuild_index() -> RebuiltOut:
+        return RebuiltOut(vectors=await node.rebuild_index())
+
+
+def _add_health_routes(app: FastAPI, ready: Callable[[], bool]) -> None:
+    @app.get("/healthz", tags=["health"], summary="The process answers")
+    async def healthz() -> dict[str, bool]:
+        return {"ok": True}
+
+    @app.get("/readyz", tags=["health"], summary="The node takes requests")
+    async def readyz() -> JSONResponse:
+        if ready():
+            return JSONResponse({"ready": True})
+        return _response(Problem(503, "not_ready", "the node is starting or stopping; try again in a moment"))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        page, policy = docs_page(app.openapi())
+        return HTMLResponse(page, headers={"content-security-policy": policy})
+
+
+def _add_problem_handlers(app: FastAPI) -> None:
+    async def known(_: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, BadId):
+            return _response(Problem(400, "bad_request", str(error)))
+        return _response(problem_of(error))
+
+    async def invalid(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        errors = list(error.errors())
+        if errors and errors[0].get("type") == "json_invalid":
+            return _response(Problem(400, "bad_request", "the body is not JSON"))
+        return _response(Problem(422, "refused", _first_error(errors)))
+
+    async def http(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        code = _REASONS.get(error.status_code, "bad_request" if error.status_code < 500 else "unexpected")
+        return _response(Problem(error.status_code, code, str(error.detail)))
+
+    for kind in KNOWN:
+        app.add_exception_handler(kind, known)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    # Starlette answers with this and raises the error again; the guard writes it to the log.
+    app.add_exception_handler(Exception, known)
+
+
+def _response(problem: Problem) -> JSONResponse:
+    headers = {"retry-after": "1"} if problem.status == 503 else None
+    return JSONResponse(problem.body(), status_code=problem.status, headers=headers)
+
+
+def _first_error(errors: list[Any]) -> str:
+    """The first of pydantic's errors as `field: reason`; never repeats the value, which may be large."""
+    first = errors[0]
+    place = ".".join(str(part) for part in first["loc"] if part != "body")
+    reason = str(first["msg"]).removeprefix("Value error, ")
+    return f"{place}: {reason}" if place else reason
+
+
+def _entry_id(text: str) -> Cid:
+    try:
+        cid = from_text(text)
+    except CidError as error:
+        raise BadId(str(error)) from error
+    if not is_record_cid(cid):
+        raise BadId(f"{text} is the id of a payload or blob, not of an entry")
+    return cid

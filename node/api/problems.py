@@ -1,0 +1,64 @@
+"""Errors as HTTP: a status, a code for programs, and the error's own line for people.
+
+| status | code | when |
+|---|---|---|
+| 400 | bad_request, bad_host | not JSON, an id that is none, an address in Host that is not this machine |
+| 401 | unauthorized | the bearer token is missing or wrong |
+| 404, 405 | not_found, method_not_allowed | no such entry, path or method |
+| 408 | too_slow | the body did not arrive in time |
+| 413 | too_large | the body is over the limit |
+| 422 | refused | understood and refused: wrong shape, a limit, a vector that is no direction |
+| 500 | unexpected | a defect of this program; the log has the traceback |
+| 503 | not_ready, busy | the node starts or stops, or too many requests are under way |
+| 507 | read_only, disk_full | nothing was written; the message says what to do |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chain.errors import ChainError
+from node.embedding.errors import DamagedData, EmbeddingError
+from node.errors import InvalidInput, NotFound, NotReady, ReadOnly
+from node.storage import errors as storage
+
+MAX_MESSAGE = 500
+"""Characters of a message that leave the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What went wrong, as a response."""
+
+    status: int
+    code: str
+    message: str
+
+    def body(self) -> dict[str, dict[str, str]]:
+        """`{"error": {"code", "message"}}`; the message is one line."""
+        return {"error": {"code": self.code, "message": " ".join(self.message.split())[:MAX_MESSAGE]}}
+
+
+_TABLE: tuple[tuple[type[Exception], int, str], ...] = (
+    (NotFound, 404, "not_found"),
+    (NotReady, 503, "not_ready"),
+    (storage.StorageClosed, 503, "not_ready"),
+    (storage.DiskFull, 507, "disk_full"),
+    (storage.ReadOnly, 507, "read_only"),
+    (ReadOnly, 507, "read_only"),
+    (DamagedData, 500, "unexpected"),
+    (InvalidInput, 422, "refused"),
+    (EmbeddingError, 422, "refused"),
+    (ChainError, 422, "refused"),
+)
+
+KNOWN: tuple[type[Exception], ...] = tuple(error for error, _, _ in _TABLE)
+"""The errors that `problem_of` has a row for."""
+
+
+def problem_of(error: Exception) -> Problem:
+    """The response to an error; anything unknown is a 500 that does not repeat the error's text."""
+    for kind, status, code in _TABLE:
+        if isinstance(error, kind):
+            return Problem(status, code, str(error))
+    return Problem(500, "unexpected", "an unexpected error; the daemon's log has the details")

@@ -1,0 +1,122 @@
+"""Serving the HTTP interface on Hypercorn's trio worker, as one task of the daemon's nursery.
+
+The socket is bound here, so that a port in use is one clear error before anything else starts, and so that
+port 0 can be told apart from the port it became. On a stop, or when the nursery around it is cancelled, no
+new connection is taken and requests under way get `GRACE_SECONDS` to finish; that is why the answer to
+`POST /v1/stop` still arrives.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve
+
+from node.api.app import create_app
+from node.api.service import NodeService
+from node.api.shapes import SettingOut
+from node.config import KEYS, Settings
+from node.errors import ConfigError, PortInUse
+
+GRACE_SECONDS = 3.0
+KEEP_ALIVE_SECONDS = 30.0
+IDLE_READ_SECONDS = 60
+BACKLOG = 128
+MAX_HEADER_BYTES = 16 * 1024
+
+
+async def serve_api(
+    node: NodeService,
+    settings: Settings,
+    token: str,
+    stop: trio.Event,
+    *,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve `node` until `stop` is set or the task is cancelled; both end it in order.
+
+    Reports the URL (`http://host:port`) when connections are accepted. `POST /v1/stop` sets `stop`. Raises
+    `PortInUse` or `ConfigError` when it cannot listen at `settings.api`.
+    """
+    host, port = settings.api_bind
+    listener = _listen(host, port)
+    app = create_app(
+        node,
+        token,
+        stop=stop.set,
+        ready=lambda: not stop.is_set(),
+        settings=settings_out(settings),
+        hosts=settings.api_hosts,
+    )
+    name, actual = listener.getsockname()[:2]
+    url = f"http://[{name}]:{actual}" if ":" in name else f"http://{name}:{actual}"
+    ending = trio.Event()
+
+    async def wait_for_the_end() -> None:
+        try:
+            await stop.wait()
+        finally:
+            ending.set()
+
+    async def answer(*, task_status: trio.TaskStatus[list[str]]) -> None:
+        with trio.CancelScope(shield=True):
+            await serve(
+                app,  # type: ignore[arg-type]  # Hypercorn types ASGI scopes as its own TypedDicts
+                _hypercorn_config(listener),
+                shutdown_trigger=ending.wait,
+                task_status=task_status,
+                mode="asgi",
+            )
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait_for_the_end)
+        await nursery.start(answer)
+        task_status.started(url)
+
+
+def settings_out(settings: Settings) -> dict[str, SettingOut]:
+    """Every setting with its origin, as `/v1/config` and `config show` give them."""
+    values = settings.model_dump(mode="json")
+    return {key: SettingOut(value=values[key], origin=settings.origins.get(key, "default")) for key in KEYS}
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise ConfigError(f"api: the host {host!r} is unknown here ({error.strerror})") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(
+                f"the API cannot listen on {host}:{port}: the port is in use; "
+                "choose another with --api HOST:PORT (port 0 picks a free one)"
+            ) from error
+        raise ConfigError(f"the API cannot listen on {host}:{port}: {error.strerror}") from error
+    return listener
+
+
+def _hypercorn_config(listener: socket.socket) -> Config:
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.backlog = BACKLOG
+    config.graceful_timeout = GRACE_SECONDS
+    config.keep_alive_timeout = KEEP_ALIVE_SECONDS
+    config.read_timeout = IDLE_READ_SECONDS
+    config.h11_max_incomplete_size = MAX_HEADER_BYTES
+    config.include_server_header = False
+    config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.loglevel = "WARNING"
+    return config

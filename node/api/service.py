@@ -1,0 +1,62 @@
+"""What the HTTP interface asks of a node; `node.node.Node` offers exactly this.
+
+Errors that methods may raise besides those named: `NotReady` while the node starts or stops, and for writes
+`ReadOnly` or the storage's `DiskFull`, after which nothing of that call was kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from chain.cid import Cid
+from chain.record import Record
+from chain.source_chain import ChainReport
+from node.models import Added, Answer, EntryView, NewEntry, PeerView, Rejected, Status
+
+
+class NodeService(Protocol):
+    """A node, seen from its owner's side."""
+
+    async def add(self, entries: Sequence[NewEntry]) -> list[Added | Rejected]:
+        """Author entries, one result for each in order; the added ones are durable on return."""
+        ...
+
+    async def query(
+        self,
+        text: str | None,
+        vector: Sequence[float] | None,
+        k: int,
+        tags: Sequence[str],
+        deadline_ms: int | None,
+    ) -> Answer:
+        """Ask the network for the `k` nearest entries that bear all `tags`.
+
+        Exactly one of `text` and `vector` is given. Raises `EmbeddingError` when it has no code in the
+        network's space. `deadline_ms` None: the node's own setting.
+        """
+        ...
+
+    async def get(self, entry: Cid) -> EntryView | None:
+        """The entry as the network knows it, or None."""
+        ...
+
+    def status(self) -> Status:
+        """The node at a glance; cheap."""
+        ...
+
+    def peers(self) -> list[PeerView]:
+        """The peers of the routing table."""
+        ...
+
+    def chain_log(self, from_seq: int, limit: int) -> list[Record]:
+        """Up to `limit` records of the node's own chain from `from_seq` on, ascending."""
+        ...
+
+    async def verify_chain(self) -> ChainReport:
+        """Verify the node's own chain from its first record; raises `ChainBrokenError`."""
+        ...
+
+    async def rebuild_index(self) -> int:
+        """Drop and rebuild everything derived; the number of vectors indexed."""
+        ...

@@ -1,0 +1,382 @@
+"""The JSON of the HTTP interface, as pydantic models, and its making from the node's nouns.
+
+Ids are CIDs in base32 text, agents are libp2p peer ids, signed bytes are base64, and scores and confidences
+are numbers from 0 to 1 (cosine scores from -1), which the node keeps as integer ppm.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from chain.cid import Cid, to_text
+from chain.content import MAX_CITATIONS, MAX_TAGS
+from chain.identity import peer_id
+from chain.record import Record
+from chain.vector import MAX_DIM, PPM
+from node.models import Answer, EntryView, NewEntry, PeerView, Status
+
+MAX_BATCH = 500
+"""Entries of one batch."""
+MAX_K = 100
+"""Hits that one query may ask for."""
+MAX_LOG = 1000
+"""Records that one page of the chain's log may hold."""
+MAX_DEADLINE_MS = 60_000
+KEY_DIGITS = 128
+"""Hexadecimal digits of an idempotency key, at most."""
+
+
+class Shape(BaseModel):
+    """Base of what comes in: unknown fields are refused, numbers are finite, types are not guessed."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, strict=True)
+
+
+class EntryIn(Shape):
+    """A new entry."""
+
+    text: str = Field(min_length=1, description="what is known; at most 64 KiB of UTF-8")
+    tags: list[str] = Field(default=[], max_length=MAX_TAGS)
+    domain: str | None = None
+    confidence: Annotated[float, Field(ge=0, le=1)] | None = None
+    citations: list[str] = Field(default=[], max_length=MAX_CITATIONS)
+    vector: Annotated[list[float], Field(max_length=MAX_DIM)] | None = Field(
+        default=None, description="only in networks whose space takes the caller's vectors"
+    )
+    key: Annotated[str, Field(pattern=r"^([0-9a-f]{2})+$", max_length=KEY_DIGITS)] | None = Field(
+        default=None, description="hexadecimal; an entry with this key is added by this node at most once"
+    )
+
+    def to_entry(self) -> NewEntry:
+        """The node's noun."""
+        return NewEntry(
+            text=self.text,
+            tags=tuple(self.tags),
+            domain=self.domain,
+            confidence=None if self.confidence is None else round(self.confidence * PPM),
+            citations=tuple(self.citations),
+            vector=self.vector,
+            key=None if self.key is None else bytes.fromhex(self.key),
+        )
+
+
+class BatchIn(Shape):
+    """Up to 500 entries; each is judged by itself."""
+
+    entries: list[Any] = Field(
+        min_length=1,
+        max_length=MAX_BATCH,
+        description="objects shaped like EntryIn; a malformed one is reported and does not stop the others",
+    )
+
+
+class QueryIn(Shape):
+    """A question: `text`, or `vector` in networks whose space takes the caller's vectors."""
+
+    text: Annotated[str, Field(min_length=1)] | None = None
+    vector: Annotated[list[float], Field(min_length=1, max_length=MAX_DIM)] | None = None
+    k: int = Field(default=10, ge=1, le=MAX_K)
+    tags: list[str] = Field(
+        default=[], max_length=MAX_TAGS, description="only entries that bear all of these"
+    )
+    deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> QueryIn:
+        if (self.text is None) == (self.vector is None):
+            raise ValueError("give either text or vector")
+        return self
+
+
+class AddedOut(BaseModel):
+    """An entry that is durable on this node; `created` is false when its key was there before."""
+
+    id: str
+    created: bool
+
+
+class BatchItemOut(BaseModel):
+    """The result for one entry of a batch: `id` and `created`, or `error`."""
+
+    index: int
+    id: str | None = None
+    created: bool | None = None
+    error: str | None = None
+
+
+class BatchOut(BaseModel):
+    """One result per entry, in order, and their sums."""
+
+    results: list[BatchItemOut]
+    added: int
+    known: int
+    rejected: int
+
+
+class RecordOut(BaseModel):
+    """A signed record. `data` is its canonical wire form in base64: the proof that anyone can check."""
+
+    id: str
+    author: str
+    seq: int
+    kind: str
+    prev: str | None
+    subject: str
+    hlc: int
+    payload_size: int
+    data: str | None = None
+
+
+class HitOut(BaseModel):
+    """One answer, verified by this node."""
+
+    id: str
+    score: float
+    author: str
+    text: str
+    tags: list[str]
+    record: RecordOut
+    holder: str
+    verified: bool
+
+
+class CostOut(BaseModel):
+    """What the answer cost, and how complete it is; `expected_recall` is null until it can be calibrated."""
+
+    shards_contacted: int
+    shards_total: int
+    nodes_contacted: int
+    ms: float
+    shards_missed: int
+    deadline_hit: bool
+    hits_refused: int
+    expected_recall: float | None
+
+
+class AnswerOut(BaseModel):
+    """Hits in order of falling score."""
+
+    hits: list[HitOut]
+    cost: CostOut
+
+
+class VersionOut(BaseModel):
+    """One author's slot of an entry's version vector."""
+
+    author: str
+    seq: int
+    heads: list[str]
+
+
+class EntryOut(BaseModel):
+    """An entry as its operations fold; `records` is its provenance, when asked for."""
+
+    id: str
+    author: str
+    text: str | None
+    tags: list[str]
+    domain: str | None
+    confidence: float | None
+    citations: list[str]
+    deleted: bool
+    retracted: bool
+    conflict: bool
+    version: list[VersionOut]
+    records: list[RecordOut] | None = None
+
+
+class StatusOut(BaseModel):
+    """The node at a glance."""
+
+    agent_id: str
+    network: str
+    network_name: str
+    space: str
+    addresses: list[str]
+    peers: int
+    records: int
+    held: int
+    pending: int
+    shards_held: int
+    reachable: bool
+    read_only: str | None
+    rss_mb: float
+    uptime_s: float
+    version: str
+    counters: dict[str, int]
+
+
+class PeerOut(BaseModel):
+    """One peer of the routing table."""
+
+    agent_id: str
+    addresses: list[str]
+    connected: bool
+    responsive: bool
+    capacity: int
+    full: bool
+    latency_ms: float | None
+
+
+class PeersOut(BaseModel):
+    """The routing table."""
+
+    peers: list[PeerOut]
+
+
+class LogOut(BaseModel):
+    """A page of the node's own chain; `next` is the seq to go on from, null at the end."""
+
+    records: list[RecordOut]
+    next: int | None
+
+
+class VerifyOut(BaseModel):
+    """Whether the node's own chain verifies; when not, `length` counts the records before the break."""
+
+    ok: bool
+    length: int
+    head: str | None
+    kinds: dict[str, int] = {}
+    reason: str | None = None
+
+
+class RebuiltOut(BaseModel):
+    """How many vectors the rebuilt index holds."""
+
+    vectors: int
+
+
+class SettingOut(BaseModel):
+    """A setting in force and who set it."""
+
+    value: Any
+    origin: str
+
+
+class StoppingOut(BaseModel):
+    """The daemon has begun to stop."""
+
+    stopping: bool = True
+
+
+class ErrorDetail(BaseModel):
+    """A code for programs and a line for people."""
+
+    code: str
+    message: str
+
+
+class ErrorOut(BaseModel):
+    """Every response with a status of 400 or above."""
+
+    error: ErrorDetail
+
+
+def record_out(record: Record, data: bool) -> RecordOut:
+    """A record as JSON, with its whole wire form when `data`."""
+    header = record.header
+    return RecordOut(
+        id=to_text(record.cid),
+        author=peer_id(header.author),
+        seq=header.seq,
+        kind=header.kind,
+        prev=_cid(header.prev),
+        subject=to_text(record.subject),
+        hlc=header.hlc,
+        payload_size=header.payload_size,
+        data=base64.b64encode(record.encode()).decode("ascii") if data else None,
+    )
+
+
+def answer_out(answer: Answer) -> AnswerOut:
+    """An answer as JSON."""
+    cost = answer.cost
+    return AnswerOut(
+        hits=[
+            HitOut(
+                id=to_text(hit.id),
+                score=hit.score / PPM,
+                author=peer_id(hit.author),
+                text=hit.text,
+                tags=list(hit.tags),
+                record=record_out(hit.record, data=True),
+                holder=peer_id(hit.holder),
+                verified=hit.verified,
+            )
+            for hit in answer.hits
+        ],
+        cost=CostOut(
+            shards_contacted=cost.shards_contacted,
+            shards_total=cost.shards_total,
+            nodes_contacted=cost.nodes_contacted,
+            ms=round(cost.ms, 2),
+            shards_missed=cost.shards_missed,
+            deadline_hit=cost.deadline_hit,
+            hits_refused=cost.hits_refused,
+            expected_recall=cost.expected_recall,
+        ),
+    )
+
+
+def entry_out(view: EntryView, provenance: bool) -> EntryOut:
+    """An entry as JSON."""
+    return EntryOut(
+        id=to_text(view.id),
+        author=peer_id(view.author),
+        text=view.text,
+        tags=list(view.tags),
+        domain=view.domain,
+        confidence=None if view.confidence is None else view.confidence / PPM,
+        citations=list(view.citations),
+        deleted=view.deleted,
+        retracted=view.retracted,
+        conflict=view.conflict,
+        version=[
+            VersionOut(author=peer_id(author), seq=seq, heads=[to_text(head) for head in heads])
+            for author, seq, heads in view.version
+        ],
+        records=[record_out(record, data=True) for record in view.records] if provenance else None,
+    )
+
+
+def status_out(status: Status, rss_bytes: int, version: str) -> StatusOut:
+    """The status as JSON."""
+    return StatusOut(
+        agent_id=peer_id(status.agent),
+        network=to_text(status.network),
+        network_name=status.network_name,
+        space=status.space,
+        addresses=list(status.addresses),
+        peers=status.peers,
+        records=status.records,
+        held=status.held,
+        pending=status.pending,
+        shards_held=status.shards_held,
+        reachable=status.reachable,
+        read_only=status.read_only,
+        rss_mb=round(rss_bytes / (1 << 20), 1),
+        uptime_s=round(status.uptime_s, 1),
+        version=version,
+        counters=dict(sorted(status.counters.items())),
+    )
+
+
+def peer_out(peer: PeerView) -> PeerOut:
+    """A peer as JSON."""
+    return PeerOut(
+        agent_id=peer_id(peer.agent),
+        addresses=list(peer.addresses),
+        connected=peer.connected,
+        responsive=peer.responsive,
+        capacity=peer.capacity,
+        full=peer.full,
+        latency_ms=None if peer.latency_ms is None else round(peer.latency_ms, 2),
+    )
+
+
+def _cid(cid: Cid | None) -> str | None:
+    return None if cid is None else to_text(cid)
