@@ -1,7 +1,8 @@
 """derived.db: what can be computed again from the records, kept so that a start need not compute it.
 
 Postings: for each content record, where its vector lies in the space (its shard key), its codes, and what a
-search filters and shows first. The vector index is loaded from here and the shards served are ranges of keys.
+search filters by. The vector index calls a posting by its number and is loaded from here; the shards served
+are ranges of keys.
 Because everything can be rebuilt, commits need not wait for the disk (`synchronous=NORMAL`: after a power cut
 the newest may be missing, the file is sound), and this is the one file that may be recreated: `rebuild`.
 """
@@ -10,7 +11,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +24,7 @@ from chain.content import MAX_TAG, MAX_TAGS
 from chain.errors import EncodingError
 from chain.identity import AgentId
 from dht.ports import RunBlocking
-from node.storage.database import Database, Layout, Options, Row, open_database, remove_database
+from node.storage.database import Layout, Options, Row, open_database, remove_database
 from node.storage.errors import StorageLimit
 from node.storage.group_writer import GroupWriter
 
@@ -31,6 +33,7 @@ KEY_SIZE: Final = 32
 MAX_POSTINGS: Final = 4096
 """Postings in one call of `put` or `remove`."""
 
+_MODULUS = 1 << (8 * KEY_SIZE)
 _MAX_TAG_BYTES = 8 + MAX_TAGS * (MAX_TAG + 5)
 
 _LAYOUT: Final = Layout(
@@ -38,27 +41,38 @@ _LAYOUT: Final = Layout(
     migrations=(
         """
         CREATE TABLE postings (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
             shard_key BLOB NOT NULL,
-            record BLOB NOT NULL UNIQUE,
             entry BLOB NOT NULL,
-            author BLOB NOT NULL,
-            hlc INTEGER NOT NULL,
+            record BLOB NOT NULL UNIQUE,
             codes BLOB NOT NULL,
             tags BLOB NOT NULL,
-            PRIMARY KEY (shard_key, record)
-        ) WITHOUT ROWID;
+            author BLOB NOT NULL,
+            hlc INTEGER NOT NULL
+        );
+        CREATE INDEX postings_by_key ON postings (shard_key, number);
+        CREATE TABLE stamp (
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            postings INTEGER NOT NULL,
+            total BLOB NOT NULL
+        );
+        INSERT INTO stamp (id, postings, total) VALUES (1, 0, zeroblob(32));
         """,
     ),
     recovery="it only holds what can be computed again: stop the node and run `roseforest index rebuild`",
 )
-_COLUMNS = "shard_key, entry, record, codes, tags, author, hlc"
+_COLUMNS = "number, shard_key, entry, record, codes, tags, author, hlc"
 
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """One content value in the space. `key` has 32 bytes, `codes` are int8 codes, `hlc` is in µs."""
+    """One content value in the space: `codes` are int8 codes, `shard_key` has 32 bytes, `hlc` is in µs.
 
-    key: bytes
+    `number` is given by `DerivedState.put` and never given again; it is 0 before.
+    """
+
+    number: int
+    shard_key: bytes
     entry: Cid
     record: Cid
     codes: bytes
@@ -70,20 +84,16 @@ class Posting:
 class DerivedState:
     """The derived database. Reads are plain calls, from any thread; writes need `run` to be running."""
 
-    def __init__(self, database: Database, run_blocking: RunBlocking) -> None:
-        self._database = database
-        self._writer = GroupWriter(database, run_blocking)
-
-    @classmethod
-    def open(cls, path: Path, run_blocking: RunBlocking, options: Options | None = None) -> DerivedState:
+    def __init__(self, path: Path, run_blocking: RunBlocking, options: Options | None = None) -> None:
         """Open or create the file; raises what `open_database` raises."""
-        return cls(open_database(path, _LAYOUT, options or Options(synchronous="NORMAL")), run_blocking)
+        self._database = open_database(path, _LAYOUT, options or Options(synchronous="NORMAL"))
+        self._writer = GroupWriter(self._database, run_blocking)
 
     @classmethod
     def rebuild(cls, path: Path, run_blocking: RunBlocking, options: Options | None = None) -> DerivedState:
         """Throw the file away, whatever is in it, and open an empty one for the caller to fill."""
         remove_database(path)
-        return cls.open(path, run_blocking, options)
+        return cls(path, run_blocking, options)
 
     @property
     def read_only(self) -> str | None:
@@ -94,63 +104,79 @@ class DerivedState:
         """Write until `aclose`; see `GroupWriter.run`."""
         await self._writer.run(task_status=task_status)
 
+    def close(self) -> None:
+        """Write what is queued and close the file; not waited for, see `GroupWriter.close`."""
+        self._writer.close()
+
     async def aclose(self) -> None:
-        """Write what is queued and close the file. Idempotent."""
+        """`close`, and wait until it is done."""
         await self._writer.aclose()
 
-    async def put(self, postings: Sequence[Posting]) -> None:
-        """Add postings; one of the same content record is replaced.
+    async def put(self, postings: Sequence[Posting]) -> list[Posting]:
+        """Keep postings and return those that are new, in order, with their numbers.
 
-        Raises `StorageLimit` for a key that has not 32 bytes or too many postings.
+        A posting of a content record that has one already is passed over. Raises `StorageLimit` for a key
+        that has not 32 bytes or too many postings.
         """
         _check_size(postings)
         for posting in postings:
-            if len(posting.key) != KEY_SIZE:
-                raise StorageLimit(f"a shard key has {len(posting.key)} bytes, expected {KEY_SIZE}")
-        rows = [
-            (p.key, p.entry, p.record, p.codes, canonical.encode(p.tags), p.author, p.hlc) for p in postings
-        ]
-        await self._writer.submit(lambda connection: _put(connection, rows))
+            if len(posting.shard_key) != KEY_SIZE:
+                raise StorageLimit(f"a shard key has {len(posting.shard_key)} bytes, expected {KEY_SIZE}")
+        return await self._writer.submit(lambda connection: _put(connection, postings))
 
-    async def remove(self, records: Sequence[Cid]) -> None:
-        """Remove the postings of these content records; those that have none are skipped."""
+    async def remove(self, records: Sequence[Cid]) -> list[int]:
+        """Remove the postings of these content records; returns the numbers of those that were there."""
         _check_size(records)
-        rows = [(record,) for record in records]
-        await self._writer.submit(lambda connection: _remove(connection, rows))
+        return await self._writer.submit(lambda connection: _remove(connection, records))
 
     async def clear(self) -> None:
         """Remove everything."""
         await self._writer.submit(_clear)
 
+    def get_many(self, numbers: Sequence[int]) -> list[Posting | None]:
+        """The postings with these numbers, in order, None where there is none."""
+        sql = f"SELECT {_COLUMNS} FROM postings WHERE number IN ({{}})"
+        found = {row[0]: self._posting(row) for row in self._database.rows_in(sql, sorted(set(numbers)))}
+        return [found.get(number) for number in numbers]
+
     def in_range(self, low_key: bytes, high_key: bytes) -> list[Posting]:
-        """Postings with low_key ≤ key ≤ high_key, both of 32 bytes, in order of (key, record); O(answer)."""
-        sql = f"SELECT {_COLUMNS} FROM postings WHERE shard_key BETWEEN ? AND ? ORDER BY shard_key, record"
+        """Postings with low_key ≤ key ≤ high_key, both of 32 bytes, by (key, number); O(answer)."""
+        sql = f"SELECT {_COLUMNS} FROM postings WHERE shard_key BETWEEN ? AND ? ORDER BY shard_key, number"
         return [self._posting(row) for row in self._database.rows(sql, (low_key, high_key))]
 
     def all(self, batch: int) -> Iterator[list[Posting]]:
-        """All postings in order of (key, record), in lists of up to `batch`, each a snapshot of its own."""
-        after_last = "(shard_key, record) > (?, ?)"
-        sql = f"SELECT {_COLUMNS} FROM postings WHERE {after_last} ORDER BY shard_key, record LIMIT ?"
-        after = (b"", b"")
-        while page := [self._posting(row) for row in self._database.rows(sql, (*after, batch))]:
+        """All postings by number, in lists of up to `batch`, each a snapshot of its own."""
+        sql = f"SELECT {_COLUMNS} FROM postings WHERE number > ? ORDER BY number LIMIT ?"
+        after = 0
+        while page := [self._posting(row) for row in self._database.rows(sql, (after, batch))]:
             yield page
-            after = (page[-1].key, page[-1].record)
+            after = page[-1].number
 
     def count(self) -> int:
-        """Postings kept; O(n), some milliseconds for 100,000."""
-        row = self._database.row("SELECT count(*) FROM postings")
-        return 0 if row is None else int(row[0])
+        """Postings kept; O(1)."""
+        return int(self._state()[0])
+
+    def stamp(self) -> str:
+        """A name for exactly these postings with these numbers; O(1).
+
+        Equal stamps mean equal content, so what was computed from the postings can be kept beside its stamp.
+        """
+        count, total = self._state()
+        return f"{count}-{total.hex()}"
+
+    def _state(self) -> Row:
+        row = self._database.row("SELECT postings, total FROM stamp")
+        if row is None:
+            raise self._database.corrupt("its stamp is missing")
+        return row
 
     def _posting(self, row: Row) -> Posting:
-        key, entry, record, codes, tags, author, hlc = row
+        number, key, entry, record, codes, tags, author, hlc = row
         try:
-            return Posting(
-                key, entry, record, codes, tuple(canonical.decode(tags, _MAX_TAG_BYTES)), author, hlc
-            )
+            shown = tuple(canonical.decode(tags, _MAX_TAG_BYTES))
         except (EncodingError, TypeError) as error:
-            raise self._database.corrupt(
-                f"the posting of record {record!r:.80} cannot be read: {error}"
-            ) from error
+            raise self._database.corrupt(f"the tags of posting {number} cannot be read: {error}") from error
+        return Posting(number, key, entry, record, codes, shown, author, hlc)
 
 
 def _check_size(items: Sequence[object]) -> None:
@@ -160,13 +186,45 @@ def _check_size(items: Sequence[object]) -> None:
         )
 
 
-def _put(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    connection.executemany(f"REPLACE INTO postings ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+def _put(connection: sqlite3.Connection, postings: Sequence[Posting]) -> list[Posting]:
+    sql = (
+        "INSERT OR IGNORE INTO postings (shard_key, entry, record, codes, tags, author, hlc) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)"
+    )
+    added: list[Posting] = []
+    for p in postings:
+        row = (p.shard_key, p.entry, p.record, p.codes, canonical.encode(p.tags), p.author, p.hlc)
+        cursor = connection.execute(sql, row)
+        if cursor.rowcount and cursor.lastrowid is not None:
+            added.append(replace(p, number=cursor.lastrowid))
+    _restamp(connection, len(added), sum(_share(p.number, p.record) for p in added))
+    return added
 
 
-def _remove(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    connection.executemany("DELETE FROM postings WHERE record = ?", rows)
+def _remove(connection: sqlite3.Connection, records: Sequence[Cid]) -> list[int]:
+    numbers: list[int] = []
+    shares = 0
+    for record in records:
+        found = connection.execute("SELECT number FROM postings WHERE record = ?", (record,)).fetchone()
+        if found is not None:
+            connection.execute("DELETE FROM postings WHERE number = ?", found)
+            numbers.append(found[0])
+            shares += _share(found[0], record)
+    _restamp(connection, -len(numbers), -shares)
+    return numbers
 
 
 def _clear(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM postings")
+    connection.execute("UPDATE stamp SET postings = 0, total = zeroblob(32)")
+
+
+def _restamp(connection: sqlite3.Connection, postings: int, shares: int) -> None:
+    before = connection.execute("SELECT postings, total FROM stamp").fetchone()
+    total = (int.from_bytes(before[1], "big") + shares) % _MODULUS
+    values = (before[0] + postings, total.to_bytes(KEY_SIZE, "big"))
+    connection.execute("UPDATE stamp SET postings = ?, total = ?", values)
+
+
+def _share(number: int, record: Cid) -> int:
+    return int.from_bytes(sha256(number.to_bytes(8, "big") + record).digest(), "big")

@@ -88,7 +88,7 @@ class GroupWriter:
         without anybody being told.
 
         Raises `DiskFull` or `DatabaseCorrupt` when the transaction could not be kept, `ReadOnly` from then
-        on, `DatabaseUnavailable` when another process holds the file's lock, `StorageClosed` after `aclose`.
+        on, `DatabaseUnavailable` when another process holds the file's lock, `StorageClosed` after `close`.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         while len(self._queue) >= MAX_QUEUED and not self._closing and self.read_only is None:
@@ -109,10 +109,12 @@ class GroupWriter:
         return result
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until `aclose` or cancellation; call once.
+        """Serve until `close` or cancellation, then close the database; call once.
 
         Cancelled, it still finishes the transaction under way; what is queued behind it gets `StorageClosed`.
         """
+        if self._ended.is_set():
+            raise StorageClosed(f"{self._database.path} is closed")
         self._running = True
         task_status.started()
         try:
@@ -124,25 +126,29 @@ class GroupWriter:
                 else:
                     await self._arrival.park()
         finally:
-            self._closing = True
-            self._fail_queued(
-                lambda: StorageClosed(f"{self._database.path} was closed before this was written")
-            )
-            self._ended.set()
+            self._running = False
+            self.close()
 
-    async def aclose(self) -> None:
-        """Accept nothing more, write what is queued, and close the database. Idempotent."""
+    def close(self) -> None:
+        """Accept nothing more and close the database, after the batches that are queued. Idempotent.
+
+        While `run` is running it is what closes the database: when the queue is empty, or when it is
+        cancelled and the transaction under way has ended.
+        """
         self._closing = True
         self._arrival.unpark()
         self._room.unpark_all()
-        try:
-            if self._running:
-                await self._ended.wait()
-            else:
-                self._fail_queued(lambda: StorageClosed(f"{self._database.path} was never written to"))
-        finally:
-            if not self._running or self._ended.is_set():
-                self._database.close()
+        if not self._running:
+            self._fail_queued(
+                lambda: StorageClosed(f"{self._database.path} was closed before this was written")
+            )
+            self._database.close()
+            self._ended.set()
+
+    async def aclose(self) -> None:
+        """`close`, and wait until it is done."""
+        self.close()
+        await self._ended.wait()
 
     async def _serve(self) -> None:
         taken = [self._queue.popleft() for _ in range(min(MAX_BATCH, len(self._queue)))]

@@ -1,18 +1,17 @@
 """held.db: the records that this node holds for the network, its own among them where it is a holder.
 
-A record is kept once, under each basis that this node holds it for. Nothing is judged here: who calls `hold`
-has verified the signature and validated the record. Both branches of a fork are kept; of several valid
-signatures of one record the smallest is kept, so that replicas agree; a signed header is completed when its
-payload arrives. Per basis a count and a sum of the CIDs' digests modulo 2**256 are kept up to date, so that
-two holders can compare what they hold in a few bytes (the fingerprint of range-based set reconciliation,
-A. Meyer, 2023). Records are never deleted in this schema version.
+A record is kept once, under each basis that this node holds it for; the port is `dht.record_store.HeldStore`.
+Nothing is judged here: who calls `hold` has verified the signature and validated the record. Both branches of
+a fork are kept; of several valid signatures of one record the smallest is kept, so that replicas agree; a
+signed header is completed when its payload arrives. Per basis a count and a sum of the CIDs' digests modulo
+2**256 are kept up to date, so that two holders can compare what they hold in a few bytes (the fingerprint of
+range-based set reconciliation, A. Meyer, 2023). Records are never deleted in this schema version.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,16 +21,16 @@ from chain.cid import DIGEST_SIZE, Cid, digest
 from chain.identity import AgentId
 from chain.kinds import GENESIS, MEMBRANE
 from chain.record import Record
+from dht.basis import BASIS_SIZE
 from dht.ports import RunBlocking
-from node.storage.database import Database, Layout, Options, open_database
+from dht.record_store import Held
+from node.storage.database import Layout, Options, open_database
 from node.storage.errors import StorageLimit
 from node.storage.group_writer import GroupWriter
-from node.storage.stored_record import COLUMNS, from_row
+from node.storage.stored_record import COLUMNS, from_row, records_in
 
-BASIS_SIZE: Final = 32
-"""Bytes of a basis: a position in the key space."""
-MAX_ROLE: Final = 30
-"""Roles are small integers, so that those of a basis fit one integer column as bits."""
+MAX_ROLES: Final = (1 << 31) - 1
+"""Roles are bits, so that several are one integer."""
 MAX_HELD_ITEMS: Final = 4096
 """Items in one call of `hold`."""
 
@@ -56,8 +55,8 @@ _LAYOUT: Final = Layout(
         CREATE TABLE bases (
             basis BLOB NOT NULL,
             cid BLOB NOT NULL,
-            role INTEGER NOT NULL,
-            PRIMARY KEY (basis, cid, role)
+            roles INTEGER NOT NULL,
+            PRIMARY KEY (basis, cid)
         ) WITHOUT ROWID;
         CREATE TABLE digests (
             basis BLOB PRIMARY KEY,
@@ -74,25 +73,13 @@ _LAYOUT: Final = Layout(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A record to hold, and why: pairs of (role, basis). A basis has 32 bytes, a role is 0 … `MAX_ROLE`."""
-
-    record: Record
-    bases: tuple[tuple[int, bytes], ...]
-
-
 class HeldRecords:
     """The records held. Reads are plain calls, from any thread; writes need `run` to be running."""
 
-    def __init__(self, database: Database, run_blocking: RunBlocking) -> None:
-        self._database = database
-        self._writer = GroupWriter(database, run_blocking)
-
-    @classmethod
-    def open(cls, path: Path, run_blocking: RunBlocking, options: Options | None = None) -> HeldRecords:
+    def __init__(self, path: Path, run_blocking: RunBlocking, options: Options | None = None) -> None:
         """Open or create the file; raises what `open_database` raises."""
-        return cls(open_database(path, _LAYOUT, options or Options()), run_blocking)
+        self._database = open_database(path, _LAYOUT, options or Options())
+        self._writer = GroupWriter(self._database, run_blocking)
 
     @property
     def read_only(self) -> str | None:
@@ -103,8 +90,12 @@ class HeldRecords:
         """Write until `aclose`; see `GroupWriter.run`."""
         await self._writer.run(task_status=task_status)
 
+    def close(self) -> None:
+        """Write what is queued and close the file; not waited for, see `GroupWriter.close`."""
+        self._writer.close()
+
     async def aclose(self) -> None:
-        """Write what is queued and close the file. Idempotent."""
+        """`close`, and wait until it is done."""
         await self._writer.aclose()
 
     async def hold(self, items: Sequence[Held]) -> None:
@@ -118,47 +109,49 @@ class HeldRecords:
                 f"{len(items)} records in one hold, the limit is {MAX_HELD_ITEMS}; hold them in parts"
             )
         for item in items:
-            for role, basis in item.bases:
-                if len(basis) != BASIS_SIZE or not 0 <= role <= MAX_ROLE:
+            for roles, basis in item.bases:
+                if len(basis) != BASIS_SIZE or not 0 < roles <= MAX_ROLES:
                     raise StorageLimit(
-                        f"basis {basis.hex():.72}, role {role}: expected {BASIS_SIZE} bytes and ≤ {MAX_ROLE}"
+                        f"basis {basis.hex():.72}, roles {roles}: expected {BASIS_SIZE} bytes, ≤ {MAX_ROLES}"
                     )
         await self._writer.submit(lambda connection: _hold(connection, items))
 
     def get(self, cid: Cid) -> Record | None:
         """The record of this CID, with its payload if that is here."""
-        return self.get_many([cid]).get(cid)
+        return self.get_many([cid])[0]
 
-    def get_many(self, cids: Sequence[Cid]) -> dict[Cid, Record]:
-        """Those of `cids` that are held, in ascending order of CID."""
-        rows = self._database.rows_in(f"SELECT {COLUMNS} FROM records WHERE cid IN ({{}})", _distinct(cids))
-        records = (from_row(self._database, row) for row in sorted(rows, key=lambda row: bytes(row[0])))
-        return {record.cid: record for record in records}
+    def get_many(self, cids: Sequence[Cid]) -> list[Record | None]:
+        """The records with these CIDs, in order, None where there is none."""
+        return records_in(self._database, cids)
 
     def has(self, cids: Sequence[Cid]) -> frozenset[Cid]:
         """Those of `cids` that are held, with or without payload."""
-        rows = self._database.rows_in("SELECT cid FROM records WHERE cid IN ({})", _distinct(cids))
+        rows = self._database.rows_in("SELECT cid FROM records WHERE cid IN ({})", sorted(set(cids)))
         return frozenset(row[0] for row in rows)
 
     def at_basis(self, basis: bytes, after: Cid | None, limit: int) -> list[Record]:
-        """Up to `limit` records held at a basis in any role, ascending by CID, after the CID `after`."""
-        sql = f"SELECT {COLUMNS} FROM records WHERE cid IN ({{}})"
-        rows = self._database.rows_in(sql, self.cids_at(basis, after, limit))
-        return [from_row(self._database, row) for row in sorted(rows, key=lambda row: bytes(row[0]))]
+        """Up to `limit` records held at a basis in any role, by CID, after the CID `after`."""
+        sql = (
+            f"SELECT {COLUMNS} FROM bases JOIN records USING (cid) "
+            "WHERE bases.basis = ? AND bases.cid > ? ORDER BY bases.cid LIMIT ?"
+        )
+        return [
+            from_row(self._database, row) for row in self._database.rows(sql, (basis, after or b"", limit))
+        ]
 
     def cids_at(self, basis: bytes, after: Cid | None, limit: int) -> list[Cid]:
         """The CIDs of `at_basis`."""
-        sql = "SELECT DISTINCT cid FROM bases WHERE basis = ? AND cid > ? ORDER BY cid LIMIT ?"
+        sql = "SELECT cid FROM bases WHERE basis = ? AND cid > ? ORDER BY cid LIMIT ?"
         return [row[0] for row in self._database.rows(sql, (basis, after or b"", limit))]
 
     def digest_of(self, basis: bytes) -> tuple[int, bytes]:
-        """How many records are held at a basis, and their digests' sum mod 2**256, big-endian; O(log n)."""
+        """How many records are held at a basis, and their digests' sum mod 2**256; O(log n)."""
         row = self._database.row("SELECT records, total FROM digests WHERE basis = ?", (basis,))
         return (0, bytes(DIGEST_SIZE)) if row is None else (row[0], row[1])
 
     def bases(self, role: int) -> list[bytes]:
-        """Every basis at which something is held in this role, ascending; O(number of bases)."""
-        rows = self._database.rows("SELECT basis FROM digests WHERE roles & ? ORDER BY basis", (1 << role,))
+        """Every basis at which something is held in this role (a bit), ascending; O(number of bases)."""
+        rows = self._database.rows("SELECT basis FROM digests WHERE roles & ? ORDER BY basis", (role,))
         return [row[0] for row in rows]
 
     def of_author(self, author: AgentId, from_seq: int = 0, limit: int = MAX_HELD_ITEMS) -> list[Record]:
@@ -200,19 +193,20 @@ def _hold(connection: sqlite3.Connection, items: Sequence[Held]) -> None:
     for item in items:
         cid = item.record.cid
         _keep(connection, item.record)
-        for role, basis in item.bases:
-            row = (basis, cid, role)
-            if not connection.execute(
-                "INSERT OR IGNORE INTO bases (basis, cid, role) VALUES (?, ?, ?)", row
-            ).rowcount:
+        for roles, basis in item.bases:
+            key = (basis, cid)
+            here = connection.execute("SELECT roles FROM bases WHERE basis = ? AND cid = ?", key).fetchone()
+            if here is not None and here[0] & roles == roles:
                 continue
-            same = connection.execute(
-                "SELECT count(*) FROM bases WHERE basis = ? AND cid = ?", (basis, cid)
-            ).fetchone()
-            roles, records, total = added.get(basis, (0, 0, 0))
-            if same[0] == 1:  # a record that is at a basis in two roles counts once
+            connection.execute(
+                "INSERT INTO bases (basis, cid, roles) VALUES (?, ?, ?) "
+                "ON CONFLICT (basis, cid) DO UPDATE SET roles = roles | excluded.roles",
+                (basis, cid, roles),
+            )
+            all_roles, records, total = added.get(basis, (0, 0, 0))
+            if here is None:
                 records, total = records + 1, total + int.from_bytes(digest(cid), "big")
-            added[basis] = (roles | 1 << role, records, total)
+            added[basis] = (all_roles | roles, records, total)
     for basis in sorted(added):
         roles, records, total = added[basis]
         before = connection.execute(
@@ -252,7 +246,3 @@ def _keep(connection: sqlite3.Connection, record: Record) -> None:
         connection.execute("UPDATE records SET signature = ? WHERE cid = ?", (record.signature, cid))
     if record.payload is not None and not before[1]:
         connection.execute("UPDATE records SET payload = ? WHERE cid = ?", (record.payload, cid))
-
-
-def _distinct(cids: Sequence[Cid]) -> list[Cid]:
-    return sorted(set(cids))

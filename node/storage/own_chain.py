@@ -2,33 +2,37 @@
 
 Drafts are linked and signed inside the writing transaction, so sequence numbers and predecessors are right
 however many tasks append at once, and what `append` returns is on disk. An import key makes an append
-idempotent: key and record are kept by the same transaction. The file also counts, per record, the peers known
-to hold it, so that what is not yet placed widely enough can be listed at a cost of its own size.
+idempotent: key and record are kept by the same transaction. The file also notes who acknowledged holding
+each record, and the level it was placed for, so that what is still to be placed is listed at a cost of its
+own size (`dht.record_store.OwnRecords`).
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import trio
 
 from chain.cid import Cid, to_text
-from chain.identity import AGENT_ID_SIZE, AgentId, Identity, peer_id
+from chain.identity import AGENT_ID_SIZE, Identity, peer_id
 from chain.record import SALT_SIZE, Record, verify_signature
 from chain.source_chain import ChainReport, Draft, Head, head_of, next_record, verify_chain
-from dht.ports import Clock, RunBlocking
-from node.storage.database import Database, Layout, Options, open_database
+from dht.ports import Clock, Random, RunBlocking
+from dht.record_store import Placement
+from node.storage.database import Layout, Options, open_database
 from node.storage.errors import ForeignChain, StorageLimit
 from node.storage.group_writer import GroupWriter
-from node.storage.stored_record import COLUMNS, from_row
+from node.storage.stored_record import COLUMNS, from_row, records_in
 
-MAX_DRAFTS: Final = 1024
+MAX_DRAFTS: Final = 4096
 """Drafts in one call of `append`."""
 MAX_KEY: Final = 256
 """Bytes of an import key."""
+MAX_LEVEL: Final = 256
+"""The highest level of placement: a network's R stays below it."""
 VERIFY_PAGE: Final = 256
 """Records read at a time while the chain is verified."""
 
@@ -49,12 +53,13 @@ _LAYOUT: Final = Layout(
         CREATE TABLE placements (
             seq INTEGER NOT NULL REFERENCES records (seq),
             holder BLOB NOT NULL,
+            roles INTEGER NOT NULL,
             PRIMARY KEY (seq, holder)
         ) WITHOUT ROWID;
-        CREATE TABLE copies (
-            holders INTEGER NOT NULL,
-            seq INTEGER NOT NULL,
-            PRIMARY KEY (holders, seq)
+        CREATE TABLE levels (
+            level INTEGER NOT NULL,
+            seq INTEGER NOT NULL REFERENCES records (seq),
+            PRIMARY KEY (level, seq)
         ) WITHOUT ROWID;
         """,
     ),
@@ -73,49 +78,32 @@ class OwnChain:
 
     def __init__(
         self,
-        database: Database,
-        identity: Identity,
-        network: Cid,
-        epoch: Cid,
-        clock: Clock,
-        random_bytes: Callable[[int], bytes],
-        run_blocking: RunBlocking,
-    ) -> None:
-        self.epoch = epoch
-        self._database = database
-        self._identity = identity
-        self._network = network
-        self._clock = clock
-        self._random_bytes = random_bytes
-        self._writer = GroupWriter(database, run_blocking, self._load_tail)
-        self._tail: Head | None = (
-            None  # the head inside the transaction under way; only the writer touches it
-        )
-
-    @classmethod
-    def open(
-        cls,
         path: Path,
         identity: Identity,
         network: Cid,
         epoch: Cid,
         clock: Clock,
-        random_bytes: Callable[[int], bytes],
+        random: Random,
         run_blocking: RunBlocking,
         options: Options | None = None,
-    ) -> OwnChain:
+    ) -> None:
         """Open or create the file, and check that its newest record is this identity's.
 
         Raises `ForeignChain` for another key or network, and what `open_database` raises.
         """
-        database = open_database(path, _LAYOUT, options or Options())
-        chain = cls(database, identity, network, epoch, clock, random_bytes, run_blocking)
+        self.epoch = epoch
+        self._identity = identity
+        self._network = network
+        self._clock = clock
+        self._random_bytes = random.random_bytes
+        self._tail: Head | None = None  # the head inside the transaction under way; only the writer uses it
+        self._database = open_database(path, _LAYOUT, options or Options())
         try:
-            chain._check_newest()
+            self._check_newest()
         except BaseException:
-            database.close()
+            self._database.close()
             raise
-        return chain
+        self._writer = GroupWriter(self._database, run_blocking, self._load_tail)
 
     @property
     def read_only(self) -> str | None:
@@ -126,8 +114,12 @@ class OwnChain:
         """Write until `aclose`; see `GroupWriter.run`."""
         await self._writer.run(task_status=task_status)
 
+    def close(self) -> None:
+        """Write what is queued and close the file; not waited for, see `GroupWriter.close`."""
+        self._writer.close()
+
     async def aclose(self) -> None:
-        """Write what is queued and close the file. Idempotent."""
+        """`close`, and wait until it is done."""
         await self._writer.aclose()
 
     async def append(self, drafts: Sequence[Draft], keys: Sequence[bytes | None]) -> list[tuple[Cid, bool]]:
@@ -150,12 +142,18 @@ class OwnChain:
                 )
         return await self._writer.submit(lambda connection: self._append(connection, drafts, keys))
 
-    async def placed(self, rows: Sequence[tuple[Cid, AgentId]]) -> None:
-        """Note that holders have confirmed records; durable, idempotent. CIDs of other chains are skipped."""
-        for _, holder in rows:
-            if len(holder) != AGENT_ID_SIZE:
-                raise StorageLimit(f"a holder's key has {len(holder)} bytes, expected {AGENT_ID_SIZE}")
-        await self._writer.submit(lambda connection: _place(connection, rows))
+    async def placed(self, rows: Sequence[Placement], settled: Sequence[tuple[Cid, int]]) -> None:
+        """Note acknowledgements of holders, and the levels that records have reached; durable, idempotent.
+
+        Roles of one holder add up; a level never falls. CIDs of other chains are passed over.
+        """
+        for row in rows:
+            if len(row.holder) != AGENT_ID_SIZE:
+                raise StorageLimit(f"a holder's key has {len(row.holder)} bytes, expected {AGENT_ID_SIZE}")
+        for _, level in settled:
+            if not 0 <= level <= MAX_LEVEL:
+                raise StorageLimit(f"level {level} is outside 0 to {MAX_LEVEL}")
+        await self._writer.submit(lambda connection: _place(connection, rows, settled))
 
     def head(self) -> Head | None:
         """The head of the chain, None when it is empty."""
@@ -165,6 +163,15 @@ class OwnChain:
     def get(self, cid: Cid) -> Record | None:
         """The record of this CID, if it is of this chain."""
         return self._record("cid = ?", cid)
+
+    def get_many(self, cids: Sequence[Cid]) -> list[Record | None]:
+        """The records of this chain with these CIDs, in order, None where there is none."""
+        return records_in(self._database, cids)
+
+    def opening(self) -> tuple[Record, Record] | None:
+        """The genesis and membrane records, once they are written."""
+        first = self.read(0, 2)
+        return (first[0], first[1]) if len(first) == 2 else None
 
     def at(self, seq: int) -> Record | None:
         """The record at this place of the chain."""
@@ -188,27 +195,31 @@ class OwnChain:
         """
         return verify_chain(self._all(), self._network)
 
-    def placements(self, cid: Cid) -> list[AgentId]:
-        """The holders that have confirmed a record, ascending."""
-        sql = "SELECT holder FROM placements JOIN records USING (seq) WHERE records.cid = ? ORDER BY holder"
-        return [row[0] for row in self._database.rows(sql, (cid,))]
+    def placements(self, cids: Sequence[Cid]) -> list[Placement]:
+        """All acknowledgements for these records, by record and holder ascending."""
+        sql = (
+            "SELECT records.cid, roles, holder FROM records JOIN placements USING (seq) "
+            "WHERE records.cid IN ({})"
+        )
+        found = [Placement(*row) for row in self._database.rows_in(sql, sorted(set(cids)))]
+        return sorted(found, key=lambda placement: (placement.cid, placement.holder))
 
-    def count_below(self, target: int) -> int:
-        """How many records have fewer than `target` holders; O(answer) over an index."""
-        row = self._database.row("SELECT count(*) FROM copies WHERE holders < ?", (target,))
+    def count_below(self, level: int) -> int:
+        """How many records have not reached `level`; O(answer) over an index."""
+        row = self._database.row("SELECT count(*) FROM levels WHERE level < ?", (level,))
         return 0 if row is None else int(row[0])
 
-    def below(self, target: int, after_seq: int, limit: int) -> list[Record]:
-        """Up to `limit` records with fewer than `target` holders, after `after_seq` (-1: all), in order.
+    def below(self, level: int, after_seq: int, limit: int) -> list[Record]:
+        """Up to `limit` records after `after_seq` (-1: all) that have not reached `level`, in order.
 
-        O(target · limit).
+        O(level · limit).
         """
-        per_count = "SELECT seq FROM copies WHERE holders = ? AND seq > ? ORDER BY seq LIMIT ?"
+        at_level = "SELECT seq FROM levels WHERE level = ? AND seq > ? ORDER BY seq LIMIT ?"
         sql = f"SELECT {COLUMNS} FROM records WHERE seq IN ({{}}) ORDER BY seq"
         found: list[int] = []
-        for holders in range(target):
-            found += [row[0] for row in self._database.rows(per_count, (holders, after_seq, limit))]
-        # A record may move from one count to the next between two of these reads, hence the set.
+        for lower in range(level):
+            found += [row[0] for row in self._database.rows(at_level, (lower, after_seq, limit))]
+        # A record may move from one level to another between two of these reads, hence the set.
         chosen = sorted(set(found))[:limit]
         return [from_row(self._database, row) for row in self._database.rows_in(sql, chosen)]
 
@@ -265,7 +276,7 @@ class OwnChain:
             author = record.header.author
             row = (tail.seq, record.cid, author, record.header_bytes, record.signature, record.payload)
             connection.execute(_ADD, row)
-            connection.execute("INSERT INTO copies (holders, seq) VALUES (0, ?)", (tail.seq,))
+            connection.execute("INSERT INTO levels (level, seq) VALUES (0, ?)", (tail.seq,))
             if key is not None:
                 connection.execute("INSERT INTO import_keys (key, cid) VALUES (?, ?)", (key, record.cid))
             done.append((record.cid, True))
@@ -273,13 +284,18 @@ class OwnChain:
         return done
 
 
-def _place(connection: sqlite3.Connection, rows: Sequence[tuple[Cid, AgentId]]) -> None:
-    for cid, holder in rows:
-        found = connection.execute("SELECT seq FROM records WHERE cid = ?", (cid,)).fetchone()
-        if found is None:
-            continue
-        key = (found[0], holder)
-        if connection.execute("INSERT OR IGNORE INTO placements (seq, holder) VALUES (?, ?)", key).rowcount:
-            counted = connection.execute("SELECT count(*) FROM placements WHERE seq = ?", found).fetchone()
-            moved = (counted[0], counted[0] - 1, found[0])
-            connection.execute("UPDATE copies SET holders = ? WHERE holders = ? AND seq = ?", moved)
+def _place(
+    connection: sqlite3.Connection, rows: Sequence[Placement], settled: Sequence[tuple[Cid, int]]
+) -> None:
+    for row in rows:
+        connection.execute(
+            "INSERT INTO placements (seq, holder, roles) SELECT seq, ?, ? FROM records WHERE cid = ? "
+            "ON CONFLICT (seq, holder) DO UPDATE SET roles = roles | excluded.roles",
+            (row.holder, row.roles, row.cid),
+        )
+    for cid, level in settled:
+        connection.execute(
+            "UPDATE levels SET level = ?1 WHERE (level, seq) IN "
+            "(SELECT level, seq FROM records JOIN levels USING (seq) WHERE cid = ?2 AND level < ?1)",
+            (level, cid),
+        )

@@ -6,6 +6,7 @@ and its payload's hash: bit rot is found when a record is read, and a damaged re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from chain.cid import Cid, record_cid
@@ -32,6 +33,13 @@ def from_row(database: Database, row: Row) -> Record:
     except (ChainError, TypeError) as error:
         raise database.corrupt(f"record {_name(cid)} cannot be read: {error}") from error
     return Record(decoded, signature, payload, cid, header)
+
+
+def records_in(database: Database, cids: Sequence[Cid]) -> list[Record | None]:
+    """The records with these CIDs, in order, None where there is none."""
+    rows = database.rows_in(f"SELECT {COLUMNS} FROM records WHERE cid IN ({{}})", sorted(set(cids)))
+    found = {row[0]: from_row(database, row) for row in rows}
+    return [found.get(cid) for cid in cids]
 
 
 def _name(cid: Cid) -> str:
