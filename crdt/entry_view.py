@@ -41,10 +41,10 @@ class Entry:
 
     `author` is the creator. `contents` are the values shown, the winner first: the living maximal ones,
     or, when the entry is deleted, the maximal ones that were deleted. `maximal` names all maximal content
-    records, shown or not: what an edit overwrites. `tag_adds` gives for each tag the adds that an untag lists.
-    `conflict`: more than one value is shown, or a delete was overruled. `heads` are all heads, `deps` at most `MAX_DEPS`
-    of them, for the next operation; `lamport` and `hlc` (µs) are the greatest among `deps`. `erased` are
-    applied records whose payload cannot be read here. All CIDs ascend but for `contents`.
+    records, shown or not: what an edit overwrites. `tag_adds` gives for each tag the adds that an untag
+    lists. `conflict`: more than one value is shown, or a delete was overruled. `heads` are all heads, `deps`
+    at most `MAX_DEPS` of them, for the next operation; `lamport` and `hlc` (µs) are the greatest of these.
+    `erased` are applied records whose payload cannot be read here. All CIDs ascend but for `contents`.
     """
 
     id: Cid

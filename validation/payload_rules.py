@@ -1,0 +1,167 @@
+"""Rules about a payload: that it is the one named, and that what it says is within the rules of its kind."""
+
+from __future__ import annotations
+
+from chain.cid import Cid
+from chain.content import Content
+from chain.epoch import epoch_from_body
+from chain.errors import ChainError
+from chain.kinds import CARRIES_CONTENT, CREATE, EPOCH, HEADS, SUBJECT_OPERATIONS, TAG
+from chain.record import Record, check_payload, decode_payload
+from chain.vector import CODE_LIMIT, codes_from_bytes, score_ppm, squared_norm
+from crdt.errors import CrdtError
+from crdt.operations import Delete, Untag, read_operation
+from validation.context import Context
+from validation.named import operation_of, targets
+from validation.rule import Finding, Rule
+from validation.subject_rules import forged
+from validation.verdict import Pending
+
+MIN_SQUARED_NORM = CODE_LIMIT**2
+"""A quantised vector reaches ±127 in one component at least; shorter codes waste the int8 range."""
+BINDING_PPM = 980_000
+"""Cosine that a vector must reach with the re-embedding of its text."""
+
+
+def payload(record: Record, _context: Context) -> Finding:
+    """The payload has the size and hash in the header."""
+    if record.payload is None:
+        return None
+    try:
+        check_payload(record.header, record.payload)
+    except ChainError as error:
+        return str(error)
+    return None
+
+
+def body(record: Record, _context: Context) -> Finding:
+    """The payload is a salt and a map, canonically encoded."""
+    if record.payload is None:
+        return None
+    try:
+        decode_payload(record.payload)
+    except ChainError as error:
+        return str(error)
+    return None
+
+
+def epoch_body(record: Record, context: Context) -> Finding:
+    """A new epoch is signed by enough stewards and follows the epoch that judges it."""
+    if record.header.kind != EPOCH or record.payload is None:
+        return None
+    try:
+        epoch = epoch_from_body(decode_payload(record.payload), context.manifest)
+    except ChainError as error:
+        return str(error)
+    if epoch.previous != record.header.epoch:
+        return "an epoch is published in the epoch before it, which its header names"
+    number = context.number_of(epoch.previous)
+    if number is not None and epoch.number != number + 1:
+        return f"epoch number is {epoch.number}, expected {number + 1}"
+    return None
+
+
+def operation(record: Record, _context: Context) -> Finding:
+    """The body of an operation on an entry has the shape and keeps the limits of its kind."""
+    kind = record.header.kind
+    if record.payload is None or not (kind == CREATE or kind in SUBJECT_OPERATIONS):
+        return None
+    try:
+        read_operation(kind, decode_payload(record.payload))
+    except (ChainError, CrdtError) as error:
+        return str(error)
+    return None
+
+
+def vector(record: Record, context: Context) -> Finding:
+    """The codes have the space's dimension and a norm that quantisation gives."""
+    content = _content(record)
+    if content is None:
+        return None
+    try:
+        norm = squared_norm(codes_from_bytes(content.codes, context.manifest.space.dim))
+    except ChainError as error:
+        return str(error)
+    most = CODE_LIMIT**2 * context.manifest.space.dim
+    if MIN_SQUARED_NORM <= norm <= most:
+        return None
+    return f"the vector's squared norm is {norm}, outside {MIN_SQUARED_NORM} … {most}"
+
+
+def binding(record: Record, context: Context) -> Finding:
+    """The vector is its text's: no spam under borrowed vectors."""
+    content = _content(record)
+    if content is None or context.embed is None:
+        return None
+    expected = context.embed(content.text)
+    if expected is None:
+        return "the text has no vector in the network's space"
+    dim = context.manifest.space.dim
+    score = score_ppm(codes_from_bytes(content.codes, dim), codes_from_bytes(expected, dim))
+    return (
+        None if score >= BINDING_PPM else f"the vector agrees with its text to {score} ppm, not {BINDING_PPM}"
+    )
+
+
+def operation_targets(record: Record, context: Context) -> Finding:
+    """Edits overwrite contents, untags remove adds, deletes list deps; all of the same subject."""
+    said = operation_of(record)
+    kinds = _target_kinds(said)
+    missing: list[Cid] = []
+    for cid in targets(said):
+        target = context.record(cid)
+        if target is None:
+            missing.append(cid)
+            continue
+        if target.subject != record.header.subject:
+            return f"target {cid.hex()} is about another subject"
+        if target.header.kind not in kinds:
+            return f"{record.header.kind} cannot act on {cid.hex()}, of kind {target.header.kind!r}"
+        if target.header.lamport >= record.header.lamport:
+            return f"target {cid.hex()} is not in the causal past"
+        finding = forged(record, cid, context)
+        if finding is not None:
+            return finding
+    return Pending(tuple(missing)) if missing else None
+
+
+def delete_seen(record: Record, _context: Context) -> Finding:
+    """A delete deletes what its header says it saw."""
+    said = operation_of(record)
+    if isinstance(said, Delete) and not set(said.seen) <= set(record.header.deps):
+        return "seen lists a record that is not among the deps"
+    return None
+
+
+def _content(record: Record) -> Content | None:
+    if record.payload is None or record.header.kind not in CARRIES_CONTENT:
+        return None
+    try:
+        said = read_operation(record.header.kind, decode_payload(record.payload))
+    except (ChainError, CrdtError):
+        return None  # `operation` names the fault
+    return said if isinstance(said, Content) else None
+
+
+def _target_kinds(said: object) -> frozenset[str]:
+    if isinstance(said, Content):
+        return CARRIES_CONTENT
+    if isinstance(said, Untag):
+        return CARRIES_CONTENT | {TAG}
+    return HEADS
+
+
+PAYLOAD_RULES: tuple[Rule, ...] = (
+    Rule("payload", payload, needs_payload=True),
+    Rule("body", body, needs_payload=True),
+)
+
+OPERATION_RULES: tuple[Rule, ...] = (
+    Rule("epoch-body", epoch_body, needs_payload=True),
+    Rule("operation", operation, needs_payload=True),
+    Rule("vector", vector, needs_payload=True),
+    Rule("delete-seen", delete_seen, needs_payload=True),
+    Rule("targets", operation_targets, needs_payload=True, needs_links=True),
+    Rule("binding", binding, needs_payload=True),
+)
+"""The re-embedding last: it costs the most."""

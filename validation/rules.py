@@ -1,0 +1,77 @@
+"""The ordered table of rules, and judging by it.
+
+`judge` asks every rule in turn. The first broken one makes the record invalid, also when something else is
+still missing: what is broken stays broken. If none is broken and something is missing, the record is pending
+on all of it at once, so that one fetch suffices. A bad payload breaks its own record only: successors see the
+header. A clock that runs ahead never invalidates, it parks (`parks`), because time passes and verdicts stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from chain.cid import Cid
+from chain.identity import AgentId
+from chain.record import Record
+from validation.context import Context
+from validation.header_rules import HEADER_RULES
+from validation.opening_rules import OPENING_BODY_RULES, OPENING_RULE
+from validation.payload_rules import OPERATION_RULES, PAYLOAD_RULES
+from validation.rule import Rule
+from validation.subject_rules import SUBJECT_RULES
+from validation.verdict import VALID, Invalid, Pending, Verdict
+
+__all__ = ["MAX_AHEAD_US", "RULES", "Rule", "judge", "judge_header", "parks"]
+
+MAX_AHEAD_US = 60_000_000
+"""How far, in µs, a record's clock may be ahead of the judge's before the record is parked."""
+
+RULES: tuple[Rule, ...] = (
+    *HEADER_RULES,
+    *SUBJECT_RULES,
+    *PAYLOAD_RULES,
+    OPENING_RULE,
+    *OPENING_BODY_RULES,
+    *OPERATION_RULES,
+)
+
+_HEADER_ONLY = tuple(rule for rule in RULES if not rule.needs_payload)
+
+
+def judge(record: Record, context: Context, *, links: bool = True) -> Verdict:
+    """Judge a record; one without its payload is judged by its header alone.
+
+    With `links` False only the record's own bytes are judged (and its epoch), as an asker does who leaves
+    chain and causal order to the holders. Cost: one signature check, a few for records of others that it
+    names, and the re-embedding if the context can; see `Context.verified` and `Context.admitted`.
+    """
+    return _apply(_HEADER_ONLY if record.payload is None else RULES, record, context, links)
+
+
+def judge_header(record: Record, context: Context) -> Verdict:
+    """Judge a record by its header, its links and its author's opening, whatever its payload says."""
+    return _apply(_HEADER_ONLY, record, context, links=True)
+
+
+def parks(record: Record, now_us: int) -> bool:
+    """Whether the record's clock is too far ahead of `now_us` to be acknowledged yet."""
+    return record.header.hlc > now_us + MAX_AHEAD_US
+
+
+def _apply(rules: Iterable[Rule], record: Record, context: Context, links: bool) -> Verdict:
+    missing: set[Cid] = set()
+    opening_of: AgentId | None = None
+    for rule in rules:
+        if rule.needs_links and not links:
+            continue
+        finding = rule.check(record, context)
+        if isinstance(finding, str):
+            return Invalid(rule.name, finding)
+        if finding is not None:
+            missing.update(finding.missing)
+            opening_of = finding.opening_of or opening_of
+            if rule.gate:
+                break
+    if missing or opening_of is not None:
+        return Pending(tuple(sorted(missing)), opening_of)
+    return VALID
