@@ -39,6 +39,14 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejected:
+    """An entry of a batch that was not added: its place in the batch, from 0, and why."""
+
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One answer to a query, verified by the asker: signature, payload hash, score, author's opening.
 
