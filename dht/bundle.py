@@ -1,0 +1,103 @@
+"""Bundles: records on the wire, with what a stranger needs to judge them.
+
+A bundle is the canonical array [openings, headers, items]: for each author the first two records of its
+chain, the signed headers that the items name (`prev`, `deps`, …), and the items, each a record with the roles
+it is stored in. Stores, fetches and query answers all carry this one shape. Decoding bounds the counts first;
+a malformed record inside costs that record only, because one bad item must not let a sender void a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chain.cid import Cid
+from chain.errors import ChainError
+from chain.identity import AgentId
+from chain.record import Record, decode_record
+from dht.errors import DhtError
+
+MAX_ITEMS = 512
+MAX_OPENINGS = 512
+MAX_HEADERS = 2048
+
+Opening = tuple[Record, Record]
+"""An author's genesis and membrane records."""
+
+
+class BundleError(DhtError):
+    """A bundle does not have the shape of one; nothing in it was used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A record and the roles (`dht.placement.Role` bits) in which it is passed on."""
+
+    record: Record
+    roles: int
+
+
+@dataclass(frozen=True, slots=True)
+class BadItem:
+    """An item that is not a record; its place in the batch is kept."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What arrived: openings by author, named headers by CID, items in order."""
+
+    openings: dict[AgentId, Opening]
+    headers: dict[Cid, Record]
+    items: tuple[Item | BadItem, ...]
+
+
+def bundle_value(openings: Iterable[Opening], headers: Iterable[Record], items: Sequence[Item]) -> list[Any]:
+    """The array to be encoded; headers lose their payloads."""
+    return [
+        [[genesis.encode(), membrane.encode()] for genesis, membrane in openings],
+        [header.without_payload().encode() for header in headers],
+        [[item.roles, item.record.encode()] for item in items],
+    ]
+
+
+def open_bundle(value: object) -> Bundle:
+    """Read a decoded array; raises `BundleError` for its shape, keeps bad items as `BadItem`."""
+    if type(value) is not list or len(value) != 3 or not all(type(part) is list for part in value):
+        raise BundleError("a bundle is the array [openings, headers, items]")
+    raw_openings, raw_headers, raw_items = value
+    if len(raw_openings) > MAX_OPENINGS or len(raw_headers) > MAX_HEADERS or len(raw_items) > MAX_ITEMS:
+        raise BundleError(
+            f"bundle of {len(raw_openings)} openings, {len(raw_headers)} headers and {len(raw_items)} items "
+            f"exceeds {MAX_OPENINGS}, {MAX_HEADERS} or {MAX_ITEMS}"
+        )
+    openings: dict[AgentId, Opening] = {}
+    for pair in raw_openings:
+        if type(pair) is list and len(pair) == 2:
+            genesis, membrane = _record(pair[0]), _record(pair[1])
+            if isinstance(genesis, Record) and isinstance(membrane, Record):
+                openings[genesis.header.author] = (genesis, membrane)
+    headers: dict[Cid, Record] = {}
+    for raw in raw_headers:
+        header = _record(raw)
+        if isinstance(header, Record):
+            headers[header.cid] = header.without_payload()
+    return Bundle(openings, headers, tuple(map(_item, raw_items)))
+
+
+def _item(raw: object) -> Item | BadItem:
+    if type(raw) is not list or len(raw) != 2 or type(raw[0]) is not int or not 0 <= raw[0] < 256:
+        return BadItem("an item is the array [roles, record]")
+    record = _record(raw[1])
+    return record if isinstance(record, BadItem) else Item(record, raw[0])
+
+
+def _record(raw: object) -> Record | BadItem:
+    if type(raw) is not bytes:
+        return BadItem("a record is a byte string")
+    try:
+        return decode_record(raw)
+    except ChainError as error:
+        return BadItem(str(error))

@@ -1,0 +1,90 @@
+"""Where a record belongs: its roles, and for each role a basis in the 256-bit key space.
+
+A record is stored whole at its subject (so that an entry can be fetched by its id), as a header at its
+author's key (so that activity, and forks in it, can be seen), and, when it carries content, whole at the
+shard of its vector (so that a query finds it in one hop). A chain's opening lies whole at its author's key.
+The receiver of a record computes the same bases itself, so a sender only names roles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntFlag
+
+from chain.cid import digest
+from chain.content import Content
+from chain.kinds import CARRIES_CONTENT, OPENING
+from chain.record import Record
+from chain.vector import codes_from_bytes
+from dht.basis import author_basis, subject_basis
+from sharding.atlas import Atlas
+from sharding.key import shard_keys
+from sharding.tree import ShardTree
+
+
+class Role(IntFlag):
+    """Why a holder holds a record; several at once are one copy."""
+
+    SUBJECT = 1
+    AUTHOR = 2
+    SHARD = 4
+
+
+ALL_ROLES = Role.SUBJECT | Role.AUTHOR | Role.SHARD
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How content maps to shards in one epoch.
+
+    Without an atlas (a network whose vectors nobody could sample) the key is the record's digest: shards are
+    then random, and a query has to ask them all.
+    """
+
+    atlas: Atlas | None
+    tree: ShardTree
+
+    def keys(self, items: Sequence[tuple[Record, Content]]) -> list[bytes]:
+        """The 32-byte shard keys of content records; one matrix product for all of them."""
+        if not items:
+            return []
+        if self.atlas is None:
+            return [digest(record.cid) for record, _ in items]
+        import numpy as np
+
+        codes = np.stack([codes_from_bytes(content.codes, self.atlas.dim) for _, content in items])
+        return shard_keys(self.atlas, codes, [record.cid for record, _ in items])
+
+    def shard_basis(self, key: bytes) -> bytes:
+        """The basis of the shard that a key lies in."""
+        return self.tree.leaf_of(key).basis()
+
+
+def roles_of(kind: str) -> Role:
+    """The roles in which a record of this kind is stored."""
+    if kind in OPENING:
+        return Role.AUTHOR
+    if kind in CARRIES_CONTENT:
+        return ALL_ROLES
+    return Role.SUBJECT | Role.AUTHOR
+
+
+def needs_payload(kind: str, roles: Role) -> bool:
+    """Whether a holder in these roles gets the payload: author activity is headers, but for openings."""
+    return kind in OPENING or bool(roles & ~Role.AUTHOR)
+
+
+def bases_of(record: Record, roles: Role, shard_basis: bytes | None) -> tuple[tuple[int, bytes], ...]:
+    """The (role, basis) pairs of a record in these roles, ascending by role.
+
+    `shard_basis` is None for kinds without content, whose SHARD role is ignored.
+    """
+    pairs: list[tuple[int, bytes]] = []
+    if roles & Role.SUBJECT:
+        pairs.append((int(Role.SUBJECT), subject_basis(record.subject)))
+    if roles & Role.AUTHOR:
+        pairs.append((int(Role.AUTHOR), author_basis(record.header.author)))
+    if roles & Role.SHARD and shard_basis is not None:
+        pairs.append((int(Role.SHARD), shard_basis))
+    return tuple(pairs)

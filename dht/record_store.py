@@ -1,0 +1,88 @@
+"""The storage port of the distributed floor: what replication needs of a disk.
+
+`node.storage` implements it on SQLite; the decisions here only see these verbs. Reads are synchronous and
+quick (an indexed look-up); writes are durable when they return.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from chain.cid import Cid
+from chain.identity import AgentId
+from chain.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A valid record to hold, and the (role, basis) pairs under which; none: kept as a named header."""
+
+    record: Record
+    bases: tuple[tuple[int, bytes], ...] = ()
+
+
+class HeldStore(Protocol):
+    """Records that this node holds for the network."""
+
+    async def hold(self, items: Sequence[Held]) -> None:
+        """Store durably; idempotent. A payload that arrives later completes a header-only record."""
+        ...
+
+    def get_many(self, cids: Sequence[Cid]) -> list[Record | None]:
+        """The records with these CIDs, in order, None where there is none."""
+        ...
+
+    def at_basis(self, basis: bytes, after: Cid | None, limit: int) -> list[Record]:
+        """Up to `limit` records at a basis with CIDs above `after`, ascending."""
+        ...
+
+    def cids_at(self, basis: bytes, after: Cid | None, limit: int) -> list[Cid]:
+        """The CIDs of `at_basis`."""
+        ...
+
+    def digest_of(self, basis: bytes) -> tuple[int, bytes]:
+        """How many records are at a basis, and the sum of their digests mod 2**256 as 32 bytes."""
+        ...
+
+    def opening(self, author: AgentId) -> tuple[Record, Record] | None:
+        """An author's genesis and membrane records, when both are held with payloads."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A holder's acknowledgement: it holds this record in these roles."""
+
+    cid: Cid
+    roles: int
+    holder: AgentId
+
+
+class OwnRecords(Protocol):
+    """This agent's own chain, as the publisher sees it. A record's level is the R it was last placed for."""
+
+    def below(self, level: int, after_seq: int, limit: int) -> list[Record]:
+        """Up to `limit` records above `after_seq` whose level is less, ascending by seq."""
+        ...
+
+    def count_below(self, level: int) -> int:
+        """How many records have a lower level."""
+        ...
+
+    def placements(self, cids: Sequence[Cid]) -> list[Placement]:
+        """All acknowledgements for these records, ascending."""
+        ...
+
+    async def placed(self, rows: Sequence[Placement], settled: Sequence[tuple[Cid, int]]) -> None:
+        """Note acknowledgements (roles add up per holder), and the level that records have reached."""
+        ...
+
+    def get_many(self, cids: Sequence[Cid]) -> list[Record | None]:
+        """Own records by CID."""
+        ...
+
+    def opening(self) -> tuple[Record, Record] | None:
+        """This agent's own genesis and membrane records."""
+        ...
