@@ -152,6 +152,12 @@ def load_settings(
         raise ConfigError(f"{where.get(key, key)}: {_reason(first['msg'])}") from error
 
 
+def with_origins(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Every setting as `{"value", "origin"}`, in the order of the documentation."""
+    values = settings.model_dump(mode="json")
+    return {key: {"value": values[key], "origin": settings.origins.get(key, "default")} for key in KEYS}
+
+
 def write_initial_config(home: Home, listen: tuple[str, ...], api: str, bootstrap: tuple[str, ...]) -> None:
     """Write a first `config.toml`; an existing one is left as it is."""
     if home.config.exists():

@@ -19,7 +19,7 @@ from hypercorn.trio import serve
 from node.api.app import create_app
 from node.api.service import NodeService
 from node.api.shapes import SettingOut
-from node.config import KEYS, Settings
+from node.config import Settings, with_origins
 from node.errors import ConfigError, PortInUse
 
 GRACE_SECONDS = 3.0
@@ -49,7 +49,7 @@ async def serve_api(
         token,
         stop=stop.set,
         ready=lambda: not stop.is_set(),
-        settings=settings_out(settings),
+        settings={key: SettingOut(**item) for key, item in with_origins(settings).items()},
         hosts=settings.api_hosts,
     )
     name, actual = listener.getsockname()[:2]
@@ -76,12 +76,6 @@ async def serve_api(
         nursery.start_soon(wait_for_the_end)
         await nursery.start(answer)
         task_status.started(url)
-
-
-def settings_out(settings: Settings) -> dict[str, SettingOut]:
-    """Every setting with its origin, as `/v1/config` and `config show` give them."""
-    values = settings.model_dump(mode="json")
-    return {key: SettingOut(value=values[key], origin=settings.origins.get(key, "default")) for key in KEYS}
 
 
 def _listen(host: str, port: int) -> socket.socket:

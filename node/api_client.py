@@ -1,0 +1,114 @@
+"""The commands' way to the daemon: its HTTP interface, over the standard library's client.
+
+The home folder says where the daemon listens and holds the token. Both are read only while somebody holds
+the folder's lock, so the token never goes to a stranger that took over the port of a daemon that was killed.
+Imports stay light: this is part of every command's start.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from node.errors import DaemonNotRunning, NodeError
+from node.home import DaemonInfo, Home, default_root
+
+SECONDS = 30.0
+"""How long a request may take; a query has its own, shorter deadline."""
+LONG_SECONDS = 600.0
+"""For whole-chain and whole-index work."""
+MAX_RESPONSE = 256 << 20
+
+
+class ApiError(NodeError):
+    """The daemon refused a request; `status` and `code` are the response's."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class ApiClient:
+    """The running daemon of one home folder."""
+
+    def __init__(self, home: Home) -> None:
+        """Find the daemon; raises `DaemonNotRunning`, `HomeMissing` or `HomeDamaged`."""
+        home.require_initialised()
+        self.home = home
+        self.daemon = _find(home)
+        self._token = home.read_token()
+
+    def get(self, path: str, seconds: float = SECONDS, **parameters: str | int) -> Any:
+        """GET `path`; returns the JSON. Raises `ApiError` or `DaemonNotRunning`."""
+        return self._request("GET", f"{path}?{urlencode(parameters)}" if parameters else path, None, seconds)
+
+    def post(self, path: str, body: Any = None, seconds: float = SECONDS) -> Any:
+        """POST `body` as JSON; returns the JSON. Raises `ApiError` or `DaemonNotRunning`."""
+        return self._request("POST", path, b"" if body is None else json.dumps(body).encode(), seconds)
+
+    def _request(self, method: str, path: str, body: bytes | None, seconds: float) -> Any:
+        where = urlsplit(self.daemon.api)
+        connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=seconds)
+        headers = {"authorization": f"Bearer {self._token}", "host": "localhost", "connection": "close"}
+        if body:
+            headers["content-type"] = "application/json"
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            data = response.read(MAX_RESPONSE)
+        except TimeoutError as error:
+            raise DaemonNotRunning(
+                f"the daemon (process {self.daemon.pid}) did not answer within {seconds:g} s: "
+                "look at its log, or stop and start it"
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise DaemonNotRunning(
+                f"the daemon at {self.daemon.api} does not answer ({error or type(error).__name__}): "
+                f"start it with roseforest run{_flag(self.home)}"
+            ) from error
+        finally:
+            connection.close()
+        return _unpack(response.status, data)
+
+
+def path_segment(text: str) -> str:
+    """`text` as one segment of a path."""
+    return quote(text, safe="")
+
+
+def _find(home: Home) -> DaemonInfo:
+    daemon = home.read_daemon()
+    if daemon is not None:
+        return daemon
+    pid = home.locked_by()
+    if pid is not None:
+        raise DaemonNotRunning(
+            f"the daemon of {home.root} (process {pid}) is not ready yet: try again in a moment"
+        )
+    raise DaemonNotRunning(f"no daemon runs on {home.root}: start one with roseforest run{_flag(home)}")
+
+
+def _flag(home: Home) -> str:
+    return "" if home.root == default_root() else f" --home {home.root}"
+
+
+def _unpack(status: int, data: bytes) -> Any:
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise ApiError(status, "unexpected", f"the daemon's answer (status {status}) is not JSON") from error
+    if status < 400:
+        return value
+    detail = value.get("error") if isinstance(value, dict) else None
+    if not isinstance(detail, dict):
+        raise ApiError(status, "unexpected", f"the daemon answered with status {status}")
+    return _raise(status, str(detail.get("code")), str(detail.get("message")))
+
+
+def _raise(status: int, code: str, message: str) -> Any:
+    if status == 401:
+        message = "the daemon does not take this home folder's api-token: restart the daemon"
+    raise ApiError(status, code, message)

@@ -1,0 +1,169 @@
+"""`add`, `get` and `query`: what a node is for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from node.commands.options import home_option, json_option
+from node.commands.output import INDENT, excerpt, print_json, print_line
+
+MAX_STDIN = 128 * 1024
+"""Bytes read of a text from stdin; longer than any entry may be."""
+MAX_VECTOR_FILE = 1 << 20
+EXCERPT_LINES = 4
+EXCERPT_WIDTH = 110
+
+
+@click.command()
+@click.argument("text", default="-")
+@click.option("--tag", "tags", multiple=True, help="A tag; may be given several times.")
+@click.option("--domain", help="The field of knowledge.")
+@click.option("--confidence", type=click.FloatRange(0, 1), help="How sure you are, from 0 to 1.")
+@click.option("--citation", "citations", multiple=True, help="A source; may be given several times.")
+@click.option(
+    "--vector", metavar="FILE", help="JSON list of numbers, where the network takes the caller's vectors."
+)
+@home_option
+@json_option
+def add(
+    text: str,
+    tags: tuple[str, ...],
+    domain: str | None,
+    confidence: float | None,
+    citations: tuple[str, ...],
+    vector: str | None,
+    home: str | None,
+    as_json: bool,
+) -> None:
+    """Add an entry; TEXT, or - for standard input."""
+    from node.api_client import ApiClient
+    from node.home import open_home
+
+    client = ApiClient(open_home(home))
+    entry: dict[str, Any] = {"text": _text(text), "tags": list(tags), "citations": list(citations)}
+    entry |= {"domain": domain, "confidence": confidence, "vector": _vector(vector)}
+    answer = client.post("/v1/entries", entry)
+    if as_json:
+        print_json(answer)
+    else:
+        print_line(answer["id"])
+
+
+@click.command()
+@click.argument("id")
+@click.option("--provenance", is_flag=True, help="With the signed records that the entry is made of.")
+@home_option
+@json_option
+def get(id: str, provenance: bool, home: str | None, as_json: bool) -> None:
+    """Show an entry by its ID."""
+    from node.api_client import ApiClient, path_segment
+    from node.home import open_home
+
+    client = ApiClient(open_home(home))
+    answer = client.get(f"/v1/entries/{path_segment(id)}", provenance=str(provenance).lower())
+    if as_json:
+        print_json(answer)
+        return
+    flags = ", ".join(name for name in ("deleted", "retracted", "conflict") if answer[name])
+    print_line(f"{answer['id']} ({flags})" if flags else answer["id"])
+    print_line(f"author     {answer['author']}")
+    for name in ("domain", "confidence"):
+        if answer[name] is not None:
+            print_line(f"{name:<10} {answer[name]}")
+    for name in ("tags", "citations"):
+        if answer[name]:
+            print_line(f"{name:<10} {', '.join(answer[name])}")
+    print_line()
+    print_line(answer["text"] if answer["text"] is not None else "(erased)")
+    for record in answer["records"] or ():
+        print_line(f"record {record['id']} {record['kind']} seq {record['seq']} by {record['author']}")
+
+
+@click.command()
+@click.argument("text", required=False)
+@click.option("-k", "k", type=click.IntRange(1, 100), default=10, show_default=True, help="How many hits.")
+@click.option(
+    "--tag", "tags", multiple=True, help="Only entries that bear this tag; several times: all of them."
+)
+@click.option(
+    "--deadline", type=click.IntRange(1, 60_000), metavar="MS", help="Answer after this long at most."
+)
+@click.option("--vector", metavar="FILE", help="Ask with a vector (JSON list) instead of TEXT.")
+@home_option
+@json_option
+def query(
+    text: str | None,
+    k: int,
+    tags: tuple[str, ...],
+    deadline: int | None,
+    vector: str | None,
+    home: str | None,
+    as_json: bool,
+) -> None:
+    """Ask the network by meaning; TEXT, or - for standard input."""
+    if (text is None) == (vector is None):
+        raise click.UsageError("give either TEXT or --vector FILE")
+    from node.api_client import LONG_SECONDS, ApiClient
+    from node.home import open_home
+
+    client = ApiClient(open_home(home))
+    question: dict[str, Any] = {"k": k, "tags": list(tags), "deadline_ms": deadline}
+    if text is not None:
+        question["text"] = _text(text)
+    else:
+        question["vector"] = _vector(vector)
+    answer = client.post("/v1/query", question, LONG_SECONDS)
+    if as_json:
+        print_json(answer)
+        return
+    for place, hit in enumerate(answer["hits"], 1):
+        mark = "verified" if hit["verified"] else "NOT VERIFIED"
+        tagged = f" [{', '.join(hit['tags'])}]" if hit["tags"] else ""
+        print_line(f"{place:>2}. {hit['score']:.3f} {mark} by {hit['author']}{tagged}")
+        print_line(f"{INDENT}{hit['id']}")
+        print_line(excerpt(hit["text"], EXCERPT_LINES, EXCERPT_WIDTH))
+    cost = answer["cost"]
+    missed = f", {cost['shards_missed']} missed" if cost["shards_missed"] else ""
+    late = ", cut off by the deadline" if cost["deadline_hit"] else ""
+    print_line(
+        f"{len(answer['hits'])} hits: {cost['shards_contacted']} of {cost['shards_total']} shards{missed}, "
+        f"{cost['nodes_contacted']} nodes, {cost['ms']} ms{late}",
+        err=True,
+    )
+
+
+def _text(text: str) -> str:
+    if text != "-":
+        return text
+    import sys
+
+    from node.errors import InvalidInput
+
+    data = sys.stdin.buffer.read(MAX_STDIN + 1)
+    if len(data) > MAX_STDIN:
+        raise InvalidInput(f"the text on standard input is longer than {MAX_STDIN} bytes")
+    try:
+        return data.decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"the text on standard input is not UTF-8 at byte {error.start}") from error
+
+
+def _vector(path: str | None) -> Any:
+    if path is None:
+        return None
+    import json
+
+    from node.errors import InvalidInput
+
+    try:
+        with open(path, "rb") as file:
+            value = json.loads(file.read(MAX_VECTOR_FILE + 1))
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, list):
+        raise InvalidInput(f"{path} is not a JSON list of numbers")
+    return value

@@ -1,0 +1,160 @@
+"""`init`, `run` and `stop`: a node's life."""
+
+from __future__ import annotations
+
+import click
+
+from node.commands.options import home_option, json_option
+from node.commands.output import print_json, print_line
+
+DEFAULT_JOIN_BITS = 12
+MAX_JOIN_BITS = 40
+STOP_SECONDS = 30.0
+"""How long `stop` waits for the daemon to be gone."""
+STOP_PAUSE = 0.05
+
+
+@click.command()
+@click.option("--name", metavar="NAME", help="Name of the network to found.")
+@click.option("--join", metavar="MULTIADDR", help="Join the network of the peer at this address instead.")
+@click.option(
+    "--join-bits",
+    type=click.IntRange(0, MAX_JOIN_BITS),
+    default=DEFAULT_JOIN_BITS,
+    show_default=True,
+    help="Work that joining the founded network costs: 2^N hashes.",
+)
+@click.option("--agent-name", metavar="NAME", help="What to call yourself in the network.")
+@click.option(
+    "--vectors",
+    type=click.IntRange(1, 4096),
+    metavar="DIM",
+    help="Found a network whose entries bring their own vectors of this dimension.",
+)
+@home_option
+@json_option
+def init(
+    name: str | None,
+    join: str | None,
+    join_bits: int,
+    agent_name: str | None,
+    vectors: int | None,
+    home: str | None,
+    as_json: bool,
+) -> None:
+    """Make a home folder: found a network, or join one with --join."""
+    if join is not None and (name is not None or vectors is not None):
+        raise click.UsageError(
+            "--join takes name and vectors from the network: leave --name and --vectors out"
+        )
+    from chain.cid import to_text
+    from chain.identity import peer_id
+    from node.daemon import init_home
+    from node.home import open_home
+
+    folder = open_home(home)
+    result = init_home(
+        folder, name=name, join=join, join_bits=join_bits, profile_name=agent_name, vectors_dim=vectors
+    )
+    if as_json:
+        print_json(
+            {
+                "home": str(folder.root),
+                "agent_id": peer_id(result.agent),
+                "network": to_text(result.network),
+                "network_name": result.network_name,
+                "created": result.created,
+            }
+        )
+        return
+    print_line(
+        f"home     {folder.root}" + ("" if result.created else " (was complete before; nothing changed)")
+    )
+    print_line(f"agent    {peer_id(result.agent)}")
+    print_line(f"network  {to_text(result.network)} ({result.network_name})")
+    if result.created:
+        print_line(
+            f"The signing key stands unencrypted in {folder.key}; keep {folder.recovery_key} elsewhere.",
+            err=True,
+        )
+
+
+@click.command()
+@click.option("--listen", multiple=True, metavar="MULTIADDR", help="Listen here; may be given several times.")
+@click.option(
+    "--bootstrap", multiple=True, metavar="MULTIADDR", help="Join through this peer; several times."
+)
+@click.option("--api", metavar="HOST:PORT", help="Address of the HTTP interface; port 0 picks a free one.")
+@click.option(
+    "--capacity", type=int, metavar="N", help="Share of the data to hold, relative to 100; 0: none."
+)
+@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+@click.option("--log-format", metavar="FORMAT", help="text (key=value) or json.")
+@click.option("--log-file", metavar="FILE", help="Log to this rotating file instead of stderr.")
+@home_option
+def run(
+    listen: tuple[str, ...],
+    bootstrap: tuple[str, ...],
+    api: str | None,
+    capacity: int | None,
+    log_level: str | None,
+    log_format: str | None,
+    log_file: str | None,
+    home: str | None,
+) -> None:
+    """Run the node of a home folder until Ctrl-C or roseforest stop."""
+    import os
+
+    # FAISS brings OpenMP, which would start a thread per core in each of our worker threads.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from node.config import load_settings
+    from node.home import open_home
+    from node.logs import set_up_logging
+
+    folder = open_home(home)
+    folder.require_initialised()
+    settings = load_settings(
+        folder,
+        {
+            "listen": listen,
+            "bootstrap": bootstrap,
+            "api": api,
+            "capacity": capacity,
+            "log_level": log_level,
+            "log_format": log_format,
+            "log_file": log_file,
+        },
+    )
+    file = None if settings.log_file is None else folder.root / settings.log_file
+    set_up_logging(settings.log_level, settings.log_format, file)
+    from node.daemon import run_daemon
+
+    run_daemon(folder, settings)
+
+
+@click.command()
+@home_option
+@json_option
+def stop(home: str | None, as_json: bool) -> None:
+    """Stop the running daemon and wait until it is gone."""
+    import time
+
+    from node.api_client import ApiClient
+    from node.errors import NotReady
+    from node.home import open_home
+
+    folder = open_home(home)
+    client = ApiClient(folder)
+    client.post("/v1/stop")
+    patience = time.monotonic() + STOP_SECONDS
+    while folder.locked_by() is not None:
+        if time.monotonic() > patience:
+            raise NotReady(
+                f"the daemon (process {client.daemon.pid}) is still stopping after {STOP_SECONDS:g} s: "
+                "look at its log"
+            )
+        time.sleep(STOP_PAUSE)
+    if as_json:
+        print_json({"stopped": True, "pid": client.daemon.pid})
+    else:
+        print_line(f"stopped (process {client.daemon.pid})")

@@ -1,0 +1,60 @@
+"""`status` and `peers`: how the node is doing."""
+
+from __future__ import annotations
+
+import click
+
+from node.commands.options import home_option, json_option
+from node.commands.output import print_json, print_line
+
+
+@click.command()
+@home_option
+@json_option
+def status(home: str | None, as_json: bool) -> None:
+    """Show the node at a glance."""
+    from node.api_client import ApiClient
+    from node.home import open_home
+
+    answer = ApiClient(open_home(home)).get("/v1/status")
+    if as_json:
+        print_json(answer)
+        return
+    rows = [
+        ("agent", answer["agent_id"]),
+        ("network", f"{answer['network']} ({answer['network_name']})"),
+        ("space", answer["space"]),
+        ("addresses", ", ".join(answer["addresses"]) or "none"),
+        ("peers", f"{answer['peers']}{'' if answer['reachable'] else ', none of them connected'}"),
+        ("records", f"{answer['records']} own, {answer['pending']} still without enough copies"),
+        ("held", f"{answer['held']} records in {answer['shards_held']} shards"),
+        ("memory", f"{answer['rss_mb']} MB"),
+        ("up", f"{answer['uptime_s']} s"),
+    ]
+    if answer["read_only"]:
+        rows.append(("READ-ONLY", answer["read_only"]))
+    for name, value in rows:
+        print_line(f"{name:<10} {value}")
+
+
+@click.command()
+@home_option
+@json_option
+def peers(home: str | None, as_json: bool) -> None:
+    """List the peers that the node knows."""
+    from node.api_client import ApiClient
+    from node.home import open_home
+
+    answer = ApiClient(open_home(home)).get("/v1/peers")
+    if as_json:
+        print_json(answer)
+        return
+    for peer in answer["peers"]:
+        latency = "" if peer["latency_ms"] is None else f" {peer['latency_ms']} ms"
+        state = "connected" if peer["connected"] else "known" if peer["responsive"] else "silent"
+        full = " full" if peer["full"] else ""
+        print_line(f"{peer['agent_id']} {state}{latency} capacity {peer['capacity']}{full}")
+        for address in peer["addresses"]:
+            print_line(f"    {address}")
+    if not answer["peers"]:
+        print_line("no peers yet")
