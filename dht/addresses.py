@@ -22,6 +22,7 @@ MAX_ADDRESS_CHARS = 320
 """Longest multiaddr that is looked at."""
 _HOST_KINDS = ("ip4", "ip6", "dns", "dns4", "dns6")
 _MAX_HOST_CHARS = 253
+_MAX_LABEL_CHARS = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,9 @@ def parse_address(text: str) -> Address:
 
 def _host(kind: str, host: str, text: str) -> str:
     if kind.startswith("dns"):
-        allowed = all(char.isalnum() or char in "-._" for char in host)
-        if not host.isascii() or not allowed or not 0 < len(host) <= _MAX_HOST_CHARS:
+        labels = host.split(".")
+        spelled = host.isascii() and all(label.replace("-", "").isalnum() for label in labels)
+        if not spelled or len(host) > _MAX_HOST_CHARS or max(map(len, labels)) > _MAX_LABEL_CHARS:
             raise AddressError(f"address {text!r} has no host name but {host!r}")
         return host.lower()
     try:

@@ -23,9 +23,9 @@ class Counters:
     late: int = 0
     """Replies that came after their request had ended."""
     bad_frames: int = 0
-    """Connections dropped for a bad, unexpected or unfinished frame."""
+    """Connections dropped for a bad, unexpected or unfinished frame, or for too many streams."""
     dropped: int = 0
-    """Connections dropped for other reasons of ours: peer does not read, too many streams, no memory left."""
+    """Connections dropped for other reasons of ours: peer does not read, no memory left."""
     dials: int = 0
     dial_failures: int = 0
     accepted: int = 0

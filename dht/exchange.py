@@ -3,9 +3,9 @@
 The side that opened the stream asks, the other answers; ids let any number of questions share the stream, in
 any order. Nobody can make the other wait or grow without limit: both sides always read; what waits to be
 written, what is being answered and what is half received is counted against `Limits`; a peer that sends
-nonsense, stalls in the middle of a frame or does not read costs it the connection. Both sides end by raising,
-`FrameError` when the peer broke the rules and `PeerUnreachable` when the stream did; the caller then drops
-the connection.
+nonsense, stalls in the middle of a frame or does not read loses its connection. Both sides return when the
+peer ends the stream, and raise, in an exception group, `FrameError` when it broke the rules and
+`PeerUnreachable` when the stream did; the caller then drops the connection.
 
 This module knows no libp2p: any ordered byte stream will do.
 """

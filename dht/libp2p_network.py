@@ -13,29 +13,26 @@ refused with `ListenError`. libp2p is imported when a network opens (about a sec
 
 from __future__ import annotations
 
-import errno
-import ipaddress
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
-import psutil
 import trio
 
 from chain.identity import peer_id
 from dht.addresses import Address, AddressBook, parse_address
+from dht.connection import Connection
 from dht.errors import (
     AddressError,
     FrameError,
-    ListenError,
     PeerUnreachable,
     RequestTimeout,
 )
-from dht.exchange import Asker, ByteStream, Shared, answer
+from dht.exchange import Shared
 from dht.frames import check_method
 from dht.limits import DEFAULT_LIMITS, Limits
+from dht.listening import bound_addresses, listen_on
 from dht.network import EVENT_BACKLOG, MAX_BODY, Handler, PeerDown, PeerEvent, PeerId, PeerUp
 from dht.ports import Clock
 
@@ -44,62 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-
-class _Connection:
-    """A live connection and our asking stream on it, opened when first needed."""
-
-    def __init__(self, secure: SecureConnection, shared: Shared, now: float) -> None:
-        self.peer = secure.peer
-        self.last_used = now
-        self.scope = trio.CancelScope()
-        self._secure = secure
-        self._shared = shared
-        self._asker: Asker | None = None
-        self._wanted = trio.Event()
-        self._ready = trio.Event()
-
-    @property
-    def busy(self) -> bool:
-        """Whether an answer is awaited on it."""
-        return self._asker is not None and self._asker.busy
-
-    async def asker(self) -> Asker:
-        """The asking side; cancelling leaves the stream opening for whoever else waits."""
-        self._wanted.set()
-        await self._ready.wait()
-        if self._asker is None:
-            raise PeerUnreachable(
-                f"connection to peer {self.peer.hex()[:8]} was lost before it could be used"
-            )
-        return self._asker
-
-    async def run(self, touch: Callable[[], None]) -> None:
-        """Serve and ask until the connection ends or `scope` is cancelled; frees everything."""
-        try:
-            with self.scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._ask)
-                    await self._secure.run(partial(self._answer, touch))
-                    nursery.cancel_scope.cancel()
-        except* FrameError as group:
-            self._shared.counters.bad_frames += 1
-            log.info("dropped peer %s: %s", self.peer.hex()[:8], _first(group))
-        except* PeerUnreachable as group:
-            log.debug("connection to peer %s ended: %s", self.peer.hex()[:8], _first(group))
-        finally:
-            self._secure.abort()
-            self._ready.set()
-
-    async def _ask(self) -> None:
-        await self._wanted.wait()
-        stream = await self._secure.open()
-        self._asker = Asker(stream, self.peer, self._shared)
-        self._ready.set()
-        await self._asker.run()
-        raise PeerUnreachable("the peer ended the stream")
-
-    async def _answer(self, touch: Callable[[], None], stream: ByteStream) -> None:
-        await answer(stream, self.peer, self._shared, touch)
+_CLOSED = "this node's network is closed"
 
 
 class _Dial:
@@ -122,7 +64,7 @@ class LibP2PNetwork:
         self._limits = shared.limits
         self._addresses = addresses
         self._book = AddressBook(shared.limits)
-        self._connections: dict[PeerId, list[_Connection]] = {}
+        self._connections: dict[PeerId, list[Connection]] = {}
         self._dials: dict[PeerId, _Dial] = {}
         self._dial_places = trio.CapacityLimiter(shared.limits.dials)
         self._handshakes = 0
@@ -241,10 +183,10 @@ class LibP2PNetwork:
 
     # Getting a connection
 
-    async def _connection(self, peer: PeerId) -> _Connection:
+    async def _connection(self, peer: PeerId) -> Connection:
         """A live connection to `peer`: the newest, or the one that a shared dial brings."""
         if self._closed:
-            raise PeerUnreachable("this node's network is closed")
+            raise PeerUnreachable(_CLOSED)
         if peer == self.local:
             raise PeerUnreachable("this peer is the node itself; ask it without the network")
         live = self._connections.get(peer)
@@ -268,7 +210,7 @@ class LibP2PNetwork:
                 f"peer {peer.hex()[:8]} did not answer lately; it is tried again in {wait:.1f} s"
             )
         if self._nursery is None:
-            raise PeerUnreachable("this node's network is not open")
+            raise PeerUnreachable(_CLOSED)
         dial = self._dials[peer] = _Dial()
         self._nursery.start_soon(self._run_dial, peer, addresses, dial)
         return dial
@@ -282,6 +224,11 @@ class LibP2PNetwork:
                 await self._connect(address)
             except (AddressError, PeerUnreachable) as error:
                 errors.append(str(error))
+                failed.set()
+            except Exception as error:
+                # A bug of ours or of libp2p's must cost this attempt, not the node.
+                log.exception("dialling %s failed", address)
+                errors.append(repr(error))
                 failed.set()
             else:
                 nursery.cancel_scope.cancel()
@@ -302,32 +249,27 @@ class LibP2PNetwork:
             self._dials.pop(peer, None)
             dial.done.set()
 
-    async def _connect(self, address: Address) -> _Connection:
-        """One dial of one address. Raises `PeerUnreachable`, `AddressError`."""
-        counters, limit = self._shared.counters, self._limits.connect_timeout
+    async def _connect(self, address: Address) -> Connection:
+        """One dial of one address; the caller bounds the time. Raises `PeerUnreachable`, `AddressError`."""
+        counters = self._shared.counters
         counters.dials += 1
-        connection: _Connection | None = None
+        connection: Connection | None = None
         try:
-            with trio.move_on_after(limit) as scope:
-                stream = await trio.open_tcp_stream(address.host, address.port)
-                secure = await self._transport.secure(stream, initiator=True)
-                if address.peer is not None and secure.peer != address.peer:
-                    secure.abort()
-                    raise AddressError(
-                        f"peer {peer_id(secure.peer)} answered at {address}; correct the address"
-                    )
-                connection = self._admit(secure)
-                assert self._nursery is not None
-                self._nursery.start_soon(self._keep, connection)
-                self._book.reached(secure.peer, address)
-            if scope.cancelled_caught:
-                raise PeerUnreachable(f"{address} did not answer within {limit:g} s")
-        except OSError as error:
+            stream = await trio.open_tcp_stream(address.host, address.port)
+            secure = await self._transport.secure(stream, initiator=True)
+            if address.peer is not None and secure.peer != address.peer:
+                secure.abort()
+                raise AddressError(f"peer {peer_id(secure.peer)} answered at {address}; correct the address")
+            connection = self._admit(secure)
+        except (OSError, UnicodeError) as error:
             raise PeerUnreachable(f"{address} cannot be reached: {error}") from error
         finally:
             if connection is None:
                 counters.dial_failures += 1
-        assert connection is not None
+        if self._nursery is None:
+            raise PeerUnreachable(_CLOSED)
+        self._nursery.start_soon(self._keep, connection)
+        self._book.reached(secure.peer, address)
         return connection
 
     async def _accept(self, stream: trio.SocketStream) -> None:
@@ -336,10 +278,10 @@ class LibP2PNetwork:
         if connection is not None:
             await self._keep(connection)
 
-    async def _welcome(self, stream: trio.SocketStream) -> _Connection | None:
+    async def _welcome(self, stream: trio.SocketStream) -> Connection | None:
         """Have an inbound peer prove its identity, within time and room; None when it does not."""
         counters = self._shared.counters
-        connection: _Connection | None = None
+        connection: Connection | None = None
         if self._handshakes < self._limits.handshakes:
             self._handshakes += 1
             try:
@@ -359,14 +301,14 @@ class LibP2PNetwork:
 
     # Keeping connections
 
-    def _admit(self, secure: SecureConnection) -> _Connection:
+    def _admit(self, secure: SecureConnection) -> Connection:
         """Take a connection in, making room for it; the caller starts `_keep`.
 
         Raises `PeerUnreachable` when there is no room or the peer is this node itself.
         """
         if self._closed:
             secure.abort()
-            raise PeerUnreachable("this node's network is closed")
+            raise PeerUnreachable(_CLOSED)
         if secure.peer == self.local:
             secure.abort()
             raise PeerUnreachable("the peer is this node itself; name another node")
@@ -379,7 +321,7 @@ class LibP2PNetwork:
                 secure.abort()
                 raise PeerUnreachable(f"all {self._limits.connections} connections are busy; try again later")
             self._drop(min(idle, key=lambda one: (one.last_used, one.peer)))
-        connection = _Connection(secure, self._shared, self._clock.monotonic())
+        connection = Connection(secure, self._shared, self._clock.monotonic())
         live = self._connections.setdefault(secure.peer, [])
         live.append(connection)
         if len(live) == 1:
@@ -389,7 +331,7 @@ class LibP2PNetwork:
             dial.done.set()
         return connection
 
-    async def _keep(self, connection: _Connection) -> None:
+    async def _keep(self, connection: Connection) -> None:
         def touch() -> None:
             connection.last_used = self._clock.monotonic()
 
@@ -401,11 +343,11 @@ class LibP2PNetwork:
         finally:
             self._remove(connection)
 
-    def _drop(self, connection: _Connection) -> None:
+    def _drop(self, connection: Connection) -> None:
         connection.scope.cancel()
         self._remove(connection)
 
-    def _remove(self, connection: _Connection) -> None:
+    def _remove(self, connection: Connection) -> None:
         live = self._connections.get(connection.peer, [])
         if connection in live:
             live.remove(connection)
@@ -447,13 +389,13 @@ async def open_libp2p_network(
     """
     if len(seed) != 32:
         raise ValueError(f"an Ed25519 seed has 32 bytes, not {len(seed)}")
-    transport = _quietly(partial(_transport, seed, limits))
+    transport = _transport(seed, limits)
     listeners: list[trio.SocketListener] = []
     raised: BaseException | None = None
     try:
         for text in listen:
-            listeners.extend(await _listen(parse_address(text)))
-        own = [parse_address(text) for text in announce] if announce else _bound(listeners)
+            listeners.extend(await listen_on(parse_address(text)))
+        own = [parse_address(text) for text in announce] if announce else bound_addresses(listeners)
         addresses = tuple(str(Address(one.kind, one.host, one.port, transport.local)) for one in own)
         network = LibP2PNetwork(transport, clock, Shared(limits), addresses)
         async with trio.open_nursery() as nursery:
@@ -475,77 +417,14 @@ async def open_libp2p_network(
 
 
 def _transport(seed: bytes, limits: Limits) -> Transport:
+    """Import libp2p, about a second the first time, and keep it from writing to stderr.
+
+    It takes its logger out of the hierarchy; without a handler there its warnings, which any stranger can
+    provoke, would reach Python's handler of last resort. `Counters` tells the same. LIBP2P_DEBUG still works.
+    """
     from dht.libp2p_transport import Transport
 
-    return Transport(seed, limits)
-
-
-def _quietly(make: Callable[[], Transport]) -> Transport:
-    """Import libp2p without letting it decide about logging.
-
-    It silences its own logger and calls `logging.debug`, which would install a handler on a root that has
-    none. Its warnings are about what peers do, which our counters tell; they are shown only if LIBP2P_DEBUG
-    is set.
-    """
-    root, guard = logging.getLogger(), logging.NullHandler()
-    root.addHandler(guard)
-    try:
-        made = make()
-    finally:
-        root.removeHandler(guard)
     libp2p = logging.getLogger("libp2p")
     if not libp2p.handlers:
         libp2p.addHandler(logging.NullHandler())
-    return made
-
-
-async def _listen(address: Address) -> list[trio.SocketListener]:
-    where = f"/{address.kind}/{address.host}/tcp/{address.port}"
-    if address.kind not in ("ip4", "ip6"):
-        raise ListenError(f"cannot listen on {where}: give an IP address of this machine instead of a name")
-    try:
-        # Without SO_REUSEPORT a port in use is refused by the kernel, whoever uses it and however.
-        return await trio.open_tcp_listeners(address.port, host=address.host)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            reason = "the port is in use; stop the other program or choose another port (0: any free one)"
-        elif error.errno == errno.EADDRNOTAVAIL:
-            reason = "this machine has no such address; 0.0.0.0 means all it has"
-        elif error.errno == errno.EACCES:
-            reason = "not permitted; choose a port from 1024 upwards"
-        else:
-            reason = error.strerror or str(error)
-        raise ListenError(f"cannot listen on {where}: {reason}") from error
-
-
-def _bound(listeners: Sequence[trio.SocketListener]) -> list[Address]:
-    """The addresses behind bound sockets; a wildcard stands for all of the machine's, loopback only if
-    alone."""
-    found: list[Address] = []
-    for listener in listeners:
-        host, port = listener.socket.getsockname()[:2]
-        wildcard = ipaddress.ip_address(host).is_unspecified
-        kind = "ip6" if ":" in host else "ip4"
-        found.extend(Address(kind, one, port) for one in (_interfaces(kind) if wildcard else [host]))
-    return list(dict.fromkeys(found))
-
-
-def _interfaces(kind: str) -> list[str]:
-    hosts: set[ipaddress.IPv4Address | ipaddress.IPv6Address] = set()
-    for addresses in psutil.net_if_addrs().values():
-        for one in addresses:
-            try:
-                host = ipaddress.ip_address(one.address)
-            except ValueError:
-                continue  # a hardware address, or IPv6 with a zone, which no multiaddr can carry
-            if host.version == (4 if kind == "ip4" else 6) and not host.is_link_local:
-                hosts.add(host)
-    outside = sorted(str(host) for host in hosts if not host.is_loopback)
-    return outside or sorted(str(host) for host in hosts)
-
-
-def _first(group: BaseException) -> BaseException:
-    """The first real error in a nest of exception groups."""
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    return group
+    return Transport(seed, limits)

@@ -151,7 +151,6 @@ class _Negotiation(ReadWriteCloser):  # type: ignore[misc]
         data = bytearray()
         while len(data) < n:
             data += await self._stream.conn.read_stream(self._stream.stream_id, n - len(data))
-        self._stream.recv_window += n
         return bytes(data)
 
     async def write(self, data: bytes) -> None:
@@ -208,8 +207,8 @@ class SecureConnection:
     async def run(self, serve: Callable[[ByteStream], Awaitable[None]]) -> None:
         """Accept streams, each served in its own task, until the connection ends. Closes the socket.
 
-        Raises `PeerUnreachable` (possibly in an exception group) when the peer opens too many streams; what
-        `serve` raises ends the connection too.
+        Raises `FrameError` when the peer opens too many streams; what `serve` raises ends the connection too.
+        Either comes in an exception group.
         """
         try:
             async with trio.open_nursery() as nursery:

@@ -27,11 +27,11 @@ class Limits:
     streams: int = 16
     """Open streams on one connection; a peer that opens more is dropped."""
     stream_window: int = 256 * KIB
-    """What a peer may send on one stream before we have read it (Yamux's initial window)."""
-    in_flight: int = 128
+    """What a peer may send on one stream before we have read it. Yamux fixes it: less drops honest peers."""
+    in_flight: int = 64
     """Requests of ours that one connection waits for; one more is refused as overloaded."""
-    handlers_per_peer: int = 32
-    """Requests of one peer answered at a time; one more is refused as overloaded."""
+    handlers_per_peer: int = 64
+    """Requests of one peer answered at a time, no fewer than an honest peer sends; one more is refused."""
     handlers: int = 256
     """Requests of all peers answered at a time."""
     queue_bytes: int = 4 * MIB

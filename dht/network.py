@@ -19,7 +19,10 @@ PeerId: TypeAlias = bytes
 """An agent's 32-byte Ed25519 public key."""
 
 Handler: TypeAlias = Callable[[PeerId, bytes], Awaitable[bytes]]
-"""(authenticated sender, request body) -> reply body. Raise `RequestRefused` to answer with an error code."""
+"""(authenticated sender, request body) -> reply body. Raise `RequestRefused` to answer with an error code.
+
+A handler may be cancelled at any checkpoint: its asker went away, or it took too long.
+"""
 
 PEER_ID_SIZE = 32
 """Bytes in a `PeerId`."""
