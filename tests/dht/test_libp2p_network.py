@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 from libp2p import new_host
-from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.io.exceptions import ConnectionClosedError, IOException
 from libp2p.network.config import ConnectionConfig
 from libp2p.peer.peerinfo import info_from_p2p_addr
 from multiaddr import Multiaddr
@@ -612,13 +612,14 @@ def seed_key(number: int) -> PeerId:
     return Transport(seed(number), DEFAULT_LIMITS).local
 
 
-async def test_an_unfinished_frame_costs_the_connection_after_its_time() -> None:
+@pytest.mark.parametrize("before", [0, 1])
+async def test_an_unfinished_frame_costs_the_connection_after_its_time(before: int) -> None:
     async with networks(1, replace(DEFAULT_LIMITS, frame_timeout=0.2)) as (a,):
         events = a.events()
         async with raw_peer(a) as peer:
             stream = await peer.open()
             whole = encode_frame(Request(1, "echo", b"x" * 500))
-            await stream.write(whole + whole[:100])
+            await stream.write(before * whole + whole[:100])
             await expect(events, PeerUp(seed_key(99)))
             began = trio.current_time()
 
@@ -719,6 +720,14 @@ async def test_strangers_who_prove_no_identity_get_nowhere(opening: bytes) -> No
         assert a.counters()["accepted"] == 0
         await stream.aclose()
         await still_serves(a)
+
+
+async def test_a_stranger_cannot_announce_more_than_a_handshake_needs() -> None:
+    ours, theirs = trio.socket.socketpair()
+    with theirs, ours:
+        stranger = _Socket(trio.SocketStream(ours), False, DEFAULT_LIMITS)
+        with trio.fail_after(HANG), pytest.raises(IOException, match="4097"):
+            await stranger.read(4097)
 
 
 async def test_silent_strangers_are_sent_away_and_do_not_fill_the_house() -> None:
