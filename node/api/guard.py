@@ -93,6 +93,9 @@ class Guard:
             if isinstance(body, Problem):
                 await _refuse(send, body)
             else:
+                # Bodies are JSON whatever a client calls them: curl -d says it sends a form.
+                scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"content-type"]
+                scope["headers"].append((b"content-type", b"application/json"))
                 await self._app(scope, _replay(body, receive), send)
         finally:
             self._active -= 1

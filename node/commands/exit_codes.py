@@ -1,7 +1,8 @@
 """Exit codes: what a script may rely on; `docs/cli.md` explains each.
 
 The table names error classes instead of importing them, because the command line must start fast and most
-commands meet no error. The most specific class in it decides.
+commands meet no error. The most specific class in it decides. An error of a
+floor above says its own code in the attribute `exit_code`.
 """
 
 from __future__ import annotations
@@ -68,6 +69,9 @@ STATUS_CODES = MappingProxyType(
 
 def exit_code_of(error: BaseException) -> ExitCode:
     """The code for an error; `UNEXPECTED` for one that no table knows."""
+    own = getattr(error, "exit_code", None)
+    if isinstance(own, int) and own in set(ExitCode):
+        return ExitCode(own)
     status = getattr(error, "status", None)
     if isinstance(status, int):
         return STATUS_CODES.get(status, ExitCode.UNEXPECTED)
