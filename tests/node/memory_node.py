@@ -1,0 +1,165 @@
+"""A node in memory for the tests of its edges: a real signed chain, real scores, no network and no disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+
+from chain.cid import Cid, raw_cid
+from chain.content import Content, content_from_body
+from chain.errors import ChainError
+from chain.identity import Identity
+from chain.kinds import CREATE, OPENING
+from chain.record import Record, decode_payload
+from chain.source_chain import ChainReport, Draft, head_of, next_record, verify_chain
+from chain.vector import Codes, codes_from_bytes, score_ppm
+from node.embedding.errors import NotFinite, WrongSize, ZeroVector
+from node.errors import NotReady
+from node.models import Added, Answer, Cost, EntryView, Hit, NewEntry, PeerView, Rejected, Status
+from node.storage.errors import DiskFull
+
+DIM = 8
+NETWORK = raw_cid(b"the network of the edge tests")
+SEED = bytes(range(32))
+
+
+class MemoryNode:
+    """Keeps `NodeService`'s promises for one process; `full` and `starting` provoke the rare answers."""
+
+    def __init__(self) -> None:
+        self.identity = Identity.from_seed(SEED)
+        self.records: list[Record] = []
+        self.keys: dict[bytes, Cid] = {}
+        self.full = False
+        self.starting = False
+        for kind in OPENING:
+            self._append(Draft(kind, {}))
+
+    async def add(self, entries: Sequence[NewEntry]) -> list[Added | Rejected]:
+        if self.full:
+            raise DiskFull(Path("chain.db"), "database or disk is full")
+        outcomes: list[Added | Rejected] = []
+        for index, entry in enumerate(entries):
+            if entry.key is not None and entry.key in self.keys:
+                outcomes.append(Added(self.keys[entry.key], False))
+                continue
+            try:
+                codes = _codes(entry.text, entry.vector)
+                tags = tuple(sorted(set(entry.tags)))
+                content = Content(
+                    entry.text, codes.tobytes(), tags, entry.domain, entry.confidence, entry.citations
+                )
+                record = self._append(Draft(CREATE, content.to_body()))
+            except (ChainError, ValueError) as error:
+                outcomes.append(Rejected(index, str(error)))
+                continue
+            if entry.key is not None:
+                self.keys[entry.key] = record.cid
+            outcomes.append(Added(record.cid, True))
+        return outcomes
+
+    async def query(
+        self,
+        text: str | None,
+        vector: Sequence[float] | None,
+        k: int,
+        tags: Sequence[str],
+        deadline_ms: int | None,
+    ) -> Answer:
+        if self.starting:
+            raise NotReady("the node is still joining; try again in a moment")
+        asked = _codes(text or "", vector)
+        hits = []
+        for record in self._creates():
+            content = _content(record)
+            if set(tags) <= set(content.tags):
+                score = score_ppm(asked, codes_from_bytes(content.codes, DIM))
+                author = record.header.author
+                hits.append(Hit(record.cid, score, author, content.text, content.tags, record, author))
+        hits.sort(key=lambda hit: (-hit.score, hit.id))
+        return Answer(tuple(hits[:k]), Cost(1, 1, 1, 0.5, 0, False))
+
+    async def get(self, entry: Cid) -> EntryView | None:
+        for record in self._creates():
+            if record.cid == entry:
+                content = _content(record)
+                return EntryView(
+                    id=entry,
+                    author=record.header.author,
+                    text=content.text,
+                    tags=content.tags,
+                    domain=content.domain,
+                    confidence=content.confidence,
+                    citations=content.citations,
+                    deleted=False,
+                    retracted=False,
+                    conflict=False,
+                    version=((record.header.author, 0, (record.cid,)),),
+                    records=(record,),
+                )
+        return None
+
+    def status(self) -> Status:
+        return Status(
+            agent=self.identity.agent,
+            network=NETWORK,
+            network_name="edges",
+            space="hash-8",
+            addresses=(),
+            peers=0,
+            records=len(self.records),
+            held=0,
+            pending=0,
+            shards_held=0,
+            reachable=False,
+            read_only="the disk is full" if self.full else None,
+            uptime_s=1.0,
+            counters={"queries": 3},
+        )
+
+    def peers(self) -> list[PeerView]:
+        return [PeerView(bytes(32), ("/ip4/127.0.0.1/tcp/1",), True, True, 100, False, 1.25)]
+
+    def chain_log(self, from_seq: int, limit: int) -> list[Record]:
+        return self.records[from_seq : from_seq + limit]
+
+    async def verify_chain(self) -> ChainReport:
+        return verify_chain(self.records, NETWORK)
+
+    async def rebuild_index(self) -> int:
+        return len(self._creates())
+
+    def _append(self, draft: Draft) -> Record:
+        head = head_of(self.records[-1]) if self.records else None
+        salt = sha256(len(self.records).to_bytes(8, "big")).digest()[:16]
+        record = next_record(
+            self.identity, NETWORK, NETWORK, head, draft, 1_000_000 + len(self.records), salt
+        )
+        self.records.append(record)
+        return record
+
+    def _creates(self) -> list[Record]:
+        return [record for record in self.records if record.header.kind == CREATE]
+
+
+def _content(record: Record) -> Content:
+    assert record.payload is not None
+    return content_from_body(decode_payload(record.payload))
+
+
+def _codes(text: str, vector: Sequence[float] | None) -> Codes:
+    if vector is None:
+        return np.frombuffer(sha256(text.encode()).digest()[:DIM], dtype=np.uint8).astype(np.int8) | 1
+    if len(vector) != DIM:
+        raise WrongSize(f"the vector has {len(vector)} dimensions, the space has {DIM}")
+    values = np.asarray(vector, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise NotFinite("the vector holds a value that is not finite")
+    length = sqrt(float(values @ values))
+    if length == 0:
+        raise ZeroVector("the vector is zero")
+    return np.rint(values / length * 127).astype(np.int8)
