@@ -1,0 +1,115 @@
+"""Answering peers: the `peer.*` methods, and the gate that keeps strangers out of all others.
+
+A peer becomes a member by showing its own address record, with `peer.exchange` or along with a find; handlers
+wrapped by `members_only` see nobody else. Whoever keeps sending what does not verify is refused for a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NoReturn, TypeVar
+
+from chain.identity import AgentId
+from dht.contact import ContactError
+from dht.errors import FrameError, RefusalCode, RequestRefused
+from dht.membership import BAD_ANSWER, Membership
+from dht.network import Handler, Network
+from dht.peer_messages import (
+    EMPTY,
+    EXCHANGE,
+    FIND,
+    LEAVE,
+    MAX_FOUND,
+    PING,
+    check_empty,
+    decode_exchange,
+    decode_find,
+    encode_exchange,
+    encode_found,
+)
+from dht.ports import Clock
+from dht.requests import Requests
+
+T = TypeVar("T")
+
+
+class Answers:
+    """Handlers of the `peer.*` methods, registered with `network` when made."""
+
+    def __init__(self, network: Network, members: Membership, requests: Requests, clock: Clock) -> None:
+        self._members = members
+        self._requests = requests
+        self._clock = clock
+        network.register(EXCHANGE, self._on_exchange)
+        network.register(FIND, self._on_find)
+        network.register(PING, self.members_only(self._on_ping))
+        network.register(LEAVE, self.members_only(self._on_leave))
+
+    def members_only(self, handler: Handler) -> Handler:
+        """Wrap a handler so that only peers with an address record are answered; others are FORBIDDEN."""
+
+        async def guarded(sender: AgentId, body: bytes) -> bytes:
+            self._admit(sender)
+            return await handler(sender, body)
+
+        return guarded
+
+    async def _on_exchange(self, sender: AgentId, body: bytes) -> bytes:
+        self._meet(sender, _read(decode_exchange, body))
+        self._requests.met(sender)
+        return encode_exchange(self._members.own().data)
+
+    async def _on_find(self, sender: AgentId, body: bytes) -> bytes:
+        target, record = _read(decode_find, body)
+        self._meet(sender, record)
+        nearest = self._members.table.closest(
+            target, MAX_FOUND, lambda contact: contact.agent != sender and self._members.usable(contact)
+        )
+        return encode_found([contact.data for contact in nearest])
+
+    async def _on_ping(self, _sender: AgentId, body: bytes) -> bytes:
+        _read(partial(check_empty, method=PING), body)
+        return EMPTY
+
+    async def _on_leave(self, sender: AgentId, body: bytes) -> bytes:
+        _read(partial(check_empty, method=LEAVE), body)
+        self._requests.forget_introduction(sender)
+        self._members.departed(sender)
+        return EMPTY
+
+    def _meet(self, sender: AgentId, record: bytes) -> None:
+        """A peer shows its own address record; it answers for what is wrong with it."""
+        self._check_conduct(sender)
+        try:
+            contact = self._members.book.learn(record, self._clock.wall_us())
+        except ContactError as error:
+            self._forbid(str(error))
+        if contact.agent != sender:
+            self._members.blame(sender, BAD_ANSWER)
+            self._forbid("that is the address record of another agent; show your own")
+        if self._members.liveness.heard(sender, self._clock.monotonic()):
+            self._members.recovered(sender)
+        self._members.welcome(contact)
+
+    def _admit(self, sender: AgentId) -> None:
+        self._check_conduct(sender)
+        if not self._members.is_member(sender):
+            self._forbid(f"show your address record first, with {EXCHANGE!r}")
+        self._members.sign_of_life(sender)
+
+    def _check_conduct(self, sender: AgentId) -> None:
+        if self._members.is_ignored(sender):
+            self._forbid("you are ignored for a while: what you sent did not verify")
+
+    def _forbid(self, reason: str) -> NoReturn:
+        self._members.counters.forbidden += 1
+        raise RequestRefused(RefusalCode.FORBIDDEN, reason)
+
+
+def _read(decode: Callable[[bytes], T], body: bytes) -> T:
+    """Decode a request; what is wrong with it becomes a refusal."""
+    try:
+        return decode(body)
+    except FrameError as error:
+        raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error

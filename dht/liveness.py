@@ -1,0 +1,195 @@
+"""Liveness: whom to believe alive, how long to wait for them, and when to ask a silent one again.
+
+A dead peer must cost one timeout in total, not one in every request. So a peer that fails once is *suspected*
+at once, though it was alive a moment ago; suspects are left out until a probe finds them answering, and
+probes back off exponentially (as SWIM separates suspicion from death; Das, Gupta and Motivala, 2002). How
+long to wait follows from what the peer's own answers to that method took: the 99th percentile of its recent
+history times a margin, between a floor and a cap; a request that timed out enters the history with the time
+it was given, so that the next one gets more. Slow is not dead: when the peer answered something else in the
+latter half of that wait, it takes several such failures in a row. Old failures fade. Pure: `now` is
+an argument, in seconds of a monotonic clock; state is kept of a bounded number of peers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+
+from chain.identity import AgentId
+
+MAX_PEERS = 4096
+"""Peers with a state; one more forgets the one that was silent longest."""
+MAX_SERIES = 8
+"""Methods with a history of their own for one peer; one more forgets the one used least recently."""
+HISTORY = 48
+"""Round-trip times kept of one peer and method."""
+MIN_HISTORY = 4
+"""Round-trip times needed before they are trusted; until then the cap applies."""
+PERCENTILE = 0.99
+MARGIN = 3.0
+TIMEOUT_FLOOR = 0.3
+"""Shortest adaptive timeout in seconds: what a busy machine may pause without being dead."""
+TIMEOUT_CAP = 2.0
+"""Longest adaptive timeout in seconds."""
+SMOOTHING = 0.125
+"""Weight of a new round-trip time in the moving average (as TCP's; RFC 6298)."""
+SLOW_STRIKES = 3
+"""Timeouts of one method in a row that make a peer suspect although it answers other methods."""
+BACKOFF_FIRST = 0.25
+"""Seconds from the first failure to the first probe; doubles with every failed probe."""
+BACKOFF_CAP = 60.0
+FADE_AFTER = 600.0
+"""Seconds since the last failure after which past ones no longer lengthen the back-off."""
+
+
+@dataclass(slots=True)
+class _Series:
+    times: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    strikes: int = 0
+
+
+@dataclass(slots=True)
+class _Peer:
+    rtt: float | None = None
+    heard_at: float = -math.inf
+    failures: int = 0
+    failed_at: float = -math.inf
+    suspect: bool = False
+    probe_at: float = -math.inf
+    series: OrderedDict[str, _Series] = field(default_factory=OrderedDict)
+
+
+class Liveness:
+    """What past requests say about peers. Every method is O(1), `suspects` sorts."""
+
+    def __init__(self, max_peers: int = MAX_PEERS) -> None:
+        self._max_peers = max_peers
+        self._peers: OrderedDict[AgentId, _Peer] = OrderedDict()
+        self._suspects: set[AgentId] = set()
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def timeout(self, agent: AgentId, method: str) -> float:
+        """Seconds to wait for an answer of `agent` to `method`."""
+        peer = self._peers.get(agent)
+        series = None if peer is None else peer.series.get(method)
+        if series is None or len(series.times) < MIN_HISTORY:
+            return TIMEOUT_CAP
+        ordered = sorted(series.times)
+        rank = math.ceil(PERCENTILE * len(ordered)) - 1
+        return min(TIMEOUT_CAP, max(TIMEOUT_FLOOR, MARGIN * ordered[rank]))
+
+    def latency(self, agent: AgentId) -> float | None:
+        """Smoothed round-trip time in seconds; None before the first answer."""
+        peer = self._peers.get(agent)
+        return None if peer is None else peer.rtt
+
+    def answered(self, agent: AgentId, method: str, seconds: float, now: float) -> bool:
+        """`agent` answered `method` after `seconds`. Returns whether it was suspected until now."""
+        peer = self._touch(agent)
+        series = self._series(peer, method)
+        series.times.append(seconds)
+        series.strikes = 0
+        peer.rtt = seconds if peer.rtt is None else (1 - SMOOTHING) * peer.rtt + SMOOTHING * seconds
+        return self._alive(agent, peer, now)
+
+    def heard(self, agent: AgentId, now: float) -> bool:
+        """`agent` showed life without being timed. Returns whether it was suspected until now."""
+        return self._alive(agent, self._touch(agent), now)
+
+    def timed_out(self, agent: AgentId, method: str, waited: float, sent_at: float, now: float) -> bool:
+        """A request sent at `sent_at` was given up after `waited` s. Returns whether suspicion is new."""
+        peer = self._touch(agent)
+        series = self._series(peer, method)
+        series.times.append(waited)
+        series.strikes += 1
+        if peer.heard_at > now - waited / 2 and series.strikes < SLOW_STRIKES:
+            return False
+        return self._suspect(agent, peer, sent_at, now)
+
+    def unreachable(self, agent: AgentId, sent_at: float, now: float) -> bool:
+        """No connection could be had, or it broke. Returns whether suspicion is new."""
+        return self._suspect(agent, self._touch(agent), sent_at, now)
+
+    def departed(self, agent: AgentId, now: float) -> None:
+        """`agent` said that it goes: suspect it, and do not probe it soon."""
+        peer = self._touch(agent)
+        peer.suspect, peer.probe_at = True, now + BACKOFF_CAP
+        self._suspects.add(agent)
+
+    def is_suspect(self, agent: AgentId) -> bool:
+        """Whether the last we know of `agent` is a failure."""
+        return agent in self._suspects
+
+    def backoff(self, agent: AgentId, now: float) -> float:
+        """Seconds until a suspect may be asked again; 0 when it may, and for whom nothing speaks against."""
+        peer = self._peers.get(agent)
+        return max(0.0, peer.probe_at - now) if peer is not None and peer.suspect else 0.0
+
+    def failures(self, agent: AgentId) -> int:
+        """How often `agent` has failed lately."""
+        peer = self._peers.get(agent)
+        return 0 if peer is None else peer.failures
+
+    def heard_at(self, agent: AgentId) -> float:
+        """When `agent` last showed life; minus infinity when never."""
+        peer = self._peers.get(agent)
+        return -math.inf if peer is None else peer.heard_at
+
+    def suspects(self) -> list[AgentId]:
+        """All suspects, ascending."""
+        return sorted(self._suspects)
+
+    def hasten(self, agent: AgentId, now: float) -> None:
+        """There is a sign of `agent`'s return (it connected): its back-off ends now."""
+        peer = self._peers.get(agent)
+        if peer is not None and peer.suspect:
+            peer.probe_at = min(peer.probe_at, now)
+
+    def forget(self, agent: AgentId) -> None:
+        """Drop all state of `agent`."""
+        self._peers.pop(agent, None)
+        self._suspects.discard(agent)
+
+    def _alive(self, agent: AgentId, peer: _Peer, now: float) -> bool:
+        was_suspect = peer.suspect
+        peer.heard_at = now
+        peer.suspect = False
+        self._suspects.discard(agent)
+        if now - peer.failed_at > FADE_AFTER:
+            peer.failures = 0
+        return was_suspect
+
+    def _suspect(self, agent: AgentId, peer: _Peer, sent_at: float, now: float) -> bool:
+        if peer.suspect and sent_at < peer.failed_at:
+            return False  # one of many requests that were under way when it failed: the same failure
+        is_new = not peer.suspect
+        if is_new and now - peer.failed_at > FADE_AFTER:
+            peer.failures = 0
+        wait = min(BACKOFF_CAP, BACKOFF_FIRST * 2.0 ** min(peer.failures, 16))
+        peer.failures += 1
+        peer.failed_at = now
+        peer.suspect, peer.probe_at = True, now + wait
+        self._suspects.add(agent)
+        return is_new
+
+    def _series(self, peer: _Peer, method: str) -> _Series:
+        series = peer.series.get(method)
+        if series is None:
+            if len(peer.series) >= MAX_SERIES:
+                peer.series.popitem(last=False)
+            series = peer.series[method] = _Series()
+        peer.series.move_to_end(method)
+        return series
+
+    def _touch(self, agent: AgentId) -> _Peer:
+        peer = self._peers.get(agent)
+        if peer is None:
+            if len(self._peers) >= self._max_peers:
+                oldest, _ = self._peers.popitem(last=False)
+                self._suspects.discard(oldest)
+            peer = self._peers[agent] = _Peer()
+        self._peers.move_to_end(agent)
+        return peer
