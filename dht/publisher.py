@@ -4,8 +4,8 @@ Deciding is pure (`plan`): given the holders of each basis and the acknowledgeme
 record goes to whom in which roles, and which records have reached their level. The driver looks holders up,
 sends bundles of about 100 kB with a bounded number in flight, and notes what came back. Nothing is forgotten:
 a record stays pending until min(R, storing nodes) holders acknowledged every one of its roles, across
-restarts, and becomes pending again when the network grows towards R. Only durable records are read, so nothing leaves
-before its fsync.
+restarts, and becomes pending again when the network grows towards R. Only durable records are read, so
+nothing leaves before its fsync.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Shards are what queries name, what moves between nodes and what is dropped, so each has an index of its own;
 asking eight shards scans only those. FAISS proposes by floating-point inner product, and the order is then
-decided by the exact integer score that the asker will check, ties by CID: two holders of the same postings give the
-same answer. An index is derived state: `save` keeps it with a stamp of the postings it was made of, and
-`load` refuses it when the stamp differs.
+decided by the exact integer score that the asker will check, ties by CID: two holders of the same postings
+give the same answer. An index is derived state: `save` keeps it with a stamp of the postings it was made of,
+and `load` refuses it when the stamp differs.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class LocalIndex:
     def search(self, shards: Sequence[Prefix], query: Codes, k: int) -> list[tuple[int, int]]:
         """The best (posting number, score in ppm) of these shards, highest score first.
 
-        At most `k` + `SLACK` a shard; the caller decides ties by CID, filters and cuts. O(postings in the shards).
+        At most `k` + `SLACK` a shard; the caller decides ties by CID, filters and cuts. O(postings in the
+        shards).
         """
         wanted = _unit(query.tobytes(), self.dim)
         found: list[tuple[int, int]] = []

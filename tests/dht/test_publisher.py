@@ -29,7 +29,9 @@ placings = st.lists(
         Placing,
         st.sampled_from(RECORDS),
         st.lists(
-            st.tuples(st.sampled_from(ROLES), st.lists(st.sampled_from(NODES), unique=True, max_size=5).map(tuple)),
+            st.tuples(
+                st.sampled_from(ROLES), st.lists(st.sampled_from(NODES), unique=True, max_size=5).map(tuple)
+            ),
             unique_by=lambda pair: pair[0],
             max_size=3,
         ).map(tuple),
@@ -65,7 +67,9 @@ def test_a_plan_sends_exactly_what_is_missing(chosen: list[Placing], have: dict,
 
 
 @given(placings, st.integers(1, 4))
-def test_when_all_acknowledge_everything_settles_that_has_enough_holders(chosen: list[Placing], need: int) -> None:
+def test_when_all_acknowledge_everything_settles_that_has_enough_holders(
+    chosen: list[Placing], need: int
+) -> None:
     have: dict[bytes, dict[bytes, int]] = {}
     for agent, items in plan(chosen, have, need).sends.items():
         for one, roles in items:

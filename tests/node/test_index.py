@@ -1,4 +1,4 @@
-"""The local index: exact scores in a deterministic order, removal, and persistence that is refused when stale."""
+"""The local index: exact scores in one order, removal, and saved files that are refused when stale."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ def postings(count: int, seed: int) -> list[IndexedPosting]:
     codes = rng.integers(-127, 128, size=(count, DIM), dtype=np.int8)
     codes[:, 0] = 127  # never the zero vector
     return [
-        IndexedPosting(number + 1, SHARDS[int(rng.integers(4))], row.tobytes()) for number, row in enumerate(codes)
+        IndexedPosting(number + 1, SHARDS[int(rng.integers(4))], row.tobytes())
+        for number, row in enumerate(codes)
     ]
 
 
-def brute(items: list[IndexedPosting], shards: list[Prefix], query: np.ndarray, k: int) -> list[tuple[int, int]]:  # type: ignore[type-arg]
+def brute(
+    items: list[IndexedPosting], shards: list[Prefix], query: np.ndarray, k: int
+) -> list[tuple[int, int]]:  # type: ignore[type-arg]
     scored = [
         (item.number, score_ppm(query, np.frombuffer(item.codes, dtype=np.int8)))
         for item in items
@@ -35,7 +38,12 @@ def brute(items: list[IndexedPosting], shards: list[Prefix], query: np.ndarray, 
 
 
 @settings(max_examples=25)
-@given(st.integers(0, 300), st.integers(0, 1000), st.lists(st.sampled_from(SHARDS), unique=True), st.integers(1, 20))
+@given(
+    st.integers(0, 300),
+    st.integers(0, 1000),
+    st.lists(st.sampled_from(SHARDS), unique=True),
+    st.integers(1, 20),
+)
 def test_search_equals_brute_force_in_integers(count: int, seed: int, shards: list[Prefix], k: int) -> None:
     items = postings(count, seed)
     index = LocalIndex(DIM)

@@ -1,4 +1,4 @@
-"""The query wave: every shard is answered completely by somebody, nobody is asked twice, nothing is lost silently."""
+"""The query wave: every shard is answered completely or reported, and nobody is asked twice."""
 
 from __future__ import annotations
 

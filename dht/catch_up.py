@@ -1,0 +1,148 @@
+"""Catching up: a holder makes sure that it has what the other holders of its shards have.
+
+A node that joins, returns, or becomes one of a shard's R holders because another left, compares the shard's
+digest (count and sum of record digests) with each other holder and fetches what it lacks. Until that is done
+it answers queries for the shard as incomplete, and askers go on to another holder. The comparison is
+repeated every minute, which bounds how long a record that was published around a change of membership can
+be missing from a replica. Records fetched are judged like any other.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+
+import trio
+
+from chain.cid import Cid
+from chain.identity import AgentId
+from dht.bundle import Bundle, Item
+from dht.errors import FrameError, NetworkError
+from dht.kademlia import Kademlia
+from dht.placement import Role
+from dht.record_store import HeldStore
+from dht.records import MAX_DIGESTS, MAX_FETCH, RecordService
+from sharding.tree import Prefix, ShardTree
+
+INTERVAL_S = 60.0
+SETTLE_S = 0.2
+"""Changes of membership come in bursts; wait this long for the burst to end."""
+MAX_MISSING = 200_000
+"""Records fetched for one shard from one holder in one round."""
+
+logger = logging.getLogger("roseforest.catch_up")
+
+
+class CatchUp:
+    """Keeps `complete`, the shards of which this node holds everything its fellow holders hold."""
+
+    def __init__(
+        self,
+        kademlia: Kademlia,
+        records: RecordService,
+        store: HeldStore,
+        tree: ShardTree,
+        replication: int,
+        rng: random.Random,
+    ) -> None:
+        self._kademlia = kademlia
+        self._records = records
+        self._store = store
+        self._tree = tree
+        self._replication = replication
+        self._rng = rng
+        self._complete: set[Prefix] = set()
+        self._alone: set[Prefix] = set()
+        self.fetched = 0
+        """Records fetched so far."""
+
+    def is_complete(self, shard: Prefix) -> bool:
+        """Whether a query for `shard` gets everything from this node."""
+        return shard in self._complete
+
+    @property
+    def shards_held(self) -> int:
+        """How many shards this node is a complete holder of."""
+        return len(self._complete)
+
+    async def run(self) -> None:
+        """Catch up at every change of membership and once a minute, for ever."""
+        while True:
+            seen = self._kademlia.version
+            await self.round()
+            with trio.move_on_after(INTERVAL_S * self._rng.uniform(0.8, 1.2)):
+                await self._kademlia.wait_changed(seen)
+                await trio.sleep(SETTLE_S)
+
+    async def round(self) -> None:
+        """Compare all shards that this node should hold with their other holders."""
+        others: dict[AgentId, list[Prefix]] = {}
+        mine: dict[Prefix, list[AgentId]] = {}
+        for shard in self._tree.leaves:
+            holders = [
+                contact.agent for contact in await self._kademlia.holders(shard.basis(), self._replication)
+            ]
+            if self._kademlia.agent in holders:
+                mine[shard] = [agent for agent in holders if agent != self._kademlia.agent]
+                for agent in mine[shard]:
+                    others.setdefault(agent, []).append(shard)
+        # What was complete only because nobody else held it has to be compared once somebody does.
+        self._complete -= {shard for shard in self._alone if mine.get(shard)}
+        self._complete &= mine.keys()
+        self._alone = {shard for shard, agents in mine.items() if not agents}
+        agreed: dict[AgentId, set[Prefix]] = {agent: set() for agent in others}
+        async with trio.open_nursery() as nursery:
+            for agent in sorted(others):
+                nursery.start_soon(self._with, agent, others[agent], agreed[agent])
+        for shard, agents in mine.items():
+            # One fellow holder that we agree with is enough: holders that fail now are asked again next
+            # round.
+            if not agents or any(shard in agreed[agent] for agent in agents):
+                self._complete.add(shard)
+
+    async def _with(self, agent: AgentId, shards: Sequence[Prefix], agreed: set[Prefix]) -> None:
+        try:
+            for start in range(0, len(shards), MAX_DIGESTS):
+                part = shards[start : start + MAX_DIGESTS]
+                digests = await self._records.digests(agent, [shard.basis() for shard in part])
+                for shard, theirs in zip(part, digests, strict=True):
+                    if theirs[0] and theirs != self._store.digest_of(shard.basis()):
+                        await self._fetch_missing(agent, shard)
+                    agreed.add(shard)
+        except NetworkError as error:
+            logger.info("catching up with %s stopped: %s", agent.hex()[:8], error)
+
+    async def _fetch_missing(self, agent: AgentId, shard: Prefix) -> None:
+        basis = shard.basis()
+        after: Cid | None = None
+        budget = MAX_MISSING
+        while budget > 0:
+            theirs = await self._records.cids(agent, basis, after)
+            if not theirs:
+                return
+            mine = set(self._store.cids_at(basis, after, len(theirs) + MAX_MISSING))
+            missing = [cid for cid in theirs if cid not in mine]
+            budget -= len(missing)
+            await self._fetch(agent, missing)
+            after = theirs[-1]
+        raise FrameError(f"{agent.hex()[:8]} offers more than {MAX_MISSING} records of shard {shard.text()}")
+
+    async def _fetch(self, agent: AgentId, missing: list[Cid]) -> None:
+        while missing:
+            wanted = set(missing[:MAX_FETCH])
+            bundle = await self._records.fetch(agent, missing[:MAX_FETCH])
+            items = tuple(
+                Item(item.record, int(Role.SHARD))
+                for item in bundle.items
+                if isinstance(item, Item) and item.record.cid in wanted
+            )
+            if not items:
+                raise FrameError(f"{agent.hex()[:8]} lists records that it does not serve")
+            judged = await self._records.admit(Bundle(bundle.openings, bundle.headers, items))
+            refused = sum(1 for one in judged if one.rule)
+            if refused:
+                self._kademlia.report(agent)
+            self.fetched += sum(1 for one in judged if one.held is not None)
+            served = {item.record.cid for item in items}
+            missing = [cid for cid in missing if cid not in served]

@@ -1,0 +1,202 @@
+"""Intake: nothing from a peer is kept or shown before it passed here.
+
+It gathers what a record's judgement needs (the headers it names, from the same bundle or from what is held;
+its author's opening), runs the rules of the `validation` floor, and says for each item whether to hold it,
+under which bases, or why not. Named headers are found by their CID, so whoever brought them cannot have
+altered them. It reads the store but never writes; it blocks (signatures, hashes, re-embedding), so callers
+run it off the event loop.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+from chain.cid import Cid
+from chain.content import Content, content_from_body
+from chain.errors import RecordError
+from chain.identity import AgentId
+from chain.kinds import CARRIES_CONTENT
+from chain.manifest import Manifest
+from chain.record import Record, decode_payload, verify_signature
+from dht.bundle import BadItem, Bundle, Item, Opening
+from dht.placement import Layout, Role, bases_of, needs_payload, roles_of
+from dht.ports import Clock
+from dht.record_store import Held
+from dht.replies import StoreStatus
+from validation.context import Context
+from validation.named import named_by
+from validation.rules import judge, parks
+from validation.verdict import VALID, Invalid, Pending
+
+MAX_KNOWN_OPENINGS = 10_000
+"""Authors whose opening is remembered to be good; beyond it the longest unused is checked again."""
+
+Records = Callable[[Sequence[Cid]], list[Record | None]]
+OpeningOf = Callable[[AgentId], Opening | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The outcome for one item, in the order of the bundle. `rule` names what an invalid record broke."""
+
+    status: StoreStatus
+    rule: str = ""
+    held: Held | None = None
+
+
+class Intake:
+    """Judges bundles for one network. `embed` is None where this node cannot compute the space."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        records_of: Records,
+        opening_of: OpeningOf,
+        layout: Layout,
+        embed: Callable[[str], bytes | None] | None,
+        clock: Clock,
+    ) -> None:
+        self._manifest = manifest
+        self._network = manifest.network_id
+        self._records_of = records_of
+        self._opening_of = opening_of
+        self._layout = layout
+        self._embed = embed
+        self._clock = clock
+        self._admitted: OrderedDict[AgentId, None] = OrderedDict()
+        self._lock = Lock()  # bundles are judged on several worker threads
+
+    def judge(self, bundle: Bundle) -> list[Judged]:
+        """Judge every item; one bad item costs only itself."""
+        now_us = self._clock.wall_us()
+        named, verified = self._named(bundle)
+        outcomes: list[Judged] = []
+        content: list[tuple[int, Role, Record, Content]] = []
+        for item in bundle.items:
+            if isinstance(item, BadItem):
+                outcomes.append(Judged(StoreStatus.INVALID, "malformed"))
+                continue
+            record = item.record
+            roles = Role(item.roles) & roles_of(record.header.kind)
+            outcome = self._outcome(
+                record, roles, self._context(record, bundle.openings, named, verified), now_us
+            )
+            if (
+                outcome.held is not None
+                and record.payload is not None
+                and record.header.kind in CARRIES_CONTENT
+            ):
+                content.append((len(outcomes), roles, record, self.content(record)))
+            outcomes.append(outcome)
+        keys = self._layout.keys([(record, value) for _, _, record, value in content])
+        for (place, roles, record, _), key in zip(content, keys, strict=True):
+            bases = bases_of(record, roles, self._layout.shard_basis(key))
+            outcomes[place] = Judged(StoreStatus.HELD, held=Held(record, bases))
+        return outcomes
+
+    def companions(self, bundle: Bundle, judged: Sequence[Judged]) -> list[Held]:
+        """What has to be held beside the valid items, so that others can judge them too.
+
+        Their authors' openings and the headers that they name, kept without a basis.
+        """
+        valid = [one.held.record for one in judged if one.held is not None]
+        names = {cid for record in valid for cid in named_by(record)}
+        companions = [bundle.headers[cid] for cid in sorted(names) if cid in bundle.headers]
+        for author in sorted({record.header.author for record in valid}):
+            if author in bundle.openings and self._opening_of(author) is None:
+                companions.extend(bundle.openings[author])
+        return [Held(record) for record in companions if verify_signature(record)]
+
+    def content(self, record: Record) -> Content:
+        """The content of a record that was judged before (our own, or held); `RecordError` without
+        payload.
+        """
+        if record.payload is None:
+            raise RecordError("the record's payload is not here")
+        return content_from_body(decode_payload(record.payload))
+
+    def verify_content(self, record: Record, openings: Mapping[AgentId, Opening]) -> Content:
+        """Check a content record on its own bytes and its author's opening, as an asker does for a hit.
+
+        Signature, payload hash, network, epoch, kind, content limits, the vector against the text, and the
+        author's first two records; what its predecessors allow was its holders' business. Raises
+        `RecordError` naming the rule.
+        """
+        if record.payload is None or record.header.kind not in CARRIES_CONTENT:
+            raise RecordError("a hit is not a content record with its payload")
+        if not self._opening_holds(record.header.author, openings):
+            raise RecordError("the opening of a hit's author is missing or does not pay the membrane")
+        verdict = judge(record, self._context(record, openings, {}, frozenset()), links=False)
+        if isinstance(verdict, Invalid):
+            raise RecordError(f"a hit breaks the rule {verdict.rule}: {verdict.reason}")
+        if isinstance(verdict, Pending):
+            raise RecordError("a hit names an epoch that this node does not know")
+        return self.content(record)
+
+    def _outcome(self, record: Record, roles: Role, context: Context, now_us: int) -> Judged:
+        if record.payload is None and needs_payload(record.header.kind, roles):
+            return Judged(StoreStatus.INVALID, "payload-missing")
+        verdict = judge(record, context)
+        if isinstance(verdict, Invalid):
+            return Judged(StoreStatus.INVALID, verdict.rule)
+        if isinstance(verdict, Pending):
+            return Judged(StoreStatus.PENDING)
+        if parks(record, now_us):
+            return Judged(StoreStatus.PARKED)
+        self._admit(record.header.author, record.header.seq)
+        return Judged(StoreStatus.HELD, held=Held(record, bases_of(record, roles, None)))
+
+    def _context(
+        self,
+        record: Record,
+        openings: Mapping[AgentId, Opening],
+        named: Mapping[Cid, Record],
+        verified: frozenset[Cid],
+    ) -> Context:
+        author = record.header.author
+        known = author in self._admitted
+        return Context(
+            manifest=self._manifest,
+            network=self._network,
+            named=named,
+            opening=None if known else openings.get(author) or self._opening_of(author),
+            embed=self._embed,
+            admitted=frozenset((author,)) if known else frozenset(),
+            verified=verified,
+        )
+
+    def _named(self, bundle: Bundle) -> tuple[dict[Cid, Record], frozenset[Cid]]:
+        """What the items name, from the bundle and the store; and which of it was judged before."""
+        records = [item.record for item in bundle.items if isinstance(item, Item)]
+        named = {record.cid: record for record in records} | bundle.headers
+        absent = sorted({cid for record in records for cid in named_by(record)} - named.keys())
+        held = [record for record in self._records_of(absent) if record is not None]
+        named.update((record.cid, record) for record in held)
+        return named, frozenset(record.cid for record in held)
+
+    def _opening_holds(self, author: AgentId, openings: Mapping[AgentId, Opening]) -> bool:
+        if author in self._admitted:
+            return True
+        opening = openings.get(author) or self._opening_of(author)
+        if opening is None or (opening[0].header.author, opening[1].header.author) != (author, author):
+            return False
+        named = {opening[0].cid: opening[0]}
+        context = Context(manifest=self._manifest, network=self._network, named=named)
+        for place, record in enumerate(opening):
+            if record.header.seq != place or record.payload is None or judge(record, context) != VALID:
+                return False
+        self._admit(author, 2)
+        return True
+
+    def _admit(self, author: AgentId, seq: int) -> None:
+        """Remember that an author's opening passed: judging a record of seq 2 or more includes it."""
+        if seq < 2:
+            return
+        with self._lock:
+            self._admitted[author] = None
+            self._admitted.move_to_end(author)
+            while len(self._admitted) > MAX_KNOWN_OPENINGS:
+                self._admitted.popitem(last=False)

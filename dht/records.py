@@ -1,0 +1,270 @@
+"""The record methods: how peers store, fetch and compare records, all of it bounded and checked.
+
+`record.store` takes a bundle and answers with one status a record; `record.fetch` serves records by CID,
+`record.at` all records at a basis, `record.digests` and `record.cids` let two holders find out what the other
+lacks. Only members are answered (an address record that pays the network's price). Whatever comes in, as a
+request or as a reply, goes through `Intake` before it is kept or believed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chain import canonical
+from chain.cid import DIGEST_SIZE, Cid, digest, is_record_cid, record_cid_of_digest
+from chain.errors import ChainError
+from chain.identity import AgentId
+from chain.record import Record
+from dht.bundle import Bundle, BundleError, Item, bundle_value, open_bundle
+from dht.errors import FrameError, RefusalCode, RequestRefused
+from dht.intake import Intake, Judged
+from dht.kademlia import Kademlia
+from dht.membership import BAD_ANSWER
+from dht.network import MAX_BODY, Network
+from dht.ports import RunBlocking
+from dht.record_store import Held, HeldStore
+from dht.replies import write_statuses
+from validation.named import named_by
+
+MAX_FETCH = 128
+MAX_AT = 256
+MAX_DIGESTS = 256
+MAX_CIDS = 4096
+REPLY_BYTES = 800_000
+"""A reply stops adding records beyond this; the asker asks again for the rest."""
+BASIS_SIZE = 32
+MAX_BLAME = 2
+"""Bad records in one message count at most so often: a peer with an older release is not an attacker."""
+
+logger = logging.getLogger("roseforest.records")
+
+OnHeld = Callable[[Sequence[Held]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Part of what lies at a basis; `more` when there is another page."""
+
+    bundle: Bundle
+    more: bool
+
+
+class RecordService:
+    """Serves the record methods from `store`, and asks other nodes by them.
+
+    `on_held` is told what became durable through this service, after the fact.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        kademlia: Kademlia,
+        store: HeldStore,
+        own: Callable[[Sequence[Cid]], list[Record | None]],
+        own_opening: Callable[[], tuple[Record, Record] | None],
+        intake: Intake,
+        run_blocking: RunBlocking,
+        on_held: OnHeld,
+        accepts: Callable[[], bool],
+    ) -> None:
+        self._kademlia = kademlia
+        self._store = store
+        self._own = own
+        self._own_opening = own_opening
+        self._intake = intake
+        self._run_blocking = run_blocking
+        self._on_held = on_held
+        self._accepts = accepts
+        for method, handler in (
+            ("record.store", self._serve_store),
+            ("record.fetch", self._serve_fetch),
+            ("record.at", self._serve_at),
+            ("record.digests", self._serve_digests),
+            ("record.cids", self._serve_cids),
+        ):
+            network.register(method, kademlia.members_only(handler))
+
+    async def hold(self, items: Sequence[Held]) -> None:
+        """Make valid records durable here and tell `on_held`."""
+        await self._store.hold(items)
+        await self._on_held(items)
+
+    async def admit(self, bundle: Bundle) -> list[Judged]:
+        """Judge a bundle off the event loop and hold what is valid."""
+        judged = await self._run_blocking(self._intake.judge, bundle)
+        held = [one.held for one in judged if one.held is not None]
+        if held:
+            await self.hold([*self._intake.companions(bundle, judged), *held])
+        return judged
+
+    # Asking.
+
+    async def fetch(self, agent: AgentId, cids: Sequence[Cid]) -> Bundle:
+        """Ask one node for up to `MAX_FETCH` records; it may send fewer. Raises `NetworkError`."""
+        body = canonical.encode([digest(cid) for cid in cids[:MAX_FETCH]])
+        return _open(await self._kademlia.request(agent, "record.fetch", body))
+
+    async def at(self, agent: AgentId, basis: bytes, after: Cid | None, limit: int = MAX_AT) -> Page:
+        """Ask one node for a page of the records at a basis. Raises `NetworkError`."""
+        body = canonical.encode([basis, after, limit])
+        value = _decode(await self._kademlia.request(agent, "record.at", body), MAX_BODY)
+        if type(value) is not list or len(value) != 2 or type(value[0]) is not bool:
+            raise FrameError("record.at reply is not the array [more, bundle]")
+        return Page(_opened(value[1]), value[0])
+
+    async def digests(self, agent: AgentId, bases: Sequence[bytes]) -> list[tuple[int, bytes]]:
+        """Ask one node how much it holds at each of up to `MAX_DIGESTS` bases. Raises `NetworkError`."""
+        body = canonical.encode(list(bases))
+        value = _decode(await self._kademlia.request(agent, "record.digests", body), MAX_BODY)
+        if type(value) is not list or len(value) != len(bases):
+            raise FrameError(f"record.digests reply does not hold {len(bases)} digests")
+        digests: list[tuple[int, bytes]] = []
+        for pair in value:
+            if (
+                type(pair) is not list
+                or len(pair) != 2
+                or type(pair[0]) is not int
+                or type(pair[1]) is not bytes
+            ):
+                raise FrameError("a digest is the array [count, sum]")
+            digests.append((pair[0], pair[1]))
+        return digests
+
+    async def cids(self, agent: AgentId, basis: bytes, after: Cid | None) -> list[Cid]:
+        """Ask one node for the next CIDs at a basis, at most `MAX_CIDS`, ascending. Raises `NetworkError`."""
+        body = canonical.encode([basis, after, MAX_CIDS])
+        value = _decode(await self._kademlia.request(agent, "record.cids", body), MAX_BODY)
+        if type(value) is not bytes or len(value) % DIGEST_SIZE or len(value) > MAX_CIDS * DIGEST_SIZE:
+            raise FrameError("record.cids reply is not a string of digests")
+        found = [value[i : i + DIGEST_SIZE] for i in range(0, len(value), DIGEST_SIZE)]
+        floor = b"" if after is None else digest(after)
+        if any(a >= b for a, b in zip([floor, *found], found, strict=False)):
+            raise FrameError("record.cids reply is not ascending")
+        return [record_cid_of_digest(one) for one in found]
+
+    # Answering.
+
+    async def _serve_store(self, sender: AgentId, body: bytes) -> bytes:
+        if not self._accepts():
+            raise RequestRefused(RefusalCode.FORBIDDEN, "this node stores nothing for others")
+        try:
+            bundle = open_bundle(canonical.decode(body, MAX_BODY))
+        except (ChainError, BundleError) as error:
+            raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
+        judged = await self.admit(bundle)
+        refused = [one for one in judged if one.rule]
+        if refused:
+            self._kademlia.report(sender, BAD_ANSWER * min(len(refused), MAX_BLAME))
+            logger.warning(
+                "%d of %d records from %s refused: %s",
+                len(refused),
+                len(judged),
+                sender.hex()[:8],
+                refused[0].rule,
+            )
+        return write_statuses([(one.status, one.rule) for one in judged])
+
+    async def _serve_fetch(self, _sender: AgentId, body: bytes) -> bytes:
+        digests = _request(body)
+        if len(digests) > MAX_FETCH or not all(
+            type(one) is bytes and len(one) == DIGEST_SIZE for one in digests
+        ):
+            raise RequestRefused(RefusalCode.BAD_REQUEST, f"record.fetch takes up to {MAX_FETCH} digests")
+        cids = [record_cid_of_digest(one) for one in digests]
+        own, held = self._own(cids), self._store.get_many(cids)
+        found = [a if a is not None else b for a, b in zip(own, held, strict=True)]
+        return canonical.encode(self.bundle([record for record in found if record is not None])[0])
+
+    async def _serve_at(self, _sender: AgentId, body: bytes) -> bytes:
+        basis, after, limit = self._range(body, "record.at", MAX_AT)
+        records = self._store.at_basis(basis, after, limit)
+        value, sent = self.bundle(records)
+        return canonical.encode([sent < len(records) or len(records) == limit, value])
+
+    async def _serve_digests(self, _sender: AgentId, body: bytes) -> bytes:
+        bases = _request(body)
+        if len(bases) > MAX_DIGESTS or not all(
+            type(one) is bytes and len(one) == BASIS_SIZE for one in bases
+        ):
+            raise RequestRefused(RefusalCode.BAD_REQUEST, f"record.digests takes up to {MAX_DIGESTS} bases")
+        return canonical.encode([list(self._store.digest_of(basis)) for basis in bases])
+
+    async def _serve_cids(self, _sender: AgentId, body: bytes) -> bytes:
+        basis, after, limit = self._range(body, "record.cids", MAX_CIDS)
+        return canonical.encode(b"".join(map(digest, self._store.cids_at(basis, after, limit))))
+
+    def bundle(self, records: Iterable[Record], *, named: bool = True) -> tuple[list[Any], int]:
+        """The bundle array of as many records as fit `REPLY_BYTES` (at least one), and their number.
+
+        `named`: bring the headers that the records name, too.
+        """
+        items: list[Item] = []
+        openings: dict[AgentId, tuple[Record, Record]] = {}
+        headers: dict[Cid, Record] = {}
+        size = 0
+        for record in records:
+            cost = len(record.header_bytes) + len(record.payload or b"") + 200
+            if items and size + cost > REPLY_BYTES:
+                break
+            items.append(Item(record, 0))
+            author = record.header.author
+            if author not in openings:
+                opening = self._opening(author)
+                if opening is not None:
+                    openings[author] = opening
+                    cost += 1200
+            wanted = named_by(record) if named else ()
+            for found in (*self._own(wanted), *self._store.get_many(wanted)):
+                if found is not None and found.cid not in headers:
+                    headers[found.cid] = found
+                    cost += len(found.header_bytes) + 80
+            size += cost
+        return bundle_value(openings.values(), headers.values(), items), len(items)
+
+    def _opening(self, author: AgentId) -> tuple[Record, Record] | None:
+        return self._own_opening() if author == self._kademlia.agent else self._store.opening(author)
+
+    @staticmethod
+    def _range(body: bytes, method: str, most: int) -> tuple[bytes, Cid | None, int]:
+        fields = _request(body)
+        if (
+            len(fields) != 3
+            or type(fields[0]) is not bytes
+            or len(fields[0]) != BASIS_SIZE
+            or not (fields[1] is None or is_record_cid(fields[1]))
+            or type(fields[2]) is not int
+            or fields[2] < 1
+        ):
+            raise RequestRefused(RefusalCode.BAD_REQUEST, f"{method} takes [basis, after, limit]")
+        return fields[0], fields[1], min(fields[2], most)
+
+
+def _request(body: bytes) -> list[Any]:
+    try:
+        value = canonical.decode(body, MAX_BODY)
+    except ChainError as error:
+        raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
+    if type(value) is not list:
+        raise RequestRefused(RefusalCode.BAD_REQUEST, "a request body is an array")
+    return value
+
+
+def _decode(reply: bytes, limit: int) -> Any:
+    try:
+        return canonical.decode(reply, limit)
+    except ChainError as error:
+        raise FrameError(f"reply is malformed: {error}") from error
+
+
+def _opened(value: Any) -> Bundle:
+    try:
+        return open_bundle(value)
+    except BundleError as error:
+        raise FrameError(str(error)) from error
+
+
+def _open(reply: bytes) -> Bundle:
+    return _opened(_decode(reply, MAX_BODY))

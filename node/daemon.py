@@ -1,0 +1,244 @@
+"""The daemon: a node on real sockets and threads, with its HTTP API, for one home folder.
+
+`init_home` founds a network or joins one and leaves a complete home behind; every step can be repeated after
+a crash. `run_daemon` holds the home's lock, opens the node over libp2p, serves the API, and says in
+`daemon.json` where it can be reached once it is ready. SIGINT and SIGTERM end it in order: no new requests,
+what is queued is written, the index is saved.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import trio
+
+from chain.cid import Cid, blob_cid, to_text
+from chain.errors import ChainError
+from chain.identity import AgentId, Identity, peer_id
+from chain.manifest import Manifest, decode_manifest
+from dht.errors import DhtError
+from dht.hello import Founding, fetch_founding
+from dht.libp2p_network import open_libp2p_network
+from dht.ports import SystemClock, ThreadedBlocking, system_random
+from node.config import Settings, write_initial_config
+from node.errors import HomeDamaged, HomeError, InvalidInput, JoinFailed
+from node.founding import embedder_for, found, layout_for
+from node.home import DaemonInfo, Home
+from node.node import SOFTWARE, NodeOptions, NodePaths, open_node
+from node.opening import ensure_opening
+from node.storage.own_chain import OwnChain
+
+WORKER_THREADS = 4
+"""Blocking calls at once. FAISS runs single-threaded inside each."""
+JOIN_TIMEOUT_S = 15.0
+DEFAULT_LISTEN = ("/ip4/127.0.0.1/tcp/0",)
+DEFAULT_API = "127.0.0.1:0"
+
+logger = logging.getLogger("roseforest.daemon")
+
+
+@dataclass(frozen=True, slots=True)
+class InitResult:
+    """What `init` made. `network` is the network id; `created` is False when the home was complete before."""
+
+    agent: AgentId
+    network: Cid
+    network_name: str
+    created: bool
+
+
+def init_home(
+    home: Home,
+    *,
+    name: str | None,
+    join: str | None,
+    join_bits: int,
+    profile_name: str | None,
+    vectors_dim: int | None,
+) -> InitResult:
+    """Found the network `name`, or join the one that answers at the multiaddr `join`.
+
+    Raises `HomeError` when the home belongs to something else, `JoinFailed` when nobody answers or what
+    answers is not a network this node can be part of.
+    """
+    home.create_folders()
+    with home.locked():
+        if home.is_initialised():
+            return _already(home, name, join)
+        if not home.key.exists():
+            home.write_key(secrets.token_bytes(32))
+        if not home.recovery_key.exists():
+            home.write_recovery_key(secrets.token_bytes(32))
+        identity = Identity.from_seed(home.read_key())
+        recovery = Identity.from_seed(home.read_recovery_key()).agent
+        founding = _join(identity, join) if join else _found(identity, name, join_bits, vectors_dim)
+        manifest = founding.manifest
+        embedder_for(manifest.space)
+        layout_for(manifest, founding.atlas_bytes)
+        if founding.atlas_bytes is not None:
+            home.write_atlas(to_text(blob_cid(founding.atlas_bytes)), founding.atlas_bytes)
+        trio.run(_open_chain, home, identity, manifest, recovery, profile_name or "")
+        write_initial_config(home, DEFAULT_LISTEN, DEFAULT_API, (join,) if join else ())
+        home.ensure_token(secrets.token_urlsafe(32))
+        home.write_manifest(founding.manifest_bytes)  # last: a home with a manifest is complete
+    return InitResult(identity.agent, manifest.network_id, manifest.name, True)
+
+
+def run_daemon(home: Home, settings: Settings) -> None:
+    """Run the node of `home` until SIGINT, SIGTERM or `POST /v1/stop`; blocking.
+
+    Raises `NodeError`, `StorageError`, `DhtError` and `ChainError` for what keeps it from starting; each
+    message is one line.
+    """
+    home.require_initialised()
+    with home.locked(), _one_error():
+        identity = Identity.from_seed(home.read_key())
+        trio.run(_run, home, settings, identity, load_founding(home))
+
+
+def load_founding(home: Home) -> Founding:
+    """The network that a home belongs to, checked; raises `HomeDamaged`."""
+    data = home.read_manifest()
+    try:
+        manifest = decode_manifest(data)
+    except ChainError as error:
+        raise HomeDamaged(
+            f"{home.manifest} is damaged ({error}); "
+            "restore it from a backup or copy it from another node of the network"
+        ) from error
+    atlas: bytes | None = None
+    if manifest.atlas is not None:
+        atlas = _packaged(manifest.atlas) or home.read_atlas(to_text(manifest.atlas))
+        if atlas is None or blob_cid(atlas) != manifest.atlas:
+            raise HomeDamaged(
+                f"the atlas {to_text(manifest.atlas)} in {home.atlases} is missing or damaged; "
+                "copy it from another node of the network"
+            )
+    return Founding(manifest=manifest, manifest_bytes=data, epochs=(), atlas_bytes=atlas)
+
+
+async def _run(home: Home, settings: Settings, identity: Identity, founding: Founding) -> None:
+    from node.api.server import serve_api
+
+    clock = SystemClock()
+    options = NodeOptions(capacity=settings.capacity, bootstrap=settings.bootstrap)
+    paths = NodePaths(home.chain_db, home.held_db, home.derived_db, home.index, home.root / "peers")
+    listen = settings.listen
+    stop = trio.Event()
+    token = home.ensure_token(secrets.token_urlsafe(32))
+    async with (
+        open_libp2p_network(identity.seed, listen, clock) as network,
+        open_node(
+            identity=identity,
+            founding=founding,
+            paths=paths,
+            network=network,
+            clock=clock,
+            random=system_random(),
+            run_blocking=ThreadedBlocking(WORKER_THREADS),
+            options=options,
+        ) as node,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(_stop_on_signal, stop)
+        url: str = await nursery.start(serve_api, node, settings, token, stop)
+        home.write_daemon(DaemonInfo(os.getpid(), url, network.addresses))
+        logger.info(
+            "ready",
+            extra={"agent": peer_id(identity.agent), "api": url, "addresses": " ".join(network.addresses)},
+        )
+        try:
+            await stop.wait()
+        finally:
+            home.remove_daemon()
+        logger.info("stopping")
+        nursery.cancel_scope.cancel()
+
+
+async def _stop_on_signal(stop: trio.Event) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            stop.set()
+            return
+
+
+async def _open_chain(
+    home: Home, identity: Identity, manifest: Manifest, recovery: AgentId, name: str
+) -> None:
+    network, random, run_blocking = manifest.network_id, system_random(), ThreadedBlocking(1)
+    own = OwnChain(home.chain_db, identity, network, network, SystemClock(), random, run_blocking)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(own.run)
+        await ensure_opening(
+            own,
+            identity,
+            manifest,
+            network,
+            run_blocking,
+            nonce_start=secrets.randbits(48),
+            recovery=recovery,
+            name=name or "anonymous",
+            software=SOFTWARE,
+        )
+        await own.aclose()
+
+
+def _found(identity: Identity, name: str | None, join_bits: int, vectors_dim: int | None) -> Founding:
+    manifest = found(name or "rose forest", identity.agent, join_bits, vectors_dim, SystemClock().wall_us())
+    try:
+        data = manifest.encode()
+    except ChainError as error:
+        raise InvalidInput(f"the network cannot be founded: {error}") from error
+    atlas = None if manifest.atlas is None else _packaged(manifest.atlas)
+    return Founding(manifest=manifest, manifest_bytes=data, epochs=(), atlas_bytes=atlas)
+
+
+def _join(identity: Identity, address: str) -> Founding:
+    async def fetch() -> Founding:
+        async with open_libp2p_network(identity.seed, (), SystemClock()) as network:
+            return await fetch_founding(network, address, _packaged, JOIN_TIMEOUT_S)
+
+    try:
+        with _one_error():
+            return trio.run(fetch)
+    except (DhtError, ChainError) as error:
+        raise JoinFailed(f"cannot join through {address}: {error}") from error
+
+
+def _packaged(cid: Cid) -> bytes | None:
+    """The atlas that ships with the package, when it is the one asked for."""
+    from node.embedding.packaged import packaged_atlas
+
+    data = packaged_atlas()
+    return data if blob_cid(data) == cid else None
+
+
+def _already(home: Home, name: str | None, join: str | None) -> InitResult:
+    manifest = load_founding(home).manifest
+    if join is not None or (name is not None and name != manifest.name):
+        raise HomeError(
+            f"{home.root} already belongs to the network {manifest.name!r}; "
+            "give --home another folder for a new one"
+        )
+    identity = Identity.from_seed(home.read_key())
+    return InitResult(identity.agent, manifest.network_id, manifest.name, False)
+
+
+@contextmanager
+def _one_error() -> Iterator[None]:
+    """Unwrap exception groups that hold a single error: nurseries wrap what stops a start."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if error is group:
+            raise
+        raise error from group

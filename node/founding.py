@@ -1,0 +1,86 @@
+"""What a node knows of its network before it talks to anyone: manifest, epochs, atlas and space.
+
+`found` makes a new network's constitution; `Founding` from `hello` carries a stranger's. Either way the
+node refuses to start when it cannot compute the manifest's embedding space, instead of filling the network
+with vectors of another one.
+"""
+
+from __future__ import annotations
+
+from chain.cid import blob_cid
+from chain.identity import AgentId
+from chain.kinds import RULE_VERSION
+from chain.manifest import Manifest, Space
+from dht.placement import Layout
+from node.embedding.caller import CallerVectors
+from node.embedding.embedder import Embedder
+from sharding.atlas import Atlas
+from sharding.tree import ShardTree
+
+CALLER_SPACE = "caller-vectors"
+"""Model id of spaces whose vectors come with each entry and query."""
+REPLICATION = 3
+SHARD_TARGET = 512
+SHARD_BITS = 6
+"""Depth of the shard tree: 64 shards. Fixed in this release; splitting comes later."""
+DEFAULT_JOIN_BITS = 12
+
+
+class SpaceError(ValueError):
+    """This node cannot work in the network's embedding space."""
+
+
+def found(name: str, founder: AgentId, join_bits: int, vectors_dim: int | None, now_us: int) -> Manifest:
+    """The manifest of a new network: the built-in embedder's space, or `vectors_dim` caller's vectors."""
+    if vectors_dim is None:
+        from node.embedding.packaged import packaged_atlas
+        from node.embedding.static import DIM, SPACE
+
+        space, atlas = Space(SPACE, DIM), blob_cid(packaged_atlas())
+    else:
+        space, atlas = Space(CALLER_SPACE, vectors_dim), None
+    return Manifest(
+        name=name,
+        space=space,
+        founder=founder,
+        stewards=(founder,),
+        threshold=1,
+        join_bits=join_bits,
+        replication=REPLICATION,
+        shard_target=SHARD_TARGET,
+        atlas=atlas,
+        rules=RULE_VERSION,
+        founded=now_us,
+    )
+
+
+def embedder_for(space: Space) -> Embedder | CallerVectors:
+    """The embedder of a manifest's space; raises `SpaceError` naming both sides when there is none."""
+    if space.model == CALLER_SPACE:
+        return CallerVectors(space.model, space.dim)
+    from node.embedding.static import StaticEmbedder
+
+    embedder = StaticEmbedder()
+    if (space.model, space.dim) != (embedder.space, embedder.dim):
+        raise SpaceError(
+            f"the network embeds with {space.model!r} in {space.dim} dimensions; this node has "
+            f"{embedder.space!r} in {embedder.dim}. Install the release that ships the network's embedder"
+        )
+    return embedder
+
+
+def layout_for(manifest: Manifest, atlas_bytes: bytes | None) -> Layout:
+    """The shard layout of a manifest; raises `SpaceError` when the atlas is missing or is another one."""
+    tree = ShardTree.fixed(SHARD_BITS)
+    if manifest.atlas is None:
+        return Layout(None, tree)
+    if atlas_bytes is None or blob_cid(atlas_bytes) != manifest.atlas:
+        raise SpaceError(
+            "the network's atlas is missing or damaged; run `roseforest init --join` again to fetch it"
+        )
+    atlas = Atlas.decode(atlas_bytes)
+    if (atlas.space, atlas.dim) != (manifest.space.model, manifest.space.dim):
+        raise SpaceError(
+            f"the atlas is of the space {atlas.space!r}, the network's is {manifest.space.model!r}"
+        )
+    return Layout(atlas, tree)

@@ -1,0 +1,125 @@
+"""The wire form of `shard.search`: one question to a holder, and its answer with proof.
+
+A request names the shards, the query's code, k and the tags that a hit must carry. The answer says for which
+of those shards the holder is complete, lists its best postings as (content record's CID, score in ppm), and
+brings the records themselves in a bundle with their authors' openings, so that one hop answers with proof.
+When records do not fit into the reply the list still names them and the asker fetches what it needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from chain import canonical
+from chain.cid import Cid, is_record_cid
+from chain.content import MAX_TAG, MAX_TAGS, check_text
+from chain.errors import ChainError, RecordError
+from chain.vector import PPM, Codes, codes_from_bytes
+from dht.bundle import Bundle, BundleError, open_bundle
+from dht.errors import FrameError, RefusalCode, RequestRefused
+from dht.network import MAX_BODY
+from sharding.tree import Prefix
+
+METHOD = "shard.search"
+MAX_K = 100
+MAX_SHARDS = 1024
+MAX_DEPTH = 48
+MAX_REQUEST = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """Ask for the `k` best postings of `shards` for `codes`, carrying all of `tags`."""
+
+    shards: tuple[Prefix, ...]
+    codes: Codes
+    k: int
+    tags: tuple[str, ...] = ()
+
+    def encode(self) -> bytes:
+        """Canonical request body."""
+        shards = [[shard.length, shard.bits] for shard in self.shards]
+        return canonical.encode([shards, self.codes.tobytes(), self.k, list(self.tags)])
+
+
+@dataclass(frozen=True, slots=True)
+class SearchReply:
+    """`complete`: shards of which the holder has everything. `ranking`: (content record, score in ppm)."""
+
+    complete: tuple[Prefix, ...]
+    ranking: tuple[tuple[Cid, int], ...]
+    bundle: Bundle
+
+
+def decode_request(body: bytes, dim: int) -> SearchRequest:
+    """Read a request; raises `RequestRefused` (bad request) naming what is wrong."""
+    try:
+        value = canonical.decode(body, MAX_REQUEST)
+        if type(value) is not list or len(value) != 4:
+            raise RecordError(f"{METHOD} takes [shards, codes, k, tags]")
+        raw_shards, raw_codes, k, tags = value
+        if type(raw_shards) is not list or not 0 < len(raw_shards) <= MAX_SHARDS:
+            raise RecordError(f"1 to {MAX_SHARDS} shards can be asked for")
+        shards = tuple(_prefix(raw) for raw in raw_shards)
+        if type(raw_codes) is not bytes:
+            raise RecordError("codes are not a byte string")
+        codes = codes_from_bytes(raw_codes, dim)
+        if type(k) is not int or not 1 <= k <= MAX_K:
+            raise RecordError(f"k is an integer from 1 to {MAX_K}")
+        if type(tags) is not list or len(tags) > MAX_TAGS:
+            raise RecordError(f"at most {MAX_TAGS} tags")
+        for tag in tags:
+            check_text("tag", tag, MAX_TAG)
+    except ChainError as error:
+        raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
+    return SearchRequest(shards, codes, k, tuple(tags))
+
+
+def encode_reply(complete: list[int], ranking: list[tuple[Cid, int]], bundle: list[Any]) -> bytes:
+    """`complete` are indexes into the request's shards."""
+    return canonical.encode([complete, [list(pair) for pair in ranking], bundle])
+
+
+def decode_reply(reply: bytes, request: SearchRequest) -> SearchReply:
+    """Read a holder's answer to `request`; raises `FrameError` for anything out of bounds."""
+    try:
+        value = canonical.decode(reply, MAX_BODY)
+        if type(value) is not list or len(value) != 3:
+            raise FrameError("a search reply is the array [complete, ranking, bundle]")
+        complete, ranking, bundle = value
+        if type(complete) is not list or not all(
+            type(place) is int and 0 <= place < len(request.shards) for place in complete
+        ):
+            raise FrameError("a search reply names shards that were not asked for")
+        if type(ranking) is not list or len(ranking) > request.k:
+            raise FrameError(f"a search reply holds more than the {request.k} hits asked for")
+        for pair in ranking:
+            if (
+                type(pair) is not list
+                or len(pair) != 2
+                or not is_record_cid(pair[0])
+                or type(pair[1]) is not int
+                or abs(pair[1]) > PPM
+            ):
+                raise FrameError("a ranked hit is the array [record CID, score in ppm]")
+        return SearchReply(
+            tuple(request.shards[place] for place in sorted(set(complete))),
+            tuple((cid, score) for cid, score in ranking),
+            open_bundle(bundle),
+        )
+    except (ChainError, BundleError) as error:
+        raise FrameError(f"search reply is malformed: {error}") from error
+
+
+def _prefix(raw: object) -> Prefix:
+    if (
+        type(raw) is not list
+        or len(raw) != 2
+        or type(raw[0]) is not int
+        or type(raw[1]) is not int
+        or not 0 <= raw[0] <= MAX_DEPTH
+        or not 0 <= raw[1] < 1 << raw[0]
+    ):
+        raise RecordError("a shard is the array [length, bits] of a prefix of at most 48 bits")
+    return Prefix(bits=raw[1], length=raw[0])
