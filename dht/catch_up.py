@@ -31,7 +31,7 @@ SETTLE_S = 0.2
 MAX_MISSING = 200_000
 """Records fetched for one shard from one holder in one round."""
 
-logger = logging.getLogger("roseforest.catch_up")
+log = logging.getLogger(f"roseforest.{__name__}")
 
 
 class CatchUp:
@@ -111,7 +111,7 @@ class CatchUp:
                         await self._fetch_missing(agent, shard)
                     agreed.add(shard)
         except NetworkError as error:
-            logger.info("catching up with %s stopped: %s", agent.hex()[:8], error)
+            log.info("catching up with %s stopped: %s", agent.hex()[:8], error)
 
     async def _fetch_missing(self, agent: AgentId, shard: Prefix) -> None:
         basis = shard.basis()

@@ -20,7 +20,7 @@ from dht.exchange import Asker, ByteStream, Shared, answer
 if TYPE_CHECKING:
     from dht.libp2p_transport import SecureConnection
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"roseforest.{__name__}")
 
 
 class Connection:

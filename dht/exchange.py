@@ -26,7 +26,7 @@ from dht.frames import MAX_ID, Frame, FrameDecoder, Refusal, Request, Response, 
 from dht.limits import WRITE_SIZE, Limits
 from dht.network import MAX_BODY, Handler, PeerId
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"roseforest.{__name__}")
 
 _REFUSAL_ROOM = 64 * 1024
 """Bytes beyond `Limits.queue_bytes` that only refusals may use, so that a full queue can still say so."""

@@ -32,7 +32,7 @@ from dht.requests import Requests, each
 from dht.routing_table import K
 from dht.upkeep import Upkeep
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"roseforest.{__name__}")
 
 DIAL_TIMEOUT = 10.0
 """Seconds for one bootstrap address, dialling and exchange together."""

@@ -39,7 +39,7 @@ from dht.ports import Clock
 if TYPE_CHECKING:
     from dht.libp2p_transport import SecureConnection, Transport
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"roseforest.{__name__}")
 
 _CLOSED = "this node's network is closed"
 

@@ -49,7 +49,7 @@ from dht.network import PeerId
 if TYPE_CHECKING:
     from multiaddr import Multiaddr
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"roseforest.{__name__}")
 
 PROTOCOL = TProtocol("/roseforest/exchange/1")
 """The multistream-select name of our streams."""

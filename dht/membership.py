@@ -35,7 +35,7 @@ from dht.neighbourhoods import Neighbourhoods
 from dht.ports import Clock
 from dht.routing_table import K, RoutingTable
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"roseforest.{__name__}")
 
 RECORD_TTL_S = 3600
 """Lifetime of our address record; it is signed anew when half of it is over."""

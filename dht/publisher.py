@@ -44,7 +44,7 @@ RETRY_MOST_S = 30.0
 IDLE_S = 30.0
 """At least this often pending records are looked at again, even when nothing woke the publisher."""
 
-logger = logging.getLogger("roseforest.publisher")
+log = logging.getLogger(f"roseforest.{__name__}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +202,7 @@ class Publisher:
                     rows.extend(await self._send(agent, batch))
                 except NetworkError as error:
                     failed.set()
-                    logger.info("store at %s failed: %s", agent.hex()[:8], error)
+                    log.info("store at %s failed: %s", agent.hex()[:8], error)
 
         async with trio.open_nursery() as nursery:
             for batch in _frames(sends):
@@ -228,9 +228,7 @@ class Publisher:
                 rows.append(Placement(record.cid, roles, agent))
             elif status is StoreStatus.INVALID:
                 self.refusals[rule] = self.refusals.get(rule, 0) + 1
-                logger.error(
-                    "%s refuses our record seq %d by rule %s", agent.hex()[:8], record.header.seq, rule
-                )
+                log.error("%s refuses our record seq %d by rule %s", agent.hex()[:8], record.header.seq, rule)
         return rows
 
     def _shard_bases(self, records: Sequence[Record]) -> dict[Cid, bytes]:

@@ -39,7 +39,7 @@ BASIS_SIZE = 32
 MAX_BLAME = 2
 """Bad records in one message count at most so often: a peer with an older release is not an attacker."""
 
-logger = logging.getLogger("roseforest.records")
+log = logging.getLogger(f"roseforest.{__name__}")
 
 OnHeld = Callable[[Sequence[Held]], Awaitable[None]]
 
@@ -158,7 +158,7 @@ class RecordService:
         refused = [one for one in judged if one.rule]
         if refused:
             self._kademlia.report(sender, BAD_ANSWER * min(len(refused), MAX_BLAME))
-            logger.warning(
+            log.warning(
                 "%d of %d records from %s refused: %s",
                 len(refused),
                 len(judged),

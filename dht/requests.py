@@ -31,7 +31,7 @@ from dht.network import Network
 from dht.peer_messages import EXCHANGE, decode_exchange, encode_exchange
 from dht.ports import Clock
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"roseforest.{__name__}")
 
 AT_ONCE = 8
 """Requests under way at a time when many peers are told the same."""

@@ -25,12 +25,15 @@ from dht.peer_messages import EMPTY, PING
 from dht.ports import Clock
 from dht.requests import Requests, each
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"roseforest.{__name__}")
 
 TICK = 5.0
 """Seconds between looks at what is due; each pings at most one silent contact."""
 SILENT_AFTER = 60.0
 """A contact that has shown no life for so many seconds is pinged."""
+REFRESH_FIRST = 5.0
+"""Seconds from entering to the first refresh; then twice as long each time. A node that enters while others
+do learns of them so, also when it stores nothing and they never hear of it."""
 REFRESH_SMALL = 60.0
 """Seconds between refreshes while the table holds the whole network: one lookup of our own position."""
 REFRESH_LARGE = 600.0
@@ -143,15 +146,16 @@ class Upkeep:
 
     async def _tick(self) -> None:
         refreshed = entered = self._clock.monotonic()
+        pause = REFRESH_FIRST
         while True:
             await trio.sleep(self._vary(TICK))
             now = self._clock.monotonic()
             self._members.expire()
             await self._probe_silent(now)
             await self._announce()
-            small = self._members.knows_everyone()
-            if now >= refreshed + self._vary(REFRESH_SMALL if small else REFRESH_LARGE):
-                refreshed = now
+            longest = REFRESH_SMALL if self._members.knows_everyone() else REFRESH_LARGE
+            if now >= refreshed + self._vary(min(pause, longest)):
+                refreshed, pause = now, min(2 * pause, longest)
                 await self._refresh()
             if now >= entered + self._vary(REJOIN_EVERY) and not self._members.contacts(usable_only=True):
                 entered = now

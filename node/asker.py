@@ -52,7 +52,7 @@ HEDGE_MOST_S = 0.6
 EXTRA_HOLDERS = 2
 """Holders looked up beyond R, for when the first ones are new, slow or gone."""
 
-logger = logging.getLogger("roseforest.asker")
+log = logging.getLogger(f"roseforest.{__name__}")
 
 
 @dataclass(slots=True)
@@ -172,7 +172,7 @@ class Asker:
                     reply = decode_reply(body, part)
                     await self._take(ask.node, part, reply, gathered)
                 except NetworkError as error:
-                    logger.info("asking %s failed: %s", ask.node.hex()[:8], error)
+                    log.info("asking %s failed: %s", ask.node.hex()[:8], error)
                     if isinstance(error, FrameError):
                         self._kademlia.report(ask.node)
                     answered.set()
@@ -233,7 +233,7 @@ class Asker:
                 verified.append((record, content, score))
             except (ChainError, FrameError) as error:
                 refused += 1
-                logger.warning("hit refused: %s", error)
+                log.warning("hit refused: %s", error)
         return verified, refused
 
     @staticmethod

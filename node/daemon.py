@@ -40,7 +40,7 @@ JOIN_TIMEOUT_S = 15.0
 DEFAULT_LISTEN = ("/ip4/127.0.0.1/tcp/0",)
 DEFAULT_API = "127.0.0.1:0"
 
-logger = logging.getLogger("roseforest.daemon")
+log = logging.getLogger(f"roseforest.{__name__}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ async def _run(home: Home, settings: Settings, identity: Identity, founding: Fou
         nursery.start_soon(_stop_on_signal, stop)
         url: str = await nursery.start(serve_api, node, settings, token, stop)
         home.write_daemon(DaemonInfo(os.getpid(), url, network.addresses))
-        logger.info(
+        log.info(
             "ready",
             extra={"agent": peer_id(identity.agent), "api": url, "addresses": " ".join(network.addresses)},
         )
@@ -157,7 +157,7 @@ async def _run(home: Home, settings: Settings, identity: Identity, founding: Fou
             await stop.wait()
         finally:
             home.remove_daemon()
-        logger.info("stopping")
+        log.info("stopping")
         nursery.cancel_scope.cancel()
 
 

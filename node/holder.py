@@ -28,7 +28,7 @@ REBUILD_BATCH = 2_000
 WIDEN = 4
 """Factor by which k grows while a tag filter leaves too few hits."""
 
-logger = logging.getLogger("roseforest.holder")
+log = logging.getLogger(f"roseforest.{__name__}")
 
 Ranked = tuple[Posting, int]
 """A posting and its score in ppm."""
@@ -131,7 +131,7 @@ class Holder:
                 try:
                     pairs.append((record, content_from_body(decode_payload(record.payload))))
                 except ChainError as error:
-                    logger.warning("record %s has no content to index: %s", record.cid.hex()[:16], error)
+                    log.warning("record %s has no content to index: %s", record.cid.hex()[:16], error)
         return [
             Posting(
                 number=0,

@@ -58,7 +58,7 @@ SAVE_INDEX_EVERY_S = 300.0
 REMEMBER_EVERY_S = 60.0
 PAGE = 500
 
-logger = logging.getLogger("roseforest.node")
+log = logging.getLogger(f"roseforest.{__name__}")
 
 
 class QueryError(ValueError):
@@ -335,7 +335,7 @@ class Node:
                     break
                 except BootstrapError as error:
                     level = logging.WARNING if self._options.bootstrap else logging.INFO
-                    logger.log(level, "not joined yet, next try in %.0f s: %s", wait, error)
+                    log.log(level, "not joined yet, next try in %.0f s: %s", wait, error)
                     with trio.move_on_after(wait):
                         seen = self.kademlia.version
                         while not self.kademlia.contacts():
@@ -471,7 +471,7 @@ class Node:
                     return
                 after = about[-1].record.cid
         except NetworkError as error:
-            logger.info("fetching from %s failed: %s", agent.hex()[:8], error)
+            log.info("fetching from %s failed: %s", agent.hex()[:8], error)
 
     def _all_content(self) -> Iterator[Record]:
         seq = 0
@@ -493,7 +493,9 @@ class Node:
             "own_records_refused_total": sum(self._publisher.refusals.values()),
             "postings": len(self._holder),
         }
-        counters.update((f"kademlia_{name}_total", value) for name, value in asdict(self.kademlia.counters).items())
+        counters.update(
+            (f"kademlia_{name}_total", value) for name, value in asdict(self.kademlia.counters).items()
+        )
         return counters
 
 

@@ -32,7 +32,7 @@ from dht.network import EVENT_BACKLOG, MAX_BODY, Handler, PeerDown, PeerEvent, P
 from sim.errors import HostError
 from sim.trace import Event
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"roseforest.{__name__}")
 
 T = TypeVar("T")
 

@@ -36,7 +36,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
 """Paths that answer without a token; they tell nothing about this node but that it is up."""
 
-log = logging.getLogger("roseforest.api")
+log = logging.getLogger(f"roseforest.{__name__}")
 
 
 class Guard:
