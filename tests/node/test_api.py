@@ -304,6 +304,13 @@ async def test_a_body_without_end_is_read_no_further_than_the_limit(api: Served)
     assert reply.startswith(b"HTTP/1.1 413 ")
 
 
+async def test_a_body_just_under_the_limit_is_read_whole(api: Served) -> None:
+    entries = [{"text": f"{number} " + "x" * 60_000} for number in range(MAX_BODY // 61_000)]
+    body = json.dumps({"entries": entries}).encode()
+    assert 0.9 * MAX_BODY < len(body) <= MAX_BODY
+    assert (await api.post("/v1/entries/batch", body)).value["added"] == len(entries)
+
+
 async def test_a_wrong_token_is_answered_before_the_body_is_read(api: Served) -> None:
     reply = await trio.to_thread.run_sync(_raw, api.url, f"Content-Length: {MAX_BODY}", b"", "wrong")
     assert reply.startswith(b"HTTP/1.1 401 ")

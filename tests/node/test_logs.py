@@ -1,0 +1,61 @@
+"""The log: one event a line, its facts in it, whatever they hold."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from node.errors import ConfigError
+from node.logs import set_up_logging
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    for handler in handlers:
+        root.removeHandler(handler)  # pytest's own: set_up_logging would close them
+    yield
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+    for handler in handlers:
+        root.addHandler(handler)
+    root.setLevel(level)
+    logging.getLogger("roseforest").setLevel(logging.NOTSET)
+
+
+def test_json_lines_carry_the_facts(tmp_path: Path) -> None:
+    file = tmp_path / "logs" / "node.log"
+    set_up_logging("info", "json", file)
+    log = logging.getLogger("roseforest.test")
+    log.info("peer joined", extra={"peer": 'a "quoted"\nname', "count": 3})
+    log.debug("unheard")
+    logging.getLogger("libp2p").info("unheard as well")
+    (line,) = file.read_text().splitlines()
+    facts = json.loads(line)
+    assert (facts["level"], facts["logger"], facts["event"]) == ("info", "roseforest.test", "peer joined")
+    assert (facts["peer"], facts["count"]) == ('a "quoted"\nname', 3)
+
+
+def test_key_values_stay_on_one_line(tmp_path: Path) -> None:
+    set_up_logging("debug", "text", tmp_path / "log")
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        logging.getLogger("roseforest").exception("failed", extra={"peer": "\x1b[31mred", "empty": ""})
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert "event=failed" in line
+    assert 'empty=""' in line
+    assert "\x1b" not in line
+    assert "two\\nlines" in line
+
+
+def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ConfigError, match="log_file"):
+        set_up_logging("info", "text", tmp_path / "file" / "log")
