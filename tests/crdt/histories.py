@@ -1,0 +1,190 @@
+"""Histories to test merging with: two honest authors on replicas of their own, and one liar.
+
+Choices come from a function, so that Hypothesis can shrink them and a seeded generator can replay them. The
+liar forks their line, claims deps that are unknown or unrelated, sets the greatest clock, and overwrites,
+deletes and untags what they like. Keys are few on purpose: collisions are where merges go wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from hypothesis import strategies as st
+
+from chain.cid import Cid, raw_cid, record_cid
+from chain.content import Content
+from chain.identity import Identity
+from chain.kinds import CARRIES_CONTENT, DELETE, EDIT, RETRACT, TAG, UNTAG
+from chain.record import MAX_INT, VERSION, Header, Record, encode_payload, sign_record
+from chain.source_chain import Draft, Head, head_of, next_record
+from crdt import drafts
+from crdt.entry import Entry, EntryState
+
+Choose = Callable[[int], int]
+"""choose(n) is an integer from 0 to n - 1."""
+T = TypeVar("T")
+
+NETWORK = raw_cid(b"a network for tests of merging")
+ALICE, BOB, MALLORY = (Identity.from_seed(bytes([number]) * 32) for number in (1, 2, 3))
+TAGS = ("moss", "rose")
+TEXTS = ("one", "two")
+UNKNOWN = tuple(record_cid(bytes([number])) for number in range(2))
+
+
+def content(choose: Choose, over: tuple[Cid, ...] = ()) -> Content:
+    tags = tuple(tag for tag in TAGS if choose(3) == 0)
+    return Content(TEXTS[choose(len(TEXTS))], b"\x7f\x01", tags, over=over)
+
+
+@dataclass
+class Scribe:
+    """Signs drafts as an agent's next records; salts count up."""
+
+    identity: Identity
+    head: Head | None = None
+    written: int = 0
+
+    def write(self, draft: Draft, now_us: int) -> Record:
+        self.written += 1
+        salt = self.written.to_bytes(16, "big")
+        record = next_record(self.identity, NETWORK, NETWORK, self.head, draft, now_us, salt)
+        self.head = head_of(record)
+        return record
+
+
+@dataclass
+class History:
+    """All records in the order of their making, the create first; replicas 0 and 1 are Alice's and Bob's."""
+
+    records: list[Record]
+    replicas: list[EntryState]
+    scribes: tuple[Scribe, Scribe]
+    lies: int = 0
+    subject: Cid = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.subject = self.records[0].cid
+
+    def state(self, records: Iterable[Record] | None = None) -> EntryState:
+        return EntryState(self.subject).add_all(self.records if records is None else records)
+
+    def publish(self, place: int, draft: Draft, now_us: int) -> Record:
+        record = self.scribes[place].write(draft, now_us)
+        self.records.append(record)
+        self.replicas[place] = self.replicas[place].add(record)
+        return record
+
+
+def history(choose: Choose, steps: int, *, liar: bool = True) -> History:
+    """A history of `steps` operations and exchanges after the create."""
+    scribes = (Scribe(ALICE), Scribe(BOB))
+    create = scribes[0].write(drafts.draft_create(content(choose)), choose(3))
+    story = History([create], [EntryState(create.cid).add(create)] * 2, scribes)
+    for _ in range(steps):
+        what = choose(7 if liar else 4)
+        if what < 3:
+            place = choose(2)
+            story.publish(place, honest_draft(choose, seen(story.replicas[place]), scribes[place]), choose(3))
+        elif what == 3:
+            place = choose(2)
+            story.replicas[place] = story.replicas[place].join(story.replicas[1 - place])
+        else:
+            story.records.append(lie(choose, story))
+    return story
+
+
+def honest_draft(choose: Choose, entry: Entry, scribe: Scribe) -> Draft:
+    author = scribe.identity.agent
+    kind = (EDIT, TAG, UNTAG, DELETE, EDIT, TAG, RETRACT)[choose(7)]
+    if kind == UNTAG and entry.tags:
+        return drafts.draft_untag(entry, author, entry.tags[choose(len(entry.tags))])
+    if kind == DELETE:
+        return drafts.draft_delete(entry, author)
+    if kind == RETRACT and author == entry.author:
+        return drafts.draft_retract(entry, author)
+    if kind == TAG:
+        return drafts.draft_tag(entry, author, TAGS[choose(len(TAGS))])
+    return drafts.draft_edit(entry, author, content(choose))
+
+
+def lie(choose: Choose, story: History) -> Record:
+    """A record that Mallory may sign, whatever the rules say."""
+    story.lies += 1
+    own = [record for record in story.records if record.header.author == MALLORY.agent]
+    before = ([None, *own])[choose(1 + len(own))]
+    kind = (EDIT, TAG, UNTAG, DELETE, RETRACT)[choose(5)]
+    bodies: dict[str, dict[str, Any]] = {
+        EDIT: {"codes": b"\x7f", "text": TEXTS[choose(2)], "over": targets(choose, story)},
+        TAG: {"tag": TAGS[choose(2)]},
+        UNTAG: {"tag": TAGS[choose(2)], "adds": targets(choose, story)},
+        DELETE: {"seen": targets(choose, story)},
+        RETRACT: {} if choose(2) else {"because": "no reader knows this field"},
+    }
+    payload = encode_payload(story.lies.to_bytes(16, "little"), bodies[kind])
+    deps = sorted(
+        {
+            *some(choose, [record.cid for record in story.records[-2:]]),
+            *some(choose, UNKNOWN if choose(5) == 4 else ()),
+        }
+    )
+    header = Header(
+        version=VERSION,
+        network=NETWORK,
+        epoch=NETWORK,
+        author=MALLORY.agent,
+        seq=choose(3),
+        prev=None,
+        subject=story.subject,
+        subject_seq=(0 if before is None else before.header.subject_seq + 1) + (choose(8) == 7),
+        subject_prev=None if before is None else before.cid,
+        deps=tuple(deps),
+        lamport=choose(4),
+        hlc=(choose(3), MAX_INT)[choose(2)],
+        kind=kind,
+        payload=raw_cid(payload),
+        payload_size=len(payload),
+    )
+    return sign_record(MALLORY, header, payload)
+
+
+def targets(choose: Choose, story: History) -> list[Cid]:
+    cids = [record.cid for record in story.records if record.header.kind in CARRIES_CONTENT]
+    return sorted({cids[choose(len(cids))], *some(choose, cids)})
+
+
+def some(choose: Choose, items: Sequence[T]) -> list[T]:
+    return [item for item in items if choose(2)]
+
+
+def most(choose: Choose, items: Sequence[T]) -> list[T]:
+    return [item for item in items if choose(6) != 5]
+
+
+def shuffled(choose: Choose, items: Iterable[T]) -> list[T]:
+    rest, result = list(items), []
+    while rest:
+        result.append(rest.pop(choose(len(rest))))
+    return result
+
+
+def stripped(choose: Choose, records: Iterable[Record]) -> list[Record]:
+    """The same records, some as headers only."""
+    return [record.without_payload() if choose(6) == 0 else record for record in records]
+
+
+def seen(state: EntryState) -> Entry:
+    entry = state.view()
+    assert entry is not None
+    return entry
+
+
+@st.composite
+def histories(draw: st.DrawFn, steps: int = 12, liar: bool = True) -> tuple[History, Choose]:
+    """A history, and the source of choices for what a test does with it."""
+
+    def choose(n: int) -> int:
+        return draw(st.integers(0, n - 1)) if n > 1 else 0
+
+    return history(choose, draw(st.integers(0, steps)), liar=liar), choose

@@ -1,0 +1,238 @@
+"""The laws of merging as plain functions of a history and a source of choices.
+
+`test_entry_laws` runs them on what Hypothesis finds; `test_seeded_bugs` checks that they notice planted bugs.
+"""
+
+from __future__ import annotations
+
+from chain.kinds import DELETE
+from crdt import drafts
+from crdt.entry import EntryState, fold
+from crdt.version_vector import (
+    Order,
+    Slot,
+    VersionVector,
+    compare,
+    decode_version_vector,
+    delta,
+    join,
+    version_vector,
+)
+from tests.crdt.histories import (
+    TAGS,
+    Choose,
+    History,
+    content,
+    most,
+    seen,
+    shuffled,
+    some,
+    stripped,
+)
+
+
+def same(a: EntryState, b: EntryState) -> None:
+    """All that people or peers can see of two states is equal, byte for byte."""
+    assert a.encode() == b.encode()
+    assert sorted(a.waiting) == sorted(b.waiting)
+    assert a.missing == b.missing
+    assert a.version == b.version
+    left, right = a.view(), b.view()
+    assert (left is None) == (right is None)
+    if left is not None and right is not None:
+        assert left == right
+        assert left.encode() == right.encode()
+
+
+def draw_state(story: History, choose: Choose) -> EntryState:
+    return story.state(stripped(choose, most(choose, story.records)))
+
+
+def commutative(story: History, choose: Choose) -> None:
+    a, b = draw_state(story, choose), draw_state(story, choose)
+    same(a.join(b), b.join(a))
+
+
+def associative(story: History, choose: Choose) -> None:
+    a, b, c = (draw_state(story, choose) for _ in range(3))
+    same(a.join(b).join(c), a.join(b.join(c)))
+
+
+def idempotent(story: History, choose: Choose) -> None:
+    a, b = draw_state(story, choose), draw_state(story, choose)
+    same(a.join(a), a)
+    same(a.join(b).join(b), a.join(b))
+
+
+def inflationary(story: History, choose: Choose) -> None:
+    a, b = draw_state(story, choose), draw_state(story, choose)
+    both = a.join(b)
+    for part in (a, b):
+        assert set(part.applied) <= set(both.applied)
+        assert {*part.applied, *part.waiting} <= {*both.applied, *both.waiting}
+        assert set(both.without_payload) & set(part.applied) <= set(part.without_payload)
+        assert compare(part.version, both.version) in (Order.BEFORE, Order.EQUAL)
+
+
+def order_never_shows(story: History, choose: Choose) -> None:
+    records = stripped(choose, story.records)
+    again = shuffled(choose, [*records, *some(choose, records)])
+    state = EntryState(story.subject)
+    for record in again:
+        state = state.add(record)
+    same(state, story.state(records))
+    view = fold(again)
+    assert view is not None
+    assert view.encode() == seen(story.state(records)).encode()
+
+
+def snapshot_and_tail(story: History, choose: Choose) -> None:
+    order = shuffled(choose, story.records)
+    cut = choose(len(order) + 1)
+    tail = story.state(order[:cut])
+    for record in order[cut:]:
+        tail = tail.add(record)
+    same(tail, story.state(order))
+
+
+def deltas_are_enough(story: History, choose: Choose) -> None:
+    s, t = draw_state(story, choose), draw_state(story, choose)
+    since = s.version if choose(2) else s.version.bare()
+    same(s.add_all(t.delta(since, s.without_payload)), s.join(t))
+    assert {record.cid for record in t.delta(t.version)} == set(t.waiting)
+
+
+def order_is_inclusion(story: History, choose: Choose) -> None:
+    """With trails `compare` is the truth; bare it may be silent, but it is never wrong."""
+    a, b = draw_state(story, choose), draw_state(story, choose)
+    truth = inclusion(set(a.applied), set(b.applied))
+    assert compare(a.version, b.version) is truth
+    bare = compare(a.version.bare(), b.version.bare())
+    assert bare is truth or (bare is Order.CONCURRENT and truth is not Order.EQUAL)
+    both = a.join(b).applied
+
+    def lineage(low: bytes, high: bytes) -> bool:
+        below = both[high].header.subject_prev
+        while below is not None and below != low:
+            below = both[below].header.subject_prev
+        return below is not None
+
+    assert compare(a.version.bare(), b.version.bare(), lineage) is truth
+
+
+def inclusion(a: set[bytes], b: set[bytes]) -> Order:
+    if a == b:
+        return Order.EQUAL
+    return Order.BEFORE if a < b else Order.AFTER if a > b else Order.CONCURRENT
+
+
+def vectors_are_a_lattice(story: History, choose: Choose) -> None:
+    states = [draw_state(story, choose) for _ in range(3)]
+    applied = [EntryState(story.subject).add_all(state.applied.values()) for state in states]
+    a, b, c = (maybe_bare(state.version, choose) for state in applied)
+    assert join(a, b) == join(b, a)
+    assert join(join(a, b), c) == join(a, join(b, c))
+    assert join(a, a) == a
+    assert compare(a, join(a, b)) in (Order.BEFORE, Order.EQUAL)
+    full = [state.version for state in applied]
+    assert join(full[0], full[1]) == applied[0].join(applied[1]).version
+    extra = {*applied[0].applied} - {*applied[1].applied}
+    assert set(delta(full[0], full[1])) == extra
+    assert decode_version_vector(a.encode()) == a
+
+
+def maybe_bare(vector: VersionVector, choose: Choose) -> VersionVector:
+    lines: dict[bytes, list[Slot]] = {}
+    for author, slots in vector.authors:
+        lines[author] = [Slot(slot.seq, slot.cid, slot.trail if choose(2) else ()) for slot in slots]
+    return version_vector(lines)
+
+
+def add_wins(story: History, choose: Choose) -> None:
+    """A tag added while another replica removes it stays, and goes when the remover saw every add of it."""
+    start = story.state()
+    tag = TAGS[choose(len(TAGS))]
+    story.replicas[:] = [start, start]
+    story.publish(0, drafts.draft_tag(seen(start), story.scribes[0].identity.agent, tag), 0)
+    before = story.replicas[1] if tag in seen(start).tags else story.replicas[0]
+    story.replicas[1] = before
+    remover = story.scribes[1].identity.agent
+    removal = drafts.draft_untag(seen(before), remover, tag)
+    readding = drafts.draft_tag(seen(story.replicas[0]), story.scribes[0].identity.agent, tag)
+    story.publish(0, readding, 0)
+    story.publish(1, removal, 0)
+    assert tag not in seen(story.replicas[1]).tags
+    both = story.replicas[0].join(story.replicas[1])
+    assert tag in seen(both).tags
+    story.replicas[1] = both
+    story.publish(1, drafts.draft_untag(seen(both), remover, tag), 0)
+    assert tag not in seen(story.replicas[1]).tags
+    assert set(seen(story.replicas[1]).tags) == set(seen(both).tags) - {tag}
+
+
+def edit_wins(story: History, choose: Choose) -> None:
+    """A concurrent edit survives a delete, and the view flags it; a later delete of both kills."""
+    start = story.state()
+    story.replicas[:] = [start, start]
+    edit = drafts.draft_edit(seen(start), story.scribes[0].identity.agent, content(choose))
+    kill = drafts.draft_delete(seen(start), story.scribes[1].identity.agent)
+    edited = story.publish(0, edit, 0)
+    story.publish(1, kill, choose(3))
+    assert seen(story.replicas[1]).deleted
+    both = story.replicas[0].join(story.replicas[1])
+    view = seen(both)
+    assert not view.deleted
+    assert view.delete_overruled
+    assert view.conflict
+    assert [cid for cid, _ in view.contents] == [edited.cid]
+    story.replicas[1] = both
+    story.publish(1, drafts.draft_delete(view, story.scribes[1].identity.agent), 0)
+    assert seen(story.replicas[1]).deleted
+
+
+def delete_kills(story: History, choose: Choose) -> None:
+    """A delete that saw everything deletes; an edit after it revives, without a conflict."""
+    state = story.state()
+    place = choose(2)
+    story.replicas[place] = state
+    author = story.scribes[place].identity.agent
+    story.publish(place, drafts.draft_delete(seen(state), author), choose(3))
+    gone = seen(story.replicas[place])
+    assert gone.deleted
+    assert not gone.delete_overruled
+    assert gone.heads == tuple(
+        cid for cid in gone.heads if story.replicas[place].applied[cid].header.kind == DELETE
+    )
+    story.publish(place, drafts.draft_edit(gone, author, content(choose)), choose(3))
+    back = seen(story.replicas[place])
+    assert not back.deleted
+    assert not back.conflict
+
+
+def retract_is_final(story: History, choose: Choose) -> None:
+    state = story.state()
+    story.replicas[:] = [state, state]
+    alice, bob = (scribe.identity.agent for scribe in story.scribes)
+    edit = drafts.draft_edit(seen(state), bob, content(choose))
+    story.publish(0, drafts.draft_retract(seen(state), alice), 0)
+    story.publish(1, edit, choose(3))
+    both = story.replicas[0].join(story.replicas[1])
+    assert seen(both).retracted
+    assert not seen(both).alive
+
+
+LAWS = (
+    commutative,
+    associative,
+    idempotent,
+    inflationary,
+    order_never_shows,
+    snapshot_and_tail,
+    deltas_are_enough,
+    order_is_inclusion,
+    vectors_are_a_lattice,
+    add_wins,
+    edit_wins,
+    delete_kills,
+    retract_is_final,
+)

@@ -1,0 +1,207 @@
+"""Entries by example: what the view says, and how the waiting room is bounded."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chain.cid import record_cid
+from chain.content import Content
+from chain.identity import Identity
+from chain.kinds import PROFILE, TAG
+from chain.record import MAX_INT
+from chain.source_chain import Draft
+from crdt import drafts
+from crdt.entry import MAX_WAITING, MAX_WAITING_PER_AUTHOR, EntryState, fold
+from crdt.errors import OperationError, SubjectError
+from crdt.operations import tag_body
+from crdt.version_vector import MAX_BRANCHES, Order, compare
+from tests.crdt.histories import ALICE, BOB, MALLORY, Scribe, seen
+
+ROSE = Content("roses climb", b"\x7f\x01", ("flower", "rose"))
+
+
+def planted() -> tuple[Scribe, Scribe, EntryState]:
+    alice, bob = Scribe(ALICE), Scribe(BOB)
+    create = alice.write(drafts.draft_create(ROSE), 10)
+    return alice, bob, EntryState(create.cid).add(create)
+
+
+def test_a_create_alone_is_an_entry() -> None:
+    _, _, state = planted()
+    view = seen(state)
+    assert view.id == state.subject
+    assert view.author == ALICE.agent
+    assert view.contents == ((state.subject, ROSE),)
+    assert view.winner == state.subject
+    assert view.tags == ("flower", "rose")
+    assert view.heads == view.deps == (state.subject,)
+    assert (view.lamport, view.hlc) == (0, 10)
+    assert view.alive
+    assert not view.conflict
+    assert view.version.slots(ALICE.agent)[0].seq == 0
+
+
+def test_concurrent_edits_are_both_kept_and_the_later_clock_is_shown_first() -> None:
+    alice, bob, state = planted()
+    early = alice.write(drafts.draft_edit(seen(state), ALICE.agent, Content("early", b"\x7f")), 20)
+    late = bob.write(drafts.draft_edit(seen(state), BOB.agent, Content("late", b"\x7f")), 30)
+    view = seen(state.add_all([late, early]))
+    assert [(cid, value.text) for cid, value in view.contents] == [(late.cid, "late"), (early.cid, "early")]
+    assert view.winner == late.cid
+    assert view.conflict
+    assert view.heads == tuple(sorted([early.cid, late.cid]))
+    healed = bob.write(drafts.draft_edit(view, BOB.agent, Content("both", b"\x7f")), 30)
+    view = seen(state.add_all([late, early, healed]))
+    assert [value.text for _, value in view.contents] == ["both"]
+    assert not view.conflict
+    assert view.heads == (healed.cid,)
+
+
+def test_a_value_that_was_deleted_stays_gone_when_a_concurrent_edit_survives() -> None:
+    alice, bob, state = planted()
+    edit = alice.write(drafts.draft_edit(seen(state), ALICE.agent, Content("seen", b"\x7f")), 20)
+    other = bob.write(drafts.draft_edit(seen(state), BOB.agent, Content("unseen", b"\x7f")), 20)
+    delete = alice.write(drafts.draft_delete(seen(state.add(edit)), ALICE.agent), 30)
+    view = seen(state.add_all([edit, other, delete]))
+    assert [value.text for _, value in view.contents] == ["unseen"]
+    assert view.delete_overruled
+    assert view.maximal == tuple(sorted([edit.cid, other.cid]))
+
+
+def test_a_deleted_entry_still_shows_what_was_deleted() -> None:
+    alice, _, state = planted()
+    delete = alice.write(drafts.draft_delete(seen(state), ALICE.agent), 20)
+    view = seen(state.add(delete))
+    assert view.deleted
+    assert not view.alive
+    assert view.contents == ((state.subject, ROSE),)
+
+
+def test_a_stranger_cannot_retract() -> None:
+    _, bob, state = planted()
+    view = seen(state)
+    with pytest.raises(OperationError, match="only the agent who created"):
+        drafts.draft_retract(view, BOB.agent)
+    forged = bob.write(
+        Draft("entry.retract", {}, state.subject, deps=view.deps, deps_lamport=view.lamport), 20
+    )
+    assert seen(state.add(forged)).alive
+
+
+def test_removing_a_tag_that_is_not_there_is_refused() -> None:
+    _, _, state = planted()
+    with pytest.raises(OperationError, match="no tag 'thorn'"):
+        drafts.draft_untag(seen(state), BOB.agent, "thorn")
+
+
+def test_removing_one_tag_of_a_create_leaves_the_other() -> None:
+    _, bob, state = planted()
+    removal = bob.write(drafts.draft_untag(seen(state), BOB.agent, "rose"), 20)
+    assert seen(state.add(removal)).tags == ("flower",)
+
+
+def test_an_erased_create_keeps_its_place() -> None:
+    alice, bob, state = planted()
+    tag = bob.write(drafts.draft_tag(seen(state), BOB.agent, "thorn"), 20)
+    bare = EntryState(state.subject).add_all([state.applied[state.subject].without_payload(), tag])
+    view = seen(bare)
+    assert view.contents == ()
+    assert view.winner is None
+    assert view.erased == (state.subject,)
+    assert view.tags == ("thorn",)
+    assert view.maximal == (state.subject,)
+    assert not view.deleted
+    edit = alice.write(drafts.draft_edit(view, ALICE.agent, Content("again", b"\x7f")), 30)
+    assert [value.text for _, value in seen(bare.add(edit)).contents] == ["again"]
+
+
+def test_of_two_signatures_the_smallest_is_kept_and_does_not_show() -> None:
+    _, _, state = planted()
+    create = state.applied[state.subject]
+    other = type(create)(create.header, b"\0" * 64, create.payload, create.cid, create.header_bytes)
+    for order in ([create, other], [other, create]):
+        both = EntryState(state.subject).add_all(order)
+        assert both.applied[state.subject].signature == b"\0" * 64
+        assert both.encode() == state.encode()
+
+
+def test_records_of_another_entry_or_kind_are_refused() -> None:
+    alice, _, state = planted()
+    other = alice.write(drafts.draft_create(ROSE), 20)
+    profile = alice.write(Draft(PROFILE, {"name": "a", "software": "b"}), 20)
+    with pytest.raises(SubjectError, match="record is about"):
+        state.add(other)
+    with pytest.raises(SubjectError, match="record is about"):
+        state.add(profile)
+    with pytest.raises(SubjectError, match="no place in an entry"):
+        fold([profile])
+    with pytest.raises(SubjectError, match="cannot join"):
+        state.join(EntryState(other.cid))
+
+
+def orphan_tags(state: EntryState, count: int) -> list[Draft]:
+    """Operations that name a dep nobody has."""
+    dep = record_cid(b"nobody has this")
+    return [Draft(TAG, tag_body("x"), state.subject, deps=(dep,), deps_lamport=MAX_INT // 2)] * count
+
+
+def test_a_liars_waiting_records_are_bounded_and_crowd_out_nobody() -> None:
+    _, bob, state = planted()
+    mallory = Scribe(MALLORY)
+    flood = [mallory.write(d, 20) for d in orphan_tags(state, MAX_WAITING_PER_AUTHOR + 8)]
+    first = bob.write(drafts.draft_tag(seen(state), BOB.agent, "first"), 20)
+    second = bob.write(drafts.draft_tag(seen(state.add(first)), BOB.agent, "second"), 20)
+    flooded = state.add_all([*flood, second])
+    assert len(flooded.waiting) == MAX_WAITING_PER_AUTHOR + 1
+    assert len(flooded.refused) == 8
+    assert set(flooded.refused) <= {record.cid for record in flood}
+    assert first.cid in flooded.missing
+    calm = flooded.add(first)
+    assert seen(calm).tags == ("first", "flower", "rose", "second")
+    assert seen(calm).encode() == seen(state.add_all([first, second])).encode()
+
+
+def test_the_waiting_room_as_a_whole_is_bounded() -> None:
+    _, _, state = planted()
+    crowd = [Scribe(Identity.from_seed(number.to_bytes(32, "big"))) for number in range(50, 50 + 20)]
+    flood = [one.write(d, 20) for one in crowd for d in orphan_tags(state, MAX_WAITING_PER_AUTHOR)]
+    assert len(flood) > MAX_WAITING
+    flooded = state.add_all(flood)
+    assert len(flooded.waiting) == MAX_WAITING
+    assert len(flooded.refused) == len(flood) - MAX_WAITING
+    assert flooded.encode() == state.add_all(reversed(flood)).encode()
+
+
+def test_an_author_with_too_many_branches_gets_no_trails_and_no_false_order() -> None:
+    _, _, state = planted()
+    mallory = Scribe(MALLORY)
+    view = seen(state)
+    root = mallory.write(drafts.draft_tag(view, MALLORY.agent, "root"), 20)
+    grown = state.add(root)
+    branches = [
+        mallory.write(drafts.draft_tag(seen(grown), MALLORY.agent, f"branch {n}"), 20)
+        for n in range(MAX_BRANCHES + 1)
+    ]
+    forked = grown.add_all(branches)
+    slots = forked.version.slots(MALLORY.agent)
+    assert len(slots) == MAX_BRANCHES + 1
+    assert not any(slot.trail for slot in slots)
+    assert compare(forked.version, forked.version) is Order.EQUAL
+    assert compare(grown.version, forked.version) is Order.CONCURRENT
+    assert len(forked.version.bounded().slots(MALLORY.agent)) == MAX_BRANCHES
+
+
+@given(count=st.integers(0, 6))
+def test_drafts_follow_the_authors_own_line(count: int) -> None:
+    """The creator's first operation has place 1, everyone else's 0."""
+    alice, bob, state = planted()
+    for number in range(count):
+        for scribe in (alice, bob):
+            draft = drafts.draft_tag(seen(state), scribe.identity.agent, f"{number}")
+            assert draft.subject_seq == number + (scribe is alice)
+            record = scribe.write(draft, 5)
+            assert record.header.hlc >= 10  # the create's clock was ahead of the wall's
+            state = state.add(record)
+    assert not state.waiting
