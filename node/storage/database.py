@@ -177,7 +177,7 @@ def open_database(path: Path, layout: Layout, options: Options) -> Database:
     """
     try:
         if not path.exists():
-            _create(path, layout)
+            _create(path, layout, synced=options.synchronous != "OFF")
         found = _check(path, layout)
         writer = _connect(path)
         try:
@@ -203,7 +203,7 @@ def remove_database(path: Path) -> None:
     """Delete a database and its log, for derived state that is to be rebuilt. It must not be open."""
     for file in (path, *_companions(path)):
         file.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    _sync(path.parent, os.O_RDONLY)
 
 
 def translated(error: sqlite3.Error, path: Path, layout: Layout) -> StorageError | None:
@@ -218,16 +218,7 @@ def translated(error: sqlite3.Error, path: Path, layout: Layout) -> StorageError
     return None
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _create(path: Path, layout: Layout) -> None:
+def _create(path: Path, layout: Layout, synced: bool) -> None:
     orphans = [file.name for file in _companions(path) if file.exists()]
     if orphans:
         raise DatabaseCorrupt(
@@ -245,13 +236,20 @@ def _create(path: Path, layout: Layout) -> None:
         for version in range(layout.version):
             _migrate(connection, layout, version)
         connection.execute("PRAGMA journal_mode=WAL")
-    handle = os.open(draft, os.O_RDWR)
+    if synced:
+        _sync(draft, os.O_RDWR)
+    os.rename(draft, path)
+    if synced:
+        _sync(path.parent, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    """Make a file's content, or the names in a folder, durable."""
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-    os.rename(draft, path)
-    sync_folder(path.parent)
 
 
 def _check(path: Path, layout: Layout) -> int:

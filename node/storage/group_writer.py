@@ -120,6 +120,7 @@ class GroupWriter:
         try:
             while True:
                 if self._queue:
+                    await trio.lowlevel.checkpoint_if_cancelled()
                     await self._serve()
                 elif self._closing:
                     return
