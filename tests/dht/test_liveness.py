@@ -1,0 +1,156 @@
+"""One failure is enough to be suspected, waiting adapts within bounds, and everything is forgiven in time."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dht.liveness import (
+    BACKOFF_CAP,
+    BACKOFF_FIRST,
+    FADE_AFTER,
+    HISTORY,
+    MARGIN,
+    MIN_HISTORY,
+    SLOW_STRIKES,
+    TIMEOUT_CAP,
+    TIMEOUT_FLOOR,
+    Liveness,
+)
+
+A, B = bytes([1]) * 32, bytes([2]) * 32
+
+
+@given(st.lists(st.floats(0, 5), max_size=3 * HISTORY))
+def test_the_timeout_follows_recent_answers_within_its_bounds(times: list[float]) -> None:
+    liveness = Liveness()
+    for seconds in times:
+        liveness.answered(A, "m", seconds, 0.0)
+    waits = liveness.timeout(A, "m")
+    if len(times) < MIN_HISTORY:
+        assert waits == TIMEOUT_CAP
+    else:
+        # with so few samples the 99th percentile is the greatest
+        assert waits == min(TIMEOUT_CAP, max(TIMEOUT_FLOOR, MARGIN * max(times[-HISTORY:])))
+    assert liveness.timeout(A, "other") == liveness.timeout(B, "m") == TIMEOUT_CAP
+
+
+def test_a_timeout_gives_the_next_request_more_time() -> None:
+    liveness = Liveness()
+    for _ in range(HISTORY):
+        liveness.answered(A, "m", 0.01, 0.0)
+    given = [liveness.timeout(A, "m")]
+    for now in range(1, 5):
+        liveness.timed_out(A, "m", given[-1], now, now)
+        given.append(liveness.timeout(A, "m"))
+    assert given == [TIMEOUT_FLOOR, TIMEOUT_FLOOR * MARGIN, TIMEOUT_CAP, TIMEOUT_CAP, TIMEOUT_CAP]
+
+
+def test_who_was_alive_a_moment_ago_is_suspected_with_the_first_failure() -> None:
+    liveness = Liveness()
+    liveness.answered(A, "m", 0.01, 10.0)
+    assert not liveness.is_suspect(A)
+    assert liveness.timed_out(A, "m", 0.3, 10.1, 10.4)
+    assert liveness.is_suspect(A)
+    assert liveness.suspects() == [A]
+    assert liveness.backoff(A, 10.4) == BACKOFF_FIRST
+    assert liveness.answered(A, "ping", 0.01, 11.0), "an answer ends the suspicion, and says so"
+    assert not liveness.is_suspect(A)
+    assert liveness.backoff(A, 11.0) == 0
+
+
+def test_requests_under_way_together_count_as_one_failure() -> None:
+    liveness = Liveness()
+    new = [liveness.unreachable(A, 1.0, 2.0 + number / 100) for number in range(50)]
+    assert new == [True] + [False] * 49
+    assert liveness.failures(A) == 1
+    assert liveness.backoff(A, 2.0) == BACKOFF_FIRST
+
+
+def test_back_off_doubles_with_every_failed_probe_up_to_its_cap() -> None:
+    liveness = Liveness()
+    now, waits = 0.0, []
+    for _ in range(12):
+        liveness.unreachable(A, now, now)
+        waits.append(liveness.backoff(A, now))
+        now += waits[-1]
+        assert liveness.backoff(A, now) == 0
+    assert waits == [min(BACKOFF_CAP, BACKOFF_FIRST * 2**n) for n in range(12)]
+
+
+def test_slow_in_one_method_while_answering_others_is_not_dead_at_first() -> None:
+    liveness = Liveness()
+    for strike in range(1, SLOW_STRIKES + 1):
+        now = 10.0 * strike
+        liveness.answered(A, "ping", 0.01, now - 0.1)
+        assert liveness.timed_out(A, "slow", 1.0, now - 1.0, now) == (strike == SLOW_STRIKES)
+
+
+def test_an_answer_from_before_the_wait_does_not_excuse() -> None:
+    liveness = Liveness()
+    liveness.answered(A, "ping", 0.01, 9.1)
+    assert liveness.timed_out(A, "slow", 1.0, 9.0, 10.0)
+
+
+@pytest.mark.parametrize(("pause", "expected"), [(1.0, 4), (FADE_AFTER + 1, 1)])
+def test_old_failures_fade(pause: float, expected: int) -> None:
+    liveness = Liveness()
+    for now in (1.0, 2.0, 3.0):
+        liveness.unreachable(A, now, now)
+    liveness.heard(A, 4.0)
+    liveness.unreachable(A, 3.0 + pause, 3.0 + pause)
+    assert liveness.failures(A) == expected
+
+
+def test_a_sign_of_return_ends_the_back_off_but_not_the_suspicion() -> None:
+    liveness = Liveness()
+    liveness.departed(A, 5.0)
+    assert liveness.backoff(A, 5.0) == BACKOFF_CAP
+    liveness.hasten(A, 6.0)
+    assert liveness.backoff(A, 6.0) == 0
+    assert liveness.is_suspect(A)
+    liveness.hasten(B, 6.0)
+    assert not liveness.is_suspect(B)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("ahtud")), max_size=80))
+def test_any_story_leaves_bounded_and_consistent_state(story: list[tuple[int, str]]) -> None:
+    liveness = Liveness(max_peers=4)
+    last: dict[bytes, str] = {}
+    for now, (number, event) in enumerate(story):
+        agent = bytes([number]) * 32
+        match event:
+            case "a":
+                liveness.answered(agent, "m", 0.1, now)
+            case "h":
+                liveness.heard(agent, now)
+            case "t":
+                liveness.timed_out(agent, "m", 0.1, now, now)
+            case "u":
+                liveness.unreachable(agent, now, now)
+            case _:
+                liveness.departed(agent, now)
+        last.pop(agent, None)
+        last[agent] = event
+        if len(last) > 4:
+            del last[next(iter(last))]
+        assert len(liveness) == len(last)
+        assert liveness.suspects() == sorted(a for a, seen in last.items() if seen in "tud")
+        assert 0 <= liveness.backoff(agent, now) <= BACKOFF_CAP
+        assert TIMEOUT_FLOOR <= liveness.timeout(agent, "m") <= TIMEOUT_CAP
+
+
+def test_latency_is_smoothed_and_methods_are_bounded() -> None:
+    liveness = Liveness()
+    assert liveness.latency(A) is None
+    liveness.answered(A, "m", 1.0, 0.0)
+    liveness.answered(A, "m", 2.0, 0.0)
+    smoothed = liveness.latency(A)
+    assert smoothed is not None
+    assert 1.0 < smoothed < 1.5
+    for number in range(1000):
+        for _ in range(MIN_HISTORY):
+            liveness.answered(A, f"method {number}", 0.01, 0.0)
+    assert liveness.timeout(A, "method 999") == TIMEOUT_FLOOR
+    assert liveness.timeout(A, "method 1") == TIMEOUT_CAP, "the methods used least recently are forgotten"

@@ -1,0 +1,200 @@
+"""The routing table against a model made of plain lists, and what no sequence of offers can do to it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dht.contact import Contact, address_groups
+from dht.distance import bucket_index, distance
+from dht.routing_table import GROUP_PER_BUCKET, GROUP_PER_TABLE, MAX_REPLACEMENTS, K, Offer, RoutingTable
+from tests.dht.people import key, placed
+
+OWN = bytes(32)
+SMALL_K = 2
+PEOPLE = 24
+
+
+def person(number: int, version: int = 0, capacity: int = 1, moved: bool = False) -> Contact:
+    """Agent `number`; a third of all positions fall in each of the buckets 0 and 1."""
+    position = bytes([number * 11 % 256 or 1]) + key(number + 1000 * moved)[1:]
+    return placed(position, agent=key(number), issued_us=version, capacity=capacity)
+
+
+class Model:
+    """The table as lists: members by bucket, oldest confirmation first, and who waits."""
+
+    def __init__(self) -> None:
+        self.members: list[Contact] = []
+        self.waiting: list[Contact] = []
+
+    def bucket(self, people: list[Contact], index: int) -> list[Contact]:
+        return [one for one in people if bucket_index(OWN, one.position) == index]
+
+    def offer(self, contact: Contact) -> None:
+        held = [one for one in self.members if one.agent == contact.agent]
+        if held and not contact.newer_than(held[0]):
+            return
+        if held and contact.stores and contact.position == held[0].position:
+            self.members[self.members.index(held[0])] = contact
+            return
+        if held:
+            self.remove(contact.agent)
+        for queued in [one for one in self.waiting if one.agent == contact.agent]:
+            self.waiting.remove(queued)
+            contact = queued if queued.newer_than(contact) else contact
+        if not contact.stores:
+            return
+        index = bucket_index(OWN, contact.position)
+        if len(self.bucket(self.members, index)) < SMALL_K:
+            self.members.append(contact)
+            return
+        self.waiting.append(contact)
+        queue = self.bucket(self.waiting, index)
+        if len(queue) > MAX_REPLACEMENTS:
+            self.waiting.remove(queue[0])
+
+    def remove(self, agent: bytes) -> None:
+        self.waiting = [one for one in self.waiting if one.agent != agent]
+        gone = [one for one in self.members if one.agent == agent]
+        if gone:
+            self.members.remove(gone[0])
+            queue = self.bucket(self.waiting, bucket_index(OWN, gone[0].position))
+            if queue:
+                self.waiting.remove(queue[-1])
+                self.members.append(queue[-1])
+
+    def confirm(self, agent: bytes) -> None:
+        for one in [one for one in self.members if one.agent == agent]:
+            self.members.remove(one)
+            self.members.append(one)
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("offer"),
+            st.builds(
+                person,
+                st.integers(0, PEOPLE),
+                st.integers(0, 3),
+                st.sampled_from([0, 1, 1, 1]),
+                st.sampled_from([False, False, True]),
+            ),
+        ),
+        st.tuples(st.sampled_from(["remove", "confirm"]), st.builds(person, st.integers(0, PEOPLE))),
+    ),
+    max_size=120,
+)
+
+
+@given(steps, st.integers(0, 50), st.integers(0, 30))
+def test_the_table_does_what_the_model_does(
+    story: list[tuple[str, Contact]], target: int, count: int
+) -> None:
+    table, model = RoutingTable(OWN, SMALL_K), Model()
+    for step, contact in story:
+        if step == "offer":
+            table.offer(contact)
+            model.offer(contact)
+        elif step == "remove":
+            table.remove(contact.agent)
+            model.remove(contact.agent)
+        else:
+            table.confirm(contact.agent)
+            model.confirm(contact.agent)
+        expected = [one for index in range(256) for one in model.bucket(model.members, index)]
+        assert list(table) == expected
+        assert table.holds_everyone == (not model.waiting)
+        assert len(table) == len(model.members)
+    for one in model.members:
+        assert table.get(one.agent) == one
+        assert one.agent in table
+        assert table.has_replacement(one.agent) == bool(
+            model.bucket(model.waiting, bucket_index(OWN, one.position))
+        )
+    nearest = sorted(model.members, key=lambda one: distance(key(target), one.position))
+    assert table.closest(key(target), count) == nearest[:count]
+    assert (
+        table.closest(key(target), count, lambda one: one.issued_us > 0)
+        == [one for one in nearest if one.issued_us > 0][:count]
+    )
+
+
+hosts = st.sampled_from(
+    ["8.8.8.1", "8.8.8.2", "8.8.4.4", "9.9.9.9", "2600:1:2::1", "2600:1:2::9", "10.0.0.1", "127.0.0.1"]
+)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), hosts, hosts, st.booleans()), max_size=120),
+    st.integers(0, 3),
+)
+def test_no_address_group_gets_more_than_its_share(
+    offers: list[tuple[int, str, str, bool]], seed: int
+) -> None:
+    table = RoutingTable(OWN)
+    for turn, (number, one, other, leaves) in enumerate(offers):
+        contact = replace(person(number, turn), addresses=(f"/ip4/{one}/tcp/1", f"/ip6/{other}/tcp/1"))
+        offer = table.offer(contact)
+        if offer is Offer.CROWDED:
+            assert not table.holds_everyone
+        if leaves:
+            table.remove(key(number + seed))
+        whole: Counter[str] = Counter()
+        part: Counter[tuple[int, str]] = Counter()
+        for member in table:
+            for group in address_groups(member.addresses):
+                whole[group] += 1
+                part[bucket_index(OWN, member.position), group] += 1
+        assert max(whole.values(), default=0) <= GROUP_PER_TABLE
+        assert max(part.values(), default=0) <= GROUP_PER_BUCKET
+
+
+def test_a_private_network_is_not_limited_by_groups() -> None:
+    table = RoutingTable(OWN)
+    for number in range(15):
+        assert table.offer(placed(bytes([128 + number]) + bytes(31), hosts=("10.0.0.1",))) is Offer.ADDED
+    for number in range(5):
+        offer = table.offer(placed(bytes([64 + number]) + bytes(31), hosts=("8.8.8.8",)))
+        assert offer is (Offer.ADDED if number < GROUP_PER_BUCKET else Offer.CROWDED)
+
+
+def test_who_stores_nothing_has_no_address_or_is_ourselves_never_enters() -> None:
+    table = RoutingTable(OWN)
+    for contact in (placed(key(1), capacity=0), placed(key(1), hosts=()), placed(OWN)):
+        assert table.offer(contact) is Offer.USELESS
+    assert len(table) == 0
+    assert table.holds_everyone
+
+
+def test_old_contacts_keep_their_places_and_the_last_newcomer_inherits() -> None:
+    table = RoutingTable(OWN)
+    people = [placed(b"\x80" + key(number)[1:]) for number in range(K + MAX_REPLACEMENTS + 5)]
+    offers = [table.offer(one) for one in people]
+    assert offers == [Offer.ADDED] * K + [Offer.WAITING] * (MAX_REPLACEMENTS + 5)
+    assert list(table) == people[:K]
+    assert table.remove(people[0].agent) == people[-1]
+    assert table.remove(people[-2].agent) is None, "who only waits has no heir"
+    assert table.remove(people[1].agent) == people[-3]
+
+
+def test_discard_drops_waiting_contacts_too() -> None:
+    table = RoutingTable(OWN)
+    people = [placed(b"\x80" + key(number)[1:], issued_us=number) for number in range(K + 4)]
+    for one in people:
+        table.offer(one)
+    gone = table.discard(lambda one: one.issued_us < 5 or one.issued_us == K + 3)
+    assert sorted(gone) == sorted(one.agent for one in people[:5])
+    assert sorted(one.issued_us for one in table) == list(range(5, K + 3))
+    assert table.holds_everyone
+
+
+def test_refreshing_covers_every_bucket_down_to_the_deepest_member() -> None:
+    table = RoutingTable(OWN)
+    assert table.occupied() == []
+    table.offer(placed(b"\x04" + key(1)[1:]))
+    assert table.occupied() == [0, 1, 2, 3, 4, 5]
