@@ -1,0 +1,89 @@
+"""A remembered lookup answers for other keys exactly when its answer is provably the right one."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dht.contact import Contact
+from dht.distance import closest
+from dht.neighbourhoods import ENTRY_TTL, MAX_ENTRIES, Neighbourhoods
+from tests.dht.people import key, placed
+
+bases = st.integers(0, 255).map(lambda first: bytes([first]) + bytes(31))
+
+
+def everyone(_contact: Contact) -> bool:
+    return True
+
+
+def nearest(basis: bytes, nodes: list[Contact], count: int) -> list[Contact]:
+    return closest(basis, nodes, lambda node: node.position, count)
+
+
+@given(
+    st.lists(bases, unique=True, min_size=1, max_size=40),
+    st.lists(bases, min_size=1, max_size=5),
+    st.lists(bases, min_size=1, max_size=20),
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.sets(st.integers(0, 39)),
+)
+def test_what_it_answers_is_what_a_lookup_would_find(
+    positions: list[bytes], targets: list[bytes], asked: list[bytes], k: int, count: int, dead: set[int]
+) -> None:
+    nodes = [placed(position) for position in positions]
+    gone = {nodes[number].agent for number in dead if number < len(nodes)}
+    alive = [node for node in nodes if node.agent not in gone]
+    memory = Neighbourhoods()
+    for target in targets:
+        memory.remember(target, nearest(target, nodes, k), k, 0.0)
+    for basis in asked:
+        found = memory.covering(basis, count, lambda node: node.agent not in gone, 1.0)
+        if found is not None:
+            assert found == nearest(basis, alive, count)
+        elif basis in targets and not gone:
+            assert count > k, "the target itself is covered as far as its lookup went"
+
+
+def test_few_lookups_answer_for_many_bases() -> None:
+    nodes = [placed(key(number)) for number in range(1000)]
+    memory = Neighbourhoods()
+    lookups = 0
+    for number in range(10_000, 13_000):
+        basis = key(number)
+        found = memory.covering(basis, 3, everyone, 0.0)
+        if found is None:
+            lookups += 1
+            found = nearest(basis, nodes, 20)
+            memory.remember(basis, found, 20, 0.0)
+        assert found[:3] == nearest(basis, nodes, 3)
+    assert lookups < 200
+
+
+def test_an_entry_ends_with_its_time() -> None:
+    memory = Neighbourhoods()
+    memory.remember(key(0), [placed(key(1))], 20, 0.0)
+    assert memory.covering(key(2), 3, everyone, ENTRY_TTL - 0.1) == [placed(key(1))]
+    assert memory.covering(key(2), 3, everyone, ENTRY_TTL) is None
+    assert len(memory) == 0
+
+
+def test_who_appears_within_the_radius_ends_an_entry_and_who_was_in_it_does_not() -> None:
+    target = bytes(32)
+    inside, edge, outside = (placed(bytes([first]) + bytes(31)) for first in (1, 8, 64))
+    for newcomer, kept in ((outside, True), (edge, True), (inside, False)):
+        memory = Neighbourhoods()
+        memory.remember(target, [edge], 1, 0.0)
+        memory.appeared(newcomer)
+        assert (memory.covering(target, 1, everyone, 0.0) is not None) == kept
+
+
+def test_memory_is_bounded_and_can_be_cleared() -> None:
+    memory = Neighbourhoods()
+    for number in range(MAX_ENTRIES + 10):
+        memory.remember(key(number), [], 1, 0.0)
+    assert len(memory) == MAX_ENTRIES
+    memory.clear()
+    assert len(memory) == 0
+    assert memory.covering(key(1), 1, everyone, 0.0) is None
