@@ -91,13 +91,16 @@ def test_a_truncated_file_is_refused_and_left_as_it_is(tmp_path: Path, share: fl
     assert path.read_bytes() == part
 
 
-def test_a_truncated_file_with_a_log_is_refused_and_both_are_left_as_they_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [lambda b: b[:20_000], lambda b: b[:20_480] + b"\xff" * 4096 + b[24_576:]])
+def test_a_damaged_file_with_a_log_is_refused_and_both_are_left_as_they_are(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
     live = tmp_path / "live.db"
     _filled(live)
     database = open_database(live, LAYOUT, UNSYNCED)
     database.writer.execute("INSERT INTO things VALUES ('rose')")
     path, log = tmp_path / "a.db", tmp_path / "a.db-wal"
-    part, logged = live.read_bytes()[:20_000], Path(f"{live}-wal").read_bytes()
+    part, logged = damage(live.read_bytes()), Path(f"{live}-wal").read_bytes()
     database.close()
     path.write_bytes(part)
     log.write_bytes(logged)
