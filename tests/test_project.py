@@ -1,0 +1,72 @@
+"""What the project says about itself agrees with itself."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node.commands.exit_codes import ExitCode
+from node.config import KEYS, Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_every_package_in_the_tree_is_packaged_and_held_to_the_floors(project: dict[str, Any]) -> None:
+    """A new top-level package that nobody lists would work in a checkout and be missing once installed."""
+    present = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"benchmarks", "tests"}
+    patterns = project["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert present <= {pattern.rstrip("*.") for pattern in patterns}
+    assert present <= set(project["tool"]["importlinter"]["root_packages"])
+    layers = " ".join(project["tool"]["importlinter"]["contracts"][0]["layers"])
+    assert present <= set(re.findall(r"\w+", layers))
+
+
+def test_every_folder_of_modules_is_a_package() -> None:
+    """Package discovery passes over a folder without `__init__.py`."""
+    for top in ("chain", "crdt", "dht", "node", "sharding", "sim", "validation"):
+        folders = {path.parent for path in (ROOT / top).rglob("*.py")}
+        assert [folder for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
+
+
+def test_package_data_is_matched(project: dict[str, Any]) -> None:
+    data = project["tool"]["setuptools"]["package-data"]
+    for file in [*(ROOT / "node/embedding/data").iterdir(), *(ROOT / "sim").glob("*.json")]:
+        top = file.relative_to(ROOT).parts[0]
+        inside = file.relative_to(ROOT / top)
+        assert any(inside.match(pattern) for pattern in data[top]), file
+
+
+def test_commands_are_where_the_table_says(project: dict[str, Any]) -> None:
+    for name, value in project["project"]["entry-points"]["roseforest.commands"].items():
+        module, _, attribute = value.partition(":")
+        source = (ROOT / (module.replace(".", "/") + ".py")).read_text()
+        assert re.search(rf"^def {attribute}\(", source, re.MULTILINE), name
+
+
+def test_exit_codes_and_settings_are_documented_as_they_are() -> None:
+    text = (ROOT / "docs/cli.md").read_text()
+    assert set(re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", text, re.MULTILINE)) == {
+        (str(code.value), code.name) for code in ExitCode
+    }
+    documented = re.findall(r"^\| `([a-z_]+)` \| `(ROSEFOREST_[A-Z_]+)` \| (\S.*?) \|", text, re.MULTILINE)
+    assert tuple(key for key, _, _ in documented) == KEYS
+    for key, variable, default in documented:
+        assert variable == f"ROSEFOREST_{key.upper()}"
+        value = getattr(Settings(), key)
+        shown = "none" if value is None else default.strip("`")
+        assert shown == (
+            "none" if value is None else str(value) if not isinstance(value, tuple) else _list(value)
+        )
+
+
+def _list(value: tuple[str, ...]) -> str:
+    return "[" + ", ".join(f'"{item}"' for item in value) + "]"
