@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 
-ROOT = Path(__file__).parents[2]
+Simulate = Callable[[str, list[tuple[int, int]]], list[list[str]]]
 
 
-def traces(script: str, runs: list[tuple[int, int]]) -> list[list[str]]:
-    """Run `script` once for each (seed, PYTHONHASHSEED), side by side; the words of each run's last line."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name(script)), str(seed)],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(hash_seed)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for seed, hash_seed in runs
-    ]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(runs)
-    return [output.splitlines()[-1].split() for output in outputs]
-
-
-def test_pings_crashes_and_losses_leave_equal_traces_for_equal_seeds_only() -> None:
-    one, same, other = traces("ping_workload.py", [(7, 1), (7, 2), (8, 1)])
+def test_pings_crashes_and_losses_leave_equal_traces_for_equal_seeds_only(simulate: Simulate) -> None:
+    one, same, other = simulate("ping_workload.py", [(7, 1), (7, 2), (8, 1)])
     assert one == same
-    assert one[0] != other[0]
-    requests, replies, lost = map(int, one[1:])
-    assert requests > 500
-    assert replies > 400
-    assert lost > 5
+    trace, requests, replies, lost = one[-1].split()
+    assert trace != other[-1].split()[0]
+    assert int(requests) > 500
+    assert int(replies) > 400
+    assert int(lost) > 5

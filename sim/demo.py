@@ -1,0 +1,327 @@
+"""The main job, shown on real daemons: load a corpus through five nodes, ask from a sixth that holds nothing.
+
+Every step goes the way a user's would: separate processes, the HTTP API, questions fixed beforehand in
+`questions.json`. Then one daemon is killed and the questions are asked again. The report states what was seen
+as figures; a promise that did not hold (an answer that is unverified, missing, or not the same after the
+kill) raises `PromiseBroken`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from typing import Any, Protocol
+
+import trio
+
+from node.corpus import CorpusEntry, entries
+from sim.errors import PromiseBroken
+from sim.testnet import NetworkEvent, RunningNode, open_test_network
+
+BATCH = 250
+"""Entries in one request."""
+ASKED = 10
+"""Hits asked for with each question; all of them must be the same after the kill."""
+TOP = 3
+"""Hits among which an accepted name counts, and that are shown."""
+LOAD_TIMEOUT_S = 60.0
+"""For one batch to be on disk."""
+POLL_S = 0.2
+MEET_TIMEOUT_S = 30.0
+"""Until all nodes know each other."""
+SETTLE_TIMEOUT_S = 120.0
+"""Until every record is on all its holders."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question, and the names that a Python user would accept as its answer."""
+
+    question: str
+    accepted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownHit:
+    """One hit of an answer; `name` is what the corpus calls the entry, `author` a peer id."""
+
+    id: str
+    name: str
+    score: float
+    author: str
+    verified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShownAnswer:
+    """An answer and its cost as the asked node states it; `accepted`: a right name is in the top three."""
+
+    question: str
+    accepted: bool
+    hits: tuple[ShownHit, ...]
+    cost: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DemoReport:
+    """All figures of one run."""
+
+    seed: int
+    nodes: int
+    cores: int
+    entries: int
+    rejected: int
+    seconds: dict[str, float]
+    entries_per_s: float
+    rss_mb: dict[str, float]
+    killed: str
+    before: tuple[ShownAnswer, ...]
+    after: tuple[ShownAnswer, ...]
+
+    @property
+    def same(self) -> int:
+        """How many questions have the same answer, ids and order, after the kill."""
+        return sum(ids(one) == ids(other) for one, other in zip(self.before, self.after, strict=True))
+
+    def figures(self) -> dict[str, Any]:
+        """The report as one JSON object."""
+        return {
+            **asdict(self),
+            "before": [_shown(answer) for answer in self.before],
+            "after": [_shown(answer) for answer in self.after],
+            "same_answers": self.same,
+            "questions": len(self.before),
+            "summary": {"before": summary(self.before), "after": summary(self.after)},
+            "ok": True,
+        }
+
+
+class DemoView(Protocol):
+    """Where the demo shows what it does."""
+
+    def phase(self, title: str, total: int | None = None) -> None:
+        """A step begins; `total` is how much there is to do."""
+        ...
+
+    def progress(self, done: int) -> None:
+        """So much of the step's total is done."""
+        ...
+
+    def event(self, event: NetworkEvent) -> None:
+        """A daemon came or went."""
+        ...
+
+    def answer(self, number: int, answer: ShownAnswer) -> None:
+        """A question was answered."""
+        ...
+
+
+async def run_demo(seed: int, nodes: int, questions: int, view: DemoView) -> DemoReport:
+    """Play the whole demo and return its figures.
+
+    Raises `PromiseBroken`, and `DaemonFailed` when a daemon does not start.
+    """
+    watch = _StopWatch()
+    rng = random.Random(seed)
+    chosen = rng.sample(load_questions(), questions)
+    view.phase("Reading the docstrings of the standard library")
+    corpus = await trio.to_thread.run_sync(lambda: list(entries()))
+    watch.lap("read")
+
+    view.phase(f"Starting {nodes} daemons")
+    async with open_test_network(nodes, on_event=view.event) as network:
+        storing = list(network.nodes)
+        await _until_met(storing, nodes - 1)
+        watch.lap("start")
+
+        view.phase("Loading them, each node a part", len(corpus))
+        names, rejected = await _load(storing, corpus, view)
+        load_s = watch.lap("load")
+
+        view.phase("Placing every record on three nodes", len(corpus))
+        await _until_settled(storing, len(corpus), view)
+        watch.lap("settle")
+
+        view.phase("Starting a node with capacity 0, which holds nothing")
+        asker = await network.start(f"node-{nodes + 1}", join=network.bootstrap, flags=["--capacity", "0"])
+        await _until_met([asker], nodes)
+        watch.lap("join")
+
+        view.phase(f"Asking it {questions} questions")
+        before = await _ask(asker, chosen, names, view)
+        watch.lap("ask")
+
+        victim = rng.choice(storing)
+        view.phase(f"Killing {victim.name} with SIGKILL, asking again")
+        rss_mb = {node.name: float((await node.get("/v1/status"))["rss_mb"]) for node in network.nodes}
+        watch.lap("status")
+        await victim.kill()
+        after = await _ask(asker, chosen, names, view)
+        watch.lap("ask_again")
+        report = DemoReport(
+            seed=seed,
+            nodes=nodes,
+            cores=os.cpu_count() or 1,
+            entries=len(names),
+            rejected=rejected,
+            seconds=watch.laps,
+            entries_per_s=round(len(names) / load_s, 1),
+            rss_mb=rss_mb,
+            killed=victim.name,
+            before=before,
+            after=after,
+        )
+        check_promises(report)
+        view.phase("Stopping the daemons")
+    watch.laps["total"] = watch.total()
+    return report
+
+
+def load_questions() -> list[Question]:
+    """The questions that were fixed before the first query was run."""
+    data = json.loads(resources.files("sim").joinpath("questions.json").read_text("utf-8"))
+    return [Question(item["question"], tuple(item["accepted"])) for item in data]
+
+
+def ids(answer: ShownAnswer) -> list[str]:
+    """The ids of an answer's hits, best first."""
+    return [hit.id for hit in answer.hits]
+
+
+def summary(answers: Sequence[ShownAnswer]) -> dict[str, Any]:
+    """Shares, medians and maxima over the answers to all questions."""
+    costs = [answer.cost for answer in answers]
+    return {
+        "accepted_in_top_3": sum(answer.accepted for answer in answers),
+        "ms_median": round(statistics.median(cost["ms"] for cost in costs), 1),
+        "ms_max": round(max(cost["ms"] for cost in costs), 1),
+        "shards_contacted_median": statistics.median(cost["shards_contacted"] for cost in costs),
+        "shards_total": costs[0]["shards_total"],
+        "nodes_contacted_median": statistics.median(cost["nodes_contacted"] for cost in costs),
+        "shards_missed": sum(cost["shards_missed"] for cost in costs),
+        "deadlines_hit": sum(cost["deadline_hit"] for cost in costs),
+    }
+
+
+def check_promises(report: DemoReport) -> None:
+    """Raise `PromiseBroken` for the first promise that the figures contradict."""
+    if report.rejected:
+        raise PromiseBroken(f"{report.rejected} entries of the standard library were rejected")
+    for when, answers in (("before", report.before), ("after", report.after)):
+        for answer in answers:
+            if not answer.hits:
+                raise PromiseBroken(f"no answer to {answer.question!r} {when} the kill")
+            unverified = [hit for hit in answer.hits if not hit.verified]
+            if unverified:
+                raise PromiseBroken(f"hit {unverified[0].id} for {answer.question!r} is not verified")
+    for one, other in zip(report.before, report.after, strict=True):
+        if ids(one) != ids(other):
+            raise PromiseBroken(
+                f"{len(report.before) - report.same} of {len(report.before)} answers changed when "
+                f"{report.killed} was killed; the first is that to {one.question!r}"
+            )
+
+
+async def _until_met(nodes: Sequence[RunningNode], peers: int) -> None:
+    """Wait until each of `nodes` knows `peers` others."""
+    with trio.move_on_after(MEET_TIMEOUT_S):
+        for node in nodes:
+            await _until_knows(node, peers)
+        return
+    raise PromiseBroken(f"the nodes did not all find each other within {MEET_TIMEOUT_S:g} s")
+
+
+async def _until_knows(node: RunningNode, peers: int) -> None:
+    status = await node.get("/v1/status")
+    while status["peers"] < peers:
+        await trio.sleep(POLL_S)
+        status = await node.get("/v1/status")
+
+
+async def _load(
+    nodes: Sequence[RunningNode], corpus: Sequence[CorpusEntry], view: DemoView
+) -> tuple[dict[str, str], int]:
+    """Add the corpus, entry i through node i mod len(nodes); the names by id, and how many were rejected."""
+    names: dict[str, str] = {}
+    rejected = 0
+
+    async def load(node: RunningNode, part: Sequence[CorpusEntry]) -> None:
+        nonlocal rejected
+        for start in range(0, len(part), BATCH):
+            batch = part[start : start + BATCH]
+            body = {"entries": [_body(entry) for entry in batch]}
+            answer = await node.post("/v1/entries/batch", body, LOAD_TIMEOUT_S)
+            for entry, result in zip(batch, answer["results"], strict=True):
+                if "id" in result:
+                    names[result["id"]] = entry.name
+                else:
+                    rejected += 1
+            view.progress(len(names) + rejected)
+
+    async with trio.open_nursery() as nursery:
+        for index, node in enumerate(nodes):
+            nursery.start_soon(load, node, corpus[index :: len(nodes)])
+    return names, rejected
+
+
+def _body(entry: CorpusEntry) -> dict[str, Any]:
+    return {
+        "text": entry.text,
+        "tags": list(entry.tags),
+        "domain": entry.domain,
+        "key": entry.import_key.hex(),
+    }
+
+
+async def _until_settled(nodes: Sequence[RunningNode], total: int, view: DemoView) -> None:
+    """Wait until no node has a record that is missing on one of its holders."""
+    pending = total
+    with trio.move_on_after(SETTLE_TIMEOUT_S):
+        while pending:
+            await trio.sleep(POLL_S)
+            pending = sum([(await node.get("/v1/status"))["pending"] for node in nodes])
+            view.progress(max(0, total - pending))
+    if pending:
+        raise PromiseBroken(f"{pending} records were not on all their holders after {SETTLE_TIMEOUT_S:g} s")
+
+
+async def _ask(
+    node: RunningNode, questions: Sequence[Question], names: dict[str, str], view: DemoView
+) -> tuple[ShownAnswer, ...]:
+    answers: list[ShownAnswer] = []
+    for number, question in enumerate(questions, 1):
+        reply = await node.post("/v1/query", {"text": question.question, "k": ASKED})
+        hits = tuple(
+            ShownHit(hit["id"], names.get(hit["id"], "?"), hit["score"], hit["author"], hit["verified"])
+            for hit in reply["hits"]
+        )
+        accepted = any(hit.name in question.accepted for hit in hits[:TOP])
+        answers.append(ShownAnswer(question.question, accepted, hits, reply["cost"]))
+        view.answer(number, answers[-1])
+    return tuple(answers)
+
+
+def _shown(answer: ShownAnswer) -> dict[str, Any]:
+    return {**asdict(answer), "hits": [asdict(hit) for hit in answer.hits[:TOP]], "ids": ids(answer)}
+
+
+class _StopWatch:
+    """Seconds of each step, on trio's clock."""
+
+    def __init__(self) -> None:
+        self._began = self._last = trio.current_time()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> float:
+        now = trio.current_time()
+        self.laps[name] = round(now - self._last, 2)
+        self._last, took = now, now - self._last
+        return took
+
+    def total(self) -> float:
+        return round(trio.current_time() - self._began, 2)

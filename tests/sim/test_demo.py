@@ -1,0 +1,116 @@
+"""The demo shows the main job, states its figures, and fails when a promise does not hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sim.demo import (
+    ASKED,
+    DemoReport,
+    ShownAnswer,
+    ShownHit,
+    check_promises,
+    load_questions,
+)
+from sim.errors import PromiseBroken
+
+ROOT = Path(__file__).parents[2]
+COST = {"ms": 5.0, "shards_contacted": 3, "shards_total": 64, "nodes_contacted": 2}
+COST |= {"shards_missed": 0, "deadline_hit": False}
+
+
+def answer(question: str, *names: str, verified: bool = True) -> ShownAnswer:
+    hits = tuple(ShownHit(f"id-{name}", name, 0.5, "12D3KooWabcdef", verified) for name in names)
+    return ShownAnswer(question, True, hits, dict(COST))
+
+
+def report(before: list[ShownAnswer], after: list[ShownAnswer]) -> DemoReport:
+    return DemoReport(
+        seed=1,
+        nodes=5,
+        cores=2,
+        entries=10,
+        rejected=0,
+        seconds={"total": 1.0},
+        entries_per_s=10.0,
+        rss_mb={"node-1": 100.0},
+        killed="node-3",
+        before=tuple(before),
+        after=tuple(after),
+    )
+
+
+GOOD = [answer("one", "a", "b"), answer("two", "c")]
+
+
+def test_a_run_that_keeps_its_promises_passes() -> None:
+    good = report(GOOD, GOOD)
+    check_promises(good)
+    figures = json.loads(json.dumps(good.figures(), allow_nan=False))
+    assert figures["ok"] is True
+    assert figures["same_answers"] == figures["questions"] == 2
+    assert figures["before"][0]["ids"] == ["id-a", "id-b"]
+    assert figures["summary"]["after"]["accepted_in_top_3"] == 2
+
+
+@pytest.mark.parametrize(
+    ("after", "reason"),
+    [
+        ([answer("one", "b", "a"), GOOD[1]], "1 of 2 answers changed .*node-3.*'one'"),
+        ([answer("one", "a"), answer("two", "c", "d")], "2 of 2 answers changed"),
+        ([GOOD[0], answer("two")], "no answer to 'two' after"),
+        ([GOOD[0], answer("two", "c", verified=False)], "id-c for 'two' is not verified"),
+    ],
+)
+def test_a_broken_promise_is_one_clear_line(after: list[ShownAnswer], reason: str) -> None:
+    with pytest.raises(PromiseBroken, match=reason) as caught:
+        check_promises(report(GOOD, after))
+    assert "\n" not in str(caught.value)
+
+
+def test_rejected_entries_break_a_promise() -> None:
+    with pytest.raises(PromiseBroken, match="3 entries"):
+        check_promises(replace(report(GOOD, GOOD), rejected=3))
+
+
+def test_forty_questions_each_with_accepted_names() -> None:
+    questions = load_questions()
+    assert len({question.question for question in questions}) == 40
+    assert all(question.accepted for question in questions)
+
+
+@pytest.mark.slow
+def test_the_whole_demo_with_all_forty_questions(capsys: pytest.CaptureFixture[str]) -> None:
+    """Prints the share with an accepted name in the top three, whatever it is."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "node", "demo", "--seed", "3", "--questions", "40", "--json"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    summary = figures["summary"]
+    with capsys.disabled():
+        shares = [summary[when]["accepted_in_top_3"] / 40 for when in ("before", "after")]
+        print(
+            f"\naccepted name in the top 3: {shares[0]:.1%} of 40 questions, {shares[1]:.1%} after the kill"
+        )
+    assert figures["entries"] > 6_000
+    assert figures["rejected"] == 0
+    assert figures["same_answers"] == 40
+    assert summary["before"]["accepted_in_top_3"] == summary["after"]["accepted_in_top_3"]
+    for when in ("before", "after"):
+        assert [len(shown["ids"]) for shown in figures[when]] == [ASKED] * 40
+        assert all(hit["verified"] for shown in figures[when] for hit in shown["hits"])
+        assert summary[when]["shards_missed"] == summary[when]["deadlines_hit"] == 0
+    for word in ("Loading", "SIGKILL", "verified", "same answers"):
+        assert word in done.stderr
