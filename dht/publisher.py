@@ -24,7 +24,6 @@ from chain.identity import AgentId
 from chain.kinds import CARRIES_CONTENT
 from chain.record import Record, decode_payload
 from dht.bundle import Item, bundle_value
-from dht.contact import Contact
 from dht.errors import NetworkError
 from dht.kademlia import Kademlia
 from dht.network import MAX_BODY
@@ -156,14 +155,15 @@ class Publisher:
             roles = acknowledged.setdefault(row.cid, {})
             roles[row.holder] = roles.get(row.holder, 0) | row.roles
         shards = self._shard_bases(records)
-        contacts: dict[AgentId, Contact] = {}
         placings: list[Placing] = []
+        nearest: dict[bytes, tuple[AgentId, ...]] = {}  # most of a batch shares its author and its shards
         for record in records:
             holders: list[tuple[int, tuple[AgentId, ...]]] = []
             for role, basis in bases_of(record, roles_of(record.header.kind), shards.get(record.cid)):
-                found = await self._kademlia.holders(basis, self._replication)
-                contacts.update((contact.agent, contact) for contact in found)
-                holders.append((role, tuple(contact.agent for contact in found)))
+                if basis not in nearest:
+                    found = await self._kademlia.holders(basis, self._replication)
+                    nearest[basis] = tuple(contact.agent for contact in found)
+                holders.append((role, nearest[basis]))
             placings.append(Placing(record, tuple(holders)))
         decided = plan(placings, acknowledged, need)
         rows: list[Placement] = []

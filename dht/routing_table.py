@@ -72,8 +72,8 @@ class RoutingTable:
 
     def __iter__(self) -> Iterator[Contact]:
         """All contacts: bucket by bucket, least recently confirmed first."""
-        for bucket in self._buckets:
-            yield from bucket.members.values()
+        for index in sorted(set(self._index.values())):
+            yield from self._buckets[index].members.values()
 
     @property
     def holds_everyone(self) -> bool:

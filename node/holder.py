@@ -94,8 +94,7 @@ class Holder:
                 for posting, (_, score) in zip(rows, found, strict=True)
                 if posting is not None and wanted.issubset(posting.tags)
             ]
-            exhausted = all(self._index.size(shard) <= depth for shard in shards)
-            if len(ranked) >= k or exhausted:
+            if len(ranked) >= k or len(found) >= sum(map(self._index.size, shards)):
                 break
             depth *= WIDEN
         ranked.sort(key=lambda pair: (-pair[1], pair[0].record))

@@ -9,11 +9,13 @@ and `load` refuses it when the stamp differs.
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -36,55 +38,62 @@ class IndexedPosting:
 
 
 class LocalIndex:
-    """FAISS indexes by shard for vectors of `dim` int8 codes. Not for concurrent writers."""
+    """FAISS indexes by shard for vectors of `dim` int8 codes.
+
+    Safe to call from several threads: a lock lets one call in at a time, because FAISS may move an index's
+    memory while it grows.
+    """
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
         self._shards: dict[Prefix, Any] = {}
         self._codes: dict[int, bytes] = {}
         self._shard_of: dict[int, Prefix] = {}
+        self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._codes)
 
     def add(self, postings: Sequence[IndexedPosting]) -> None:
         """Add postings; a number that is there already is left as it is."""
-        grouped: dict[Prefix, list[IndexedPosting]] = {}
-        for posting in postings:
-            if posting.number not in self._codes:
-                grouped.setdefault(posting.shard, []).append(posting)
-                self._codes[posting.number] = posting.codes
-                self._shard_of[posting.number] = posting.shard
-        for shard, group in grouped.items():
-            numbers = np.array([posting.number for posting in group], dtype=np.int64)
-            self._faiss(shard).add_with_ids(_unit(b"".join(p.codes for p in group), self.dim), numbers)
+        with self._lock:
+            grouped: dict[Prefix, list[IndexedPosting]] = {}
+            for posting in postings:
+                if posting.number not in self._codes:
+                    grouped.setdefault(posting.shard, []).append(posting)
+                    self._codes[posting.number] = posting.codes
+                    self._shard_of[posting.number] = posting.shard
+            for shard, group in grouped.items():
+                numbers = np.array([posting.number for posting in group], dtype=np.int64)
+                self._faiss(shard).add_with_ids(_unit(b"".join(p.codes for p in group), self.dim), numbers)
 
     def remove(self, numbers: Sequence[int]) -> None:
         """Remove postings; numbers that are not there are passed over."""
-        grouped: dict[Prefix, list[int]] = {}
-        for number in numbers:
-            if self._codes.pop(number, None) is not None:
-                grouped.setdefault(self._shard_of.pop(number), []).append(number)
-        for shard, group in grouped.items():
-            self._shards[shard].remove_ids(np.array(group, dtype=np.int64))
+        with self._lock:
+            grouped: dict[Prefix, list[int]] = {}
+            for number in numbers:
+                if self._codes.pop(number, None) is not None:
+                    grouped.setdefault(self._shard_of.pop(number), []).append(number)
+            for shard, group in grouped.items():
+                self._shards[shard].remove_ids(np.array(group, dtype=np.int64))
 
     def search(self, shards: Sequence[Prefix], query: Codes, k: int) -> list[tuple[int, int]]:
-        """The best (posting number, score in ppm) of these shards, highest score first.
+        """The best (posting number, score in ppm) of these shards, highest score first, ties by number.
 
-        At most `k` + `SLACK` a shard; the caller decides ties by CID, filters and cuts. O(postings in the
-        shards).
+        At most `k` + `SLACK` in all, which leaves the caller room to break ties at the end by CID; fewer only
+        when the shards hold fewer. O(postings in the shards).
         """
         wanted = _unit(query.tobytes(), self.dim)
-        found: list[tuple[int, int]] = []
-        for shard in shards:
-            index = self._shards.get(shard)
-            if index is None or index.ntotal == 0:
-                continue
-            _, numbers = index.search(wanted, min(k + SLACK, index.ntotal))
-            for number in numbers[0].tolist():
-                if number >= 0:
-                    codes = np.frombuffer(self._codes[number], dtype=np.int8)
-                    found.append((number, score_ppm(query, codes)))
+        depth = k + SLACK
+        proposed: list[tuple[float, int]] = []
+        with self._lock:
+            for shard in shards:
+                index = self._shards.get(shard)
+                if index is not None and index.ntotal:
+                    near, numbers = index.search(wanted, min(depth, index.ntotal))
+                    proposed.extend(zip(near[0].tolist(), numbers[0].tolist(), strict=True))
+            best = [(number, self._codes[number]) for _, number in heapq.nlargest(depth, proposed)]
+        found = [(number, score_ppm(query, np.frombuffer(codes, dtype=np.int8))) for number, codes in best]
         found.sort(key=lambda pair: (-pair[1], pair[0]))
         return found
 
@@ -97,26 +106,29 @@ class LocalIndex:
         """Write the index beside its stamp, atomically: the stamp file comes last."""
         import faiss
 
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "stamp.json").unlink(missing_ok=True)
-        shards = [shard for shard in sorted(self._shards) if self._shards[shard].ntotal]
-        for place, shard in enumerate(shards):
-            faiss.write_index(self._shards[shard], str(folder / f"{place}.faiss"))
-        numbers = sorted(self._codes)
-        codes = np.frombuffer(b"".join(self._codes[n] for n in numbers), dtype=np.int8).reshape(-1, self.dim)
-        with open(folder / "codes.npy.tmp", "wb") as out:
-            np.save(out, codes, allow_pickle=False)
-        os.replace(folder / "codes.npy.tmp", folder / "codes.npy")
-        about = {
-            "dim": self.dim,
-            "stamp": stamp,
-            "shards": [[shard.length, shard.bits] for shard in shards],
-            "numbers": numbers,
-            "places": [shards.index(self._shard_of[number]) for number in numbers],
-        }
-        partial = folder / "stamp.json.tmp"
-        partial.write_text(json.dumps(about))
-        os.replace(partial, folder / "stamp.json")
+        with self._lock:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "stamp.json").unlink(missing_ok=True)
+            shards = [shard for shard in sorted(self._shards) if self._shards[shard].ntotal]
+            for place, shard in enumerate(shards):
+                faiss.write_index(self._shards[shard], str(folder / f"{place}.faiss"))
+            numbers = sorted(self._codes)
+            codes = np.frombuffer(b"".join(self._codes[n] for n in numbers), dtype=np.int8).reshape(
+                -1, self.dim
+            )
+            with open(folder / "codes.npy.tmp", "wb") as out:
+                np.save(out, codes, allow_pickle=False)
+            os.replace(folder / "codes.npy.tmp", folder / "codes.npy")
+            about = {
+                "dim": self.dim,
+                "stamp": stamp,
+                "shards": [[shard.length, shard.bits] for shard in shards],
+                "numbers": numbers,
+                "places": [shards.index(self._shard_of[number]) for number in numbers],
+            }
+            partial = folder / "stamp.json.tmp"
+            partial.write_text(json.dumps(about))
+            os.replace(partial, folder / "stamp.json")
 
     @classmethod
     def load(cls, folder: Path, dim: int, stamp: str) -> LocalIndex | None:
