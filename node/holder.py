@@ -101,9 +101,16 @@ class Holder:
         return ranked[:k]
 
     def save(self) -> None:
-        """Persist the index beside the stamp of the postings it was made of; blocking."""
-        if self._folder is not None:
-            self._index.save(self._folder, self._derived.stamp())
+        """Persist the index beside the stamp of the postings it was made of; blocking.
+
+        Left for the next time while postings are on their way from the database into the index: a stamp must
+        never promise more than the saved index holds.
+        """
+        stamp = self._derived.stamp()
+        if self._folder is not None and len(self._index) == self._derived.count():
+            self._index.save(self._folder, stamp)
+            if self._derived.stamp() != stamp:
+                self._index.forget(self._folder)
 
     def _load(self) -> None:
         stamp = self._derived.stamp()

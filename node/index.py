@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from chain.vector import Codes, score_ppm
 from sharding.tree import Prefix
 
+STAMP_FILE = "stamp.json"
 SLACK = 16
 """Candidates beyond k that FAISS proposes, so that float rounding cannot drop a true top-k entry."""
 
@@ -108,7 +109,7 @@ class LocalIndex:
 
         with self._lock:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "stamp.json").unlink(missing_ok=True)
+            self.forget(folder)
             shards = [shard for shard in sorted(self._shards) if self._shards[shard].ntotal]
             for place, shard in enumerate(shards):
                 faiss.write_index(self._shards[shard], str(folder / f"{place}.faiss"))
@@ -126,9 +127,14 @@ class LocalIndex:
                 "numbers": numbers,
                 "places": [shards.index(self._shard_of[number]) for number in numbers],
             }
-            partial = folder / "stamp.json.tmp"
+            partial = folder / f"{STAMP_FILE}.tmp"
             partial.write_text(json.dumps(about))
-            os.replace(partial, folder / "stamp.json")
+            os.replace(partial, folder / STAMP_FILE)
+
+    @staticmethod
+    def forget(folder: Path) -> None:
+        """Make a saved index invalid."""
+        (folder / STAMP_FILE).unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder: Path, dim: int, stamp: str) -> LocalIndex | None:
@@ -136,7 +142,7 @@ class LocalIndex:
         import faiss
 
         try:
-            about = json.loads((folder / "stamp.json").read_text())
+            about = json.loads((folder / STAMP_FILE).read_text())
             if about["stamp"] != stamp or about["dim"] != dim:
                 return None
             index = cls(dim)
