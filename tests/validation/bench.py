@@ -1,0 +1,145 @@
+"""A small network to judge: two agents with whole chains, every kind of record in them, and a forger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+from chain.cid import Cid, raw_cid, record_cid
+from chain.content import Content
+from chain.epoch import Epoch, epoch_body
+from chain.identity import Identity
+from chain.kinds import CLOSE, EPOCH, GENESIS, MEMBRANE, PROFILE
+from chain.manifest import Manifest, Space
+from chain.membrane import find_nonce, work_bits
+from chain.record import Header, Record, encode_payload, sign_record
+from chain.source_chain import Draft, head_of, next_record
+from crdt import drafts
+from crdt.entry import Entry, EntryState
+from validation.context import Context
+
+ALICE, BOB, STEWARD = (Identity.from_seed(bytes([number]) * 32) for number in (1, 2, 9))
+DIM = 4
+SALT = bytes(16)
+MANIFEST = Manifest(
+    name="a bench",
+    space=Space("lengths", DIM),
+    founder=STEWARD.agent,
+    stewards=(STEWARD.agent,),
+    threshold=1,
+    join_bits=4,
+    replication=3,
+    shard_target=512,
+    atlas=None,
+    rules=1,
+    founded=0,
+)
+NETWORK = MANIFEST.network_id
+UNKNOWN = record_cid(b"a record that nobody has")
+
+
+def embed(text: str) -> bytes | None:
+    """An embedder for tests: none for texts without letters, else something about the letters."""
+    letters = [ord(char) % 100 for char in text if char.isalpha()]
+    return bytes([127, *(letters * 3)[:3]]) if letters else None
+
+
+def content(text: str, *tags: str) -> Content:
+    return Content(text, embed(text) or b"\x7f\0\0\0", tuple(sorted(tags)))
+
+
+@dataclass
+class Author:
+    identity: Identity
+    records: list[Record] = field(default_factory=list)
+
+    def write(self, draft: Draft, now_us: int = 1_000) -> Record:
+        head = head_of(self.records[-1]) if self.records else None
+        record = next_record(self.identity, NETWORK, NETWORK, head, draft, now_us, SALT)
+        self.records.append(record)
+        return record
+
+    def join(self) -> None:
+        agent = self.identity.agent
+        self.write(Draft(GENESIS, {"network": NETWORK, "recovery": bytes(32)}))
+        self.write(Draft(MEMBRANE, {"nonce": find_nonce(NETWORK, agent, MANIFEST.join_bits)}))
+        self.write(Draft(PROFILE, {"name": "an agent", "software": "bench 1"}))
+
+    @property
+    def opening(self) -> tuple[Record, Record]:
+        return self.records[0], self.records[1]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """`by_name` has one valid record of every kind, `alice` and `bob` the chains that they stand in."""
+
+    alice: Author
+    bob: Author
+    by_name: dict[str, Record]
+
+    def named(self) -> dict[Cid, Record]:
+        return {record.cid: record for record in (*self.alice.records, *self.bob.records)}
+
+    def context(self, record: Record, *others: Record, **changes: Any) -> Context:
+        author = self.alice if record.header.author == ALICE.agent else self.bob
+        named = self.named() | {other.cid: other for other in others}
+        opening = None if record.header.seq < 2 else author.opening
+        return replace(Context(MANIFEST, NETWORK, named=named, opening=opening, embed=embed), **changes)
+
+
+def view(records: Iterable[Record]) -> Entry:
+    records = list(records)
+    entry = EntryState(records[0].subject).add_all(records).view()
+    assert entry is not None
+    return entry
+
+
+def next_epoch(number: int = 1, previous: Cid = NETWORK, rules: int = 1) -> Epoch:
+    return Epoch(NETWORK, previous, number, None, rules)
+
+
+@cache
+def bench() -> Bench:
+    """Built once; tests never change it."""
+    alice, bob = Author(ALICE), Author(BOB)
+    for author in (alice, bob):
+        author.join()
+    a, b = ALICE.agent, BOB.agent
+    create = alice.write(drafts.draft_create(content("roses climb", "rose")), 2_000)
+    edit = bob.write(drafts.draft_edit(view([create]), b, content("roses ramble")), 3_000)
+    said = [create, edit]
+    tag = alice.write(drafts.draft_tag(view(said), a, "garden"))
+    untag = bob.write(drafts.draft_untag(view([*said, tag]), b, "garden"))
+    delete = bob.write(drafts.draft_delete(view([*said, tag, untag]), b))
+    retract = alice.write(drafts.draft_retract(view([*said, tag, untag, delete]), a))
+    epoch = next_epoch()
+    published = alice.write(Draft(EPOCH, epoch_body(epoch, [epoch.sign(STEWARD)])))
+    close = bob.write(Draft(CLOSE, {}))
+    kinds = ("genesis", "membrane", "profile")
+    by_name = {**dict(zip(kinds, alice.records, strict=False)), "create": create, "edit": edit, "tag": tag}
+    by_name |= {"untag": untag, "delete": delete, "retract": retract, "epoch": published, "close": close}
+    return Bench(alice, bob, by_name)
+
+
+def forge(
+    record: Record, *, body: dict[str, Any] | None = None, raw: bytes | None = None, **changes: Any
+) -> Record:
+    """The record with some header fields or its payload changed, and signed again by its author."""
+    payload = raw if raw is not None else record.payload if body is None else encode_payload(SALT, body)
+    assert payload is not None
+    header: Header = replace(record.header, payload=raw_cid(payload), payload_size=len(payload))
+    header = replace(header, **changes)
+    identity = next(one for one in (ALICE, BOB, STEWARD) if one.agent == header.author)
+    return sign_record(identity, header, payload)
+
+
+def unsigned(record: Record) -> Record:
+    return replace(record, signature=bytes(64))
+
+
+def poor_nonce() -> int:
+    """A nonce that does not pay for Alice."""
+    return next(n for n in range(1000) if work_bits(NETWORK, ALICE.agent, n) < MANIFEST.join_bits)

@@ -1,0 +1,544 @@
+"""Every rule of the table against records made by hand to break it, and against none that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chain.cid import record_cid
+from chain.epoch import epoch_body
+from chain.kinds import CREATE, EPOCH, GENESIS, MEMBRANE, PROFILE
+from chain.record import MAX_PAYLOAD, Record, decode_payload
+from chain.source_chain import Draft, head_of, next_record
+from crdt.operations import delete_body, tag_body, untag_body
+from tests.validation.bench import (
+    ALICE,
+    BOB,
+    MANIFEST,
+    NETWORK,
+    SALT,
+    STEWARD,
+    UNKNOWN,
+    Bench,
+    bench,
+    content,
+    forge,
+    next_epoch,
+    poor_nonce,
+    unsigned,
+)
+from validation.context import Context
+from validation.named import named_by
+from validation.rules import MAX_AHEAD_US, RULES, judge, judge_header, parks
+from validation.verdict import VALID, Invalid, Pending
+
+Offence = Callable[[Bench], tuple[Record, Context]]
+
+
+def of(name: str, *, body: dict[str, Any] | None = None, raw: bytes | None = None, **changes: Any) -> Offence:
+    """A record of the bench with these changes, judged with all that it may need."""
+
+    def offend(b: Bench) -> tuple[Record, Context]:
+        record = forge(b.by_name[name], body=body, raw=raw, **changes)
+        return record, b.context(record)
+
+    return offend
+
+
+def body_with(name: str, /, **changes: Any) -> Offence:
+    """A record of the bench with some fields of its body changed; `...` takes one away."""
+
+    def offend(b: Bench) -> tuple[Record, Context]:
+        record = b.by_name[name]
+        assert record.payload is not None
+        body = {**decode_payload(record.payload), **changes}
+        forged = forge(record, body={key: value for key, value in body.items() if value is not ...})
+        return forged, b.context(forged)
+
+    return offend
+
+
+def after(name: str, change: dict[str, Any], **changes: Any) -> Offence:
+    """A bench record whose prev is itself forged with `change`."""
+
+    def offend(b: Bench) -> tuple[Record, Context]:
+        record = b.by_name[name]
+        assert record.header.prev is not None
+        before = forge(b.named()[record.header.prev], **change)
+        forged = forge(record, prev=before.cid, **changes)
+        return forged, b.context(forged, before)
+
+    return offend
+
+
+def citing(
+    name: str, target: str, change: dict[str, Any], cite: Callable[[Record], dict[str, Any]]
+) -> Offence:
+    """A bench record that names another, forged with `change`, where `cite` puts it."""
+
+    def offend(b: Bench) -> tuple[Record, Context]:
+        cited = forge(b.by_name[target], **change)
+        forged = forge(b.by_name[name], **cite(cited))
+        return forged, b.context(forged, cited)
+
+    return offend
+
+
+def badly_signed(b: Bench) -> tuple[Record, Context]:
+    record = unsigned(b.by_name["create"])
+    return record, b.context(record)
+
+
+def signed_by_another(b: Bench) -> tuple[Record, Context]:
+    record = b.by_name["create"]
+    other = forge(record, author=BOB.agent)
+    stolen = replace(record, signature=other.signature)
+    return stolen, b.context(stolen)
+
+
+def after_close(b: Bench) -> tuple[Record, Context]:
+    draft = Draft(CREATE, content("too late").to_body())
+    record = next_record(BOB, NETWORK, NETWORK, head_of(b.by_name["close"]), draft, 0, SALT)
+    return record, b.context(record)
+
+
+def prev_is(name: str) -> Offence:
+    def offend(b: Bench) -> tuple[Record, Context]:
+        record = forge(b.by_name["create"], prev=b.by_name[name].cid)
+        return record, b.context(record)
+
+    return offend
+
+
+def line_is(subject_prev: str, seq: int) -> Offence:
+    def offend(b: Bench) -> tuple[Record, Context]:
+        record = forge(b.by_name["delete"], subject_prev=b.by_name[subject_prev].cid, subject_seq=seq)
+        return record, b.context(record)
+
+    return offend
+
+
+def creator_starts_at_zero(b: Bench) -> tuple[Record, Context]:
+    record = forge(b.by_name["tag"], subject_seq=0, subject_prev=None)
+    return record, b.context(record)
+
+
+def deps_are(*names: str) -> Offence:
+    def offend(b: Bench) -> tuple[Record, Context]:
+        record = forge(b.by_name["delete"], deps=tuple(sorted(b.by_name[name].cid for name in names)))
+        return record, b.context(record)
+
+    return offend
+
+
+def late_dep_while_prev_is_missing(b: Bench) -> tuple[Record, Context]:
+    """With prev at hand, the rule about lamport would say it first."""
+    dep = forge(b.by_name["edit"], lamport=6)
+    record = forge(b.by_name["delete"], deps=(dep.cid,), lamport=6)
+    return record, b.context(record, named={dep.cid: dep})
+
+
+def cites_unsigned(name: str, target: str) -> Offence:
+    def offend(b: Bench) -> tuple[Record, Context]:
+        record = b.by_name[name]
+        return record, b.context(record, unsigned(b.by_name[target]))
+
+    return offend
+
+
+def retract_by_stranger(b: Bench) -> tuple[Record, Context]:
+    record = forge(b.by_name["delete"], kind="entry.retract", body={})
+    return record, b.context(record)
+
+
+def payload_swapped(b: Bench) -> tuple[Record, Context]:
+    record = b.by_name["create"]
+    assert record.payload is not None
+    swapped = replace(record, payload=bytes(len(record.payload)))
+    return swapped, b.context(swapped)
+
+
+def payload_cut(b: Bench) -> tuple[Record, Context]:
+    record = b.by_name["create"]
+    assert record.payload is not None
+    cut = replace(record, payload=record.payload[:-1])
+    return cut, b.context(cut)
+
+
+def opening_is(seq: int, **change: Any) -> Offence:
+    """The author's own opening, badly made, before an otherwise valid record."""
+
+    def offend(b: Bench) -> tuple[Record, Context]:
+        record, opening = b.by_name["create"], list(b.alice.opening)
+        opening[seq] = forge(opening[seq], **change)
+        if seq == 0 and "prev" not in change:
+            opening[1] = forge(opening[1], prev=opening[0].cid)
+        return record, b.context(record, opening=(opening[0], opening[1]))
+
+    return offend
+
+
+def epoch_signed(signatures: str, **change: Any) -> Offence:
+    def offend(b: Bench) -> tuple[Record, Context]:
+        epoch = next_epoch(**change)
+        signed = {
+            "nobody": [],
+            "stranger": [epoch.sign(ALICE)],
+            "steward": [epoch.sign(STEWARD)],
+            "forged": [(STEWARD.agent, bytes(64))],
+        }
+        record = forge(b.by_name["epoch"], body=epoch_body(epoch, signed[signatures]))
+        return record, b.context(record)
+
+    return offend
+
+
+OTHER_NETWORK = MANIFEST.network_id[:-1] + bytes([MANIFEST.network_id[-1] ^ 1])
+
+OFFENCES: dict[str, list[Offence]] = {
+    "version": [of("create", version=2), of("create", version=0)],
+    "network": [of("create", network=OTHER_NETWORK)],
+    "payload-size": [of("create", payload_size=MAX_PAYLOAD + 1)],
+    "signature": [badly_signed, signed_by_another],
+    "epoch": [of("create", epoch=UNKNOWN), of("create", epoch=OTHER_NETWORK)],
+    "kind": [of("create", kind="entry.bless"), of("create", kind="entry.Create")],
+    "genesis": [
+        of("genesis", prev=UNKNOWN),
+        of("create", prev=None),
+        of("create", seq=0),
+        of("genesis", lamport=1),
+    ],
+    "opening-order": [
+        of("genesis", kind=PROFILE),
+        of("create", kind=GENESIS),
+        of("create", kind=MEMBRANE),
+        of("create", kind=PROFILE),
+        of("membrane", kind=CREATE),
+        of("profile", kind=CREATE),
+    ],
+    "subject-shape": [
+        of("create", subject=UNKNOWN),
+        of("create", subject_seq=1),
+        of("create", subject_prev=UNKNOWN),
+        of("create", deps=(UNKNOWN,)),
+        of("profile", deps=(UNKNOWN,)),
+        of("epoch", subject=UNKNOWN),
+        of("edit", subject=None),
+        of("edit", subject_prev=UNKNOWN),
+        of("delete", subject_prev=None),
+    ],
+    "prev": [
+        prev_is("edit"),
+        prev_is("membrane"),
+        of("create", seq=5),
+        after("create", {"network": OTHER_NETWORK}),
+        after("create", {"kind": CREATE}),
+        after("tag", {"kind": GENESIS}),
+    ],
+    "clock": [of("create", hlc=0), after("create", {"hlc": 2_001})],
+    "closed": [after_close],
+    "lamport": [
+        of("create", lamport=0),
+        of("create", lamport=7),
+        of("edit", lamport=5),
+        after("create", {"lamport": 9}),
+    ],
+    "subject": [
+        citing("edit", "create", {"kind": PROFILE}, lambda cited: {"subject": cited.cid}),
+        citing("edit", "create", {"lamport": 99}, lambda cited: {"subject": cited.cid}),
+        citing("edit", "create", {"hlc": 3_001}, lambda cited: {"subject": cited.cid}),
+        citing("edit", "create", {"network": OTHER_NETWORK}, lambda cited: {"subject": cited.cid}),
+    ],
+    "subject-line": [
+        creator_starts_at_zero,
+        line_is("tag", 2),
+        line_is("profile", 2),
+        line_is("untag", 1),
+        line_is("untag", 3),
+        citing("delete", "untag", {"seq": 9}, lambda cited: {"subject_prev": cited.cid}),
+        citing("delete", "untag", {"lamport": 99}, lambda cited: {"subject_prev": cited.cid}),
+        citing("delete", "untag", {"hlc": 9_999}, lambda cited: {"subject_prev": cited.cid}),
+        citing("delete", "untag", {"subject": UNKNOWN}, lambda cited: {"subject_prev": cited.cid}),
+    ],
+    "deps": [
+        deps_are("tag"),
+        deps_are("profile"),
+        citing("edit", "create", {"hlc": 3_001}, lambda cited: {"deps": (cited.cid,)}),
+        citing("delete", "edit", {"hlc": 9_999}, lambda cited: {"deps": (cited.cid,)}),
+        late_dep_while_prev_is_missing,
+        citing("delete", "edit", {"subject": UNKNOWN}, lambda cited: {"deps": (cited.cid,)}),
+        citing("delete", "edit", {"network": OTHER_NETWORK}, lambda cited: {"deps": (cited.cid,)}),
+    ],
+    "cited-signatures": [cites_unsigned("edit", "create"), cites_unsigned("tag", "edit")],
+    "retract-by-creator": [retract_by_stranger],
+    "payload": [payload_swapped, payload_cut, of("create", payload_size=3), of("create", payload_size=0)],
+    "body": [of("create", raw=b""), of("create", raw=b"\xc0"), of("create", raw=b"\x92\xc4\x01\0\x80")],
+    "opening": [
+        opening_is(0, body={"network": OTHER_NETWORK, "recovery": None}),
+        opening_is(0, network=OTHER_NETWORK),
+        opening_is(0, raw=b""),
+        opening_is(0, body={}),
+        opening_is(0, prev=UNKNOWN),
+        opening_is(1, body={"nonce": poor_nonce()}),
+        opening_is(1, prev=UNKNOWN),
+        opening_is(1, raw=b"\xc1"),
+        opening_is(1, network=OTHER_NETWORK),
+    ],
+    "genesis-body": [
+        body_with("genesis", network=OTHER_NETWORK),
+        body_with("genesis", network=None),
+        body_with("genesis", recovery=bytes(31)),
+        body_with("genesis", recovery="none"),
+        body_with("genesis", more=1),
+        body_with("genesis", recovery=...),
+    ],
+    "membrane-body": [
+        body_with("membrane", nonce=poor_nonce()),
+        body_with("membrane", nonce=-1),
+        body_with("membrane", nonce=1 << 63),
+        body_with("membrane", nonce=True),
+        body_with("membrane", nonce="0"),
+        body_with("membrane", nonce=...),
+        body_with("membrane", more=1),
+    ],
+    "profile-body": [
+        body_with("profile", name="x" * 101),
+        body_with("profile", name=""),
+        body_with("profile", software=None),
+        body_with("profile", software="é" * 51),
+        body_with("profile", software=...),
+        body_with("profile", more=1),
+    ],
+    "close-body": [body_with("close", why="enough")],
+    "epoch-body": [
+        epoch_signed("nobody"),
+        epoch_signed("stranger"),
+        epoch_signed("forged"),
+        epoch_signed("steward", number=2),
+        epoch_signed("steward", previous=UNKNOWN),
+        body_with("epoch", rules=2),
+        body_with("epoch", rules=0),
+        body_with("epoch", lifted=None),
+        body_with("epoch", atlas=...),
+    ],
+    "operation": [
+        body_with("create", text=""),
+        body_with("create", text="x" * (64 * 1024 + 1)),
+        body_with("create", text=...),
+        body_with("create", codes=...),
+        body_with("create", tags=["b", "a"]),
+        body_with("create", tags=[f"{n:03}" for n in range(65)]),
+        body_with("create", tags=["x" * 101]),
+        body_with("create", domain="x" * 101),
+        body_with("create", confidence=1_000_001),
+        body_with("create", confidence=-1),
+        body_with("create", citations=["x"] * 65),
+        body_with("create", citations=["x" * 1001]),
+        body_with("create", over=[UNKNOWN]),
+        body_with("create", author="me"),
+        body_with("edit", over=...),
+        body_with("tag", tag=""),
+        body_with("tag", tag=7),
+        body_with("untag", adds=[]),
+        body_with("untag", adds=["x"]),
+        body_with("delete", seen=[]),
+        body_with("delete", seen=...),
+        body_with("retract", why="regret"),
+    ],
+    "vector": [
+        body_with("create", codes=b"\x7f"),
+        body_with("create", codes=bytes([127] * 5)),
+        body_with("create", codes=bytes(4)),
+        body_with("create", codes=b"\x80\0\0\0"),
+        body_with("create", codes=b"\x7e\0\0\0"),
+        body_with("edit", codes=b"\x01\x01\x01\x01"),
+    ],
+    "delete-seen": [
+        lambda b: of("delete", body=delete_body([b.by_name["create"].cid]))(b),
+        lambda b: of("delete", body=delete_body([b.by_name["edit"].cid, UNKNOWN]))(b),
+    ],
+    "targets": [
+        lambda b: body_with("edit", over=[b.by_name["tag"].cid])(b),
+        lambda b: body_with("edit", over=[b.by_name["profile"].cid])(b),
+        lambda b: of("untag", body=untag_body("garden", [b.by_name["retract"].cid]))(b),
+        citing("untag", "tag", {"subject": UNKNOWN}, lambda t: {"body": untag_body("garden", [t.cid])}),
+        cites_unsigned("untag", "tag"),
+    ],
+    "binding": [
+        body_with("create", codes=b"\x81\0\0\0"),
+        body_with("create", codes=b"\x7f\0\0\x7f"),
+        body_with("create", text="???"),
+        body_with("edit", text="ab"),
+    ],
+}
+
+
+def test_every_rule_has_an_offence_and_a_purpose() -> None:
+    assert list(OFFENCES) == [rule.name for rule in RULES]
+    assert all(OFFENCES.values())
+    assert all(rule.check.__doc__ for rule in RULES)
+
+
+@pytest.mark.parametrize(
+    ("rule", "offence"),
+    [
+        pytest.param(rule, offence, id=f"{rule}-{number}")
+        for rule, offences in OFFENCES.items()
+        for number, offence in enumerate(offences)
+    ],
+)
+def test_an_offender_is_refused_by_its_rule(rule: str, offence: Offence) -> None:
+    record, context = offence(bench())
+    verdict = judge(record, context)
+    if rule == "epoch":
+        assert verdict == Pending((record.header.epoch,))
+    else:
+        assert isinstance(verdict, Invalid)
+        assert verdict.rule == rule, verdict.reason
+        assert verdict.reason
+
+
+@pytest.mark.parametrize("name", bench().by_name)
+def test_an_honest_record_of_every_kind_is_valid(name: str) -> None:
+    b = bench()
+    record = b.by_name[name]
+    context = b.context(record)
+    assert judge(record, context) == VALID
+    assert judge_header(record, context) == VALID
+    assert judge(record.without_payload(), context) == VALID
+    headers = {cid: b.named()[cid].without_payload() for cid in named_by(record)}
+    assert judge(record, replace(context, named=headers)) == VALID
+
+
+@pytest.mark.parametrize("name", bench().by_name)
+def test_whatever_is_missing_is_named_all_at_once(name: str) -> None:
+    b = bench()
+    record = b.by_name[name]
+    named = named_by(record)
+    opening_of = record.header.author if record.header.seq >= 2 else None
+    alone = judge(record, b.context(record, named={}, opening=None))
+    assert alone == (Pending(named, opening_of) if named else VALID)
+    for cid in named:
+        rest = {other: found for other, found in b.named().items() if other != cid}
+        assert judge(record, b.context(record, named=rest)) == Pending((cid,))
+
+
+def test_something_broken_beats_something_missing() -> None:
+    b = bench()
+    record, context = OFFENCES["vector"][0](b)
+    verdict = judge(record, replace(context, named={}, opening=None))
+    assert isinstance(verdict, Invalid)
+    assert verdict.rule == "vector"
+
+
+def test_an_opening_that_its_author_did_not_sign_counts_as_missing() -> None:
+    b = bench()
+    record = b.by_name["create"]
+    genesis, membrane = b.alice.opening
+    for opening in (
+        b.bob.opening,
+        (unsigned(genesis), membrane),
+        (genesis, unsigned(membrane)),
+        (membrane, genesis),
+        (genesis, membrane.without_payload()),
+        (genesis, replace(membrane, payload=b"other bytes")),
+    ):
+        verdict = judge(record, b.context(record, opening=opening))
+        assert verdict == Pending(opening_of=ALICE.agent)
+
+
+def test_an_admitted_author_and_verified_records_are_not_checked_again() -> None:
+    b = bench()
+    record = b.by_name["edit"]
+    assert judge(record, b.context(record, opening=None, admitted={BOB.agent})) == VALID
+    create = unsigned(b.by_name["create"])
+    assert judge(record, b.context(record, create, verified={create.cid})) == VALID
+
+
+def test_a_named_record_under_a_wrong_key_is_not_taken_for_it() -> None:
+    b = bench()
+    record = b.by_name["create"]
+    assert record.header.prev is not None
+    wrong = {record.header.prev: b.by_name["edit"]}
+    assert judge(record, b.context(record, named=wrong)) == Pending((record.header.prev,))
+
+
+def test_a_bad_payload_does_not_invalidate_a_successor() -> None:
+    b = bench()
+    bad = forge(b.by_name["create"], body={"text": "no vector"})
+    assert isinstance(judge(bad, b.context(bad)), Invalid)
+    assert judge_header(bad, b.context(bad)) == VALID
+    draft = Draft(CREATE, content("the next").to_body())
+    successor = next_record(ALICE, NETWORK, NETWORK, head_of(bad), draft, 0, SALT)
+    assert judge(successor, b.context(successor, bad)) == VALID
+
+
+def test_without_links_only_the_records_own_bytes_count() -> None:
+    b = bench()
+    own = Context(MANIFEST, NETWORK)
+    for record in b.by_name.values():
+        assert judge(record, own, links=False) == VALID
+    swapped, _ = OFFENCES["payload"][0](b)
+    assert isinstance(judge(swapped, own, links=False), Invalid)
+    assert isinstance(judge(unsigned(b.by_name["create"]), own, links=False), Invalid)
+    foreign = forge(b.by_name["create"], epoch=UNKNOWN)
+    assert judge(foreign, own, links=False) == Pending((UNKNOWN,))
+
+
+def test_a_known_epoch_is_judged_by_its_rule_version() -> None:
+    b = bench()
+    published = b.by_name["epoch"]
+    record = forge(b.by_name["create"], epoch=published.cid)
+    assert judge(record, b.context(record, epochs={published.cid: next_epoch()})) == VALID
+    newer = b.context(record, epochs={published.cid: next_epoch(rules=2)})
+    assert judge(record, newer) == Pending((published.cid,))
+    second = next_epoch(2, published.cid)
+    after_it = forge(published, body=epoch_body(second, [second.sign(STEWARD)]), epoch=published.cid)
+    assert judge(after_it, b.context(after_it, epochs={published.cid: next_epoch()})) == VALID
+    assert published.header.kind == EPOCH
+
+
+def test_an_unknown_epoch_hides_what_later_rules_would_say() -> None:
+    b = bench()
+    record = forge(b.by_name["create"], epoch=UNKNOWN, kind="entry.bless")
+    assert judge(record, b.context(record)) == Pending((UNKNOWN,))
+
+
+def test_a_clock_ahead_parks_and_never_invalidates() -> None:
+    b = bench()
+    ahead = forge(b.by_name["create"], hlc=(1 << 63) - 1)
+    assert judge(ahead, b.context(ahead)) == VALID
+    now = 5_000_000
+    assert parks(ahead, now)
+    assert not parks(forge(ahead, hlc=now + MAX_AHEAD_US), now)
+    assert parks(forge(ahead, hlc=now + MAX_AHEAD_US + 1), now)
+
+
+def test_the_boundary_values_are_valid() -> None:
+    b = bench()
+    create = b.by_name["create"]
+    text = "x" * (64 * 1024)
+    body = {
+        **content(text).to_body(),
+        "tags": [f"{n:0100}" for n in range(64)],
+        "citations": ["x" * 1000] * 64,
+        "confidence": 1_000_000,
+        "domain": "é" * 50,
+    }
+    for record in (
+        forge(create, body=body),
+        forge(create, body={**content("zero").to_body(), "confidence": 0}),
+        forge(b.by_name["tag"], body=tag_body("x" * 100)),
+    ):
+        assert judge(record, b.context(record)) == VALID
+
+
+def test_a_stranger_may_edit_at_height_zero_and_the_creator_at_one() -> None:
+    b = bench()
+    assert b.by_name["edit"].header.subject_seq == 0
+    assert b.by_name["tag"].header.subject_seq == 1
+    assert b.by_name["tag"].header.subject_prev == b.by_name["create"].cid
+    assert record_cid(b.by_name["tag"].header_bytes) == b.by_name["tag"].cid
