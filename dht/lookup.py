@@ -30,10 +30,10 @@ READ_PATHS = 3
 """Disjoint paths of a lookup that reads."""
 MAX_ANSWER = K
 """Contacts taken from one answer; the rest is ignored."""
-MAX_CANDIDATES = 8 * K
-"""Candidates kept for one path; beyond it the farthest unasked ones are forgotten."""
 MAX_QUERIES = 12 * K
 """Questions of one lookup; then it ends with what it has."""
+MAX_CANDIDATES = MAX_QUERIES + 8 * K
+"""Candidates kept for one path, asked ones too; beyond it the farthest unasked ones are forgotten."""
 
 
 class _State(Enum):

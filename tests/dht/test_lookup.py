@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dht.contact import Contact
-from dht.distance import closest, distance
+from dht.distance import closest
 from dht.lookup import ALPHA, MAX_ANSWER, MAX_QUERIES, Lookup
 from dht.routing_table import K, RoutingTable
 from tests.dht.people import key, placed
