@@ -33,8 +33,26 @@ body_values = st.recursive(
     max_leaves=4,
 )
 body_fields = st.sampled_from(
-    "adds atlas codes lifted name network nonce number over previous recovery rules seen signatures software"
-    " tag tags text".split()
+    [
+        "adds",
+        "atlas",
+        "codes",
+        "lifted",
+        "name",
+        "network",
+        "nonce",
+        "number",
+        "over",
+        "previous",
+        "recovery",
+        "rules",
+        "seen",
+        "signatures",
+        "software",
+        "tag",
+        "tags",
+        "text",
+    ]
 )
 
 
