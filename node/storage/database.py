@@ -37,6 +37,8 @@ MAX_CHECKED_BYTES: Final = 256 * 1024 * 1024
 """Files up to this size get SQLite's quick check when opened; of larger ones only the header is read."""
 BUSY_SECONDS: Final = 5.0
 """How long a statement waits for another process's lock."""
+LOG_PAGES: Final = 4000
+"""Pages in the write-ahead log at which it is copied into the database: the fewer copies, the fewer syncs."""
 MAX_LOG_BYTES: Final = 64 * 1024 * 1024
 """The write-ahead log is cut back to this size after a checkpoint."""
 MAX_BOUND: Final = 500
@@ -288,6 +290,7 @@ def _configure(connection: sqlite3.Connection, options: Options) -> None:
         )
     connection.execute(f"PRAGMA synchronous={options.synchronous}")
     connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
     connection.execute(f"PRAGMA journal_size_limit={MAX_LOG_BYTES}")
     if options.max_page_count is not None:
         connection.execute(f"PRAGMA max_page_count={options.max_page_count}")

@@ -97,13 +97,14 @@ class OwnChain:
         self._clock = clock
         self._random_bytes = random.random_bytes
         self._tail: Head | None = None  # the head inside the transaction under way; only the writer uses it
+        self._length = 0  # the chain's length when that transaction began
         self._database = open_database(path, _LAYOUT, options or Options())
         try:
             self._check_newest()
         except BaseException:
             self._database.close()
             raise
-        self._writer = GroupWriter(self._database, run_blocking, self._load_tail)
+        self._writer = GroupWriter(self._database, run_blocking, self._load_tail, self._add_levels)
 
     @property
     def read_only(self) -> str | None:
@@ -257,6 +258,13 @@ class OwnChain:
     def _load_tail(self, connection: sqlite3.Connection) -> None:
         row = connection.execute(_NEWEST).fetchone()
         self._tail = None if row is None else head_of(from_row(self._database, row))
+        self._length = 0 if self._tail is None else self._tail.seq + 1
+
+    def _add_levels(self, connection: sqlite3.Connection) -> None:
+        """Level 0 for the batch's new records, in one statement."""
+        connection.execute(
+            "INSERT INTO levels (level, seq) SELECT 0, seq FROM records WHERE seq >= ?", (self._length,)
+        )
 
     def _append(
         self, connection: sqlite3.Connection, drafts: Sequence[Draft], keys: Sequence[bytes | None]
@@ -276,7 +284,6 @@ class OwnChain:
             author = record.header.author
             row = (tail.seq, record.cid, author, record.header_bytes, record.signature, record.payload)
             connection.execute(_ADD, row)
-            connection.execute("INSERT INTO levels (level, seq) VALUES (0, ?)", (tail.seq,))
             if key is not None:
                 connection.execute("INSERT INTO import_keys (key, cid) VALUES (?, ?)", (key, record.cid))
             done.append((record.cid, True))
