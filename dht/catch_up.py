@@ -28,6 +28,8 @@ from sharding.tree import Prefix, ShardTree
 INTERVAL_S = 60.0
 SETTLE_S = 0.2
 """Changes of membership come in bursts; wait this long for the burst to end."""
+MAX_PAUSE_S = 1.0
+"""Between two batches the node rests as long as the last one took, at most this long: queries go first."""
 MAX_MISSING = 200_000
 """Records fetched for one shard from one holder in one round."""
 
@@ -130,6 +132,7 @@ class CatchUp:
 
     async def _fetch(self, agent: AgentId, missing: list[Cid]) -> None:
         while missing:
+            started = trio.current_time()
             wanted = set(missing[:MAX_FETCH])
             bundle = await self._records.fetch(agent, missing[:MAX_FETCH])
             items = tuple(
@@ -146,3 +149,4 @@ class CatchUp:
             self.fetched += sum(1 for one in judged if one.held is not None)
             served = {item.record.cid for item in items}
             missing = [cid for cid in missing if cid not in served]
+            await trio.sleep(min(trio.current_time() - started, MAX_PAUSE_S))

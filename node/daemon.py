@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ from node.storage.own_chain import OwnChain
 
 WORKER_THREADS = 4
 """Blocking calls at once. FAISS runs single-threaded inside each."""
+THREAD_SWITCH_S = 0.0005
+"""How long a worker may keep the interpreter while the event loop wants it. Python's 5 ms would add up to
+hundreds over the steps of one query whenever records are being judged in the background."""
 JOIN_TIMEOUT_S = 15.0
 DEFAULT_LISTEN = ("/ip4/127.0.0.1/tcp/0",)
 DEFAULT_API = "127.0.0.1:0"
@@ -97,6 +101,7 @@ def run_daemon(home: Home, settings: Settings) -> None:
     message is one line.
     """
     home.require_initialised()
+    sys.setswitchinterval(THREAD_SWITCH_S)
     with home.locked(), _one_error():
         identity = Identity.from_seed(home.read_key())
         trio.run(_run, home, settings, identity, load_founding(home))
