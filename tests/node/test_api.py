@@ -18,7 +18,7 @@ import trio
 
 from chain.cid import to_text
 from chain.record import decode_record, verify_signature
-from node.api.guard import MAX_ACTIVE, MAX_BODY, Guard
+from node.api.guard import MAX_ACTIVE, MAX_BODY, Guard, log
 from node.api.server import serve_api
 from node.api.shapes import MAX_BATCH
 from node.config import Settings
@@ -491,7 +491,7 @@ async def test_a_defect_below_is_a_logged_500_that_tells_nothing(api: Served) ->
             logged.set()
 
     watch = Watch()
-    logging.getLogger("roseforest.api").addHandler(watch)
+    log.addHandler(watch)
     try:
         api.node.records.append(None)  # type: ignore[arg-type]
         reply = await api.get("/v1/chain/log")
@@ -501,5 +501,5 @@ async def test_a_defect_below_is_a_logged_500_that_tells_nothing(api: Served) ->
             await logged.wait()
         assert tracebacks[0] is not None
     finally:
-        logging.getLogger("roseforest.api").removeHandler(watch)
+        log.removeHandler(watch)
     assert (await api.get("/healthz")).status == 200
