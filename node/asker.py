@@ -44,7 +44,7 @@ from node.wave import Ask, Wave
 from sharding.routing import CONTACT_MASS_PPM, contact_set, route
 from sharding.tree import Prefix
 
-DEFAULT_DEADLINE_MS = 2_000
+DEFAULT_DEADLINE_MS = 3_000
 HEDGE_FACTOR = 3.0
 """A holder is hedged after this many times its usual latency, within the bounds below."""
 HEDGE_LEAST_S = 0.15
@@ -98,11 +98,11 @@ class Asker:
         self.hits_refused = 0
         network.register(METHOD, kademlia.members_only(self._serve))
 
-    async def ask(self, codes: Codes, k: int, tags: Sequence[str], deadline_ms: int | None) -> Answer:
+    async def ask(self, codes: Codes, k: int, tags: Sequence[str], deadline_ms: int) -> Answer:
         """The `k` best entries of the network for `codes`, verified, with the answer's cost."""
         self.queries += 1
         started = self._clock.monotonic()
-        budget = (DEFAULT_DEADLINE_MS if deadline_ms is None else deadline_ms) / 1_000
+        budget = deadline_ms / 1_000
         request = SearchRequest(await self._run_blocking(self._choose, codes), codes, k, tuple(tags))
         gathered = _Gathered()
         await self._collect_own(request, gathered)

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -31,7 +32,7 @@ from node.config import Settings, write_initial_config
 from node.errors import HomeDamaged, HomeError, InvalidInput, JoinFailed
 from node.founding import embedder_for, found, layout_for
 from node.home import DaemonInfo, Home
-from node.node import SOFTWARE, NodeOptions, NodePaths, open_node
+from node.node import SOFTWARE, Node, NodeOptions, NodePaths, open_node
 from node.opening import ensure_opening
 from node.storage.own_chain import OwnChain
 
@@ -132,7 +133,11 @@ async def _run(home: Home, settings: Settings, identity: Identity, founding: Fou
     from node.api.server import serve_api
 
     clock = SystemClock()
-    options = NodeOptions(capacity=settings.capacity, bootstrap=settings.bootstrap)
+    options = NodeOptions(
+        capacity=settings.capacity,
+        bootstrap=settings.bootstrap,
+        query_deadline_ms=settings.query_deadline_ms,
+    )
     paths = NodePaths(home.chain_db, home.held_db, home.derived_db, home.index, home.root / "peers")
     listen = settings.listen
     stop = trio.Event()
@@ -152,7 +157,9 @@ async def _run(home: Home, settings: Settings, identity: Identity, founding: Fou
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(_stop_on_signal, stop)
-        url: str = await nursery.start(serve_api, node, settings, token, stop)
+        url: str = await nursery.start(
+            partial(serve_api, node, settings, token, stop, unready=lambda: _unready(node))
+        )
         home.write_daemon(DaemonInfo(os.getpid(), url, network.addresses))
         log.info(
             "ready",
@@ -164,6 +171,12 @@ async def _run(home: Home, settings: Settings, identity: Identity, founding: Fou
             home.remove_daemon()
         log.info("stopping")
         nursery.cancel_scope.cancel()
+
+
+def _unready(node: Node) -> str | None:
+    if node.joined:
+        return None
+    return "no bootstrap peer has let the node join its network yet; it keeps trying, see the log for why"
 
 
 async def _stop_on_signal(stop: trio.Event) -> None:

@@ -37,7 +37,7 @@ from dht.ports import Clock, Random, RunBlocking
 from dht.publisher import Publisher
 from dht.records import RecordService
 from dht.replies import StoreStatus
-from node.asker import EXTRA_HOLDERS, Asker
+from node.asker import DEFAULT_DEADLINE_MS, EXTRA_HOLDERS, Asker
 from node.embedding.caller import CallerVectors
 from node.embedding.errors import EmbeddingError, TextNotAccepted, WrongSize
 from node.founding import embedder_for, layout_for
@@ -85,6 +85,8 @@ class NodeOptions:
     bootstrap: tuple[str, ...] = ()
     name: str = ""
     recovery: AgentId | None = None
+    query_deadline_ms: int = DEFAULT_DEADLINE_MS
+    """For queries that set none of their own."""
 
 
 class Node:
@@ -212,7 +214,8 @@ class Node:
             raise QueryError(f"the deadline is {deadline_ms} ms; give at least 1")
         if (text is None) == (vector is None):
             raise QueryError("give either a text or a vector to ask for")
-        return await self._asker.ask(await self._query_codes(text, vector), k, tags, deadline_ms)
+        codes = await self._query_codes(text, vector)
+        return await self._asker.ask(codes, k, tags, deadline_ms or self._options.query_deadline_ms)
 
     async def get(self, entry: Cid) -> EntryView | None:
         """An entry as all its known operations fold, from here and its holders; None when nobody has it."""

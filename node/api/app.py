@@ -67,13 +67,14 @@ def create_app(
     token: str,
     *,
     stop: Callable[[], None],
-    ready: Callable[[], bool] = lambda: True,
+    unready: Callable[[], str | None] = lambda: None,
     settings: Mapping[str, SettingOut] | None = None,
     hosts: Collection[str] = (),
 ) -> Guard:
     """The ASGI application for `node`.
 
-    `stop` is called when a stop is asked for and must return at once. `ready` answers `/readyz`. `settings`
+    `stop` is called when a stop is asked for and must return at once. `unready` says why `/readyz` has to
+    answer no, or None. `settings`
     is what `/v1/config` shows. `hosts` are names besides the loopback ones that requests may be sent to.
     """
     app = FastAPI(
@@ -94,7 +95,7 @@ def create_app(
     _add_problem_handlers(app)
     _add_knowledge_routes(app, node)
     _add_chain_routes(app, node)
-    _add_health_routes(app, ready)
+    _add_health_routes(app, unready)
 
     @app.get("/v1/status", response_model=StatusOut, tags=["node"], summary="The node at a glance")
     async def status() -> StatusOut:
@@ -232,16 +233,17 @@ def _add_chain_routes(app: FastAPI, node: NodeService) -> None:
         return RebuiltOut(vectors=await node.rebuild_index())
 
 
-def _add_health_routes(app: FastAPI, ready: Callable[[], bool]) -> None:
+def _add_health_routes(app: FastAPI, unready: Callable[[], str | None]) -> None:
     @app.get("/healthz", tags=["health"], summary="The process answers")
     async def healthz() -> dict[str, bool]:
         return {"ok": True}
 
     @app.get("/readyz", tags=["health"], summary="The node takes requests")
     async def readyz() -> JSONResponse:
-        if ready():
+        reason = unready()
+        if reason is None:
             return JSONResponse({"ready": True})
-        return _response(Problem(503, "not_ready", "the node is starting or stopping; try again in a moment"))
+        return _response(Problem(503, "not_ready", reason))
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

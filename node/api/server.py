@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+from collections.abc import Callable
 
 import trio
 from hypercorn.config import Config
@@ -35,11 +36,13 @@ async def serve_api(
     token: str,
     stop: trio.Event,
     *,
+    unready: Callable[[], str | None] = lambda: None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `node` until `stop` is set or the task is cancelled; both end it in order.
 
-    Reports the URL (`http://host:port`) when connections are accepted. `POST /v1/stop` sets `stop`. Raises
+    Reports the URL (`http://host:port`) when connections are accepted. `POST /v1/stop` sets `stop`. `unready`
+    says why the node is not part of its network yet, for `/readyz`. Raises
     `PortInUse` or `ConfigError` when it cannot listen at `settings.api`.
     """
     host, port = settings.api_bind
@@ -48,7 +51,7 @@ async def serve_api(
         node,
         token,
         stop=stop.set,
-        ready=lambda: not stop.is_set(),
+        unready=lambda: "the node is stopping" if stop.is_set() else unready(),
         settings={key: SettingOut(**item) for key, item in with_origins(settings).items()},
         hosts=settings.api_hosts,
     )
