@@ -18,7 +18,9 @@ MAX_DEPTH = 16
 """Nesting levels of arrays and maps; deeper values are refused in both directions."""
 
 Value = Any
-"""None | bool | int | str | bytes | list[Value] | dict[str, Value]; mypy has no useful recursive `Any`-free form."""
+"""None | bool | int | str | bytes | list[Value] | dict[str, Value]; mypy has no useful recursive `Any`-free
+form.
+"""
 
 
 def encode(value: Value) -> bytes:

@@ -1,9 +1,9 @@
 """Content identifiers (CIDv1) of records, payloads and blobs.
 
 A record is named by its header without the signature: CIDv1, codec messagepack (0x0201), sha2-256. A
-payload, a manifest or an atlas that a signed structure points at is raw bytes: payloads and manifests with sha2-256, blobs
-(large, chunked) with BLAKE3. A CID is plain `bytes` in its binary form; `to_text` gives the multibase
-base32 form that people see. Only these three forms are accepted anywhere.
+payload, a manifest or an atlas that a signed structure points at is raw bytes: payloads and manifests with
+sha2-256, blobs (large, chunked) with BLAKE3. A CID is plain `bytes` in its binary form; `to_text` gives the
+multibase base32 form that people see. Only these three forms are accepted anywhere.
 """
 
 from __future__ import annotations

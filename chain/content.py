@@ -80,7 +80,9 @@ def content_from_body(body: dict[str, Any]) -> Content:
         raise RecordError("tags are not ascending and unique")
     citations = _strings(body, "citations", MAX_CITATIONS, MAX_CITATION)
     over = body.get("over", [])
-    if "over" in body and not (type(over) is list and 0 < len(over) <= MAX_OVER and all(map(is_record_cid, over))):
+    if "over" in body and not (
+        type(over) is list and 0 < len(over) <= MAX_OVER and all(map(is_record_cid, over))
+    ):
         raise RecordError(f"over is malformed: expected 1 to {MAX_OVER} record CIDs")
     if any(a >= b for a, b in zip(over, over[1:], strict=False)):
         raise RecordError("over is not ascending and unique")

@@ -1,9 +1,9 @@
 """Epochs: the signed changes of what a manifest lets change (atlas, rule version, lifted warrants).
 
-Epoch 0 is the manifest itself. Each later epoch names its predecessor and carries the signatures of at least `threshold` of the manifest's
-stewards over its content, under a domain tag of its own; it is published as the payload of a `network.epoch`
-record. Who publishes it does not matter, the signatures do. An epoch is judged by the manifest and its
-predecessor alone.
+Epoch 0 is the manifest itself. Each later epoch names its predecessor and carries the signatures of at least
+`threshold` of the manifest's stewards over its content, under a domain tag of its own; it is published as
+the payload of a `network.epoch` record. Who publishes it does not matter, the signatures do. An epoch is
+judged by the manifest and its predecessor alone.
 """
 
 from __future__ import annotations
@@ -91,5 +91,7 @@ def epoch_from_body(body: dict[str, Any], manifest: Manifest) -> Epoch:
             raise SignatureError("an epoch signature does not verify")
         signers.append(steward)
     if len(signers) < manifest.threshold:
-        raise SignatureError(f"epoch has {len(signers)} steward signatures, the network asks for {manifest.threshold}")
+        raise SignatureError(
+            f"epoch has {len(signers)} steward signatures, the network asks for {manifest.threshold}"
+        )
     return epoch

@@ -91,7 +91,9 @@ def decode_manifest(data: bytes) -> Manifest:
     try:
         membrane, space = body["membrane"], body["space"]
         if type(membrane) is not list or len(membrane) != 2 or membrane[0] != "open":
-            raise RecordError(f"membrane {membrane!r:.60} is not one this release can join; it joins open networks")
+            raise RecordError(
+                f"membrane {membrane!r:.60} is not one this release can join; it joins open networks"
+            )
         if type(space) is not list or len(space) != 3 or type(body["stewards"]) is not list:
             raise RecordError("manifest has a malformed space or stewards")
         manifest = Manifest(

@@ -101,7 +101,11 @@ class Record:
 
     def without_payload(self) -> Record:
         """The same record as a signed header alone."""
-        return self if self.payload is None else Record(self.header, self.signature, None, self.cid, self.header_bytes)
+        return (
+            self
+            if self.payload is None
+            else Record(self.header, self.signature, None, self.cid, self.header_bytes)
+        )
 
 
 def decode_header(data: bytes) -> Header:
@@ -132,7 +136,9 @@ def decode_header(data: bytes) -> Header:
         payload_size,
     ) = fields
     if version != VERSION or type(version) is not int:
-        raise RecordError(f"header version {version!r:.40} is not supported; this node reads version {VERSION}")
+        raise RecordError(
+            f"header version {version!r:.40} is not supported; this node reads version {VERSION}"
+        )
     _require(is_raw_cid(network), "network", network)
     _require(is_cid(epoch), "epoch", epoch)
     _require(type(author) is bytes and len(author) == AGENT_ID_SIZE, "author", author)
@@ -147,8 +153,14 @@ def decode_header(data: bytes) -> Header:
     for name, cid in (("prev", prev), ("subject", subject), ("subject_prev", subject_prev)):
         _require(cid is None or is_record_cid(cid), name, cid)
     _require(type(deps) is list and len(deps) <= MAX_DEPS and all(map(is_record_cid, deps)), "deps", deps)
-    _require(all(a < b for a, b in zip(deps, deps[1:], strict=False)), "deps (ascending, no duplicates)", deps)
-    _require(type(kind) is str and 0 < len(kind) <= MAX_KIND and kind.isascii() and kind.isprintable(), "kind", kind)
+    _require(
+        all(a < b for a, b in zip(deps, deps[1:], strict=False)), "deps (ascending, no duplicates)", deps
+    )
+    _require(
+        type(kind) is str and 0 < len(kind) <= MAX_KIND and kind.isascii() and kind.isprintable(),
+        "kind",
+        kind,
+    )
     _require(is_raw_cid(payload), "payload", payload)
     return Header(
         version,

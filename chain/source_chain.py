@@ -87,7 +87,9 @@ def next_record(
         subject_seq=draft.subject_seq,
         subject_prev=draft.subject_prev,
         deps=draft.deps,
-        lamport=0 if first and not draft.deps else 1 + max(0 if head is None else head.lamport, draft.deps_lamport),
+        lamport=0
+        if first and not draft.deps
+        else 1 + max(0 if head is None else head.lamport, draft.deps_lamport),
         hlc=max(now_us, 0 if head is None else head.hlc, draft.deps_hlc),
         kind=draft.kind,
         payload=raw_cid(payload),
@@ -112,9 +114,15 @@ def verify_chain(records: Iterable[Record], network: Cid) -> ChainReport:
         _expect(not closed, length, f"a record follows {CLOSE}")
         _expect(header.network == network, length, "record belongs to another network")
         if length < len(OPENING):
-            _expect(header.kind == OPENING[length], length, f"kind is {header.kind!r}, expected {OPENING[length]!r}")
+            _expect(
+                header.kind == OPENING[length],
+                length,
+                f"kind is {header.kind!r}, expected {OPENING[length]!r}",
+            )
         else:
-            _expect(header.kind not in OPENING, length, f"kind {header.kind!r} belongs to the chain's opening")
+            _expect(
+                header.kind not in OPENING, length, f"kind {header.kind!r} belongs to the chain's opening"
+            )
         if previous is None:
             _expect(header.prev is None, length, "the first record names a predecessor")
         else:

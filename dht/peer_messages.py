@@ -2,7 +2,8 @@
 
 `peer.exchange` carries an address record each way; `peer.find` carries a target and the asker's record, and
 is answered with at most k records; `peer.ping` and `peer.leave` are empty. All are canonical arrays, and
-every reader checks sizes before anything else. Records are opaque bytes here; `dht.contact_book` verifies them.
+every reader checks sizes before anything else. Records are opaque bytes here; `dht.contact_book` verifies
+them.
 """
 
 from __future__ import annotations

@@ -40,6 +40,7 @@ from dht.replies import StoreStatus
 from node.asker import DEFAULT_DEADLINE_MS, EXTRA_HOLDERS, Asker
 from node.embedding.caller import CallerVectors
 from node.embedding.errors import EmbeddingError, TextNotAccepted, WrongSize
+from node.errors import InvalidInput
 from node.founding import embedder_for, layout_for
 from node.holder import Holder
 from node.models import Added, Answer, EntryView, NewEntry, PeerView, Rejected, Status
@@ -61,7 +62,7 @@ PAGE = 500
 log = logging.getLogger(f"roseforest.{__name__}")
 
 
-class QueryError(ValueError):
+class QueryError(InvalidInput):
     """A query that cannot be asked; the message says which part is wrong."""
 
 
