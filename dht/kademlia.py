@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from chain.identity import AgentId, Identity
+from chain.identity import AgentId, Identity, peer_id
 from chain.manifest import Manifest
 from dht.answers import Answers
 from dht.contact import Contact
@@ -34,6 +34,7 @@ from dht.upkeep import Upkeep
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
+OWN_ADDRESS = "this is our own address"
 DIAL_TIMEOUT = 10.0
 """Seconds for one bootstrap address, dialling and exchange together."""
 GRACE = 1.0
@@ -44,6 +45,8 @@ MAX_REFRESH = 24
 """Buckets refreshed in one go, from the farthest; a lookup of our own position covers the near ones."""
 LEAVE_TIMEOUT = 2.0
 """Seconds spent on telling everybody that we go."""
+SEEDS = 3 * K
+"""Contacts of our table that a lookup starts with; more than k, as some may have died."""
 MAX_LOOKUPS = 4
 """Lookups of holders under way at a time; further ones wait and mostly find the answer remembered."""
 
@@ -190,7 +193,7 @@ class Kademlia:
                     found = lookup.result
                     if lookup.complete:
                         now = self._clock.monotonic()
-                        self._members.neighbourhoods.remember(basis, found, lookup.k, now)
+                        self._members.neighbourhoods.remember(basis, found, lookup.radius, now)
         return self._members.with_own(basis, found, count)
 
     def members_only(self, handler: Handler) -> Handler:
@@ -208,7 +211,7 @@ class Kademlia:
         self._bootstrap = tuple(bootstrap[:MAX_BOOTSTRAP])
         if self._bootstrap:
             await self._enter(self._bootstrap)
-            await self._refresh()
+            await self._refresh(True)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep our place in the network, see `dht.upkeep`. Until cancelled."""
@@ -240,14 +243,18 @@ class Kademlia:
     async def _enter(self, addresses: Sequence[str]) -> None:
         """Dial all addresses at once and introduce ourselves; `BootstrapError` when none lets us in."""
         failures: dict[str, str] = {}
+        own_ending = f"/p2p/{peer_id(self.agent)}"
         async with trio.open_nursery() as nursery:
 
             async def knock(address: str) -> None:
+                if address.endswith(own_ending):
+                    failures[address] = OWN_ADDRESS
+                    return
                 try:
                     with trio.fail_after(DIAL_TIMEOUT):
                         peer = await self._network.dial(address, DIAL_TIMEOUT)
                         if peer == self.agent:
-                            failures[address] = "this is our own address"
+                            failures[address] = OWN_ADDRESS
                             return
                         self._requests.forget_introduction(peer)
                         await self._requests.introduce(peer)
@@ -268,10 +275,10 @@ class Kademlia:
     async def _enter_again(self, former: Sequence[str]) -> None:
         await self._enter(tuple(dict.fromkeys([*self._bootstrap, *former])))
 
-    async def _refresh(self) -> None:
-        """Look up our own position, and in a network larger than the table a random key in every bucket."""
+    async def _refresh(self, widely: bool) -> None:
+        """Look up our own position; `widely` also a random key in every bucket, if there is more to know."""
         await self._look_up(self._members.position, 1, None)
-        if self._members.knows_everyone():
+        if not widely or self._members.knows_everyone():
             return
         for index in self._members.table.occupied()[:MAX_REFRESH]:
             key = key_in_bucket(
@@ -284,7 +291,7 @@ class Kademlia:
     async def _look_up(
         self, target: bytes, paths: int, confirmed: Callable[[Contact], None] | None
     ) -> Lookup:
-        seeds = self._members.table.closest(target, K, self._members.usable)
+        seeds = self._members.table.closest(target, SEEDS, self._members.usable)
         lookup = Lookup(target, K, ALPHA, seeds, paths=paths, own=self.agent)
         self.counters.lookups += 1
         send, receive = trio.open_memory_channel[tuple[Contact, list[Contact] | None]](0)

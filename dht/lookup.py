@@ -21,7 +21,7 @@ from enum import Enum
 
 from chain.identity import AgentId
 from dht.contact import Contact
-from dht.distance import as_int
+from dht.distance import FARTHEST, as_int
 from dht.routing_table import K
 
 ALPHA = 5
@@ -101,6 +101,17 @@ class Lookup:
             for candidate in self._nearest(self._everyone)
             if candidate.state is _State.ANSWERED
         ][: self.k]
+
+    @property
+    def radius(self) -> int:
+        """How far from the target the result is all there is, once `complete`.
+
+        The distance of the k-th closest who was asked, whether it answered or failed, because answers name
+        only the k closest, the dead among them; everything when fewer than k were found to ask.
+        """
+        settled = (_State.ANSWERED, _State.FAILED)
+        distances = sorted(one.distance for one in self._known.values() if one.state in settled)
+        return distances[self.k - 1] if len(distances) >= self.k else FARTHEST
 
     @property
     def queries(self) -> int:

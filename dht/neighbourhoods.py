@@ -1,11 +1,11 @@
 """Neighbourhoods: lookups remembered, so that thousands of bases do not cost thousands of lookups.
 
-A lookup of t that ended by its own rule found every responsive node within the distance of its k-th result,
-its *radius*. A node x that it did not find is therefore farther than the radius from t, which bounds from
-below how close x can be to another key b (`distance.least_distance_beyond`). When the n-th closest of the
-known nodes is closer to b than that bound, the n closest known ones are the n closest of all, and b needs no
-lookup of its own. So one lookup answers for about the whole subtree that its k nodes fill, and a network of N
-nodes is covered by some N/10 lookups, whatever the number of bases.
+A lookup of t that ended by its own rule found every responsive node within the distance of the k-th node it
+asked, its *radius*. A node x that it did not find is therefore farther than the radius from t, which bounds
+from below how close x can be to another key b (`distance.least_distance_beyond`). When the n-th closest of
+the known nodes is closer to b than that bound, the n closest known ones are the n closest of all, and b
+needs no lookup of its own. So one lookup answers for about the whole subtree that its k nodes fill, and a
+network of N nodes is covered by some N/10 lookups, whatever the number of bases.
 
 What can be wrong is only what the lookup itself did not know: a node that appeared since. Hence entries
 live for a short time, and one within whose radius a node appears is dropped; a node that went is left out
@@ -46,11 +46,10 @@ class Neighbourhoods:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def remember(self, target: bytes, contacts: Sequence[Contact], k: int, now: float) -> None:
-        """A complete lookup of `target` found these `contacts`, nearest first; fewer than k are everybody."""
+    def remember(self, target: bytes, contacts: Sequence[Contact], radius: int, now: float) -> None:
+        """A complete lookup of `target` found that `contacts` are all who answer within `radius`."""
         origin = as_int(target)
         self._drop(origin)
-        radius = FARTHEST if len(contacts) < k else origin ^ as_int(contacts[k - 1].position)
         self._entries[origin] = _Entry(tuple(contacts), radius, now + ENTRY_TTL)
         insort(self._targets, origin)
         while len(self._entries) > MAX_ENTRIES:

@@ -63,7 +63,7 @@ class Upkeep:
         rng: random.Random,
         *,
         enter: Callable[[Sequence[str]], Awaitable[None]],
-        refresh: Callable[[], Awaitable[None]],
+        refresh: Callable[[bool], Awaitable[None]],
     ) -> None:
         self._members = members
         self._requests = requests
@@ -145,7 +145,7 @@ class Upkeep:
             self._requests.forget_introduction(agent)
 
     async def _tick(self) -> None:
-        refreshed = entered = self._clock.monotonic()
+        refreshed = widened = entered = self._clock.monotonic()
         pause = REFRESH_FIRST
         while True:
             await trio.sleep(self._vary(TICK))
@@ -156,7 +156,9 @@ class Upkeep:
             longest = REFRESH_SMALL if self._members.knows_everyone() else REFRESH_LARGE
             if now >= refreshed + self._vary(min(pause, longest)):
                 refreshed, pause = now, min(2 * pause, longest)
-                await self._refresh()
+                widely = now >= widened + REFRESH_LARGE / 2
+                widened = now if widely else widened
+                await self._refresh(widely)
             if now >= entered + self._vary(REJOIN_EVERY) and not self._members.contacts(usable_only=True):
                 entered = now
                 await self._enter_again()
@@ -198,7 +200,7 @@ class Upkeep:
         except NetworkError as error:
             log.info("still alone: %s", error)
             return
-        await self._refresh()
+        await self._refresh(True)
 
     def _vary(self, seconds: float) -> float:
         return seconds * (1 + self._rng.uniform(-JITTER, JITTER))

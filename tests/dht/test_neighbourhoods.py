@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dht.contact import Contact
-from dht.distance import closest
+from dht.distance import FARTHEST, closest, distance
 from dht.neighbourhoods import ENTRY_TTL, MAX_ENTRIES, Neighbourhoods
 from tests.dht.people import key, placed
 
@@ -19,6 +19,10 @@ def everyone(_contact: Contact) -> bool:
 
 def nearest(basis: bytes, nodes: list[Contact], count: int) -> list[Contact]:
     return closest(basis, nodes, lambda node: node.position, count)
+
+
+def radius(target: bytes, nodes: list[Contact], k: int) -> int:
+    return FARTHEST if len(nodes) < k else distance(target, nearest(target, nodes, k)[-1].position)
 
 
 @given(
@@ -37,7 +41,7 @@ def test_what_it_answers_is_what_a_lookup_would_find(
     alive = [node for node in nodes if node.agent not in gone]
     memory = Neighbourhoods()
     for target in targets:
-        memory.remember(target, nearest(target, nodes, k), k, 0.0)
+        memory.remember(target, nearest(target, nodes, k), radius(target, nodes, k), 0.0)
     for basis in asked:
         found = memory.covering(basis, count, lambda node: node.agent not in gone, 1.0)
         if found is not None:
@@ -56,14 +60,14 @@ def test_few_lookups_answer_for_many_bases() -> None:
         if found is None:
             lookups += 1
             found = nearest(basis, nodes, 20)
-            memory.remember(basis, found, 20, 0.0)
+            memory.remember(basis, found, radius(basis, nodes, 20), 0.0)
         assert found[:3] == nearest(basis, nodes, 3)
     assert lookups < 200
 
 
 def test_an_entry_ends_with_its_time() -> None:
     memory = Neighbourhoods()
-    memory.remember(key(0), [placed(key(1))], 20, 0.0)
+    memory.remember(key(0), [placed(key(1))], FARTHEST, 0.0)
     assert memory.covering(key(2), 3, everyone, ENTRY_TTL - 0.1) == [placed(key(1))]
     assert memory.covering(key(2), 3, everyone, ENTRY_TTL) is None
     assert len(memory) == 0
@@ -74,7 +78,7 @@ def test_who_appears_within_the_radius_ends_an_entry_and_who_was_in_it_does_not(
     inside, edge, outside = (placed(bytes([first]) + bytes(31)) for first in (1, 8, 64))
     for newcomer, kept in ((outside, True), (edge, True), (inside, False)):
         memory = Neighbourhoods()
-        memory.remember(target, [edge], 1, 0.0)
+        memory.remember(target, [edge], distance(target, edge.position), 0.0)
         memory.appeared(newcomer)
         assert (memory.covering(target, 1, everyone, 0.0) is not None) == kept
 
@@ -82,7 +86,7 @@ def test_who_appears_within_the_radius_ends_an_entry_and_who_was_in_it_does_not(
 def test_memory_is_bounded_and_can_be_cleared() -> None:
     memory = Neighbourhoods()
     for number in range(MAX_ENTRIES + 10):
-        memory.remember(key(number), [], 1, 0.0)
+        memory.remember(key(number), [], FARTHEST, 0.0)
     assert len(memory) == MAX_ENTRIES
     memory.clear()
     assert len(memory) == 0
