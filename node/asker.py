@@ -49,6 +49,9 @@ HEDGE_FACTOR = 3.0
 """A holder is hedged after this many times its usual latency, within the bounds below."""
 HEDGE_LEAST_S = 0.15
 HEDGE_MOST_S = 0.6
+LATE_S = 60.0
+"""A holder that had to be hedged is asked last for so long, or until it answers in time: it costs one hedge,
+not one in every query. By then the upkeep has found out whether it is alive."""
 EXTRA_HOLDERS = 2
 """Holders looked up beyond R, for when the first ones are new, slow or gone."""
 
@@ -93,6 +96,7 @@ class Asker:
         self._replication = replication
         self._clock = clock
         self._run_blocking = run_blocking
+        self._late: dict[AgentId, float] = {}
         self.queries = 0
         self.served = 0
         self.hits_refused = 0
@@ -113,7 +117,9 @@ class Asker:
             ]
             for shard in request.shards
         }
-        wave = Wave(holders, self._cost)
+        now = self._clock.monotonic()
+        self._late = {agent: since for agent, since in self._late.items() if now - since < LATE_S}
+        wave = Wave(holders, self._cost, self._replication, self._late.keys())
         with trio.move_on_after(max(0.0, budget - (self._clock.monotonic() - started))) as scope:
             await self._run_wave(wave, request, gathered)
         best = sorted(gathered.hits.values(), key=lambda hit: (-hit.score, hit.id))
@@ -151,12 +157,16 @@ class Asker:
 
             async def one(ask: Ask) -> None:
                 answered = trio.Event()
+                slow = False
 
                 async def hedge() -> None:
+                    nonlocal slow
                     usual = self._kademlia.latency(ask.node) or HEDGE_LEAST_S
                     with trio.move_on_after(min(max(usual * HEDGE_FACTOR, HEDGE_LEAST_S), HEDGE_MOST_S)):
                         await answered.wait()
                         return
+                    slow = True
+                    self._late[ask.node] = self._clock.monotonic()
                     send(wave.on_slow(ask))
 
                 if ask.node == self._kademlia.agent:
@@ -196,24 +206,32 @@ class Asker:
     async def _take(
         self, node: AgentId, request: SearchRequest, reply: SearchReply, gathered: _Gathered
     ) -> None:
-        """Verify a holder's hits and merge them; fetch records that did not fit into its reply."""
-        bundles = [reply.bundle]
-        brought = {item.record.cid for item in reply.bundle.items if isinstance(item, Item)}
-        left_out = [cid for cid, _ in reply.ranking if cid not in brought]
-        if left_out:
-            bundles.append(await self._records.fetch(node, left_out))
-        claimed = dict(reply.ranking)
-        for bundle in bundles:
-            verified, refused = await self._run_blocking(self._verify, bundle, claimed, request)
+        """Verify a holder's hits and merge them; fetch records that did not fit into its reply.
+
+        What verifies is merged whatever else the holder sent. Raises `FrameError` when a hit does not, or is
+        named and not served: then the holder's word that it told everything is worth nothing either.
+        """
+        missing = dict(reply.ranking)
+        bundle = reply.bundle
+        while True:
+            verified, refused = await self._run_blocking(self._verify, bundle, missing, request)
             for record, content, score in verified:
                 self._merge(gathered, record, content, score, node)
+            gathered.refused += refused
             if refused:
-                gathered.refused += refused
-                self._kademlia.report(node)
+                raise FrameError(f"{refused} of its hits do not verify")
+            if not missing:
+                return
+            if not verified and bundle is not reply.bundle:
+                raise FrameError(f"it names {len(missing)} hits that it does not serve")
+            bundle = await self._records.fetch(node, list(missing))
 
     def _verify(
-        self, bundle: Bundle, claimed: dict[Cid, int], request: SearchRequest
+        self, bundle: Bundle, missing: dict[Cid, int], request: SearchRequest
     ) -> tuple[list[tuple[Record, Content, int]], int]:
+        """The hits of a bundle that hold, and how many do not; each is taken out of `missing` (its claimed
+        scores).
+        """
         wanted = set(request.tags)
         verified: list[tuple[Record, Content, int]] = []
         refused = 0
@@ -222,12 +240,13 @@ class Asker:
                 if not isinstance(item, Item):
                     raise FrameError(item.reason)
                 record = item.record
+                claimed = missing.pop(record.cid, None)
+                if claimed is None:
+                    raise FrameError("sends a hit that it has not ranked, or twice")
                 content = self._intake.verify_content(record, bundle.openings)
                 score = score_ppm(request.codes, codes_from_bytes(content.codes, self._dim))
-                if claimed.get(record.cid) != score:
-                    raise FrameError(
-                        f"claims the score {claimed.get(record.cid)} for a hit that scores {score}"
-                    )
+                if claimed != score:
+                    raise FrameError(f"claims the score {claimed} for a hit that scores {score}")
                 if not wanted.issubset(content.tags):
                     raise FrameError("sends a hit without the tags asked for")
                 verified.append((record, content, score))

@@ -26,7 +26,9 @@ from sharding.tree import Prefix
 
 REBUILD_BATCH = 2_000
 WIDEN = 4
-"""Factor by which k grows while a tag filter leaves too few hits."""
+"""Factor by which k grows while a tag filter leaves too few hits, or a tie reaches beyond the candidates."""
+ROUNDING_PPM = 4
+"""How far the float order of candidates may be from that of their exact scores."""
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
@@ -94,10 +96,13 @@ class Holder:
                 for posting, (_, score) in zip(rows, found, strict=True)
                 if posting is not None and wanted.issubset(posting.tags)
             ]
-            if len(ranked) >= k or len(found) >= sum(map(self._index.size, shards)):
+            ranked.sort(key=lambda pair: (-pair[1], pair[0].record))
+            if len(found) >= sum(map(self._index.size, shards)):
+                break
+            # What was not proposed may tie with the last candidate; it must not tie with the k-th hit.
+            if len(ranked) >= k and ranked[k - 1][1] > found[-1][1] + ROUNDING_PPM:
                 break
             depth *= WIDEN
-        ranked.sort(key=lambda pair: (-pair[1], pair[0].record))
         return ranked[:k]
 
     def save(self) -> None:

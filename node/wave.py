@@ -3,14 +3,16 @@
 A query's shards are covered greedily by as few nodes as hold them (set cover; Chvátal 1979), all asked at
 once. Every shard must be answered completely by one holder. When a node fails, answers incompletely, or is
 slower than its hedge delay, its unanswered shards are covered again by their next replicas; whichever answer
-comes first counts. The machine is pure: it is told what happened and says whom to ask. It promises that no
-node is asked twice for a shard, so a query makes at most (replicas × shards) requests, and that an unanswered
-shard is reported as missed, never silently dropped.
+comes first counts. Whoever may be no holder, or was slow lately, is asked when nobody better is left.
+The machine is pure: it is told what happened and says whom to ask. It promises that no node is asked twice
+for a shard, so a query makes at most (replicas × shards) requests; that no shard waits for a node that is
+past its hedge delay while another could answer; and that an unanswered shard is reported as missed, never
+silently dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from chain.identity import AgentId
@@ -30,24 +32,38 @@ class Ask:
 
 @dataclass(slots=True)
 class _Shard:
-    candidates: tuple[AgentId, ...]
+    first: tuple[AgentId, ...]
+    rest: tuple[AgentId, ...]
     asked: list[AgentId] = field(default_factory=list)
     waiting: int = 0
+    slow: int = 0
+    """How many of those waited for have passed their hedge delay."""
     complete: bool = False
 
 
 class Wave:
     """Covers `holders` (shard → its holders in order of preference) and tracks the answers.
 
-    `cost` orders nodes that cover equally many shards: lower first (0 for this node itself).
+    `cost` orders nodes that cover equally many shards: lower first (0 for this node itself). The first
+    `replicas` of a shard's nodes should hold it and go before the others; `late` nodes go last.
     """
 
     def __init__(
-        self, holders: Mapping[Prefix, Sequence[AgentId]], cost: Callable[[AgentId], float] = lambda _: 0.0
+        self,
+        holders: Mapping[Prefix, Sequence[AgentId]],
+        cost: Callable[[AgentId], float] = lambda _: 0.0,
+        replicas: int = MAX_TRIES,
+        late: Container[AgentId] = frozenset(),
     ) -> None:
-        self._shards = {shard: _Shard(tuple(holders[shard][:MAX_TRIES])) for shard in sorted(holders)}
+        self._shards: dict[Prefix, _Shard] = {}
+        for shard in sorted(holders):
+            nodes = holders[shard][:MAX_TRIES]
+            first = tuple(node for node in nodes[:replicas] if node not in late)
+            self._shards[shard] = _Shard(first, tuple(node for node in nodes if node not in first))
         self._cost = cost
         self._given_up: set[AgentId] = set()
+        self._waiting: set[Ask] = set()
+        self._slow: set[Ask] = set()
 
     def start(self) -> list[Ask]:
         """The first wave: every shard once, by as few nodes as the greedy cover finds."""
@@ -59,10 +75,13 @@ class Wave:
         for name in ask.shards:
             shard = self._shards[name]
             shard.waiting -= 1
+            shard.slow -= ask in self._slow
             if name in complete:
                 shard.complete = True
-            elif not shard.complete and shard.waiting == 0:
+            elif not shard.complete and shard.waiting == shard.slow:
                 again.append(name)
+        self._waiting.discard(ask)
+        self._slow.discard(ask)
         return self._cover(again)
 
     def on_failure(self, ask: Ask) -> list[Ask]:
@@ -72,6 +91,11 @@ class Wave:
 
     def on_slow(self, ask: Ask) -> list[Ask]:
         """`ask` passed its hedge delay; its answer is still welcome."""
+        if ask not in self._waiting or ask in self._slow:
+            return []
+        self._slow.add(ask)
+        for name in ask.shards:
+            self._shards[name].slow += 1
         return self._cover([name for name in ask.shards if not self._shards[name].complete])
 
     @property
@@ -98,9 +122,14 @@ class Wave:
                 self._shards[name].asked.append(node)
                 self._shards[name].waiting += 1
             asks.append(Ask(node, tuple(taken)))
+            self._waiting.add(asks[-1])
             open_names = [name for name in open_names if name not in taken]
         return asks
 
     def _next(self, name: Prefix) -> list[AgentId]:
         shard = self._shards[name]
-        return [node for node in shard.candidates if node not in shard.asked and node not in self._given_up]
+        for nodes in (shard.first, shard.rest):
+            left = [node for node in nodes if node not in shard.asked and node not in self._given_up]
+            if left:
+                return left
+        return []
