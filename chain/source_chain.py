@@ -12,12 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from chain.cid import Cid
+from chain.cid import Cid, raw_cid
 from chain.errors import ChainBrokenError
 from chain.identity import AgentId, Identity
 from chain.kinds import CLOSE, OPENING
 from chain.record import VERSION, Header, Record, encode_payload, sign_record, verify_signature
-from chain.cid import raw_cid
 
 
 @dataclass(frozen=True, slots=True)
