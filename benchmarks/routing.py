@@ -5,8 +5,9 @@ the questions. No gloss that is stored or asked was in the sample that the atlas
 stored, and no text occurs twice. Recall@10 is the share of the ten nearest stored definitions, found by exact
 search over the same codes, that lie on the shards asked. Four ways to order the shards are compared: at
 random; outward along the curve from the question's best cell; routing by centroids as shipped; and an oracle
-that knows where the ten lie. The arithmetic is integer wherever a choice hangs on it, so the recalls are the
-same on every machine.
+that knows where the ten lie. Their arithmetic is exact wherever a choice hangs on it, so every machine gets
+the same recalls. Shipped routing weighs a cell by its place and by its cosine; beside it stands, in floating
+point, what either alone would ask.
 
     python -m benchmarks.routing [--quick] [--wordnet DIR]
 """
@@ -30,7 +31,7 @@ from node.embedding.build_atlas import SAMPLE, sample_texts
 from node.embedding.packaged import packaged_atlas
 from node.embedding.static import StaticEmbedder
 from node.embedding.wordnet import DATA_FILES, Gloss, read_glosses
-from sharding.atlas import Atlas, nearest_cells
+from sharding.atlas import SCORE_BITS, Atlas, nearest_cells, scores
 from sharding.key import shard_keys
 from sharding.routing import CONTACT_MASS_PPM, Scored, contact_set, route
 from sharding.tree import FIRST_DEPTH, ShardTree
@@ -51,6 +52,12 @@ MASS_STEP_PPM = 1_000
 SEED = 1
 BLOCK = 250
 """Questions scored at a time by the exact search: with 36,000 stored, 72 MB of scores."""
+
+PLACE_LAWS = tuple((offset, power) for offset in (1, 3, 8, 16, 32) for power in (1.0, 1.5, 2.0))
+COSINE_LAWS = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08)
+"""Scales tried where a cell's worth hangs on its place alone, 1 / (offset + place) ** power, or on its cosine
+alone, halved with every so much behind the best. The best is kept: chosen on the very questions, it flatters.
+"""
 
 WAYS = ("random", "hilbert", "centroids", "oracle")
 
@@ -121,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             hits = shard[nearest(codes[:size], asked.codes)]
             figures |= {f"{row}_{name}": value for name, value in measured(asked, hits).items()}
             targets.append(at_least(f"{row}_recall_at_default", RECALL, figures[f"{row}_recall_at_default"]))
+            if size == max(STORED):
+                figures |= {f"{row}_{name}": value for name, value in alone(atlas, asked.codes, hits).items()}
     print(
         *tables(figures, [f"{label(size)}_{kind}" for kind in texts.questions for size in STORED]), sep="\n"
     )
@@ -223,9 +232,7 @@ def nearest(stored: NDArray[np.int8], questions: NDArray[np.int8]) -> NDArray[np
 
 def measured(asked: Asked, hits: NDArray[np.int64]) -> dict[str, Any]:
     """Every figure of one row; `hits`, shape (questions, TOP), are the shards on which the answers lie."""
-    shards = asked.orders["centroids"].shape[1]
-    held = np.zeros((len(hits), shards), dtype=np.int64)
-    np.add.at(held, (np.arange(len(hits))[:, None], hits), 1)
+    held = counted(hits, asked.orders["centroids"].shape[1])
     orders = asked.orders | {"oracle": np.argsort(-held, axis=1, kind="stable")}
     reached = {
         way: np.cumsum(np.take_along_axis(held, orders[way], axis=1), axis=1) / TOP for way in WAYS
@@ -235,7 +242,7 @@ def measured(asked: Asked, hits: NDArray[np.int64]) -> dict[str, Any]:
     recalls = reached["centroids"][np.arange(len(hits)), sizes - 1]
     mass, enough = needed_mass(asked.routes, reached["centroids"])
     figures: dict[str, Any] = {
-        "recall_at_default": float(recalls.mean().round(4)),
+        "recall_at_default": float(recalls.mean().round(5)),
         "recall_standard_error": float((recalls.std() / np.sqrt(len(recalls))).round(4)),
         "shards_at_default": rounded(float(sizes.mean())),
         "shards_at_default_p95": int(np.percentile(sizes, 95, method="higher")),
@@ -266,6 +273,49 @@ def needed_mass(routes: Sequence[Sequence[Scored]], reached: NDArray[np.float64]
         else:
             low = middle + 1
     return high * MASS_STEP_PPM / PPM, float(heads(routes, high * MASS_STEP_PPM).mean())
+
+
+def alone(atlas: Atlas, codes: NDArray[np.int8], hits: NDArray[np.int64]) -> dict[str, float]:
+    """Shards that `RECALL` needs if a cell's worth hangs on its place alone, and on its cosine alone."""
+    lengths = np.linalg.norm(codes.astype(np.float64), axis=1, keepdims=True)
+    cosines = scores(atlas, codes) / lengths / (1 << SCORE_BITS)
+    behind = cosines.max(axis=1, keepdims=True) - cosines
+    place = np.argsort(np.argsort(behind, axis=1, kind="stable"), axis=1, kind="stable")
+    by_place = (needed(1 / (offset + place) ** power, hits) for offset, power in PLACE_LAWS)
+    by_cosine = (needed(np.exp2(-behind / halving), hits) for halving in COSINE_LAWS)
+    return {
+        "place_alone_shards_for_95": rounded(min(by_place)),
+        "cosine_alone_shards_for_95": rounded(min(by_cosine)),
+    }
+
+
+def needed(weights: NDArray[np.float64], hits: NDArray[np.int64]) -> float:
+    """Mean number of shards asked at the smallest mass that reaches `RECALL`; `weights` has a row a question
+    and a column a cell.
+    """
+    shards = 1 << FIRST_DEPTH
+    masses = weights.reshape(len(weights), shards, -1).sum(axis=2)
+    order = np.argsort(-masses, axis=1, kind="stable")
+    running = np.cumsum(np.take_along_axis(masses, order, axis=1), axis=1)
+    running /= running[:, -1:]
+    reached = np.cumsum(np.take_along_axis(counted(hits, shards), order, axis=1), axis=1) / TOP
+    rows = np.arange(len(hits))
+    low, high = 0, PPM // MASS_STEP_PPM
+    while low < high:
+        middle = (low + high) // 2
+        asked = (running[:, :-1] < middle * MASS_STEP_PPM / PPM).sum(axis=1)
+        if reached[rows, asked].mean() >= RECALL:
+            high = middle
+        else:
+            low = middle + 1
+    return float((running[:, :-1] < high * MASS_STEP_PPM / PPM).sum(axis=1).mean()) + 1
+
+
+def counted(hits: NDArray[np.int64], shards: int) -> NDArray[np.int64]:
+    """How many of each question's answers every shard holds, shape (questions, shards)."""
+    held = np.zeros((len(hits), shards), dtype=np.int64)
+    np.add.at(held, (np.arange(len(hits))[:, None], hits), 1)
+    return held
 
 
 def tables(figures: dict[str, Any], rows: Sequence[str]) -> Iterator[str]:
