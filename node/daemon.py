@@ -29,11 +29,13 @@ from dht.hello import Founding, fetch_founding
 from dht.libp2p_network import open_libp2p_network
 from dht.ports import SystemClock, ThreadedBlocking, system_random
 from node.config import Settings, write_initial_config
+from node.derivation import rebuild_derived
 from node.errors import HomeDamaged, HomeError, InvalidInput, JoinFailed
 from node.founding import embedder_for, found, layout_for
 from node.home import DaemonInfo, Home
 from node.node import SOFTWARE, Node, NodeOptions, NodePaths, open_node
 from node.opening import ensure_opening
+from node.storage.held_records import HeldRecords
 from node.storage.own_chain import OwnChain
 
 WORKER_THREADS = 4
@@ -77,6 +79,7 @@ def init_home(
         if home.is_initialised():
             return _already(home, name, join)
         if not home.key.exists():
+            home.require_unsigned()
             home.write_key(secrets.token_bytes(32))
         if not home.recovery_key.exists():
             home.write_recovery_key(secrets.token_bytes(32))
@@ -102,10 +105,23 @@ def run_daemon(home: Home, settings: Settings) -> None:
     message is one line.
     """
     home.require_initialised()
+    home.require_chain()
     sys.setswitchinterval(THREAD_SWITCH_S)
     with home.locked(), _one_error():
         identity = Identity.from_seed(home.read_key())
         trio.run(_run, home, settings, identity, load_founding(home))
+
+
+def rebuild_index(home: Home) -> int:
+    """Make derived.db and index/ of a stopped node again from its records; returns the postings. Blocking.
+
+    Raises `HomeInUse` while a daemon runs, and what `run_daemon` raises for the other files.
+    """
+    home.require_initialised()
+    home.require_chain()
+    home.create_folders()
+    with home.locked(), _one_error():
+        return trio.run(_rebuild_index, home, Identity.from_seed(home.read_key()), load_founding(home))
 
 
 def load_founding(home: Home) -> Founding:
@@ -171,6 +187,23 @@ async def _run(home: Home, settings: Settings, identity: Identity, founding: Fou
             home.remove_daemon()
         log.info("stopping")
         nursery.cancel_scope.cancel()
+
+
+async def _rebuild_index(home: Home, identity: Identity, founding: Founding) -> int:
+    manifest, run_blocking = founding.manifest, ThreadedBlocking(1)
+    network = manifest.network_id
+    own = OwnChain(home.chain_db, identity, network, network, SystemClock(), system_random(), run_blocking)
+    try:
+        held = HeldRecords(home.held_db, run_blocking)
+        try:
+            layout = layout_for(manifest, founding.atlas_bytes)
+            return await rebuild_derived(
+                home.derived_db, home.index, own, held, layout, manifest.space.dim, run_blocking
+            )
+        finally:
+            held.close()
+    finally:
+        own.close()
 
 
 def _unready(node: Node) -> str | None:

@@ -131,6 +131,23 @@ class Home:
                     f"{path} is missing: restore it from a backup, or finish roseforest init{self._flag()}"
                 )
 
+    def require_unsigned(self) -> None:
+        """Raise `HomeDamaged` when something here was made with a key that is gone."""
+        for path in (self.manifest, self.chain_db):
+            if path.exists():
+                raise HomeDamaged(
+                    f"{self.key} is missing although {path} is there: restore it from a backup, "
+                    "or found a new agent in another --home"
+                )
+
+    def require_chain(self) -> None:
+        """Raise `HomeDamaged` when the chain that `init` began is gone: a new one would fork it."""
+        if not self.chain_db.exists():
+            raise HomeDamaged(
+                f"{self.chain_db} is missing: restore it from a backup, "
+                "or found a new agent in another --home"
+            )
+
     def create_folders(self) -> None:
         """Make the folder (0700) and its subfolders; existing ones are left as they are."""
         try:

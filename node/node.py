@@ -9,7 +9,7 @@ libp2p and threads, the simulator over a virtual network and inline calls; nothi
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from chain.cid import Cid
 from chain.content import Content
 from chain.errors import ChainError
 from chain.identity import AgentId, Identity
-from chain.kinds import CREATE
+from chain.kinds import CREATE, SUBJECT_OPERATIONS
 from chain.record import Record
 from chain.source_chain import ChainReport, Draft
 from chain.vector import Codes
@@ -38,6 +38,7 @@ from dht.publisher import Publisher
 from dht.records import RecordService
 from dht.replies import StoreStatus
 from node.asker import DEFAULT_DEADLINE_MS, EXTRA_HOLDERS, Asker
+from node.derivation import index_missing, records_of, records_to_index
 from node.embedding.caller import CallerVectors
 from node.embedding.errors import EmbeddingError, TextNotAccepted, WrongSize
 from node.errors import InvalidInput
@@ -118,6 +119,8 @@ class Node:
         self._options = options
         self._own = own
         self._held = held
+        self._derived = derived
+        self._find = records_of(own, held)
         self._embedder = embedder_for(manifest.space)
         self._layout = layout_for(manifest, founding.atlas_bytes)
         self._paths = paths
@@ -134,9 +137,7 @@ class Node:
         )
         HelloServer(network, founding.manifest_bytes, founding.epochs, founding.atlas_bytes)
         self._holder = Holder(derived, self._layout, manifest.space.dim, paths.index, run_blocking)
-        self._intake = Intake(
-            manifest, self._records_of, self._opening_of, self._layout, self._embed_one(), clock
-        )
+        self._intake = Intake(manifest, self._find, self._opening_of, self._layout, self._embed_one(), clock)
         self._records = RecordService(
             network=network,
             kademlia=self.kademlia,
@@ -159,7 +160,7 @@ class Node:
             kademlia=self.kademlia,
             records=self._records,
             holder=self._holder,
-            records_of=self._records_of,
+            records_of=self._find,
             is_complete=self._catch_up.is_complete,
             intake=self._intake,
             layout=self._layout,
@@ -227,6 +228,8 @@ class Node:
                 for contact in holders:
                     if contact.agent != self.agent:
                         nursery.start_soon(self._get_from, contact.agent, entry, records)
+        # Not all that has an id is an entry, and not all that names one as its subject is about it.
+        records = {cid: record for cid, record in records.items() if _is_of(entry, record)}
         folded = fold(records[cid] for cid in sorted(records))
         if folded is None:
             return None
@@ -297,7 +300,7 @@ class Node:
 
     async def rebuild_index(self) -> int:
         """Make postings and index again from the records; returns how many postings there are."""
-        return await self._holder.rebuild(self._all_content())
+        return await self._holder.rebuild(records_to_index(self._own, self._held, self._layout.tree))
 
     @property
     def read_only(self) -> str | None:
@@ -384,6 +387,9 @@ class Node:
 
     async def _open(self) -> None:
         await self._holder.open()
+        await index_missing(
+            self._holder, self._derived, self._own, self._held, self._layout.tree, self._run_blocking
+        )
 
     # Small parts of the verbs.
 
@@ -443,12 +449,6 @@ class Node:
         embedder = self._embedder
         return lambda text: embedder.embed([text])[0].tobytes()
 
-    def _records_of(self, cids: Sequence[Cid]) -> list[Record | None]:
-        own = self._own.get_many(cids)
-        if all(record is not None for record in own):
-            return own
-        return [a if a is not None else b for a, b in zip(own, self._held.get_many(cids), strict=True)]
-
     def _opening_of(self, author: AgentId) -> tuple[Record, Record] | None:
         return self._own.opening() if author == self.agent else self._held.opening(author)
 
@@ -477,17 +477,6 @@ class Node:
         except NetworkError as error:
             log.info("fetching from %s failed: %s", agent.hex()[:8], error)
 
-    def _all_content(self) -> Iterator[Record]:
-        seq = 0
-        while batch := self._own.read(seq, PAGE):
-            yield from batch
-            seq = batch[-1].header.seq + 1
-        for shard in self._layout.tree.leaves:
-            after: Cid | None = None
-            while batch := self._held.at_basis(shard.basis(), after, PAGE):
-                yield from batch
-                after = batch[-1].cid
-
     def _counters(self) -> dict[str, int]:
         counters = {
             "queries_total": self._asker.queries,
@@ -501,6 +490,13 @@ class Node:
             (f"kademlia_{name}_total", value) for name, value in asdict(self.kademlia.counters).items()
         )
         return counters
+
+
+def _is_of(entry: Cid, record: Record) -> bool:
+    kind = record.header.kind
+    if record.cid == entry:
+        return kind == CREATE
+    return record.subject == entry and kind in SUBJECT_OPERATIONS
 
 
 def _content(entry: NewEntry, codes: bytes) -> Content:

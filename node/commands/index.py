@@ -17,11 +17,19 @@ def index() -> None:
 @home_option
 @json_option
 def rebuild(home: str | None, as_json: bool) -> None:
-    """Drop everything derived and rebuild it from the records."""
-    from node.api_client import LONG_SECONDS, ApiClient
+    """Drop everything derived and rebuild it from the records; works with and without a daemon."""
     from node.home import open_home
 
-    answer = ApiClient(open_home(home)).post("/v1/index/rebuild", seconds=LONG_SECONDS)
+    folder = open_home(home)
+    folder.require_initialised()
+    if folder.locked_by() is None:
+        from node.daemon import rebuild_index
+
+        answer = {"vectors": rebuild_index(folder)}
+    else:
+        from node.api_client import LONG_SECONDS, ApiClient
+
+        answer = ApiClient(folder).post("/v1/index/rebuild", seconds=LONG_SECONDS)
     if as_json:
         print_json(answer)
     else:

@@ -139,6 +139,12 @@ class DerivedState:
         found = {row[0]: self._posting(row) for row in self._database.rows_in(sql, sorted(set(numbers)))}
         return [found.get(number) for number in numbers]
 
+    def have(self, records: Sequence[Cid]) -> list[bool]:
+        """For each content record whether it has a posting."""
+        sql = "SELECT record FROM postings WHERE record IN ({})"
+        found = {row[0] for row in self._database.rows_in(sql, sorted(set(records)))}
+        return [record in found for record in records]
+
     def in_range(self, low_key: bytes, high_key: bytes) -> list[Posting]:
         """Postings with low_key ≤ key ≤ high_key, both of 32 bytes, by (key, number); O(answer)."""
         sql = f"SELECT {_COLUMNS} FROM postings WHERE shard_key BETWEEN ? AND ? ORDER BY shard_key, number"

@@ -183,6 +183,11 @@ class OwnChain:
         sql = f"SELECT {COLUMNS} FROM records WHERE seq >= ? ORDER BY seq LIMIT ?"
         return [from_row(self._database, row) for row in self._database.rows(sql, (from_seq, limit))]
 
+    def cids(self, from_seq: int, limit: int) -> list[Cid]:
+        """The CIDs of `read`."""
+        sql = "SELECT cid FROM records WHERE seq >= ? ORDER BY seq LIMIT ?"
+        return [row[0] for row in self._database.rows(sql, (from_seq, limit))]
+
     def count(self) -> int:
         """The chain's length; O(log n)."""
         row = self._database.row("SELECT max(seq) FROM records")

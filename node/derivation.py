@@ -1,0 +1,106 @@
+"""Derived state follows the records: what to index, what was missed by a crash, and making it all anew.
+
+The chain and the held records are durable when their writers say so; the postings made of them come a moment
+later. A process that dies in between leaves records without postings, so every start compares the two sides
+by their CIDs (no record is decoded that has its posting) and indexes what is missing. When derived.db itself
+is damaged, `rebuild_derived` makes it again while no daemon runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import trio
+
+from chain.cid import Cid
+from chain.record import Record
+from dht.placement import Layout
+from dht.ports import RunBlocking
+from node.holder import Holder, RecordsOf
+from node.storage.derived_state import DerivedState
+from node.storage.held_records import HeldRecords
+from node.storage.own_chain import OwnChain
+from sharding.tree import ShardTree
+
+PAGE = 500
+"""Records looked at in one step."""
+
+
+def cids_to_index(own: OwnChain, held: HeldRecords, tree: ShardTree) -> Iterator[list[Cid]]:
+    """The CIDs of all records whose content belongs into the index: own ones, and those held in shards."""
+    seq = 0
+    while page := own.cids(seq, PAGE):
+        yield page
+        seq += len(page)
+    for shard in tree.leaves:
+        after: Cid | None = None
+        while page := held.cids_at(shard.basis(), after, PAGE):
+            yield page
+            after = page[-1]
+
+
+def records_to_index(own: OwnChain, held: HeldRecords, tree: ShardTree) -> Iterator[Record]:
+    """The records of `cids_to_index`; one that is both own and held comes twice."""
+    find = records_of(own, held)
+    for page in cids_to_index(own, held, tree):
+        yield from (record for record in find(page) if record is not None)
+
+
+def records_of(own: OwnChain, held: HeldRecords) -> RecordsOf:
+    """A way to the records of both databases, own ones first."""
+
+    def find(cids: Sequence[Cid]) -> list[Record | None]:
+        found = own.get_many(cids)
+        if all(record is not None for record in found):
+            return found
+        return [a if a is not None else b for a, b in zip(found, held.get_many(cids), strict=True)]
+
+    return find
+
+
+async def index_missing(
+    holder: Holder,
+    derived: DerivedState,
+    own: OwnChain,
+    held: HeldRecords,
+    tree: ShardTree,
+    run_blocking: RunBlocking,
+) -> int:
+    """Index what has no posting; returns how many records were looked at for it. O(records), on CIDs."""
+    find = records_of(own, held)
+    looked_at = 0
+
+    def missing(page: Sequence[Cid]) -> list[Record]:
+        absent = [cid for cid, there in zip(page, derived.have(page), strict=True) if not there]
+        return [record for record in find(absent) if record is not None] if absent else []
+
+    for page in cids_to_index(own, held, tree):
+        records = await run_blocking(missing, page)
+        if records:
+            looked_at += len(records)
+            await holder.add(records)
+    return looked_at
+
+
+async def rebuild_derived(
+    path: Path,
+    index: Path,
+    own: OwnChain,
+    held: HeldRecords,
+    layout: Layout,
+    dim: int,
+    run_blocking: RunBlocking,
+) -> int:
+    """Throw derived.db at `path` and the saved index away and make them again; returns the postings.
+
+    For a node that is stopped: nothing else may use the files.
+    """
+    derived = DerivedState.rebuild(path, run_blocking)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(derived.run)
+        holder = Holder(derived, layout, dim, index, run_blocking)
+        count = await holder.rebuild(records_to_index(own, held, layout.tree))
+        await run_blocking(holder.save)
+        await derived.aclose()
+    return count
