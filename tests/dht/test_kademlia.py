@@ -182,6 +182,21 @@ def test_a_node_that_appears_is_a_holder_at_once_for_all_that_it_met() -> None:
     play(story)
 
 
+def test_a_newcomer_ends_what_lookups_had_found_before_it_came() -> None:
+    async def story(cluster: Cluster) -> None:
+        nodes = await cluster.grow(30)
+        newcomer = signed(31, issued_us=EPOCH_US)
+        for node in nodes:
+            await node.holders(newcomer.position, 3)
+        await cluster.start(31)
+        met = [node for node in nodes if node.contact(newcomer.agent) is not None]
+        assert len(met) >= K
+        for node in met:
+            assert agents(await node.holders(newcomer.position, 3)) == cluster.truth(newcomer.position, 3)
+
+    play(story)
+
+
 def test_asking_for_too_many_or_ourselves_is_refused() -> None:
     async def story(cluster: Cluster) -> None:
         (node,) = await cluster.grow(1)

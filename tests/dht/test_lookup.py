@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dht.contact import Contact
-from dht.distance import closest
+from dht.distance import FARTHEST, closest, distance
 from dht.lookup import ALPHA, MAX_ANSWER, MAX_QUERIES, Lookup
 from dht.routing_table import K, RoutingTable
 from tests.dht.people import key, placed
@@ -124,18 +124,18 @@ def test_among_the_dead_and_liars_it_ends_and_names_only_who_answered(
 
 def test_liars_who_name_ever_closer_nodes_do_not_keep_a_lookup_going() -> None:
     rng = random.Random(1)
-    calls = 0
+    answered: list[bytes] = []
 
-    def answer(_contact: Contact) -> list[Contact]:
-        nonlocal calls
-        calls += 1
-        shared = min(calls // 8, 31)
+    def answer(contact: Contact) -> list[Contact]:
+        answered.append(contact.agent)
+        shared = min(len(answered) // 8, 31)
         return [placed(key(0)[:shared] + rng.randbytes(32 - shared)) for _ in range(MAX_ANSWER)]
 
     lookup = Lookup(key(0), K, seeds=[placed(key(1))])
     assert len(drive(lookup, answer, rng)) == MAX_QUERIES == lookup.queries
     assert not lookup.complete
     assert len(lookup.result) == K
+    assert {contact.agent for contact in lookup.result} <= set(answered)
 
 
 def test_only_the_first_of_an_answer_are_taken() -> None:
@@ -158,16 +158,37 @@ def test_one_lying_path_does_not_keep_the_others_from_the_closest() -> None:
     assert lookup.result == closest(village.target, village.nodes, lambda node: node.position, 8)
 
 
-def test_a_path_is_fed_by_its_own_answers_only() -> None:
-    """With a share of 1 each path asks its own seed, then only what that seed named."""
-    left, right = placed(b"\x40" + bytes(31)), placed(b"\x20" + bytes(31))
-    near_left, near_right = placed(b"\x02" + bytes(31)), placed(b"\x01" + bytes(31))
-    lookup = Lookup(bytes(32), 2, alpha=2, seeds=[left, right], paths=2)
-    assert lookup.next_queries() == [right, left]
-    lookup.on_response(left, [near_left, near_right])
-    # near_right belongs to the path of `left` now: naming it again on the other path changes nothing
-    lookup.on_response(right, [near_right])
-    assert lookup.next_queries() == [near_right, near_left]
+def test_what_one_path_hears_does_not_end_the_search_of_another() -> None:
+    honest, liar = placed(b"\x20" + bytes(31)), placed(b"\x40" + bytes(31))
+    lies = [placed(b"\x02" + bytes(31)), placed(b"\x01" + bytes(31))]
+    lookup = Lookup(bytes(32), 2, seeds=[liar, honest], paths=2)
+    assert lookup.next_queries() == [honest, liar]
+    lookup.on_response(liar, lies)
+    assert lookup.next_queries() == lies[::-1]
+    for lie in lies:
+        lookup.on_response(lie, [])
+    assert lookup.result == lies[::-1]
+    assert not lookup.done, "the other path still waits for its own"
+    truth = placed(bytes(31) + b"\x01")
+    lookup.on_response(honest, [*lies, truth])
+    assert lookup.next_queries() == [truth]
+    lookup.on_response(truth, [])
+    assert lookup.done
+    assert lookup.result == [truth, lies[1]]
+
+
+def test_the_radius_counts_who_failed_because_answers_named_them() -> None:
+    people = [placed(bytes([first]) + bytes(31)) for first in (1, 2, 4, 8)]
+    lookup = Lookup(bytes(32), 2, seeds=people)
+    assert lookup.radius == FARTHEST
+    for contact in lookup.next_queries():
+        lookup.on_failure(contact)
+    assert lookup.radius == distance(bytes(32), people[1].position)
+    for contact in lookup.next_queries():
+        lookup.on_response(contact, [])
+    assert lookup.complete
+    assert lookup.result == people[2:]
+    assert lookup.radius == distance(bytes(32), people[1].position)
 
 
 def test_results_stream_in_as_nodes_answer() -> None:

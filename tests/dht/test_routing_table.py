@@ -15,12 +15,12 @@ from tests.dht.people import key, placed
 
 OWN = bytes(32)
 SMALL_K = 2
-PEOPLE = 24
+PEOPLE = 9
 
 
 def person(number: int, version: int = 0, capacity: int = 1, moved: bool = False) -> Contact:
-    """Agent `number`; a third of all positions fall in each of the buckets 0 and 1."""
-    position = bytes([number * 11 % 256 or 1]) + key(number + 1000 * moved)[1:]
+    """Agent `number`, in one of two buckets; who moved is in the other."""
+    position = bytes([0x80 if (number % 2 == 0) != moved else 0x40]) + key(number)[1:]
     return placed(position, agent=key(number), issued_us=version, capacity=capacity)
 
 
@@ -87,7 +87,8 @@ steps = st.lists(
         ),
         st.tuples(st.sampled_from(["remove", "confirm"]), st.builds(person, st.integers(0, PEOPLE))),
     ),
-    max_size=120,
+    min_size=20,
+    max_size=100,
 )
 
 
@@ -161,6 +162,17 @@ def test_a_private_network_is_not_limited_by_groups() -> None:
     for number in range(5):
         offer = table.offer(placed(bytes([64 + number]) + bytes(31), hosts=("8.8.8.8",)))
         assert offer is (Offer.ADDED if number < GROUP_PER_BUCKET else Offer.CROWDED)
+
+
+def test_a_group_spread_over_many_buckets_is_limited_in_the_whole_table() -> None:
+    table = RoutingTable(OWN)
+    offers = [
+        table.offer(placed(bytes([0x80 >> depth, number]) + bytes(30), hosts=("8.8.8.8",)))
+        for depth in range(8)
+        for number in range(GROUP_PER_BUCKET)
+    ]
+    assert offers[:GROUP_PER_TABLE] == [Offer.ADDED] * GROUP_PER_TABLE
+    assert set(offers[GROUP_PER_TABLE:]) == {Offer.CROWDED}
 
 
 def test_who_stores_nothing_has_no_address_or_is_ourselves_never_enters() -> None:
