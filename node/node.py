@@ -9,7 +9,7 @@ libp2p and threads, the simulator over a virtual network and inline calls; nothi
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ from node.asker import DEFAULT_DEADLINE_MS, EXTRA_HOLDERS, Asker
 from node.derivation import index_missing, records_of, records_to_index
 from node.embedding.caller import CallerVectors
 from node.embedding.errors import EmbeddingError, TextNotAccepted, WrongSize
-from node.errors import InvalidInput
+from node.errors import HomeError, InvalidInput
 from node.founding import embedder_for, layout_for
 from node.holder import Holder
 from node.models import Added, Answer, EntryView, NewEntry, PeerView, Rejected, Status
@@ -49,6 +49,7 @@ from node.opening import ensure_opening
 from node.peer_memory import read_peers, write_peers
 from node.search_protocol import MAX_K
 from node.storage.derived_state import DerivedState
+from node.storage.errors import DatabaseCorrupt, DiskFull, ReadOnly
 from node.storage.held_records import HeldRecords
 from node.storage.own_chain import OwnChain
 
@@ -194,7 +195,11 @@ class Node:
         for place, (cid, created) in zip(places, appended, strict=True):
             outcomes[place] = Added(cid, created)
         new = self._own.get_many([cid for cid, created in appended if created])
-        await self._holder.add([record for record in new if record is not None])
+        try:
+            await self._holder.add([record for record in new if record is not None])
+        except (DiskFull, ReadOnly, DatabaseCorrupt) as error:
+            # They are in the chain, so they were added; the next start indexes them.
+            log.error("%d new entries are kept but not indexed: %s", len(new), error)
         self._publisher.wake()
         return [outcome for outcome in outcomes if outcome is not None]
 
@@ -305,7 +310,7 @@ class Node:
     @property
     def read_only(self) -> str | None:
         """Why this node takes no writes, or None."""
-        return self._own.read_only or self._held.read_only
+        return self._own.read_only or self._held.read_only or self._derived.read_only
 
     @property
     def joined(self) -> bool:
@@ -355,10 +360,20 @@ class Node:
 
     async def _take_part(self) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._publisher.run)
+            nursery.start_soon(self._while_writable, self._publisher.run)
             nursery.start_soon(self._wake_on_change)
             if self._options.capacity > 0:
-                nursery.start_soon(self._catch_up.run)
+                nursery.start_soon(self._while_writable, self._catch_up.run)
+
+    async def _while_writable(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run background work that writes; a full or failing disk ends the work, not the node.
+
+        The databases take no writes until a restart then, and what was not published is still pending.
+        """
+        try:
+            await work()
+        except* (DiskFull, ReadOnly, DatabaseCorrupt) as group:
+            log.error("the node goes on read-only: %s", self.read_only or group.exceptions[0])
 
     async def _wake_on_change(self) -> None:
         seen = self.kademlia.version
@@ -377,13 +392,23 @@ class Node:
 
     def _write_peers(self) -> None:
         contacts = self.kademlia.contacts()
-        if self._paths.peers is not None and contacts:
+        if self._paths.peers is None or not contacts:
+            return
+        try:
             write_peers(self._paths.peers, [address for contact in contacts for address in contact.addresses])
+        except HomeError as error:
+            log.warning("the peers are not remembered: %s", error)
 
     async def _save_index(self) -> None:
         while True:
             await trio.sleep(SAVE_INDEX_EVERY_S)
-            await self._run_blocking(self._holder.save)
+            await self._run_blocking(self._write_index)
+
+    def _write_index(self) -> None:
+        try:
+            self._holder.save()
+        except (OSError, RuntimeError) as error:  # FAISS reports what the system says as RuntimeError
+            log.warning("the index is not saved, the next start makes it again: %s", error)
 
     async def _open(self) -> None:
         await self._holder.open()
@@ -443,11 +468,18 @@ class Node:
         codes: Codes = (await self._run_blocking(self._embedder.embed, [text]))[0]
         return codes
 
-    def _embed_one(self) -> Callable[[str], bytes] | None:
+    def _embed_one(self) -> Callable[[str], bytes | None] | None:
         if isinstance(self._embedder, CallerVectors):
             return None
         embedder = self._embedder
-        return lambda text: embedder.embed([text])[0].tobytes()
+
+        def codes_of(text: str) -> bytes | None:
+            try:
+                return embedder.embed([text])[0].tobytes()
+            except EmbeddingError:
+                return None  # a text without a vector: the rule `binding` refuses the record
+
+        return codes_of
 
     def _opening_of(self, author: AgentId) -> tuple[Record, Record] | None:
         return self._own.opening() if author == self.agent else self._held.opening(author)
@@ -462,7 +494,7 @@ class Node:
             while True:
                 page = await self._records.at(agent, subject_basis(entry), after)
                 about = [i for i in page.bundle.items if isinstance(i, Item) and i.record.subject == entry]
-                new = tuple(i for i in about if i.record.cid not in records)
+                new = tuple(i for i in about if i.record.payload and i.record.cid not in records)
                 judged = await self._run_blocking(
                     self._intake.judge, Bundle(page.bundle.openings, page.bundle.headers, new)
                 )
@@ -567,7 +599,7 @@ async def open_node(
                 yield node
                 background.cancel_scope.cancel()
             with trio.CancelScope(shield=True):
-                await run_blocking(node._holder.save)
+                await run_blocking(node._write_index)
                 await run_blocking(node._write_peers)
         finally:
             for store in (own, held, derived):

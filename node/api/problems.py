@@ -8,6 +8,7 @@
 | 408 | too_slow | the body did not arrive in time |
 | 413 | too_large | the body is over the limit |
 | 422 | refused | understood and refused: wrong shape, a limit, a vector that is no direction |
+| 500 | damaged | a database contradicts itself; the message says which, and how to recover |
 | 500 | unexpected | a defect of this program; the log has the traceback |
 | 503 | not_ready, busy | the node starts or stops, or too many requests are under way |
 | 507 | read_only, disk_full | nothing was written; the message says what to do |
@@ -46,6 +47,7 @@ _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (storage.DiskFull, 507, "disk_full"),
     (storage.ReadOnly, 507, "read_only"),
     (ReadOnly, 507, "read_only"),
+    (storage.DatabaseCorrupt, 500, "damaged"),
     (DamagedData, 500, "unexpected"),
     (InvalidInput, 422, "refused"),
     (EmbeddingError, 422, "refused"),

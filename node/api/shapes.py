@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from chain.cid import Cid, to_text
-from chain.content import MAX_CITATIONS, MAX_TAGS
+from chain.content import MAX_CITATIONS, MAX_TAG, MAX_TAGS, MAX_TEXT
 from chain.identity import peer_id
 from chain.record import Record
 from chain.vector import MAX_DIM, PPM
@@ -35,10 +35,25 @@ class Shape(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, strict=True)
 
 
+def _at_most(limit: int) -> AfterValidator:
+    def check(text: str) -> str:
+        size = len(text.encode())
+        if size > limit:
+            raise ValueError(f"{size} bytes of UTF-8, the limit is {limit}")
+        return text
+
+    return AfterValidator(check)
+
+
+Text = Annotated[str, Field(min_length=1), _at_most(MAX_TEXT)]
+"""Checked before it is embedded: that would take long for megabytes, and answer beside the point."""
+Tag = Annotated[str, Field(min_length=1), _at_most(MAX_TAG)]
+
+
 class EntryIn(Shape):
     """A new entry."""
 
-    text: str = Field(min_length=1, description="what is known; at most 64 KiB of UTF-8")
+    text: Text = Field(description="what is known; at most 64 KiB of UTF-8")
     tags: list[str] = Field(default=[], max_length=MAX_TAGS)
     domain: str | None = None
     confidence: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -76,10 +91,10 @@ class BatchIn(Shape):
 class QueryIn(Shape):
     """A question: `text`, or `vector` in networks whose space takes the caller's vectors."""
 
-    text: Annotated[str, Field(min_length=1)] | None = None
+    text: Text | None = None
     vector: Annotated[list[float], Field(min_length=1, max_length=MAX_DIM)] | None = None
     k: int = Field(default=10, ge=1, le=MAX_K)
-    tags: list[str] = Field(
+    tags: list[Tag] = Field(
         default=[], max_length=MAX_TAGS, description="only entries that bear all of these"
     )
     deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None

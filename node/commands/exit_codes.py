@@ -72,6 +72,8 @@ def exit_code_of(error: BaseException) -> ExitCode:
     own = getattr(error, "exit_code", None)
     if isinstance(own, int) and own in set(ExitCode):
         return ExitCode(own)
+    if getattr(error, "code", None) == "damaged":
+        return ExitCode.DAMAGED
     status = getattr(error, "status", None)
     if isinstance(status, int):
         return STATUS_CODES.get(status, ExitCode.UNEXPECTED)

@@ -1,4 +1,4 @@
-"""Real daemons for tests: processes of the command line on loopback, each with its home in a temporary folder.
+"""Real daemons for tests: processes of the command line on loopback, with homes in a temporary folder.
 
 Waiting is for events (the file that says a daemon is ready, an answer of the API) with a deadline, so a test
 is as fast as the machine. Only processes started here are ever signalled.
