@@ -11,7 +11,7 @@ nothing leaves before its fsync.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -24,7 +24,8 @@ from chain.identity import AgentId
 from chain.kinds import CARRIES_CONTENT
 from chain.record import Record, decode_payload
 from dht.bundle import Item, bundle_value
-from dht.errors import NetworkError
+from dht.distance import closest
+from dht.errors import FrameError, NetworkError
 from dht.kademlia import Kademlia
 from dht.network import MAX_BODY
 from dht.placement import Layout, Role, bases_of, needs_payload, roles_of
@@ -38,6 +39,11 @@ FRAME_BYTES = 100_000
 """Target size of one store request: large enough to amortise it, small enough to share the stream."""
 FRAME_ITEMS = 256
 IN_FLIGHT_PER_PEER = 2
+STORE_TIMEOUT_S = 10.0
+"""Longer than for a question: a busy holder judges and fsyncs a whole frame, maybe behind those of others."""
+MAX_DETOURS = 100_000
+"""Copies owed to holders that were suspects when their records were placed; beyond it, catching up has to
+find them."""
 RETRY_FIRST_S = 0.5
 RETRY_MOST_S = 30.0
 IDLE_S = 30.0
@@ -90,7 +96,12 @@ def plan(placings: Sequence[Placing], acknowledged: Mapping[Cid, Mapping[AgentId
 
 
 class Publisher:
-    """Drives `plan` over the network. One a node; `wake` it after appending."""
+    """Drives `plan` over the network. One a node; `wake` it after appending.
+
+    While a holder is suspected, the next nearest stands in for it, so that a dead node holds nothing up. If
+    it comes back it is owed what it missed, and the debt counts as pending: a holder that answers queries as
+    complete must not lack what was published meanwhile (hinted handoff; DeCandia et al., Dynamo, 2007).
+    """
 
     def __init__(
         self,
@@ -106,6 +117,7 @@ class Publisher:
         self._replication = replication
         self._hold_locally = hold_locally
         self._wake = trio.Event()
+        self._detours: dict[AgentId, dict[Cid, int]] = {}
         self.refusals: dict[str, int] = {}
         """Own records that a holder judged invalid, counted by rule: a sign of a bug or of a lying holder."""
 
@@ -120,8 +132,9 @@ class Publisher:
 
     @property
     def pending(self) -> int:
-        """Own records that have not reached `need` holders in every role."""
-        return self._own.count_below(self.need) if self.need else self._own.count_below(1)
+        """Own records that lack holders in some role, and copies owed to holders that are back."""
+        owed = sum(len(self._detours[agent]) for agent in self._returned())
+        return self._own.count_below(max(1, self.need)) + owed
 
     async def run(self) -> None:
         """Publish for ever."""
@@ -139,7 +152,7 @@ class Publisher:
 
     async def publish_once(self) -> bool:
         """Go once through all pending records; whether any acknowledgement came."""
-        progressed = False
+        progressed = await self._pay_detours()
         after = -1
         while True:
             need = self.need
@@ -157,12 +170,18 @@ class Publisher:
         shards = self._shard_bases(records)
         placings: list[Placing] = []
         nearest: dict[bytes, tuple[AgentId, ...]] = {}  # most of a batch shares its author and its shards
+        suspects: dict[bytes, list[AgentId]] = {}
+        owed: dict[AgentId, dict[Cid, int]] = {}
         for record in records:
             holders: list[tuple[int, tuple[AgentId, ...]]] = []
             for role, basis in bases_of(record, roles_of(record.header.kind), shards.get(record.cid)):
                 if basis not in nearest:
                     found = await self._kademlia.holders(basis, self._replication)
                     nearest[basis] = tuple(contact.agent for contact in found)
+                    suspects[basis] = self._suspects_at(basis)
+                for agent in suspects[basis]:
+                    owed.setdefault(agent, {}).setdefault(record.cid, 0)
+                    owed[agent][record.cid] |= role
                 holders.append((role, nearest[basis]))
             placings.append(Placing(record, tuple(holders)))
         decided = plan(placings, acknowledged, need)
@@ -174,9 +193,53 @@ class Publisher:
             roles = acknowledged.setdefault(row.cid, {})
             roles[row.holder] = roles.get(row.holder, 0) | row.roles
         settled = plan(placings, acknowledged, need).settled
+        self._note_detours(owed, set(settled), acknowledged)
         if rows or settled:
             await self._own.placed(rows, [(cid, need) for cid in settled])
         return bool(rows or settled)
+
+    def _suspects_at(self, basis: bytes) -> list[AgentId]:
+        """The known nodes that would be among the nearest if they were not suspected."""
+        known = [*self._kademlia.contacts(), self._kademlia.self_contact()]
+        storing = [contact for contact in known if contact.stores]
+        ideal = closest(basis, storing, lambda contact: contact.position, self._replication)
+        return [contact.agent for contact in ideal if self._kademlia.is_suspect(contact.agent)]
+
+    def _note_detours(
+        self,
+        owed: Mapping[AgentId, Mapping[Cid, int]],
+        settled: Container[Cid],
+        acknowledged: Mapping[Cid, Mapping[AgentId, int]],
+    ) -> None:
+        room = MAX_DETOURS - sum(map(len, self._detours.values()))
+        for agent in sorted(owed):
+            for cid, roles in owed[agent].items():
+                missing = roles & ~acknowledged.get(cid, {}).get(agent, 0)
+                if cid in settled and missing and room > 0:
+                    self._detours.setdefault(agent, {})[cid] = missing
+                    room -= 1
+
+    def _returned(self) -> list[AgentId]:
+        """Holders that are owed copies and answer again; who has left the table is owed nothing any more."""
+        for agent in [agent for agent in self._detours if self._kademlia.contact(agent) is None]:
+            del self._detours[agent]
+        return sorted(agent for agent in self._detours if not self._kademlia.is_suspect(agent))
+
+    async def _pay_detours(self) -> bool:
+        rows: list[Placement] = []
+        for agent in self._returned():
+            debt = self._detours[agent]
+            cids = list(debt)[:BATCH_RECORDS]
+            records = [record for record in self._own.get_many(cids) if record is not None]
+            start = len(rows)
+            await self._send_all(agent, [(record, debt[record.cid]) for record in records], {}, rows)
+            for row in rows[start:]:
+                debt.pop(row.cid, None)
+            if not debt:
+                self._detours.pop(agent, None)
+        if rows:
+            await self._own.placed(rows, [])
+        return bool(rows)
 
     async def _send_all(
         self,
@@ -202,6 +265,8 @@ class Publisher:
                     rows.extend(await self._send(agent, batch))
                 except NetworkError as error:
                     failed.set()
+                    if isinstance(error, FrameError):
+                        self._kademlia.report(agent)  # when it goes on, the next nearest node takes its place
                     log.info("store at %s failed: %s", agent.hex()[:8], error)
 
         async with trio.open_nursery() as nursery:
@@ -220,7 +285,7 @@ class Publisher:
             for record, roles in batch
         ]
         body = canonical.encode(bundle_value([opening] if opening else [], headers, items))
-        reply = await self._kademlia.request(agent, "record.store", body)
+        reply = await self._kademlia.request(agent, "record.store", body, STORE_TIMEOUT_S)
         statuses = read_statuses(reply, len(batch))
         rows: list[Placement] = []
         for (record, roles), (status, rule) in zip(batch, statuses, strict=True):

@@ -158,6 +158,15 @@ def shown(answer: Answer) -> list[tuple[Cid, int]]:
     return [(hit.id, hit.score) for hit in answer.hits]
 
 
+async def until(condition: Callable[[], bool], within_s: float = SETTLE_S) -> None:
+    """Wait in virtual time for a condition; raises `TooSlowError`."""
+    with trio.fail_after(within_s):
+        while True:
+            if condition():
+                return
+            await trio.sleep(0.1)
+
+
 def override(owner: object, name: str, value: object) -> None:
     """Let one node's part behave differently: how scenarios make a liar of it."""
     assert hasattr(owner, name)
