@@ -26,6 +26,11 @@ from dht.records import MAX_DIGESTS, MAX_FETCH, RecordService
 from sharding.tree import Prefix, ShardTree
 
 INTERVAL_S = 60.0
+INTERVAL_FIRST_S = 5.0
+"""After a change of membership the comparison is repeated this soon, then after twice as long each time:
+who publishes may learn of the change a little later than who holds."""
+QUIET_S = 2.0
+"""When records have been stored here, shards are compared once this long nothing more has come."""
 SETTLE_S = 0.2
 """Changes of membership come in bursts; wait this long for the burst to end."""
 MAX_PAUSE_S = 1.0
@@ -56,6 +61,7 @@ class CatchUp:
         self._rng = rng
         self._complete: set[Prefix] = set()
         self._alone: set[Prefix] = set()
+        self._stored = trio.Event()
         self.fetched = 0
         """Records fetched so far."""
 
@@ -70,12 +76,30 @@ class CatchUp:
 
     async def run(self) -> None:
         """Catch up at every change of membership and once a minute, for ever."""
+        pause = INTERVAL_FIRST_S
         while True:
             seen = self._kademlia.version
+            self._stored = trio.Event()
             await self.round()
-            with trio.move_on_after(INTERVAL_S * self._rng.uniform(0.8, 1.2)):
+            async with trio.open_nursery() as nursery:
+                nursery.cancel_scope.deadline = trio.current_time() + pause * self._rng.uniform(0.8, 1.2)
+                nursery.start_soon(self._wait_for_quiet, nursery.cancel_scope)
                 await self._kademlia.wait_changed(seen)
                 await trio.sleep(SETTLE_S)
+                nursery.cancel_scope.cancel()
+            pause = INTERVAL_FIRST_S if self._kademlia.version != seen else min(2 * pause, INTERVAL_S)
+
+    def note_stored(self) -> None:
+        """Records have been stored here; what came may have had companions that went elsewhere."""
+        self._stored.set()
+
+    async def _wait_for_quiet(self, scope: trio.CancelScope) -> None:
+        await self._stored.wait()
+        while self._stored.is_set():
+            self._stored = trio.Event()
+            with trio.move_on_after(QUIET_S):
+                await self._stored.wait()
+        scope.cancel()
 
     async def round(self) -> None:
         """Compare all shards that this node should hold with their other holders."""

@@ -35,6 +35,7 @@ from dht.kademlia import BootstrapError, Kademlia
 from dht.network import Network
 from dht.ports import Clock, Random, RunBlocking
 from dht.publisher import Publisher
+from dht.record_store import Held
 from dht.records import RecordService
 from dht.replies import StoreStatus
 from node.asker import DEFAULT_DEADLINE_MS, EXTRA_HOLDERS, Asker
@@ -147,7 +148,7 @@ class Node:
             own_opening=own.opening,
             intake=self._intake,
             run_blocking=run_blocking,
-            on_held=self._holder.on_held,
+            on_held=self._on_held,
             accepts=lambda: options.capacity > 0 and self.read_only is None,
         )
         self._catch_up = CatchUp(
@@ -468,6 +469,10 @@ class Node:
         codes: Codes = (await self._run_blocking(self._embedder.embed, [text]))[0]
         return codes
 
+    async def _on_held(self, items: Sequence[Held]) -> None:
+        await self._holder.on_held(items)
+        self._catch_up.note_stored()
+
     def _embed_one(self) -> Callable[[str], bytes | None] | None:
         if isinstance(self._embedder, CallerVectors):
             return None
@@ -475,9 +480,10 @@ class Node:
 
         def codes_of(text: str) -> bytes | None:
             try:
-                return embedder.embed([text])[0].tobytes()
+                codes: bytes = embedder.embed([text])[0].tobytes()
             except EmbeddingError:
                 return None  # a text without a vector: the rule `binding` refuses the record
+            return codes
 
         return codes_of
 
