@@ -383,10 +383,16 @@ class Node:
             self._publisher.wake()
 
     async def _remember(self) -> None:
-        """Keep the addresses of peers, so that a restart does not depend on the bootstrap nodes."""
+        """Keep the addresses of peers, so that a restart does not depend on the bootstrap nodes.
+
+        The first one is kept at once: a founder that is killed early has no other way back.
+        """
+        seen = self.kademlia.version
+        while not self.kademlia.contacts():
+            seen = await self.kademlia.wait_changed(seen)
         while True:
-            await trio.sleep(REMEMBER_EVERY_S)
             await self._run_blocking(self._write_peers)
+            await trio.sleep(REMEMBER_EVERY_S)
 
     def _remembered(self) -> list[str]:
         return [] if self._paths.peers is None else read_peers(self._paths.peers)
