@@ -1,0 +1,96 @@
+"""A holder that was passed over while it was slow gets what it missed, and `pending` is honest about it."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import trio
+
+from chain.identity import Identity
+from dht.catch_up import CatchUp
+from dht.publisher import Publisher
+from node.models import NewEntry
+from node.node import Node, NodeOptions
+from sim.links import LatencyLink
+from sim.network import open_world
+from sim.virtual_clock import run_deterministic
+from sim.whole_node import found_network, start_node
+
+DIM = 8
+SLOW_US = 60_000_000
+
+
+def lacking(nodes: list[Node]) -> int:
+    """How many records nodes lack in shards of which they say that they hold everything."""
+    found = 0
+    for shard in nodes[0]._layout.tree.leaves:
+        held = [set(node._held.cids_at(shard.basis(), None, 10_000)) for node in nodes]
+        everything = set().union(*held)
+        found += sum(
+            len(everything - own)
+            for node, own in zip(nodes, held, strict=True)
+            if node._catch_up.is_complete(shard)
+        )
+    return found
+
+
+def suspicions(nodes: list[Node]) -> int:
+    """How many pairs of nodes there are of which one takes the other for dead."""
+    return sum(one.kademlia.is_suspect(other.agent) for one in nodes for other in nodes if one is not other)
+
+
+async def publish_past_a_slow_holder(folder: Path, seed: int) -> list[int]:
+    """What complete holders lacked, at each moment when nothing was pending and nobody was suspected."""
+    ids = [Identity.from_seed(bytes([seed + 1, number + 1]) * 16) for number in range(5)]
+    usual, slow, late = LatencyLink(seed), ids[2].agent, False
+
+    def link(sender: bytes, receiver: bytes, size: int, rng: random.Random) -> int | None:
+        delay = usual(sender, receiver, size, rng)
+        return delay + SLOW_US if delay is not None and late and slow in (sender, receiver) else delay
+
+    lacks: list[int] = []
+    async with open_world(seed, link) as world:
+        founding = found_network(ids[0], DIM)
+        nodes: list[Node] = []
+        for number, identity in enumerate(ids):
+            home = folder / str(number)
+            home.mkdir()
+            bootstrap = (world.address(ids[0].agent),) if number else ()
+            nodes.append(
+                await start_node(world, identity, founding, home, seed, NodeOptions(bootstrap=bootstrap))
+            )
+        with trio.fail_after(60):
+            while any(node.status().peers < 4 for node in nodes):
+                await trio.sleep(0.25)
+        await trio.sleep(70)
+        late = True
+        rng = random.Random(seed)
+        async with trio.open_nursery() as nursery:
+            for number in (0, 1, 3, 4):
+                entries = [
+                    NewEntry(f"{number}/{i}", vector=[rng.gauss(0, 1) for _ in range(DIM)]) for i in range(60)
+                ]
+                nursery.start_soon(nodes[number].add, entries)
+        await trio.sleep(13)
+        late = False
+        for _ in range(60):
+            if not any(node.status().pending for node in nodes) and not suspicions(nodes):
+                lacks.append(lacking(nodes))
+            await trio.sleep(0.5)
+    return lacks
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_once_nothing_is_pending_complete_holders_lack_nothing(tmp_path: Path, seed: int) -> None:
+    lacks = run_deterministic(publish_past_a_slow_holder, tmp_path, seed, seed=seed)
+    assert lacks, "everything must have been placed within 30 virtual seconds"
+    assert set(lacks) == {0}
+
+
+def test_without_the_hand_over_they_do_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Publisher, "_note_detours", lambda *_: None)
+    monkeypatch.setattr(CatchUp, "note_stored", lambda _: None)
+    lacks = run_deterministic(publish_past_a_slow_holder, tmp_path, 1, seed=1)
+    assert any(lacks), "the scenario no longer provokes what it guards against"
