@@ -1,0 +1,112 @@
+"""From what a user hands in to what is signed or asked: texts become codes, entries become drafts.
+
+A batch is embedded in one call; when a text in it has no code, the texts are taken one by one, so that a bad
+entry is rejected by itself and the others go on. Everything here blocks and is called off the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from chain.content import Content
+from chain.errors import ChainError
+from chain.kinds import CREATE
+from chain.source_chain import Draft
+from chain.vector import Codes
+from node.embedding.caller import CallerVectors
+from node.embedding.embedder import Embedder
+from node.embedding.errors import EmbeddingError, WrongSize
+from node.models import NewEntry, Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """Drafts with the places of their entries in the batch, ascending; and what was rejected."""
+
+    drafts: list[Draft]
+    places: list[int]
+    rejected: list[Rejected]
+
+
+def draft_entries(embedder: Embedder | CallerVectors, entries: Sequence[NewEntry]) -> Drafted:
+    """Draft an `entry.create` for every entry that can be one."""
+    drafted = Drafted([], [], [])
+    codes: dict[int, bytes] = {}
+    texts: list[int] = []
+    for place, entry in enumerate(entries):
+        try:
+            if entry.vector is not None:
+                codes[place] = vector_codes(embedder, entry.vector).tobytes()
+            else:
+                texts.append(place)
+        except EmbeddingError as error:
+            drafted.rejected.append(Rejected(place, str(error)))
+    codes.update(_embed(embedder, entries, texts, drafted.rejected))
+    for place in sorted(codes):
+        try:
+            drafted.drafts.append(Draft(CREATE, _content(entries[place], codes[place]).to_body()))
+            drafted.places.append(place)
+        except ChainError as error:
+            drafted.rejected.append(Rejected(place, str(error)))
+    return drafted
+
+
+def text_codes(embedder: Embedder | CallerVectors, text: str) -> Codes:
+    """The codes of one text; raises `EmbeddingError`."""
+    codes: Codes = embedder.embed([text])[0]
+    return codes
+
+
+def binding_codes(embedder: Embedder | CallerVectors) -> Callable[[str], bytes | None] | None:
+    """What validation holds vectors against: a text's codes, or None where it has none.
+
+    There is nothing to hold a caller's vectors against: for them the function itself is None.
+    """
+    if isinstance(embedder, CallerVectors):
+        return None
+
+    def codes_of(text: str) -> bytes | None:
+        try:
+            return text_codes(embedder, text).tobytes()
+        except EmbeddingError:
+            return None  # the rule `binding` refuses the record
+
+    return codes_of
+
+
+def vector_codes(embedder: Embedder | CallerVectors, vector: Sequence[float]) -> Codes:
+    """The codes of a caller's vector; raises `EmbeddingError`, also where the network embeds texts itself."""
+    if not isinstance(embedder, CallerVectors):
+        raise WrongSize(f"the network embeds texts itself ({embedder.space}); leave the vector out")
+    return embedder.quantise(vector)
+
+
+def _embed(
+    embedder: Embedder | CallerVectors,
+    entries: Sequence[NewEntry],
+    places: Sequence[int],
+    rejected: list[Rejected],
+) -> dict[int, bytes]:
+    try:
+        rows = embedder.embed([entries[place].text for place in places])
+        return {place: row.tobytes() for place, row in zip(places, rows, strict=True)}
+    except EmbeddingError as error:
+        if len(places) == 1:
+            rejected.append(Rejected(places[0], str(error)))
+            return {}
+    codes: dict[int, bytes] = {}
+    for place in places:
+        codes.update(_embed(embedder, entries, [place], rejected))
+    return codes
+
+
+def _content(entry: NewEntry, codes: bytes) -> Content:
+    return Content(
+        text=entry.text,
+        codes=codes,
+        tags=tuple(sorted(set(entry.tags))),
+        domain=entry.domain,
+        confidence=entry.confidence,
+        citations=entry.citations,
+    )

@@ -1,0 +1,125 @@
+"""Taking part: entering the network, staying known to it, and the background work of a member.
+
+A founder has nobody to join. Everybody else enters through a bootstrap peer or any peer remembered from
+before, and keeps trying with back-off, because a node that comes up before its peers must not need a person.
+Once in, the node publishes its records, catches up on the shards it holds, and remembers whom it met.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import trio
+
+from dht.catch_up import CatchUp
+from dht.kademlia import BootstrapError, Kademlia
+from dht.ports import RunBlocking
+from dht.publisher import Publisher
+from node.errors import HomeError
+from node.peer_memory import read_peers, write_peers
+from node.storage.errors import DatabaseCorrupt, DiskFull, ReadOnly
+
+RETRY_FIRST_S = 1.0
+RETRY_MOST_S = 60.0
+REMEMBER_EVERY_S = 60.0
+
+log = logging.getLogger(f"roseforest.{__name__}")
+
+
+class Participation:
+    """Runs the membership of one node. `memory` is the file of remembered peers, or None."""
+
+    def __init__(
+        self,
+        kademlia: Kademlia,
+        publisher: Publisher,
+        catch_up: CatchUp,
+        *,
+        bootstrap: Sequence[str],
+        stores: bool,
+        memory: Path | None,
+        run_blocking: RunBlocking,
+    ) -> None:
+        self._kademlia = kademlia
+        self._publisher = publisher
+        self._catch_up = catch_up
+        self._bootstrap = tuple(bootstrap)
+        self._stores = stores
+        self._memory = memory
+        self._run_blocking = run_blocking
+        self.joined = not self._bootstrap
+        """Whether the node is part of its network: it has no bootstrap peers, or somebody let it in."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Enter, then work, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._kademlia.run)
+            task_status.started()
+            nursery.start_soon(self._remember)
+            await self._enter()
+            self.joined = True
+            nursery.start_soon(self._while_writable, self._publisher.run)
+            nursery.start_soon(self._wake_publisher)
+            if self._stores:
+                nursery.start_soon(self._while_writable, self._catch_up.run)
+
+    def write_memory(self) -> None:
+        """Write down the addresses of the peers known now, unless there are none; blocking."""
+        contacts = self._kademlia.contacts()
+        if self._memory is None or not contacts:
+            return
+        try:
+            write_peers(self._memory, [address for contact in contacts for address in contact.addresses])
+        except HomeError as error:
+            log.warning("the peers are not remembered: %s", error)
+
+    async def _enter(self) -> None:
+        """Return when the node is in, or when nobody but remembered peers was there to ask."""
+        remembered = [] if self._memory is None else await self._run_blocking(read_peers, self._memory)
+        addresses = list(dict.fromkeys([*self._bootstrap, *remembered]))
+        wait = RETRY_FIRST_S
+        while addresses:
+            try:
+                await self._kademlia.join(addresses)
+                return
+            except BootstrapError as error:
+                level = logging.WARNING if self._bootstrap else logging.INFO
+                log.log(level, "not joined yet, next try in %.0f s: %s", wait, error)
+            if not self._bootstrap:
+                return  # those of old may come back and find us: Kademlia goes on knocking
+            with trio.move_on_after(wait):
+                seen = self._kademlia.version
+                while not self._kademlia.contacts():
+                    seen = await self._kademlia.wait_changed(seen)
+                return  # somebody came in through us
+            wait = min(wait * 2, RETRY_MOST_S)
+
+    async def _wake_publisher(self) -> None:
+        seen = self._kademlia.version
+        while True:
+            seen = await self._kademlia.wait_changed(seen)
+            self._publisher.wake()
+
+    async def _while_writable(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run background work that writes; a full or failing disk ends the work, not the node.
+
+        The databases take no writes until a restart then, and what was not published is still pending.
+        """
+        try:
+            await work()
+        except* (DiskFull, ReadOnly, DatabaseCorrupt) as group:
+            log.error("the node goes on read-only: %s", group.exceptions[0])
+
+    async def _remember(self) -> None:
+        """Keep the addresses of peers, so that a restart does not depend on the bootstrap peers.
+
+        The first one is kept at once: a founder that is killed early has no other way back.
+        """
+        seen = self._kademlia.version
+        while not self._kademlia.contacts():
+            seen = await self._kademlia.wait_changed(seen)
+        while True:
+            await self._run_blocking(self.write_memory)
+            await trio.sleep(REMEMBER_EVERY_S)
