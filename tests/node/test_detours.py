@@ -17,6 +17,7 @@ from sim.links import LatencyLink
 from sim.network import open_world
 from sim.virtual_clock import run_deterministic
 from sim.whole_node import found_network, start_node
+from tests.node.simulated_nodes import until
 
 DIM = 8
 SLOW_US = 60_000_000
@@ -61,9 +62,7 @@ async def publish_past_a_slow_holder(folder: Path, seed: int) -> list[int]:
             nodes.append(
                 await start_node(world, identity, founding, home, seed, NodeOptions(bootstrap=bootstrap))
             )
-        with trio.fail_after(60):
-            while any(node.status().peers < 4 for node in nodes):
-                await trio.sleep(0.25)
+        await until(lambda: all(node.status().peers == len(ids) - 1 for node in nodes))
         await trio.sleep(70)
         late = True
         rng = random.Random(seed)
