@@ -162,23 +162,7 @@ def decode_header(data: bytes) -> Header:
         kind,
     )
     _require(is_raw_cid(payload), "payload", payload)
-    return Header(
-        version,
-        network,
-        epoch,
-        author,
-        seq,
-        prev,
-        subject,
-        subject_seq,
-        subject_prev,
-        tuple(deps),
-        lamport,
-        hlc,
-        kind,
-        payload,
-        payload_size,
-    )
+    return Header(*fields[:9], tuple(deps), *fields[10:])
 
 
 def decode_record(data: bytes) -> Record:
