@@ -272,11 +272,11 @@ class Asker:
     async def _serve(self, _sender: AgentId, body: bytes) -> bytes:
         self.served += 1
         request = decode_request(body, self._dim)
-        # Asked here, since it looks at the clock of the event loop, and before the search, which it vouches for.
+        # Read here, as it looks at the clock of the event loop, and before the search that it vouches for.
         complete = [place for place, shard in enumerate(request.shards) if self._is_complete(shard)]
         return await self._run_blocking(self._answer, request, complete)
 
-    def _answer(self, request: SearchRequest, complete: Sequence[int]) -> bytes:
+    def _answer(self, request: SearchRequest, complete: list[int]) -> bytes:
         ranked = self._holder.search(request.shards, request.codes, request.k, request.tags)
         records = self._records_of([posting.record for posting, _ in ranked])
         ranking = [
