@@ -1,10 +1,11 @@
 """Catching up: a holder makes sure that it has what the other holders of its shards have.
 
 A node that joins, returns, or becomes one of a shard's R holders because another left, compares the shard's
-digest (count and sum of record digests) with each other holder and fetches what it lacks. Until that is done
-it answers queries for the shard as incomplete, and askers go on to another holder. The comparison is
-repeated every minute, which bounds how long a record that was published around a change of membership can
-be missing from a replica. Records fetched are judged like any other.
+digest (count and sum of record digests) with each other holder, and with the nodes next to them, which may
+have held it before, and fetches what it lacks. Until that is done it answers queries for the shard as
+incomplete, and askers go on to another holder. The comparison is repeated every minute, which bounds how long
+a record that was published around a change of membership can be missing from a replica. Records fetched are
+judged like any other.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ SETTLE_S = 0.2
 """Changes of membership come in bursts; wait this long for the burst to end."""
 MAX_PAUSE_S = 1.0
 """Between two batches the node rests as long as the last one took, at most this long: queries go first."""
+FORMER_HOLDERS = 5
+"""Nodes beyond the R holders with whom a shard is compared: when several join at once, those who held it
+before are pushed out of the R nearest, and the new ones would agree among themselves that it is empty."""
 MAX_MISSING = 200_000
 """Records fetched for one shard from one holder in one round."""
 
@@ -61,13 +65,18 @@ class CatchUp:
         self._rng = rng
         self._complete: set[Prefix] = set()
         self._alone: set[Prefix] = set()
+        self._taken: dict[tuple[AgentId, Prefix], tuple[int, bytes]] = {}
         self._stored = trio.Event()
         self.fetched = 0
         """Records fetched so far."""
 
     def is_complete(self, shard: Prefix) -> bool:
-        """Whether a query for `shard` gets everything from this node."""
-        return shard in self._complete
+        """Whether a query for `shard` gets everything from this node.
+
+        What is complete only for want of anybody to compare with is not, once somebody is there: a founder
+        that returns has to hear first what it missed.
+        """
+        return shard in self._complete and not (shard in self._alone and self._kademlia.storing_nodes() > 1)
 
     @property
     def shards_held(self) -> int:
@@ -106,25 +115,27 @@ class CatchUp:
         others: dict[AgentId, list[Prefix]] = {}
         mine: dict[Prefix, list[AgentId]] = {}
         for shard in self._tree.leaves:
-            holders = [
-                contact.agent for contact in await self._kademlia.holders(shard.basis(), self._replication)
+            near = [
+                contact.agent
+                for contact in await self._kademlia.holders(shard.basis(), self._replication + FORMER_HOLDERS)
             ]
-            if self._kademlia.agent in holders:
-                mine[shard] = [agent for agent in holders if agent != self._kademlia.agent]
+            if self._kademlia.agent in near[: self._replication]:
+                mine[shard] = [agent for agent in near if agent != self._kademlia.agent]
                 for agent in mine[shard]:
                     others.setdefault(agent, []).append(shard)
         # What was complete only because nobody else held it has to be compared once somebody does.
         self._complete -= {shard for shard in self._alone if mine.get(shard)}
         self._complete &= mine.keys()
         self._alone = {shard for shard, agents in mine.items() if not agents}
+        pairs = {(agent, shard) for agent, shards in others.items() for shard in shards}
+        self._taken = {pair: digest for pair, digest in self._taken.items() if pair in pairs}
         agreed: dict[AgentId, set[Prefix]] = {agent: set() for agent in others}
         async with trio.open_nursery() as nursery:
             for agent in sorted(others):
                 nursery.start_soon(self._with, agent, others[agent], agreed[agent])
         for shard, agents in mine.items():
-            # One fellow holder that we agree with is enough: holders that fail now are asked again next
-            # round.
-            if not agents or any(shard in agreed[agent] for agent in agents):
+            # One fellow holder that we agree with is enough: those that fail now are asked again next round.
+            if not agents or any(shard in agreed[agent] for agent in agents[: max(1, self._replication - 1)]):
                 self._complete.add(shard)
 
     async def _with(self, agent: AgentId, shards: Sequence[Prefix], agreed: set[Prefix]) -> None:
@@ -133,28 +144,35 @@ class CatchUp:
                 part = shards[start : start + MAX_DIGESTS]
                 digests = await self._records.digests(agent, [shard.basis() for shard in part])
                 for shard, theirs in zip(part, digests, strict=True):
-                    if theirs[0] and theirs != self._store.digest_of(shard.basis()):
-                        await self._fetch_missing(agent, shard)
+                    # Who holds less than we do stays different: what was taken over is not listed again.
+                    known = theirs in (self._taken.get((agent, shard)), self._store.digest_of(shard.basis()))
+                    if theirs[0] and not known and await self._fetch_missing(agent, shard):
+                        self._taken[agent, shard] = theirs
                     agreed.add(shard)
         except NetworkError as error:
             log.info("catching up with %s stopped: %s", agent.hex()[:8], error)
+            if isinstance(error, FrameError):
+                self._kademlia.report(agent)
 
-    async def _fetch_missing(self, agent: AgentId, shard: Prefix) -> None:
+    async def _fetch_missing(self, agent: AgentId, shard: Prefix) -> bool:
+        """Fetch what `agent` has of a shard and we lack; whether all of it could be kept."""
         basis = shard.basis()
         after: Cid | None = None
         budget = MAX_MISSING
+        whole = True
         while budget > 0:
             theirs = await self._records.cids(agent, basis, after)
             if not theirs:
-                return
+                return whole
             mine = set(self._store.cids_at(basis, after, len(theirs) + MAX_MISSING))
             missing = [cid for cid in theirs if cid not in mine]
             budget -= len(missing)
-            await self._fetch(agent, missing)
+            whole &= await self._fetch(agent, missing)
             after = theirs[-1]
         raise FrameError(f"{agent.hex()[:8]} offers more than {MAX_MISSING} records of shard {shard.text()}")
 
-    async def _fetch(self, agent: AgentId, missing: list[Cid]) -> None:
+    async def _fetch(self, agent: AgentId, missing: list[Cid]) -> bool:
+        whole = True
         while missing:
             started = trio.current_time()
             wanted = set(missing[:MAX_FETCH])
@@ -170,7 +188,10 @@ class CatchUp:
             refused = sum(1 for one in judged if one.rule)
             if refused:
                 self._kademlia.report(agent)
-            self.fetched += sum(1 for one in judged if one.held is not None)
+            kept = sum(1 for one in judged if one.held is not None)
+            self.fetched += kept
+            whole &= kept == len(items)
             served = {item.record.cid for item in items}
             missing = [cid for cid in missing if cid not in served]
             await trio.sleep(min(trio.current_time() - started, MAX_PAUSE_S))
+        return whole
