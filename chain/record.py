@@ -162,7 +162,8 @@ def decode_header(data: bytes) -> Header:
         kind,
     )
     _require(is_raw_cid(payload), "payload", payload)
-    return Header(*fields[:9], tuple(deps), *fields[10:])
+    fields[9] = tuple(deps)
+    return Header(*fields)
 
 
 def decode_record(data: bytes) -> Record:
