@@ -32,7 +32,7 @@ from node.config import Settings, write_initial_config
 from node.derivation import rebuild_derived
 from node.errors import HomeDamaged, HomeError, InvalidInput, JoinFailed
 from node.founding import embedder_for, found, layout_for
-from node.home import DaemonInfo, Home
+from node.home import DaemonInfo, Home, write_atomically
 from node.node import SOFTWARE, Node, NodeOptions, NodePaths, open_node
 from node.opening import ensure_opening
 from node.storage.held_records import HeldRecords
@@ -85,7 +85,7 @@ def init_home(
             home.write_recovery_key(secrets.token_bytes(32))
         identity = Identity.from_seed(home.read_key())
         recovery = Identity.from_seed(home.read_recovery_key()).agent
-        founding = _join(identity, join) if join else _found(identity, name, join_bits, vectors_dim)
+        founding = _join(identity, join) if join else _found(home, identity, name, join_bits, vectors_dim)
         manifest = founding.manifest
         embedder_for(manifest.space)
         layout_for(manifest, founding.atlas_bytes)
@@ -95,6 +95,7 @@ def init_home(
         write_initial_config(home, DEFAULT_LISTEN, DEFAULT_API, (join,) if join else ())
         home.ensure_token(secrets.token_urlsafe(32))
         home.write_manifest(founding.manifest_bytes)  # last: a home with a manifest is complete
+        home.founding.unlink(missing_ok=True)
     return InitResult(identity.agent, manifest.network_id, manifest.name, True)
 
 
@@ -240,12 +241,22 @@ async def _open_chain(
         await own.aclose()
 
 
-def _found(identity: Identity, name: str | None, join_bits: int, vectors_dim: int | None) -> Founding:
-    manifest = found(name or "rose forest", identity.agent, join_bits, vectors_dim, SystemClock().wall_us())
-    try:
-        data = manifest.encode()
-    except ChainError as error:
-        raise InvalidInput(f"the network cannot be founded: {error}") from error
+def _found(
+    home: Home, identity: Identity, name: str | None, join_bits: int, vectors_dim: int | None
+) -> Founding:
+    """A new network; the one that an interrupted `init` began when a chain is there that belongs to it."""
+    if home.chain_db.exists() and home.founding.exists():
+        data = home.founding.read_bytes()
+        manifest = decode_manifest(data)
+    else:
+        manifest = found(
+            name or "rose forest", identity.agent, join_bits, vectors_dim, SystemClock().wall_us()
+        )
+        try:
+            data = manifest.encode()
+        except ChainError as error:
+            raise InvalidInput(f"the network cannot be founded: {error}") from error
+        write_atomically(home.founding, data)
     atlas = None if manifest.atlas is None else _packaged(manifest.atlas)
     return Founding(manifest=manifest, manifest_bytes=data, epochs=(), atlas_bytes=atlas)
 

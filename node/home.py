@@ -84,6 +84,11 @@ class Home:
         return self.root / "manifest"
 
     @property
+    def founding(self) -> Path:
+        """The manifest of a network that `init` has begun to found and not finished."""
+        return self.root / "manifest.founding"
+
+    @property
     def atlases(self) -> Path:
         return self.root / "atlas"
 

@@ -1,0 +1,51 @@
+"""`init` can be interrupted anywhere and finished by running it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from node.daemon import InitResult, init_home
+from node.errors import HomeError
+from node.home import Home, open_home
+
+STEPS = ("write_recovery_key", "write_manifest", "ensure_token")
+
+
+class Killed(BaseException):
+    """Stands in for the end of the process."""
+
+
+def init(home: Home, name: str = "forest") -> InitResult:
+    return init_home(home, name=name, join=None, join_bits=2, profile_name=None, vectors_dim=4)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_founding_that_was_cut_short_is_finished_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    home = open_home(tmp_path / "home")
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Home, step, killed)
+        with pytest.raises(Killed):
+            init(home)
+    assert not home.is_initialised()
+    key = home.read_key()
+    result = init(home)
+    assert result.created
+    assert home.is_initialised()
+    assert home.read_key() == key
+    assert not home.founding.exists()
+    assert init(home) == InitResult(result.agent, result.network, "forest", created=False)
+
+
+def test_a_finished_home_founds_no_second_network(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    init(home)
+    with pytest.raises(HomeError, match="already belongs"):
+        init(home, "another")
