@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import trio
+
 from chain import canonical
 from chain.cid import DIGEST_SIZE, Cid, digest, is_record_cid, record_cid_of_digest
 from chain.errors import ChainError
@@ -88,9 +90,14 @@ class RecordService:
             network.register(method, kademlia.members_only(handler))
 
     async def hold(self, items: Sequence[Held]) -> None:
-        """Make valid records durable here and tell `on_held`."""
-        await self._store.hold(items)
-        await self._on_held(items)
+        """Make valid records durable here and tell `on_held`, both or neither.
+
+        Not cancelled in between: a sender that hangs up must not leave records here which no query finds.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        with trio.CancelScope(shield=True):
+            await self._store.hold(items)
+            await self._on_held(items)
 
     async def admit(self, bundle: Bundle) -> list[Judged]:
         """Judge a bundle off the event loop and hold what is valid."""

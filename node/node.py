@@ -185,16 +185,18 @@ class Node:
         """
         drafted = await self._run_blocking(draft_entries, self._embedder, entries)
         keys = [entries[place].key for place in drafted.places]
-        appended = await self._own.append(drafted.drafts, keys)
+        # A caller that gives up must not leave entries in the chain which the index does not know.
+        with trio.CancelScope(shield=True):
+            appended = await self._own.append(drafted.drafts, keys)
+            new = self._own.get_many([cid for cid, created in appended if created])
+            try:
+                await self._holder.add([record for record in new if record is not None])
+            except (DiskFull, ReadOnly, DatabaseCorrupt) as error:
+                # They are in the chain, so they were added; the next start indexes them.
+                log.error("%d new entries are kept but not indexed: %s", len(new), error)
         outcomes: dict[int, Added | Rejected] = {one.index: one for one in drafted.rejected}
         for place, (cid, created) in zip(drafted.places, appended, strict=True):
             outcomes[place] = Added(cid, created)
-        new = self._own.get_many([cid for cid, created in appended if created])
-        try:
-            await self._holder.add([record for record in new if record is not None])
-        except (DiskFull, ReadOnly, DatabaseCorrupt) as error:
-            # They are in the chain, so they were added; the next start indexes them.
-            log.error("%d new entries are kept but not indexed: %s", len(new), error)
         self._publisher.wake()
         return [outcomes[place] for place in range(len(entries))]
 
@@ -364,7 +366,7 @@ async def open_node(
         derived = DerivedState(paths.derived, run_blocking)
         try:
             for store in (own, held, derived):
-                await nursery.start(store.run)
+                await nursery.start(_keep_open, store)
             nonce = await ensure_opening(
                 own,
                 identity,
@@ -400,4 +402,13 @@ async def open_node(
         finally:
             for store in (own, held, derived):
                 store.close()
-            nursery.cancel_scope.cancel()
+
+
+async def _keep_open(
+    store: OwnChain | HeldRecords | DerivedState,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run a database until it is closed: whatever is cancelled, it outlives the tasks that use it."""
+    with trio.CancelScope(shield=True):
+        await store.run(task_status=task_status)

@@ -17,7 +17,17 @@ from dht.placement import bases_of, roles_of
 from node.founding import REPLICATION
 from node.node import Node
 from sim.links import LatencyLink
-from tests.node.simulated_nodes import FaultyLink, Network, entry, identity, shown, simulate, until, vector
+from tests.node.simulated_nodes import (
+    SHARDS,
+    FaultyLink,
+    Network,
+    entry,
+    identity,
+    shown,
+    simulate,
+    until,
+    vector,
+)
 
 GUEST = 4
 QUERIES = [vector(seed) for seed in range(3_000, 3_004)]
@@ -224,3 +234,43 @@ def test_a_restarted_holder_is_silent_about_what_it_missed_until_it_caught_up(
 
     others = {identity(number).agent: 20_000 for number in range(5) if number != restarted}
     simulate(tmp_path, (100, 100, 100, 100, 0), scenario, FaultyLink(slow_us=others))  # it is asked first
+
+
+def assert_indexed(node: Node) -> None:
+    """What this node keeps with content, its own or for others, is what its index knows."""
+    kept = {record.cid for record in node.chain_log(3, 1_000)}
+    for shard in SHARDS:
+        kept.update(node._held.cids_at(shard.basis(), None, 10_000))
+    assert len(node._holder) == len(kept)
+
+
+def test_what_a_holder_keeps_is_found_even_if_the_sender_hangs_up(tmp_path: Path) -> None:
+    """At whatever moment the connection goes: what is durable is indexed."""
+
+    async def scenario(network: Network) -> None:
+        for attempt in range(24):
+            author = await network.start(1, capacity=0)
+            await until(lambda author=author: author.joined and author.status().pending == 0)  # type: ignore[misc]
+            await network.add(1, [entry(attempt)])
+            await trio.sleep(0.010 + attempt * 0.0005)
+            await network.crash(1)
+            await trio.sleep(0.5)
+            assert_indexed(network.nodes[0])
+        assert network.nodes[0].status().counters["postings"] > 20
+
+    simulate(tmp_path, (100,), scenario, FaultyLink())
+
+
+def test_what_is_in_the_chain_is_found_even_if_the_caller_gives_up(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        node = network.nodes[0]
+        added = 0
+        for attempt in range(24):
+            with trio.move_on_after(attempt * 0.0005):
+                await node.add([entry(attempt)])
+                added += 1
+            await trio.sleep(0.5)
+            assert_indexed(node)
+        assert 0 < added == node.status().records - 3 < 24
+
+    simulate(tmp_path, (100,), scenario, FaultyLink())
