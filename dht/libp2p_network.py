@@ -86,14 +86,16 @@ class LibP2PNetwork:
         return self._addresses
 
     def counters(self) -> dict[str, int]:
-        """Counters since the start (`dht.counters.Counters`) and gauges: connections, known_peers,
-        held_bytes."""
-        gauges = {
+        """Counters since the start, see `dht.counters.Counters`."""
+        return self._shared.counters.snapshot()
+
+    def gauges(self) -> dict[str, int]:
+        """What is held now: connections, known_peers, held_bytes."""
+        return {
             "connections": sum(map(len, self._connections.values())),
             "known_peers": len(self._book),
             "held_bytes": self._shared.budget.used,
         }
-        return self._shared.counters.snapshot() | gauges
 
     def learn(self, peer: PeerId, addresses: Sequence[str]) -> None:
         """Put verified addresses into the book; raises `AddressError`."""

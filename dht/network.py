@@ -96,6 +96,10 @@ class Network(Protocol):
         """Answer `method` with `handler`; one handler a method (ValueError for a second one)."""
         ...
 
+    def counters(self) -> dict[str, int]:
+        """What happened since the start, by name, for metrics; which names there are is the adapter's affair."""
+        ...
+
     def connected(self) -> tuple[PeerId, ...]:
         """Peers with a live connection, sorted."""
         ...

@@ -338,6 +338,7 @@ class Node:
         counters.update(
             (f"kademlia_{name}_total", value) for name, value in asdict(self.kademlia.counters).items()
         )
+        counters.update((f"network_{name}_total", value) for name, value in self._network.counters().items())
         return counters
 
 

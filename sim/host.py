@@ -173,6 +173,9 @@ class SimNetwork:
             raise ValueError(f"method {method!r} has a handler already")
         self._handlers[method] = handler
 
+    def counters(self) -> dict[str, int]:
+        return {}  # the world's trace counts for all hosts together
+
     def connected(self) -> tuple[PeerId, ...]:
         return tuple(sorted(self._open))
 
