@@ -79,8 +79,8 @@ def favourable_link() -> FaultyLink:
 def lie(node: Node, how: Lie) -> None:
     honest = node._asker._answer
 
-    def answer(request: SearchRequest) -> bytes:
-        reply = canonical.decode(honest(request), MAX_BODY)
+    def answer(request: SearchRequest, complete: list[int]) -> bytes:
+        reply = canonical.decode(honest(request, complete), MAX_BODY)
         said = how(reply, Stage(node.manifest, request))
         return said if isinstance(said, bytes) else canonical.encode(reply if said is None else said)
 
@@ -251,7 +251,9 @@ def test_hits_without_the_tags_asked_for_are_refused(tmp_path: Path) -> None:
         await network.settle()
         liar = network.nodes[LIAR]
         honest = liar._asker._answer
-        override(liar._asker, "_answer", lambda request: honest(replace(request, tags=())))
+        override(
+            liar._asker, "_answer", lambda request, complete: honest(replace(request, tags=()), complete)
+        )
         answer = await network.ask(GUEST, QUERIES[0], k=4, tags=("wanted",))
         assert shown(answer) == network.best(QUERIES[0], 4, ("wanted",))
         assert answer.cost.hits_refused > 0
