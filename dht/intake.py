@@ -106,8 +106,10 @@ class Intake:
         names = {cid for record in valid for cid in named_by(record)}
         companions = [bundle.headers[cid] for cid in sorted(names) if cid in bundle.headers]
         for author in sorted({record.header.author for record in valid}):
-            if author in bundle.openings and self._opening_of(author) is None:
-                companions.extend(bundle.openings[author])
+            opening = bundle.openings.get(author)
+            # Judged here, as its author may have been admitted by another one that is not held.
+            if opening is not None and self._opening_of(author) is None and self._sound(author, opening):
+                companions.extend(opening)
         return [Held(record) for record in companions if verify_signature(record)]
 
     def content(self, record: Record) -> Content:
@@ -181,14 +183,20 @@ class Intake:
         if author in self._admitted:
             return True
         opening = openings.get(author) or self._opening_of(author)
-        if opening is None or (opening[0].header.author, opening[1].header.author) != (author, author):
+        if opening is None or not self._sound(author, opening):
+            return False
+        self._admit(author, 2)
+        return True
+
+    def _sound(self, author: AgentId, opening: Opening) -> bool:
+        """Whether these are the author's first two records and pay the membrane."""
+        if (opening[0].header.author, opening[1].header.author) != (author, author):
             return False
         named = {opening[0].cid: opening[0]}
         context = Context(manifest=self._manifest, network=self._network, named=named)
         for place, record in enumerate(opening):
             if record.header.seq != place or record.payload is None or judge(record, context) != VALID:
                 return False
-        self._admit(author, 2)
         return True
 
     def _admit(self, author: AgentId, seq: int) -> None:
