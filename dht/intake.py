@@ -73,6 +73,7 @@ class Intake:
         """Judge every item; one bad item costs only itself."""
         now_us = self._clock.wall_us()
         named, verified = self._named(bundle)
+        openings, sound = self._openings(bundle)
         outcomes: list[Judged] = []
         content: list[tuple[int, Role, Record, Content]] = []
         for item in bundle.items:
@@ -81,9 +82,11 @@ class Intake:
                 continue
             record = item.record
             roles = Role(item.roles) & roles_of(record.header.kind)
-            outcome = self._outcome(
-                record, roles, self._context(record, bundle.openings, named, verified), now_us
+            author = record.header.author
+            context = self._context(
+                named, verified, openings.get(author), author if author in sound else None
             )
+            outcome = self._outcome(record, roles, context, now_us)
             if (
                 outcome.held is not None
                 and record.payload is not None
@@ -107,7 +110,6 @@ class Intake:
         companions = [bundle.headers[cid] for cid in sorted(names) if cid in bundle.headers]
         for author in sorted({record.header.author for record in valid}):
             opening = bundle.openings.get(author)
-            # Judged here, as its author may have been admitted by another one that is not held.
             if opening is not None and self._opening_of(author) is None and self._sound(author, opening):
                 companions.extend(opening)
         return [Held(record) for record in companions if verify_signature(record)]
@@ -131,7 +133,7 @@ class Intake:
             raise RecordError("a hit is not a content record with its payload")
         if not self._opening_holds(record.header.author, openings):
             raise RecordError("the opening of a hit's author is missing or does not pay the membrane")
-        verdict = judge(record, self._context(record, openings, {}, frozenset()), links=False)
+        verdict = judge(record, self._context({}, frozenset(), None, None), links=False)
         if isinstance(verdict, Invalid):
             raise RecordError(f"a hit breaks the rule {verdict.rule}: {verdict.reason}")
         if isinstance(verdict, Pending):
@@ -153,22 +155,37 @@ class Intake:
 
     def _context(
         self,
-        record: Record,
-        openings: Mapping[AgentId, Opening],
         named: Mapping[Cid, Record],
         verified: frozenset[Cid],
+        opening: Opening | None,
+        admitted: AgentId | None,
     ) -> Context:
-        author = record.header.author
-        known = author in self._admitted
         return Context(
             manifest=self._manifest,
             network=self._network,
             named=named,
-            opening=None if known else openings.get(author) or self._opening_of(author),
+            opening=opening,
             embed=self._embed,
-            admitted=frozenset((author,)) if known else frozenset(),
+            admitted=frozenset() if admitted is None else frozenset((admitted,)),
             verified=verified,
         )
+
+    def _openings(self, bundle: Bundle) -> tuple[dict[AgentId, Opening], set[AgentId]]:
+        """The opening of each author in a bundle, held or brought along, and whose need not be judged again.
+
+        That an author was admitted before is not enough: who holds a record has to serve it with an opening.
+        """
+        openings: dict[AgentId, Opening] = {}
+        sound: set[AgentId] = set()
+        for author in sorted({item.record.header.author for item in bundle.items if isinstance(item, Item)}):
+            held = self._opening_of(author)
+            opening = held or bundle.openings.get(author)
+            if opening is None:
+                continue
+            openings[author] = opening
+            if (held is not None and author in self._admitted) or self._sound(author, opening):
+                sound.add(author)
+        return openings, sound
 
     def _named(self, bundle: Bundle) -> tuple[dict[Cid, Record], frozenset[Cid]]:
         """What the items name, from the bundle and the store; and which of it was judged before."""

@@ -182,25 +182,38 @@ def test_companions_are_the_opening_and_the_headers_that_valid_items_name() -> N
     assert intake.companions(given_, intake.judge(bundle([(forged(second), 7)]))) == []
 
 
-def test_an_opening_is_judged_before_it_is_kept_even_if_its_author_is_known() -> None:
-    """An author whose good opening was seen, not held, must not get a bad one kept beside a good record."""
+def test_no_record_is_held_without_a_sound_opening_even_if_its_author_is_known() -> None:
+    """Else a holder would serve hits that no asker believes, and be blamed for them."""
     author = Author(1, MANIFEST, NOW_US)
     first, second = author.create("one", CODES), author.create("two", CODES)
-    intake = Desk().intake()
-    intake.judge(bundle([(first, 7)], [author], author.records))  # admitted from here on
+    desk = Desk()
+    intake = desk.intake()
+    assert statuses(intake, bundle([(first, 7)], [author], author.records)) == [(HELD, "")]
+    assert statuses(intake, bundle([(second, 7)], [], [first])) == [(PENDING, "")]
     genesis, membrane = author.opening
     poor = Author(1, MANIFEST, NOW_US, pays=False)
-    for bad in (
+    bad_openings = (
         (genesis, poor.records[1]),
         poor.opening,
         (genesis, author.records[2]),
         (forged(genesis), membrane),
         (genesis.without_payload(), membrane),
         (genesis, Author(2, MANIFEST, NOW_US).opening[1]),
-    ):
+    )
+    for bad in bad_openings:
         given_ = Bundle({author.agent: bad}, {first.cid: first.without_payload()}, (Item(second, 7),))
         judged = intake.judge(given_)
-        assert [one.status for one in judged] == [HELD]
+        assert judged[0].status in (INVALID, PENDING)
+        assert intake.companions(given_, judged) == []
+        given_ = Bundle({author.agent: bad}, {}, (Item(genesis, 2),))  # judged without an opening
+        judged = intake.judge(given_)
+        assert judged[0].status is HELD
+        assert intake.companions(given_, judged) == []
+    desk.openings[author.agent] = author.opening
+    for bad in bad_openings:  # what is held counts, not what the sender brings
+        given_ = Bundle({author.agent: bad}, {first.cid: first.without_payload()}, (Item(second, 7),))
+        judged = intake.judge(given_)
+        assert judged[0].status is HELD
         assert [one.record.cid for one in intake.companions(given_, judged)] == [first.cid]
 
 
