@@ -9,7 +9,7 @@ request or as a reply, goes through `Intake` before it is kept or believed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +35,16 @@ MAX_FETCH = 128
 MAX_AT = 256
 MAX_DIGESTS = 256
 MAX_CIDS = 4096
+MAX_QUESTION = 16 * 1024
+"""Bytes of a question: the longest names `MAX_DIGESTS` bases. It is decoded on the event loop."""
+MAX_DIGESTS_REPLY = MAX_DIGESTS * 64
+MAX_CIDS_REPLY = MAX_CIDS * DIGEST_SIZE + 8
 REPLY_BYTES = 800_000
-"""A reply stops adding records beyond this; the asker asks again for the rest."""
+"""A reply stops before it exceeds this; the asker asks again for the rest."""
+ITEM_BYTES = 200
+"""Bytes that an item or header takes beside its header and payload, rounded up."""
+READ_AT_ONCE = 16
+"""Records read from disk at a time for a reply: most often fewer fit than were asked for."""
 BASIS_SIZE = 32
 MAX_BLAME = 2
 """Bad records in one message count at most so often: a peer with an older release is not an attacker."""
@@ -101,10 +109,9 @@ class RecordService:
 
     async def admit(self, bundle: Bundle) -> list[Judged]:
         """Judge a bundle off the event loop and hold what is valid."""
-        judged = await self._run_blocking(self._intake.judge, bundle)
-        held = [one.held for one in judged if one.held is not None]
+        judged, held = await self._run_blocking(self._judge, bundle)
         if held:
-            await self.hold([*self._intake.companions(bundle, judged), *held])
+            await self.hold(held)
         return judged
 
     # Asking.
@@ -112,20 +119,19 @@ class RecordService:
     async def fetch(self, agent: AgentId, cids: Sequence[Cid]) -> Bundle:
         """Ask one node for up to `MAX_FETCH` records; it may send fewer. Raises `NetworkError`."""
         body = canonical.encode([digest(cid) for cid in cids[:MAX_FETCH]])
-        return _open(await self._kademlia.request(agent, "record.fetch", body))
+        reply = await self._kademlia.request(agent, "record.fetch", body)
+        return await self._run_blocking(_open, reply)
 
     async def at(self, agent: AgentId, basis: bytes, after: Cid | None, limit: int = MAX_AT) -> Page:
         """Ask one node for a page of the records at a basis. Raises `NetworkError`."""
         body = canonical.encode([basis, after, limit])
-        value = _decode(await self._kademlia.request(agent, "record.at", body), MAX_BODY)
-        if type(value) is not list or len(value) != 2 or type(value[0]) is not bool:
-            raise FrameError("record.at reply is not the array [more, bundle]")
-        return Page(_opened(value[1]), value[0])
+        reply = await self._kademlia.request(agent, "record.at", body)
+        return await self._run_blocking(_open_page, reply)
 
     async def digests(self, agent: AgentId, bases: Sequence[bytes]) -> list[tuple[int, bytes]]:
         """Ask one node how much it holds at each of up to `MAX_DIGESTS` bases. Raises `NetworkError`."""
         body = canonical.encode(list(bases))
-        value = _decode(await self._kademlia.request(agent, "record.digests", body), MAX_BODY)
+        value = _decode(await self._kademlia.request(agent, "record.digests", body), MAX_DIGESTS_REPLY)
         if type(value) is not list or len(value) != len(bases):
             raise FrameError(f"record.digests reply does not hold {len(bases)} digests")
         digests: list[tuple[int, bytes]] = []
@@ -143,7 +149,7 @@ class RecordService:
     async def cids(self, agent: AgentId, basis: bytes, after: Cid | None) -> list[Cid]:
         """Ask one node for the next CIDs at a basis, at most `MAX_CIDS`, ascending. Raises `NetworkError`."""
         body = canonical.encode([basis, after, MAX_CIDS])
-        value = _decode(await self._kademlia.request(agent, "record.cids", body), MAX_BODY)
+        value = _decode(await self._kademlia.request(agent, "record.cids", body), MAX_CIDS_REPLY)
         if type(value) is not bytes or len(value) % DIGEST_SIZE or len(value) > MAX_CIDS * DIGEST_SIZE:
             raise FrameError("record.cids reply is not a string of digests")
         found = [value[i : i + DIGEST_SIZE] for i in range(0, len(value), DIGEST_SIZE)]
@@ -158,8 +164,9 @@ class RecordService:
         if not self._accepts():
             raise RequestRefused(RefusalCode.FORBIDDEN, "this node stores nothing for others")
         try:
-            bundle = open_bundle(canonical.decode(body, MAX_BODY))
-        except (ChainError, BundleError) as error:
+            bundle = await self._run_blocking(_open, body)
+        except FrameError as error:
+            self._kademlia.report(sender)
             raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
         judged = await self.admit(bundle)
         refused = [one for one in judged if one.rule]
@@ -181,15 +188,28 @@ class RecordService:
         ):
             raise RequestRefused(RefusalCode.BAD_REQUEST, f"record.fetch takes up to {MAX_FETCH} digests")
         cids = [record_cid_of_digest(one) for one in digests]
-        own, held = self._own(cids), self._store.get_many(cids)
-        found = [a if a is not None else b for a, b in zip(own, held, strict=True)]
-        return canonical.encode(self.bundle([record for record in found if record is not None])[0])
+        return await self._run_blocking(self._fetched, cids)
+
+    def _fetched(self, cids: Sequence[Cid]) -> bytes:
+        return canonical.encode(self.bundle(self._each(cids))[0])
 
     async def _serve_at(self, _sender: AgentId, body: bytes) -> bytes:
         basis, after, limit = self._range(body, "record.at", MAX_AT)
-        records = self._store.at_basis(basis, after, limit)
-        value, sent = self.bundle(records)
-        return canonical.encode([sent < len(records) or len(records) == limit, value])
+        return await self._run_blocking(self._page, basis, after, limit)
+
+    def _page(self, basis: bytes, after: Cid | None, limit: int) -> bytes:
+        cids = self._store.cids_at(basis, after, limit)
+        value, sent = self.bundle(self._each(cids))
+        return canonical.encode([sent < len(cids) or len(cids) == limit, value])
+
+    def _each(self, cids: Sequence[Cid]) -> Iterator[Record]:
+        """The records that are here, own ones first, read a few at a time as they are taken."""
+        for start in range(0, len(cids), READ_AT_ONCE):
+            part = cids[start : start + READ_AT_ONCE]
+            for own, held in zip(self._own(part), self._store.get_many(part), strict=True):
+                found = held if own is None else own
+                if found is not None:
+                    yield found
 
     async def _serve_digests(self, _sender: AgentId, body: bytes) -> bytes:
         bases = _request(body)
@@ -206,30 +226,37 @@ class RecordService:
     def bundle(self, records: Iterable[Record], *, named: bool = True) -> tuple[list[Any], int]:
         """The bundle array of as many records as fit `REPLY_BYTES` (at least one), and their number.
 
-        `named`: bring the headers that the records name, too.
+        `named`: bring the headers that the records name, too. Blocking. One record with all that it may name
+        fits a body of `MAX_BODY`, so a reply always can be sent.
         """
         items: list[Item] = []
         openings: dict[AgentId, tuple[Record, Record]] = {}
         headers: dict[Cid, Record] = {}
         size = 0
         for record in records:
-            cost = len(record.header_bytes) + len(record.payload or b"") + 200
+            author = record.header.author
+            opening = None if author in openings else self._opening(author)
+            wanted = [cid for cid in named_by(record) if cid not in headers] if named else []
+            brought = {
+                found.cid: found.without_payload()
+                for found in (*self._own(wanted), *self._store.get_many(wanted))
+                if found is not None
+            }
+            cost = sum(map(_size, (record, *(opening or ()), *brought.values())))
             if items and size + cost > REPLY_BYTES:
                 break
-            items.append(Item(record, 0))
-            author = record.header.author
-            if author not in openings:
-                opening = self._opening(author)
-                if opening is not None:
-                    openings[author] = opening
-                    cost += 1200
-            wanted = named_by(record) if named else ()
-            for found in (*self._own(wanted), *self._store.get_many(wanted)):
-                if found is not None and found.cid not in headers:
-                    headers[found.cid] = found
-                    cost += len(found.header_bytes) + 80
             size += cost
+            items.append(Item(record, 0))
+            headers.update(brought)
+            if opening is not None:
+                openings[author] = opening
         return bundle_value(openings.values(), headers.values(), items), len(items)
+
+    def _judge(self, bundle: Bundle) -> tuple[list[Judged], list[Held]]:
+        """The verdicts, and what is to be held for them, companions first."""
+        judged = self._intake.judge(bundle)
+        held = [one.held for one in judged if one.held is not None]
+        return judged, [*self._intake.companions(bundle, judged), *held] if held else []
 
     def _opening(self, author: AgentId) -> tuple[Record, Record] | None:
         return self._own_opening() if author == self._kademlia.agent else self._store.opening(author)
@@ -249,9 +276,13 @@ class RecordService:
         return fields[0], fields[1], min(fields[2], most)
 
 
+def _size(record: Record) -> int:
+    return len(record.header_bytes) + len(record.payload or b"") + ITEM_BYTES
+
+
 def _request(body: bytes) -> list[Any]:
     try:
-        value = canonical.decode(body, MAX_BODY)
+        value = canonical.decode(body, MAX_QUESTION)
     except ChainError as error:
         raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
     if type(value) is not list:
@@ -259,11 +290,11 @@ def _request(body: bytes) -> list[Any]:
     return value
 
 
-def _decode(reply: bytes, limit: int) -> Any:
+def _decode(message: bytes, limit: int) -> Any:
     try:
-        return canonical.decode(reply, limit)
+        return canonical.decode(message, limit)
     except ChainError as error:
-        raise FrameError(f"reply is malformed: {error}") from error
+        raise FrameError(f"message is malformed: {error}") from error
 
 
 def _opened(value: Any) -> Bundle:
@@ -273,5 +304,13 @@ def _opened(value: Any) -> Bundle:
         raise FrameError(str(error)) from error
 
 
-def _open(reply: bytes) -> Bundle:
-    return _opened(_decode(reply, MAX_BODY))
+def _open(message: bytes) -> Bundle:
+    """Read a bundle; blocking, as a hostile megabyte takes the better part of a second."""
+    return _opened(_decode(message, MAX_BODY))
+
+
+def _open_page(reply: bytes) -> Page:
+    value = _decode(reply, MAX_BODY)
+    if type(value) is not list or len(value) != 2 or type(value[0]) is not bool:
+        raise FrameError("record.at reply is not the array [more, bundle]")
+    return Page(_opened(value[1]), value[0])
