@@ -110,18 +110,11 @@ class Asker:
         request = SearchRequest(await self._run_blocking(self._choose, codes), codes, k, tuple(tags))
         gathered = _Gathered()
         await self._collect_own(request, gathered)
-        holders = {
-            shard: [
-                c.agent
-                for c in await self._kademlia.holders(shard.basis(), self._replication + EXTRA_HOLDERS)
-            ]
-            for shard in request.shards
-        }
-        now = self._clock.monotonic()
-        self._late = {agent: since for agent, since in self._late.items() if now - since < LATE_S}
-        wave = Wave(holders, self._cost, self._replication, self._late.keys())
+        wave: Wave | None = None  # until the holders are found, which takes messages in a large network
         with trio.move_on_after(max(0.0, budget - (self._clock.monotonic() - started))) as scope:
+            wave = await self._plan(request.shards)
             await self._run_wave(wave, request, gathered)
+        missed = request.shards if wave is None else wave.missed
         best = sorted(gathered.hits.values(), key=lambda hit: (-hit.score, hit.id))
         self.hits_refused += gathered.refused
         return Answer(
@@ -131,7 +124,7 @@ class Asker:
                 shards_total=len(self._layout.tree.leaves),
                 nodes_contacted=len(gathered.nodes),
                 ms=round((self._clock.monotonic() - started) * 1_000, 3),
-                shards_missed=len(wave.missed),
+                shards_missed=len(missed),
                 deadline_hit=scope.cancelled_caught,
                 hits_refused=gathered.refused,
             ),
@@ -142,6 +135,18 @@ class Asker:
             return tuple(self._layout.tree.leaves)
         scored = route(self._layout.atlas, self._layout.tree, codes)
         return tuple(sorted(contact_set(scored, CONTACT_MASS_PPM, len(self._layout.tree.leaves))))
+
+    async def _plan(self, shards: Sequence[Prefix]) -> Wave:
+        holders = {
+            shard: [
+                c.agent
+                for c in await self._kademlia.holders(shard.basis(), self._replication + EXTRA_HOLDERS)
+            ]
+            for shard in shards
+        }
+        now = self._clock.monotonic()
+        self._late = {agent: since for agent, since in self._late.items() if now - since < LATE_S}
+        return Wave(holders, self._cost, self._replication, self._late.keys())
 
     def _cost(self, agent: AgentId) -> float:
         return 0.0 if agent == self._kademlia.agent else 1.0 + (self._kademlia.latency(agent) or 0.0)
@@ -179,7 +184,7 @@ class Asker:
                 part = SearchRequest(ask.shards, request.codes, request.k, request.tags)
                 try:
                     body = await self._kademlia.request(ask.node, METHOD, part.encode())
-                    reply = decode_reply(body, part)
+                    reply = await self._run_blocking(decode_reply, body, part)
                     await self._take(ask.node, part, reply, gathered)
                 except NetworkError as error:
                     log.info("asking %s failed: %s", ask.node.hex()[:8], error)

@@ -25,7 +25,8 @@ METHOD = "shard.search"
 MAX_K = 100
 MAX_SHARDS = 1024
 MAX_DEPTH = 48
-MAX_REQUEST = 64 * 1024
+MAX_REQUEST = 32 * 1024
+"""Bytes of a request, which is decoded on the event loop: 1,024 shards, the largest code and 64 tags fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ def decode_request(body: bytes, dim: int) -> SearchRequest:
         if type(raw_shards) is not list or not 0 < len(raw_shards) <= MAX_SHARDS:
             raise RecordError(f"1 to {MAX_SHARDS} shards can be asked for")
         shards = tuple(_prefix(raw) for raw in raw_shards)
+        if len(set(shards)) < len(shards):
+            raise RecordError("a shard is asked for twice")
         if type(raw_codes) is not bytes:
             raise RecordError("codes are not a byte string")
         codes = codes_from_bytes(raw_codes, dim)

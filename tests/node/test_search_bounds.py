@@ -1,0 +1,60 @@
+"""What a query may cost: the asker its deadline, whatever lookups take, and a holder one look at a shard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trio
+
+from chain import canonical
+from chain.content import MAX_TAG, MAX_TAGS
+from chain.vector import MAX_DIM
+from dht.contact import Contact
+from dht.errors import RequestRefused
+from node.search_protocol import MAX_DEPTH, MAX_K, MAX_REQUEST, MAX_SHARDS, SearchRequest, decode_request
+from sharding.tree import Prefix
+from tests.node.simulated_nodes import DIM, SHARDS, Network, override, simulate, vector
+
+CODES = np.full(DIM, 127, dtype=np.int8)
+
+
+def test_the_deadline_covers_the_lookups_of_holders_too(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        await network.fill(6, authors=[0])
+        node = network.nodes[0]
+
+        async def lost(_basis: bytes, _count: int) -> list[Contact]:
+            await trio.sleep_forever()
+            raise AssertionError
+
+        override(node.kademlia, "holders", lost)
+        started = trio.current_time()
+        with trio.fail_after(10):
+            answer = await network.ask(0, vector(1), k=3, deadline_ms=500)
+        assert trio.current_time() - started < 0.6
+        assert answer.cost.deadline_hit
+        assert answer.cost.shards_missed == answer.cost.shards_total == len(SHARDS)
+        assert len(answer.hits) == 3, "what this node knows is shown all the same"
+
+    simulate(tmp_path, (100,), scenario)
+
+
+def test_a_shard_that_is_named_a_thousand_times_is_not_searched_a_thousand_times() -> None:
+    request = SearchRequest(SHARDS, CODES, 10)
+    assert decode_request(request.encode(), DIM).shards == SHARDS
+    for shards in (SHARDS[:1] * 2, (*SHARDS, SHARDS[3]), SHARDS[:1] * MAX_SHARDS):
+        with pytest.raises(RequestRefused, match="twice"):
+            decode_request(SearchRequest(shards, CODES, 10).encode(), DIM)
+
+
+def test_the_largest_request_fits_and_a_larger_one_is_not_decoded() -> None:
+    deepest = 1 << MAX_DEPTH
+    shards = tuple(Prefix(bits=deepest - n, length=MAX_DEPTH) for n in range(1, MAX_SHARDS + 1))
+    tags = tuple(f"{n:0{MAX_TAG}d}" for n in range(MAX_TAGS))
+    request = SearchRequest(shards, np.ones(MAX_DIM, dtype=np.int8), MAX_K, tags)
+    decoded = decode_request(request.encode(), MAX_DIM)
+    assert (decoded.shards, decoded.k, decoded.tags) == (shards, MAX_K, tags)
+    with pytest.raises(RequestRefused, match=f"the limit is {MAX_REQUEST}"):
+        decode_request(canonical.encode([[]] * MAX_REQUEST), MAX_DIM)
