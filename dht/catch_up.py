@@ -66,6 +66,7 @@ class CatchUp:
         self._complete: set[Prefix] = set()
         self._alone: set[Prefix] = set()
         self._taken: dict[tuple[AgentId, Prefix], tuple[int, bytes]] = {}
+        self._turns = {shard: trio.Lock() for shard in tree.leaves}
         self._stored = trio.Event()
         self.fetched = 0
         """Records fetched so far."""
@@ -144,15 +145,21 @@ class CatchUp:
                 part = shards[start : start + MAX_DIGESTS]
                 digests = await self._records.digests(agent, [shard.basis() for shard in part])
                 for shard, theirs in zip(part, digests, strict=True):
-                    # Who holds less than we do stays different: what was taken over is not listed again.
-                    known = theirs in (self._taken.get((agent, shard)), self._store.digest_of(shard.basis()))
-                    if theirs[0] and not known and await self._fetch_missing(agent, shard):
-                        self._taken[agent, shard] = theirs
+                    async with self._turns[
+                        shard
+                    ]:  # what one fellow holder brings need not come from the next
+                        await self._compare(agent, shard, theirs)
                     agreed.add(shard)
         except NetworkError as error:
             log.info("catching up with %s stopped: %s", agent.hex()[:8], error)
             if isinstance(error, FrameError):
                 self._kademlia.report(agent)
+
+    async def _compare(self, agent: AgentId, shard: Prefix, theirs: tuple[int, bytes]) -> None:
+        # Who holds less than we do stays different: what was taken over is not listed again.
+        known = theirs in (self._taken.get((agent, shard)), self._store.digest_of(shard.basis()))
+        if theirs[0] and not known and await self._fetch_missing(agent, shard):
+            self._taken[agent, shard] = theirs
 
     async def _fetch_missing(self, agent: AgentId, shard: Prefix) -> bool:
         """Fetch what `agent` has of a shard and we lack; whether all of it could be kept."""

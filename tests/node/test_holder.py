@@ -1,0 +1,190 @@
+"""The holder's postings: exhaustive answers in one order, whatever came first, and made again alike."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chain.cid import Cid, digest
+from chain.record import Record
+from chain.vector import Codes, codes_from_bytes, score_ppm
+from dht.placement import Layout, Role
+from dht.record_store import Held
+from node.holder import Holder
+from node.storage.derived_state import DerivedState
+from sharding.tree import Prefix, ShardTree
+from sim.virtual_clock import inline_blocking
+from tests.dht.authors import Author
+from tests.dht.people import MANIFEST, NOW_US
+from tests.node.storage_fixtures import UNSYNCED
+
+DIM = 4
+LAYOUT = Layout(None, ShardTree.fixed(2))
+LEAVES = LAYOUT.tree.leaves
+TAGS = ("a", "b", "c")
+
+codes = (
+    st.lists(st.integers(-2, 2), min_size=DIM, max_size=DIM)
+    .filter(any)
+    .map(lambda row: np.array(row, dtype=np.int8))
+)
+"""Few directions, so that ties abound."""
+entries = st.lists(
+    st.tuples(codes, st.lists(st.sampled_from(TAGS), unique=True).map(lambda tags: tuple(sorted(tags)))),
+    max_size=80,
+)
+
+
+def authored(given_: list[tuple[Codes, tuple[str, ...]]]) -> list[Record]:
+    author = Author(1, MANIFEST, NOW_US)
+    return [
+        author.create(f"entry {number}", row.tobytes(), tags) for number, (row, tags) in enumerate(given_)
+    ]
+
+
+def brute(
+    records: list[Record],
+    contents: list[tuple[Codes, tuple[str, ...]]],
+    shards: list[Prefix],
+    query: Codes,
+    k: int,
+    tags: list[str],
+) -> list[tuple[Cid, int]]:
+    scored = [
+        (record.cid, score_ppm(query, row))
+        for record, (row, has) in zip(records, contents, strict=True)
+        if set(tags) <= set(has) and LAYOUT.tree.leaf_of(digest(record.cid)) in shards
+    ]
+    return sorted(scored, key=lambda pair: (-pair[1], pair[0]))[:k]
+
+
+def found(
+    holder: Holder, shards: list[Prefix], query: Codes, k: int, tags: list[str]
+) -> list[tuple[Cid, int]]:
+    return [(posting.record, score) for posting, score in holder.search(shards, query, k, tags)]
+
+
+def with_holder(
+    folder: Path, scenario: Callable[[Holder], Awaitable[None]], index: Path | None = None
+) -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            derived = DerivedState(folder / "derived.db", inline_blocking, UNSYNCED)
+            await nursery.start(derived.run)
+            holder = Holder(derived, LAYOUT, DIM, index, inline_blocking)
+            await holder.open()
+            await scenario(holder)
+            derived.close()
+
+    trio.run(main)
+
+
+@settings(max_examples=40)
+@given(
+    entries,
+    st.lists(st.sampled_from(LEAVES), unique=True).map(sorted),
+    codes,
+    st.integers(1, 30),
+    st.lists(st.sampled_from([*TAGS, "absent"]), unique=True, max_size=2),
+    st.randoms(use_true_random=False),
+)
+def test_a_search_is_exhaustive_and_in_one_order_whatever_came_first(
+    contents: list[tuple[Codes, tuple[str, ...]]],
+    shards: list[Prefix],
+    query: Codes,
+    k: int,
+    tags: list[str],
+    rng: object,
+) -> None:
+    records = authored(contents)
+    shuffled = list(records)
+    rng.shuffle(shuffled)  # type: ignore[attr-defined]
+
+    async def scenario(holder: Holder) -> None:
+        await holder.add(shuffled[: len(shuffled) // 2])
+        await holder.add(shuffled)
+        assert len(holder) == len(records)
+        assert found(holder, shards, query, k, tags) == brute(records, contents, shards, query, k, tags)
+
+    with TemporaryDirectory() as folder:
+        with_holder(Path(folder), scenario)
+
+
+def many(count: int) -> list[tuple[Codes, tuple[str, ...]]]:
+    """One direction for all, and a rare tag for the last."""
+    row = np.array([1, 2, 3, 127], dtype=np.int8)
+    return [(row, ("a",) if n < count - 2 else ("a", "rare")) for n in range(count)]
+
+
+def test_a_rare_tag_is_found_beneath_any_number_of_equals(tmp_path: Path) -> None:
+    contents = many(1_500)
+    records = authored(contents)
+
+    async def scenario(holder: Holder) -> None:
+        await holder.add(records)
+        for k in (1, 2, 5, 100):
+            for tags in (["rare"], ["a"], [], ["absent"]):
+                assert found(holder, list(LEAVES), contents[0][0], k, tags) == brute(
+                    records, contents, list(LEAVES), contents[0][0], k, tags
+                )
+
+    with_holder(tmp_path, scenario)
+
+
+def test_a_rebuild_and_a_restart_find_what_was_found_before(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    contents: list[tuple[Codes, tuple[str, ...]]] = [
+        (rng.integers(1, 127, DIM, dtype=np.int8), (TAGS[n % 3],)) for n in range(300)
+    ]
+    records = authored(contents)
+    query = contents[7][0]
+    answers: list[list[tuple[Cid, int]]] = []
+
+    async def add(holder: Holder) -> None:
+        for start in range(0, len(records), 37):
+            await holder.add(records[start : start + 37])
+        answers.append(found(holder, list(LEAVES), query, 50, ["b"]))
+        holder.save()
+
+    async def again(holder: Holder) -> None:
+        assert len(holder) == len(records)
+        answers.append(found(holder, list(LEAVES), query, 50, ["b"]))
+
+    async def rebuild(holder: Holder) -> None:
+        assert await holder.rebuild(reversed(records)) == len(records)
+        answers.append(found(holder, list(LEAVES), query, 50, ["b"]))
+
+    with_holder(tmp_path, add, tmp_path / "index")
+    with_holder(tmp_path, again, tmp_path / "index")
+    with_holder(tmp_path, again)
+    with_holder(tmp_path, rebuild, tmp_path / "index")
+    with_holder(tmp_path, again, tmp_path / "index")
+    assert len(answers[0]) == 50
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_only_content_held_in_the_shard_role_gets_a_posting(tmp_path: Path) -> None:
+    author = Author(1, MANIFEST, NOW_US)
+    codes_ = bytes([1, 2, 3, 127])
+    whole, header, elsewhere = (author.create(text, codes_) for text in ("whole", "header", "elsewhere"))
+    basis = bytes(32)
+    items = [
+        Held(whole, ((int(Role.SUBJECT), basis), (int(Role.SHARD), basis))),
+        Held(header.without_payload(), ((int(Role.SHARD), basis),)),
+        Held(elsewhere, ((int(Role.SUBJECT), basis),)),
+        Held(author.records[2], ((int(Role.SHARD), basis),)),
+        Held(elsewhere),
+    ]
+
+    async def scenario(holder: Holder) -> None:
+        await holder.on_held(items)
+        hits = found(holder, list(LEAVES), codes_from_bytes(codes_, DIM), 10, [])
+        assert hits == [(whole.cid, 1_000_000)]
+
+    with_holder(tmp_path, scenario)
