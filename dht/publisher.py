@@ -220,15 +220,17 @@ class Publisher:
                     room -= 1
 
     def _returned(self) -> list[AgentId]:
-        """Holders that are owed copies and answer again; who has left the table is owed nothing any more."""
-        for agent in [agent for agent in self._detours if self._kademlia.contact(agent) is None]:
+        """Holders that are owed copies and answer again; who is no member any more is owed nothing."""
+        for agent in [agent for agent in self._detours if not self._kademlia.is_member(agent)]:
             del self._detours[agent]
         return sorted(agent for agent in self._detours if not self._kademlia.is_suspect(agent))
 
     async def _pay_detours(self) -> bool:
         rows: list[Placement] = []
         for agent in self._returned():
-            debt = self._detours[agent]
+            debt = self._detours.get(agent)
+            if debt is None:
+                continue  # it went while another one was paid
             cids = list(debt)[:BATCH_RECORDS]
             records = [record for record in self._own.get_many(cids) if record is not None]
             start = len(rows)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from chain.identity import Identity
+from chain.identity import AgentId, Identity
 from dht.catch_up import CatchUp
+from dht.placement import Role
 from dht.publisher import Publisher
 from node.models import NewEntry
 from node.node import Node, NodeOptions
@@ -17,7 +18,7 @@ from sim.links import LatencyLink
 from sim.network import open_world
 from sim.virtual_clock import run_deterministic
 from sim.whole_node import found_network, start_node
-from tests.node.simulated_nodes import until
+from tests.node.simulated_nodes import Network, override, simulate, until
 
 DIM = 8
 SLOW_US = 60_000_000
@@ -93,3 +94,25 @@ def test_without_the_hand_over_they_do_lack(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(CatchUp, "note_stored", lambda _: None)
     lacks = run_deterministic(publish_past_a_slow_holder, tmp_path, 1, seed=1)
     assert any(lacks), "the scenario no longer provokes what it guards against"
+
+
+def test_a_creditor_that_goes_while_another_is_paid_costs_nothing_but_its_copies(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        debtor, *creditors = (network.nodes[number] for number in range(3))
+        record = debtor.chain_log(0, 1)[0]
+        publisher = debtor._publisher
+        publisher._detours = {node.agent: {record.cid: int(Role.AUTHOR)} for node in creditors}
+        paid: list[AgentId] = []
+
+        async def send_all(agent: AgentId, *_: object) -> None:
+            paid.append(agent)
+            (other,) = (node.agent for node in creditors if node.agent != agent)
+            debtor.kademlia._members.departed(other)
+            debtor.kademlia._members.book.forget(other)
+            assert debtor.status().pending == 1, "only the one that is still there"
+
+        override(publisher, "_send_all", send_all)
+        await publisher._pay_detours()
+        assert paid == [min(node.agent for node in creditors)]
+
+    simulate(tmp_path, (100, 100, 100), scenario)
