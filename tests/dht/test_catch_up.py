@@ -69,6 +69,28 @@ def test_what_differs_is_fetched_once_and_then_nothing_more(tmp_path: Path) -> N
     simulate(tmp_path, (100, 100, 100), scenario)
 
 
+def test_former_holders_that_stay_behind_are_not_listed_again(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        await network.fill(60, authors=(0, 1, 2))
+        await network.start(NEWCOMER)
+        await network.settle()
+        await network.fill(60, authors=(0, 1, 2), seed=100)
+        await trio.sleep(120)
+        behind = [
+            shard
+            for shard in SHARDS
+            if len({n._held.digest_of(shard.basis()) for n in network.nodes.values()}) > 1
+        ]
+        assert behind
+        before = requests_made(network)
+        await trio.sleep(600)
+        after = requests_made(network)
+        assert after["record.digests"] > before["record.digests"]
+        assert after["record.cids"] == before["record.cids"]
+
+    simulate(tmp_path, (100, 100, 100), scenario)
+
+
 def test_a_shard_is_not_complete_before_somebody_agreed(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         newcomer = await join_without_authors(network)

@@ -252,11 +252,11 @@ def test_what_a_holder_keeps_is_found_even_if_the_sender_hangs_up(tmp_path: Path
             author = await network.start(1, capacity=0)
             await until(lambda author=author: author.joined and author.status().pending == 0)  # type: ignore[misc]
             await network.add(1, [entry(attempt)])
-            await trio.sleep(0.010 + attempt * 0.0005)
+            await trio.sleep(attempt * 0.0005)
             await network.crash(1)
             await trio.sleep(0.5)
             assert_indexed(network.nodes[0])
-        assert network.nodes[0].status().counters["postings"] > 20
+        assert 0 < network.nodes[0].status().counters["postings"] <= 24
 
     simulate(tmp_path, (100,), scenario, FaultyLink())
 
