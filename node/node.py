@@ -45,6 +45,7 @@ from node.storage.derived_state import DerivedState
 from node.storage.errors import DatabaseCorrupt, DiskFull, ReadOnly
 from node.storage.held_records import HeldRecords
 from node.storage.own_chain import OwnChain
+from sharding.tree import Prefix
 
 SOFTWARE = "roseforest/0.1.0"
 PAGE = 500
@@ -150,7 +151,7 @@ class Node:
             records=self._records,
             holder=self._holder,
             records_of=self._find,
-            is_complete=self._catch_up.is_complete,
+            is_complete=self._is_complete,
             intake=self._intake,
             layout=self._layout,
             dim=manifest.space.dim,
@@ -173,6 +174,7 @@ class Node:
             bootstrap=options.bootstrap,
             stores=options.capacity > 0,
             memory=paths.peers,
+            read_only=lambda: self.read_only,
             run_blocking=run_blocking,
         )
 
@@ -241,7 +243,7 @@ class Node:
             records=self._own.count(),
             held=self._held.count(),
             pending=self._publisher.pending,
-            shards_held=self._catch_up.shards_held,
+            shards_held=0 if self.read_only else self._catch_up.shards_held,
             reachable=bool(self._network.addresses) and bool(self._network.connected()),
             read_only=self.read_only,
             uptime_s=round(self._clock.monotonic() - self._started, 3),
@@ -314,6 +316,10 @@ class Node:
             self._holder.save()
         except (OSError, RuntimeError) as error:  # FAISS reports what the system says as RuntimeError
             log.warning("the index is not saved, the next start makes it again: %s", error)
+
+    def _is_complete(self, shard: Prefix) -> bool:
+        # What cannot be written was refused, so the others have more.
+        return self.read_only is None and self._catch_up.is_complete(shard)
 
     async def _on_held(self, items: Sequence[Held]) -> None:
         await self._holder.on_held(items)

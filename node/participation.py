@@ -19,17 +19,24 @@ from dht.ports import RunBlocking
 from dht.publisher import Publisher
 from node.errors import HomeError
 from node.peer_memory import read_peers, write_peers
-from node.storage.errors import DatabaseCorrupt, DiskFull, ReadOnly
+from node.storage.errors import DatabaseCorrupt, DatabaseUnavailable, DiskFull, ReadOnly
 
 RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 60.0
 REMEMBER_EVERY_S = 60.0
+LOCKED_RETRY_S = 5.0
+"""Wait after another process held a database's lock for too long."""
+WRITABLE_EVERY_S = 5.0
+"""How often a holder looks whether it still can write."""
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
 
 class Participation:
-    """Runs the membership of one node. `memory` is the file of remembered peers, or None."""
+    """Runs the membership of one node.
+
+    `memory` is the file of remembered peers, or None; `read_only` says why the databases take no writes.
+    """
 
     def __init__(
         self,
@@ -40,6 +47,7 @@ class Participation:
         bootstrap: Sequence[str],
         stores: bool,
         memory: Path | None,
+        read_only: Callable[[], str | None],
         run_blocking: RunBlocking,
     ) -> None:
         self._kademlia = kademlia
@@ -48,6 +56,7 @@ class Participation:
         self._bootstrap = tuple(bootstrap)
         self._stores = stores
         self._memory = memory
+        self._read_only = read_only
         self._run_blocking = run_blocking
         self.joined = not self._bootstrap
         """Whether the node is part of its network: it has no bootstrap peers, or somebody let it in."""
@@ -63,6 +72,7 @@ class Participation:
             nursery.start_soon(self._while_writable, self._publisher.run)
             nursery.start_soon(self._wake_publisher)
             if self._stores:
+                nursery.start_soon(self._resign_when_read_only)
                 nursery.start_soon(self._while_writable, self._catch_up.run)
 
     def write_memory(self) -> None:
@@ -105,12 +115,32 @@ class Participation:
     async def _while_writable(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run background work that writes; a full or failing disk ends the work, not the node.
 
-        The databases take no writes until a restart then, and what was not published is still pending.
+        The databases take no writes until a restart then, and what was not published is still pending. While
+        another process (a backup, say) has locked a database, the work is tried again.
         """
-        try:
-            await work()
-        except* (DiskFull, ReadOnly, DatabaseCorrupt) as group:
-            log.error("the node goes on read-only: %s", group.exceptions[0])
+        lasting = False
+        while True:
+            try:
+                await work()
+            except* (DiskFull, ReadOnly, DatabaseCorrupt) as group:
+                lasting = True
+                log.error("the node goes on read-only: %s", _first(group))
+            except* DatabaseUnavailable as group:
+                log.warning("next try in %.0f s: %s", LOCKED_RETRY_S, _first(group))
+            if lasting:
+                return
+            await trio.sleep(LOCKED_RETRY_S)
+
+    async def _resign_when_read_only(self) -> None:
+        """Offer no capacity any more once nothing can be written, so that others hold what this node cannot.
+
+        Else it would stay among the nearest of its bases, and no record there would reach its R copies.
+        """
+        while True:
+            await trio.sleep(WRITABLE_EVERY_S)
+            if self._read_only() is not None:
+                self._kademlia.update_self(capacity=0)
+                return
 
     async def _remember(self) -> None:
         """Keep the addresses of peers, so that a restart does not depend on the bootstrap peers.
@@ -123,3 +153,10 @@ class Participation:
         while True:
             await self._run_blocking(self.write_memory)
             await trio.sleep(REMEMBER_EVERY_S)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
