@@ -97,7 +97,7 @@ class Network(Protocol):
         ...
 
     def counters(self) -> dict[str, int]:
-        """What happened since the start, by name, for metrics; which names there are is the adapter's affair."""
+        """What happened since the start, by name, for metrics; the names are the adapter's own."""
         ...
 
     def connected(self) -> tuple[PeerId, ...]:
