@@ -102,7 +102,7 @@ def test_what_is_no_bundle_is_refused_whole(value: Any) -> None:
             open_bundle(value)
 
 
-@pytest.mark.parametrize(("part", "limit"), enumerate((MAX_OPENINGS, MAX_HEADERS, MAX_ITEMS)))
+@pytest.mark.parametrize(("part", "limit"), list(enumerate((MAX_OPENINGS, MAX_HEADERS, MAX_ITEMS))))
 def test_counts_are_bounded_before_anything_is_decoded(part: int, limit: int) -> None:
     value: list[list[Any]] = [[], [], []]
     value[part] = [None] * limit

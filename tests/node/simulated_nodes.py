@@ -55,6 +55,8 @@ class Network:
     folder: Path
     nodes: dict[int, Node] = field(default_factory=dict)
     entries: dict[Cid, tuple[Codes, NewEntry]] = field(default_factory=dict)
+    _shards: dict[int, tuple[int, list[Prefix]]] = field(default_factory=dict)
+    """What `shards_of` found, by the version of the node's membership that it was found for."""
 
     async def start(self, number: int, capacity: int = 100) -> Node:
         """Start node `number`, or start it again in its folder; 0 founds the network."""
@@ -70,6 +72,7 @@ class Network:
             NodeOptions(bootstrap=bootstrap, capacity=capacity),
         )
         self.nodes[number] = node
+        self._shards.pop(number, None)
         return node
 
     async def open(self, capacities: Sequence[int]) -> None:
@@ -97,18 +100,22 @@ class Network:
             status = node.status()
             if not node.joined or status.pending or status.peers != len(storing - {number}):
                 return False
-            if number in storing and status.shards_held != len(await self.shards_of(number)):
+        for number in storing:
+            if self.nodes[number].status().shards_held != len(await self.shards_of(number)):
                 return False
         return True
 
     async def shards_of(self, number: int) -> list[Prefix]:
         """The shards that node `number` should hold, by what it knows of the network."""
         node = self.nodes[number]
-        mine = []
-        for shard in SHARDS:
-            holders = await node.kademlia.holders(shard.basis(), REPLICATION)
-            if node.agent in [contact.agent for contact in holders]:
-                mine.append(shard)
+        version, mine = self._shards.get(number, (-1, []))
+        if version != node.kademlia.version:
+            version, mine = node.kademlia.version, []
+            for shard in SHARDS:
+                holders = await node.kademlia.holders(shard.basis(), REPLICATION)
+                if node.agent in [contact.agent for contact in holders]:
+                    mine.append(shard)
+            self._shards[number] = (version, mine)
         return mine
 
     async def add(self, number: int, entries: Sequence[NewEntry]) -> list[Cid]:
