@@ -17,6 +17,11 @@ from chain.errors import EncodingError, NonCanonicalError, OversizedError, Trunc
 MAX_DEPTH = 16
 """Nesting levels of arrays and maps; deeper values are refused in both directions."""
 
+MAX_CONTAINERS = 16_384
+"""Arrays and maps in one value, in both directions. A megabyte of empty arrays would take a second to read,
+and honest values, bundles of records included, have a few thousand.
+"""
+
 Value = Any
 """None | bool | int | str | bytes | list[Value] | dict[str, Value]; mypy has no useful recursive `Any`-free
 form.
@@ -28,10 +33,10 @@ def encode(value: Value) -> bytes:
 
     Raises:
         EncodingError: a float, another type, a non-string key, an integer outside -2**63 … 2**64-1, a lone
-            surrogate, or nesting deeper than `MAX_DEPTH`.
+            surrogate, nesting deeper than `MAX_DEPTH`, or more than `MAX_CONTAINERS` arrays and maps.
     """
     try:
-        return bytes(msgpack.packb(_canonical(value, 0), use_bin_type=True))
+        return bytes(msgpack.packb(_canonical(value, 0, _Count()), use_bin_type=True))
     except (OverflowError, UnicodeEncodeError, ValueError) as error:
         if isinstance(error, EncodingError):
             raise
@@ -42,17 +47,23 @@ def decode(data: bytes, limit: int) -> Value:
     """Decode canonical bytes of at most `limit` bytes.
 
     Raises:
-        OversizedError: `data` is longer than `limit`.
+        OversizedError: `data` is longer than `limit`, or holds more than `MAX_CONTAINERS` arrays and maps.
         TruncatedError: `data` ends early, or announces more elements than it has bytes.
         NonCanonicalError: floats, extension types, unsorted or duplicate keys, long integer forms,
             trailing bytes, or anything else that would not re-encode to `data`.
     """
     if len(data) > limit:
         raise OversizedError(f"encoding has {len(data)} bytes, the limit is {limit}")
+    count = _Count()
     try:
         # strict_map_key is off so that _sorted_map names a wrong key; no dict is built before it has looked.
         value = msgpack.unpackb(
-            data, raw=False, strict_map_key=False, object_pairs_hook=_sorted_map, ext_hook=_no_ext
+            data,
+            raw=False,
+            strict_map_key=False,
+            list_hook=count.array,
+            object_pairs_hook=count.sorted_map,
+            ext_hook=_no_ext,
         )
     except msgpack.ExtraData as error:
         raise NonCanonicalError("bytes follow the encoded value") from error
@@ -73,19 +84,43 @@ def decode(data: bytes, limit: int) -> Value:
     return value
 
 
-def _canonical(value: Value, depth: int) -> Value:
+class _Count:
+    """Counts the arrays and maps of one value, as they are read or written."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = MAX_CONTAINERS
+
+    def one(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise OversizedError(f"value has more than {MAX_CONTAINERS} arrays and maps")
+
+    def array(self, items: list[Value]) -> list[Value]:
+        self.one()
+        return items
+
+    def sorted_map(self, pairs: list[tuple[Any, Any]]) -> dict[str, Value]:
+        self.one()
+        return _sorted_map(pairs)
+
+
+def _canonical(value: Value, depth: int, count: _Count) -> Value:
     kind = type(value)
     if kind is bytes or kind is str or kind is int or value is None or kind is bool:
         return value
     if depth >= MAX_DEPTH:
         raise EncodingError(f"value is nested deeper than {MAX_DEPTH} levels")
     if kind is list or kind is tuple:
-        return [_canonical(item, depth + 1) for item in value]
+        count.one()
+        return [_canonical(item, depth + 1, count) for item in value]
     if kind is dict:
+        count.one()
         for key in value:
             if type(key) is not str:
                 raise EncodingError(f"map key {key!r} is not a string")
-        return {key: _canonical(value[key], depth + 1) for key in sorted(value)}
+        return {key: _canonical(value[key], depth + 1, count) for key in sorted(value)}
     raise EncodingError(f"type {kind.__name__} has no canonical encoding")
 
 

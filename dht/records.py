@@ -305,7 +305,7 @@ def _opened(value: Any) -> Bundle:
 
 
 def _open(message: bytes) -> Bundle:
-    """Read a bundle; blocking, as a hostile megabyte takes the better part of a second."""
+    """Read a bundle; blocking, as it may hold thousands of records and headers."""
     return _opened(_decode(message, MAX_BODY))
 
 

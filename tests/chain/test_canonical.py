@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.canonical import MAX_DEPTH, decode, encode
+from chain.canonical import MAX_CONTAINERS, MAX_DEPTH, decode, encode
 from chain.errors import EncodingError, NonCanonicalError, OversizedError, TruncatedError
 from tests.chain.samples import damage, values
 
@@ -140,6 +140,17 @@ def test_depth_is_bounded_in_both_directions(opener: bytes) -> None:
         value = [value]
     with pytest.raises(EncodingError, match="nested deeper"):
         encode(value)
+
+
+@pytest.mark.parametrize("empty", [[], {}])
+def test_arrays_and_maps_are_counted_in_both_directions(empty: object) -> None:
+    most = [empty] * (MAX_CONTAINERS - 1)
+    assert decode(encode(most), LIMIT) == most
+    most.append(empty)
+    with pytest.raises(OversizedError, match=str(MAX_CONTAINERS)):
+        encode(most)
+    with pytest.raises(OversizedError, match=str(MAX_CONTAINERS)):
+        decode(msgpack.packb(most), LIMIT)
 
 
 def test_the_limit_is_in_bytes_and_comes_first() -> None:

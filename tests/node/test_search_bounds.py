@@ -57,4 +57,4 @@ def test_the_largest_request_fits_and_a_larger_one_is_not_decoded() -> None:
     decoded = decode_request(request.encode(), MAX_DIM)
     assert (decoded.shards, decoded.k, decoded.tags) == (shards, MAX_K, tags)
     with pytest.raises(RequestRefused, match=f"the limit is {MAX_REQUEST}"):
-        decode_request(canonical.encode([[]] * MAX_REQUEST), MAX_DIM)
+        decode_request(canonical.encode([0] * MAX_REQUEST), MAX_DIM)
