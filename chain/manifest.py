@@ -21,7 +21,8 @@ from chain.vector import MAX_DIM
 MANIFEST_VERSION = 1
 MAX_MANIFEST = 16 * 1024
 MAX_STEWARDS = 64
-MAX_REPLICATION = 20
+MAX_REPLICATION = 15
+"""R and a few spare holders have to be found by one lookup, which returns k = 20 nodes."""
 MAX_SHARD_TARGET = 1 << 20
 METRIC = "cosine"
 

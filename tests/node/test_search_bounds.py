@@ -10,9 +10,13 @@ import trio
 
 from chain import canonical
 from chain.content import MAX_TAG, MAX_TAGS
+from chain.manifest import MAX_REPLICATION
 from chain.vector import MAX_DIM
+from dht.catch_up import FORMER_HOLDERS
 from dht.contact import Contact
 from dht.errors import RequestRefused
+from dht.routing_table import K
+from node.asker import EXTRA_HOLDERS
 from node.search_protocol import MAX_DEPTH, MAX_K, MAX_REQUEST, MAX_SHARDS, SearchRequest, decode_request
 from sharding.tree import Prefix
 from tests.node.simulated_nodes import DIM, SHARDS, Network, override, simulate, vector
@@ -58,3 +62,8 @@ def test_the_largest_request_fits_and_a_larger_one_is_not_decoded() -> None:
     assert (decoded.shards, decoded.k, decoded.tags) == (shards, MAX_K, tags)
     with pytest.raises(RequestRefused, match=f"the limit is {MAX_REQUEST}"):
         decode_request(canonical.encode([0] * MAX_REQUEST), MAX_DIM)
+
+
+def test_every_legal_replication_leaves_room_for_the_spare_holders_that_are_asked() -> None:
+    """A lookup for more than k nodes is refused, which would end catching up and every query."""
+    assert MAX_REPLICATION + max(EXTRA_HOLDERS, FORMER_HOLDERS) <= K
