@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from chain.cid import blob_cid, raw_cid, record_cid
 from chain.identity import Identity
-from chain.manifest import Manifest, Space
+from chain.manifest import MAX_REPLICATION, Manifest, Space
 from chain.record import MAX_INT, VERSION, Header, Record, encode_payload, sign_record
 
 IDENTITIES = tuple(Identity.from_seed(bytes([number]) * 32) for number in range(1, 4))
@@ -75,7 +75,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
         stewards=tuple(sorted(one.agent for one in stewards)),
         threshold=draw(st.integers(1, len(stewards))),
         join_bits=draw(st.integers(0, 40)),
-        replication=draw(st.integers(1, 20)),
+        replication=draw(st.integers(1, MAX_REPLICATION)),
         shard_target=draw(st.integers(16, 1 << 20)),
         atlas=draw(st.none() | blob_cids),
         rules=draw(st.integers(1, 1 << 16)),

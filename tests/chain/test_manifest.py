@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from chain import canonical
 from chain.cid import is_raw_cid, raw_cid
 from chain.errors import ChainError, EncodingError, RecordError
-from chain.manifest import MAX_MANIFEST, Manifest, Space, decode_manifest
+from chain.manifest import MAX_MANIFEST, MAX_REPLICATION, Manifest, Space, decode_manifest
 from tests.chain.samples import ALICE, MANIFEST, damage, manifests
 
 
@@ -64,7 +64,7 @@ BAD: list[dict[str, Any]] = [
     {"join_bits": -1},
     {"join_bits": 41},
     {"replication": 0},
-    {"replication": 21},
+    {"replication": MAX_REPLICATION + 1},
     {"shard_target": 15},
     {"shard_target": (1 << 20) + 1},
     {"atlas": raw_cid(b"x")},
