@@ -10,7 +10,8 @@
 | 422 | refused | understood and refused: wrong shape, a limit, a vector that is no direction |
 | 500 | damaged | a database contradicts itself; the message says which, and how to recover |
 | 500 | unexpected | a defect of this program; the log has the traceback |
-| 503 | not_ready, busy | the node starts or stops, or too many requests are under way |
+| 503 | not_ready | the node starts or stops |
+| 503 | busy | too many requests are under way, or another process has locked a database |
 | 507 | read_only, disk_full | nothing was written; the message says what to do |
 """
 
@@ -44,6 +45,7 @@ _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (NotFound, 404, "not_found"),
     (NotReady, 503, "not_ready"),
     (storage.StorageClosed, 503, "not_ready"),
+    (storage.DatabaseUnavailable, 503, "busy"),
     (storage.DiskFull, 507, "disk_full"),
     (storage.ReadOnly, 507, "read_only"),
     (ReadOnly, 507, "read_only"),
@@ -59,7 +61,12 @@ KNOWN: tuple[type[Exception], ...] = tuple(error for error, _, _ in _TABLE)
 
 
 def problem_of(error: Exception) -> Problem:
-    """The response to an error; anything unknown is a 500 that does not repeat the error's text."""
+    """The response to an error; anything unknown is a 500 that does not repeat the error's text.
+
+    A group of one, as concurrent work raises it, counts as its member.
+    """
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
     for kind, status, code in _TABLE:
         if isinstance(error, kind):
             return Problem(status, code, str(error))
