@@ -25,7 +25,7 @@ FAILED = 1
 
 @click.group()
 def testnet() -> None:
-    """A network of real daemons on this machine, for trying things out."""
+    """A network of daemons on this machine, to try out."""
 
 
 @testnet.command()
@@ -40,8 +40,14 @@ def testnet() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each event.")
 def up(nodes: int, folder: Path | None, as_json: bool) -> None:
-    """Start daemons that form a network, say where they are, and run until Ctrl-C."""
+    """Start a network and run it until Ctrl-C.
+
+    Says where each daemon's API and home folder are, and how a node of yours joins.
+    """
     from sim.testnet import open_test_network
+
+    if not as_json:
+        click.echo(f"starting {nodes} daemons", err=True)
 
     async def main() -> None:
         import trio
@@ -65,9 +71,15 @@ def up(nodes: int, folder: Path | None, as_json: bool) -> None:
 @click.option(
     "--questions", type=click.IntRange(1, 40), default=10, show_default=True, help="Questions asked."
 )
-@click.option("--json", "as_json", is_flag=True, help="All figures as one JSON object on the last line.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print all figures as one JSON object; the story goes to stderr."
+)
 def demo(seed: int, nodes: int, questions: int, as_json: bool) -> None:
-    """Load a real corpus into a network of daemons, ask it, kill one of them, and ask again."""
+    """Load, ask, kill a daemon, ask again: the whole story.
+
+    Loads a real corpus into a network of daemons, asks it from a node that holds nothing, kills one of the
+    daemons, and asks again.
+    """
     from rich.console import Console
 
     from sim.demo import DemoReport, run_demo
@@ -152,6 +164,7 @@ def _show_ready(network: TestNetwork, as_json: bool) -> None:
     click.echo(f"bootstrap  {network.bootstrap}")
     click.echo(f"join it    roseforest init --home MY-NODE --join {network.bootstrap}")
     click.echo("           roseforest run --home MY-NODE")
+    click.echo(f"ask it     roseforest query --home {network.nodes[0].home.root} TEXT")
     click.echo("Ctrl-C stops all of it.")
 
 

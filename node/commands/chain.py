@@ -31,10 +31,12 @@ def log(from_seq: int, limit: int, home: str | None, as_json: bool) -> None:
     from datetime import UTC, datetime
 
     for record in answer["records"]:
-        when = datetime.fromtimestamp(record["hlc"] / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        when = datetime.fromtimestamp(record["hlc"] / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         print_line(
             f"{record['seq']:>7} {when} {record['kind']:<15} {record['payload_size']:>8} {record['id']}"
         )
+    if not answer["records"]:
+        print_line(f"no records from seq {from_seq} on", err=True)
     if answer["next"] is not None:
         print_line(f"more: --from {answer['next']}", err=True)
 

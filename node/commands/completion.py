@@ -9,7 +9,12 @@ import click
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def completion(shell: str, as_json: bool) -> None:
-    """Print the completion script of a shell, as in: source <(roseforest completion bash)."""
+    """Print a shell's completion script.
+
+    \b
+    bash, zsh: source <(roseforest completion bash)
+    fish:      roseforest completion fish | source
+    """
     from click.shell_completion import get_completion_class
 
     from node.cli import PROGRAM, cli

@@ -20,7 +20,10 @@ def config() -> None:
 @home_option
 @json_option
 def show(origin: bool, home: str | None, as_json: bool) -> None:
-    """Show the settings: those of the running daemon, or those that run would use."""
+    """Show the settings in force.
+
+    Those of the running daemon, or those that run would use.
+    """
     from node.home import open_home
 
     folder = open_home(home)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from node.commands.exit_codes import ExitCode
-from node.commands.options import home_option, json_option
+from node.commands.options import complete_file, home_option, json_option
 from node.commands.output import print_json, print_line
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Tally:
             self.bad_lines.append({"line": number, "reason": reason})
         if not self._quiet and self.bad <= REPORTED_LINES:
             print_line(f"line {number}: {reason}; skipped", err=True)
+            if self.bad == REPORTED_LINES:
+                print_line("further bad lines are only counted; --json lists them", err=True)
 
     def summary(self) -> dict[str, Any]:
         """The JSON summary."""
@@ -69,7 +71,7 @@ class Tally:
 
 
 @click.command("import")
-@click.argument("file", required=False)
+@click.argument("file", required=False, shell_complete=complete_file)
 @click.option(
     "--source", type=click.Choice(["stdlib"]), help="A corpus every machine has: Python's own docstrings."
 )
@@ -85,7 +87,12 @@ def import_entries(
     home: str | None,
     as_json: bool,
 ) -> None:
-    """Add the entries of a JSON-lines FILE (- for standard input), or of a --source."""
+    """Add the entries of a FILE or a --source.
+
+    FILE is JSON lines (- for standard input), one object a line: text and, if wanted, tags, domain,
+    confidence, citations, vector. A bad line is named and skipped. Run an interrupted import again to go on:
+    entries that are there are not added twice.
+    """
     if (file is None) == (source is None):
         raise click.UsageError("give either FILE or --source stdlib")
     share = _part(part)

@@ -17,7 +17,10 @@ def index() -> None:
 @home_option
 @json_option
 def rebuild(home: str | None, as_json: bool) -> None:
-    """Drop everything derived and rebuild it from the records; works with and without a daemon."""
+    """Rebuild everything derived from the records.
+
+    Works with and without a running daemon.
+    """
     from node.home import open_home
 
     folder = open_home(home)

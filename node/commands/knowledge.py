@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from node.commands.options import home_option, json_option
+from node.commands.options import complete_file, home_option, json_option
 from node.commands.output import INDENT, excerpt, print_json, print_line
 
 MAX_STDIN = 128 * 1024
@@ -23,7 +23,10 @@ EXCERPT_WIDTH = 110
 @click.option("--confidence", type=click.FloatRange(0, 1), help="How sure you are, from 0 to 1.")
 @click.option("--citation", "citations", multiple=True, help="A source; may be given several times.")
 @click.option(
-    "--vector", metavar="FILE", help="JSON list of numbers, where the network takes the caller's vectors."
+    "--vector",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="JSON list of numbers, where the network takes the caller's vectors.",
 )
 @home_option
 @json_option
@@ -37,7 +40,10 @@ def add(
     home: str | None,
     as_json: bool,
 ) -> None:
-    """Add an entry; TEXT, or - for standard input."""
+    """Add an entry; TEXT, or - for standard input.
+
+    Its id is printed. A TEXT that begins with a dash stands behind --.
+    """
     from node.api_client import ApiClient
     from node.home import open_home
 
@@ -77,6 +83,8 @@ def get(id: str, provenance: bool, home: str | None, as_json: bool) -> None:
             print_line(f"{name:<10} {', '.join(answer[name])}")
     print_line()
     print_line(answer["text"] if answer["text"] is not None else "(erased)")
+    if answer["records"]:
+        print_line()
     for record in answer["records"] or ():
         print_line(f"record {record['id']} {record['kind']} seq {record['seq']} by {record['author']}")
 
@@ -90,7 +98,12 @@ def get(id: str, provenance: bool, home: str | None, as_json: bool) -> None:
 @click.option(
     "--deadline", type=click.IntRange(1, 60_000), metavar="MS", help="Answer after this long at most."
 )
-@click.option("--vector", metavar="FILE", help="Ask with a vector (JSON list) instead of TEXT.")
+@click.option(
+    "--vector",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="Ask with a vector (JSON list) instead of TEXT.",
+)
 @home_option
 @json_option
 def query(
@@ -125,22 +138,36 @@ def query(
         print_line(f"{INDENT}{hit['id']}")
         print_line(excerpt(hit["text"], EXCERPT_LINES, EXCERPT_WIDTH))
     cost = answer["cost"]
-    missed = f", {cost['shards_missed']} missed" if cost["shards_missed"] else ""
+    missed = f" ({cost['shards_missed']} of them missed)" if cost["shards_missed"] else ""
     late = ", cut off by the deadline" if cost["deadline_hit"] else ""
     print_line(
-        f"{len(answer['hits'])} hits: {cost['shards_contacted']} of {cost['shards_total']} shards{missed}, "
-        f"{cost['nodes_contacted']} nodes, {cost['ms']} ms{late}",
+        f"{_count(len(answer['hits']), 'hit')}: asked {cost['shards_contacted']} of {cost['shards_total']} "
+        f"shards{missed}, {_count(cost['nodes_contacted'], 'other node')}, {cost['ms']:.0f} ms{late}",
         err=True,
     )
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def _text(text: str) -> str:
-    if text != "-":
-        return text
+    from node.errors import InvalidInput
+
+    if text == "-":
+        text = _standard_input()
+    if not text.strip():
+        raise InvalidInput("the text is empty")
+    return text
+
+
+def _standard_input() -> str:
     import sys
 
     from node.errors import InvalidInput
 
+    if sys.stdin.isatty():
+        print_line("type the text; Ctrl-D on a line of its own ends it", err=True)
     data = sys.stdin.buffer.read(MAX_STDIN + 1)
     if len(data) > MAX_STDIN:
         raise InvalidInput(f"the text on standard input is longer than {MAX_STDIN} bytes")

@@ -82,7 +82,10 @@ def init(
 @click.command()
 @click.option("--listen", multiple=True, metavar="MULTIADDR", help="Listen here; may be given several times.")
 @click.option(
-    "--bootstrap", multiple=True, metavar="MULTIADDR", help="Join through this peer; several times."
+    "--bootstrap",
+    multiple=True,
+    metavar="MULTIADDR",
+    help="Join through this peer; may be given several times.",
 )
 @click.option("--api", metavar="HOST:PORT", help="Address of the HTTP interface; port 0 picks a free one.")
 @click.option(

@@ -16,16 +16,19 @@ def status(home: str | None, as_json: bool) -> None:
     from node.api_client import ApiClient
     from node.home import open_home
 
-    answer = ApiClient(open_home(home)).get("/v1/status")
+    client = ApiClient(open_home(home))
+    answer = client.get("/v1/status")
     if as_json:
         print_json(answer)
         return
+    unconnected = "" if answer["reachable"] else ", none of them connected"
     rows = [
         ("agent", answer["agent_id"]),
         ("network", f"{answer['network']} ({answer['network_name']})"),
         ("space", answer["space"]),
         ("addresses", ", ".join(answer["addresses"]) or "none"),
-        ("peers", f"{answer['peers']}{'' if answer['reachable'] else ', none of them connected'}"),
+        ("api", client.daemon.api),
+        ("peers", "none yet" if not answer["peers"] else f"{answer['peers']}{unconnected}"),
         ("records", f"{answer['records']} own, {answer['pending']} still without enough copies"),
         ("held", f"{answer['held']} records in {answer['shards_held']} shards"),
         ("memory", f"{answer['rss_mb']} MB"),
