@@ -52,6 +52,9 @@ HEDGE_MOST_S = 0.6
 LATE_S = 60.0
 """A holder that had to be hedged is asked last for so long, or until it answers in time: it costs one hedge,
 not one in every query. By then the upkeep has found out whether it is alive."""
+MAX_SERVED = 2
+"""Searches for others under way at a time; the rest wait their turn. One for a rare tag reads whole shards,
+and writing, which needs a worker thread too, must not wait behind dozens of them."""
 EXTRA_HOLDERS = 2
 """Holders looked up beyond R, for when the first ones are new, slow or gone."""
 
@@ -97,6 +100,7 @@ class Asker:
         self._clock = clock
         self._run_blocking = run_blocking
         self._late: dict[AgentId, float] = {}
+        self._serving = trio.Semaphore(MAX_SERVED)
         self.queries = 0
         self.served = 0
         self.hits_refused = 0
@@ -277,9 +281,10 @@ class Asker:
     async def _serve(self, _sender: AgentId, body: bytes) -> bytes:
         self.served += 1
         request = decode_request(body, self._dim)
-        # Read here, as it looks at the clock of the event loop, and before the search that it vouches for.
-        complete = [place for place, shard in enumerate(request.shards) if self._is_complete(shard)]
-        return await self._run_blocking(self._answer, request, complete)
+        async with self._serving:
+            # Read here, as it looks at the event loop's clock, and before the search that it vouches for.
+            complete = [place for place, shard in enumerate(request.shards) if self._is_complete(shard)]
+            return await self._run_blocking(self._answer, request, complete)
 
     def _answer(self, request: SearchRequest, complete: list[int]) -> bytes:
         ranked = self._holder.search(request.shards, request.codes, request.k, request.tags)

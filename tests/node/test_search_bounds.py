@@ -16,8 +16,16 @@ from dht.catch_up import FORMER_HOLDERS
 from dht.contact import Contact
 from dht.errors import RequestRefused
 from dht.routing_table import K
-from node.asker import EXTRA_HOLDERS
-from node.search_protocol import MAX_DEPTH, MAX_K, MAX_REQUEST, MAX_SHARDS, SearchRequest, decode_request
+from node.asker import EXTRA_HOLDERS, MAX_SERVED
+from node.search_protocol import (
+    MAX_DEPTH,
+    MAX_K,
+    MAX_REQUEST,
+    MAX_SHARDS,
+    METHOD,
+    SearchRequest,
+    decode_request,
+)
 from sharding.tree import Prefix
 from tests.node.simulated_nodes import DIM, SHARDS, Network, override, simulate, vector
 
@@ -43,6 +51,36 @@ def test_the_deadline_covers_the_lookups_of_holders_too(tmp_path: Path) -> None:
         assert len(answer.hits) == 3, "what this node knows is shown all the same"
 
     simulate(tmp_path, (100,), scenario)
+
+
+def test_searches_for_others_leave_workers_for_everything_else(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        holder, guest = network.nodes[0], network.nodes[1]
+        running: list[int] = [0]
+        most = 0
+
+        async def slowly(_work: object, *_args: object) -> bytes:
+            nonlocal most
+            running[0] += 1
+            most = max(most, running[0])
+            await trio.sleep(0.1)
+            running[0] -= 1
+            return b"answered"
+
+        override(holder._asker, "_run_blocking", slowly)
+        body = SearchRequest(SHARDS, CODES, 10).encode()
+        answers: list[bytes] = []
+
+        async def ask() -> None:
+            answers.append(await guest.kademlia.request(holder.agent, METHOD, body, 10.0))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(ask)
+        assert answers == [b"answered"] * 20
+        assert most == MAX_SERVED
+
+    simulate(tmp_path, (100, 0), scenario)
 
 
 def test_a_shard_that_is_named_a_thousand_times_is_not_searched_a_thousand_times() -> None:
