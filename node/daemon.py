@@ -245,7 +245,12 @@ def _found(
     home: Home, identity: Identity, name: str | None, join_bits: int, vectors_dim: int | None
 ) -> Founding:
     """A new network; the one that an interrupted `init` began when a chain is there that belongs to it."""
-    if home.chain_db.exists() and home.founding.exists():
+    if home.chain_db.exists():
+        if not home.founding.exists():
+            raise HomeDamaged(
+                f"{home.manifest} is missing although {home.chain_db} is there: restore it from a backup, "
+                "or join its network again with --join"
+            )
         data = home.founding.read_bytes()
         manifest = decode_manifest(data)
     else:
