@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -49,6 +49,8 @@ HEDGE_FACTOR = 3.0
 """A holder is hedged after this many times its usual latency, within the bounds below."""
 HEDGE_LEAST_S = 0.15
 HEDGE_MOST_S = 0.6
+LEAST_HITS = 10
+"""Hits that the likeliest shards have to bring before the others are left unasked."""
 LATE_S = 60.0
 """A holder that had to be hedged is asked last for so long, or until it answers in time: it costs one hedge,
 not one in every query. By then the upkeep has found out whether it is alive."""
@@ -107,38 +109,56 @@ class Asker:
         network.register(METHOD, kademlia.members_only(self._serve))
 
     async def ask(self, codes: Codes, k: int, tags: Sequence[str], deadline_ms: int) -> Answer:
-        """The `k` best entries of the network for `codes`, verified, with the answer's cost."""
+        """The `k` best entries of the network for `codes`, verified, with the answer's cost.
+
+        The shards likeliest to hold the best are asked first. When they bring fewer than `k` hits (or fewer
+        than `LEAST_HITS`: so few say nothing about where the rest lies), all others are asked as well.
+        """
         self.queries += 1
         started = self._clock.monotonic()
-        budget = deadline_ms / 1_000
-        request = SearchRequest(await self._run_blocking(self._choose, codes), codes, k, tuple(tags))
+        likely, others = await self._run_blocking(self._choose, codes)
+        request = SearchRequest(likely, codes, max(k, LEAST_HITS), tuple(tags))
         gathered = _Gathered()
         await self._collect_own(request, gathered)
-        wave: Wave | None = None  # until the holders are found, which takes messages in a large network
-        with trio.move_on_after(max(0.0, budget - (self._clock.monotonic() - started))) as scope:
-            wave = await self._plan(request.shards)
-            await self._run_wave(wave, request, gathered)
-        missed = request.shards if wave is None else wave.missed
+        contacted = missed = 0
+        left = deadline_ms / 1_000 - (self._clock.monotonic() - started)
+        with trio.move_on_after(max(0.0, left)) as scope:
+            for shards in (likely, others):
+                if contacted and len(gathered.hits) >= request.k:
+                    break
+                contacted += len(shards)
+                missed += len(shards)  # until their holders have answered
+                wave = await self._plan(shards)
+                try:
+                    await self._run_wave(wave, replace(request, shards=shards), gathered)
+                finally:
+                    missed += len(wave.missed) - len(shards)
         best = sorted(gathered.hits.values(), key=lambda hit: (-hit.score, hit.id))
         self.hits_refused += gathered.refused
         return Answer(
             tuple(best[:k]),
             Cost(
-                shards_contacted=len(request.shards),
+                shards_contacted=contacted,
                 shards_total=len(self._layout.tree.leaves),
                 nodes_contacted=len(gathered.nodes),
                 ms=round((self._clock.monotonic() - started) * 1_000, 3),
-                shards_missed=len(missed),
+                shards_missed=missed,
                 deadline_hit=scope.cancelled_caught,
                 hits_refused=gathered.refused,
             ),
         )
 
-    def _choose(self, codes: Codes) -> tuple[Prefix, ...]:
+    def _choose(self, codes: Codes) -> tuple[tuple[Prefix, ...], tuple[Prefix, ...]]:
+        """The shards to ask first, and all others; each in the order of the curve."""
+        leaves = self._layout.tree.leaves
         if self._layout.atlas is None:
-            return tuple(self._layout.tree.leaves)
+            return tuple(leaves), ()
         scored = route(self._layout.atlas, self._layout.tree, codes)
-        return tuple(sorted(contact_set(scored, CONTACT_MASS_PPM, len(self._layout.tree.leaves))))
+        likely = set(contact_set(scored, CONTACT_MASS_PPM, len(leaves)))
+        return (
+            tuple(leaf for leaf in leaves if leaf in likely),
+            tuple(leaf for leaf in leaves if leaf not in likely),
+        )
 
     async def _plan(self, shards: Sequence[Prefix]) -> Wave:
         holders = {
@@ -203,8 +223,9 @@ class Asker:
             send(wave.start())
 
     async def _collect_own(self, request: SearchRequest, gathered: _Gathered) -> None:
+        """What this node has itself, in whatever shard: it costs no message."""
         ranked = await self._run_blocking(
-            self._holder.search, request.shards, request.codes, request.k, request.tags
+            self._holder.search, self._layout.tree.leaves, request.codes, request.k, request.tags
         )
         records = self._records_of([posting.record for posting, _ in ranked])
         for (_, score), record in zip(ranked, records, strict=True):
