@@ -67,6 +67,7 @@ class CatchUp:
         self._alone: set[Prefix] = set()
         self._taken: dict[tuple[AgentId, Prefix], tuple[int, bytes]] = {}
         self._turns = {shard: trio.Lock() for shard in tree.leaves}
+        self._liars: set[AgentId] = set()
         self._stored = trio.Event()
         self.fetched = 0
         """Records fetched so far."""
@@ -131,12 +132,15 @@ class CatchUp:
         pairs = {(agent, shard) for agent, shards in others.items() for shard in shards}
         self._taken = {pair: digest for pair, digest in self._taken.items() if pair in pairs}
         agreed: dict[AgentId, set[Prefix]] = {agent: set() for agent in others}
+        self._liars = set()
         async with trio.open_nursery() as nursery:
             for agent in sorted(others):
                 nursery.start_soon(self._with, agent, others[agent], agreed[agent])
         for shard, agents in mine.items():
-            # One fellow holder that we agree with is enough: those that fail now are asked again next round.
-            if not agents or any(shard in agreed[agent] for agent in agents[: max(1, self._replication - 1)]):
+            # Every fellow holder counts, for each may be the one that has what the others lack. Who fails to
+            # answer is suspected, and is no fellow holder in the next round; who lies does not count in this.
+            fellows = [agent for agent in agents[: max(1, self._replication - 1)] if agent not in self._liars]
+            if (fellows or not agents) and all(shard in agreed[agent] for agent in fellows):
                 self._complete.add(shard)
 
     async def _with(self, agent: AgentId, shards: Sequence[Prefix], agreed: set[Prefix]) -> None:
@@ -145,14 +149,14 @@ class CatchUp:
                 part = shards[start : start + MAX_DIGESTS]
                 digests = await self._records.digests(agent, [shard.basis() for shard in part])
                 for shard, theirs in zip(part, digests, strict=True):
-                    async with self._turns[
-                        shard
-                    ]:  # what one fellow holder brings need not come from the next
+                    # One at a time: what this fellow holder brings need not come from the next.
+                    async with self._turns[shard]:
                         await self._compare(agent, shard, theirs)
                     agreed.add(shard)
         except NetworkError as error:
             log.info("catching up with %s stopped: %s", agent.hex()[:8], error)
             if isinstance(error, FrameError):
+                self._liars.add(agent)
                 self._kademlia.report(agent)
 
     async def _compare(self, agent: AgentId, shard: Prefix, theirs: tuple[int, bytes]) -> None:

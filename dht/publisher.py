@@ -29,6 +29,7 @@ from dht.errors import FrameError, NetworkError
 from dht.kademlia import Kademlia
 from dht.network import MAX_BODY
 from dht.placement import Layout, Role, bases_of, needs_payload, roles_of
+from dht.ports import RunBlocking
 from dht.record_store import Held, OwnRecords, Placement
 from dht.replies import StoreStatus, read_statuses
 from validation.named import named_by
@@ -110,12 +111,14 @@ class Publisher:
         layout: Layout,
         replication: int,
         hold_locally: Callable[[Sequence[Held]], Awaitable[None]],
+        run_blocking: RunBlocking,
     ) -> None:
         self._own = own
         self._kademlia = kademlia
         self._layout = layout
         self._replication = replication
         self._hold_locally = hold_locally
+        self._run_blocking = run_blocking
         self._wake = trio.Event()
         self._detours: dict[AgentId, dict[Cid, int]] = {}
         self.refusals: dict[str, int] = {}
@@ -167,7 +170,7 @@ class Publisher:
         for row in self._own.placements([record.cid for record in records]):
             roles = acknowledged.setdefault(row.cid, {})
             roles[row.holder] = roles.get(row.holder, 0) | row.roles
-        shards = self._shard_bases(records)
+        shards = await self._run_blocking(self._shard_bases, records)
         placings: list[Placing] = []
         nearest: dict[bytes, tuple[AgentId, ...]] = {}  # most of a batch shares its author and its shards
         suspects: dict[bytes, list[AgentId]] = {}

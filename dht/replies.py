@@ -24,8 +24,6 @@ class StoreStatus(IntEnum):
     """Names something the holder has not seen; not kept, send it again later."""
     PARKED = 3
     """Its clock is too far ahead; not kept."""
-    FULL = 4
-    """The holder takes no new records."""
 
 
 def write_statuses(statuses: Sequence[tuple[StoreStatus, str]]) -> bytes:

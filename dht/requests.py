@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import trio
 
 from chain.identity import AgentId
-from dht.contact import Contact, ContactError
+from dht.contact import Contact, ContactError, StaleContactError
 from dht.contact_book import MAX_CONTACTS
 from dht.errors import (
     AddressError,
@@ -112,7 +112,8 @@ class Requests:
         try:
             contact = self._members.book.learn(decode_exchange(reply), self._clock.wall_us())
         except (FrameError, ContactError) as error:
-            self._members.blame(agent, BAD_ANSWER)
+            if not isinstance(error, StaleContactError):  # one of the two clocks is wrong, maybe ours
+                self._members.blame(agent, BAD_ANSWER)
             raise PeerUnreachable(
                 f"peer {short(agent)} shows no acceptable address record: {error}"
             ) from error

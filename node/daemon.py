@@ -40,6 +40,8 @@ from node.storage.own_chain import OwnChain
 
 WORKER_THREADS = 4
 """Blocking calls at once. FAISS runs single-threaded inside each."""
+WRITER_THREADS = 3
+"""One for each database."""
 THREAD_SWITCH_S = 0.0005
 """How long a worker may keep the interpreter while the event loop wants it. Python's 5 ms would add up to
 hundreds over the steps of one query whenever records are being judged in the background."""
@@ -87,6 +89,11 @@ def init_home(
         recovery = Identity.from_seed(home.read_recovery_key()).agent
         founding = _join(identity, join) if join else _found(home, identity, name, join_bits, vectors_dim)
         manifest = founding.manifest
+        if founding.epochs:
+            raise JoinFailed(
+                f"the network {manifest.name!r} has gone on to epoch {len(founding.epochs)}; this release "
+                "knows networks at epoch 0 only: install a newer one"
+            )
         embedder_for(manifest.space)
         layout_for(manifest, founding.atlas_bytes)
         if founding.atlas_bytes is not None:
@@ -169,6 +176,7 @@ async def _run(home: Home, settings: Settings, identity: Identity, founding: Fou
             clock=clock,
             random=system_random(),
             run_blocking=ThreadedBlocking(WORKER_THREADS),
+            write_blocking=ThreadedBlocking(WRITER_THREADS),
             options=options,
         ) as node,
         trio.open_nursery() as nursery,

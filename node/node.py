@@ -143,7 +143,7 @@ class Node:
             self.kademlia, self._records, held, self._layout.tree, manifest.replication, random.choice
         )
         self._publisher = Publisher(
-            own, self.kademlia, self._layout, manifest.replication, self._records.hold
+            own, self.kademlia, self._layout, manifest.replication, self._records.hold, run_blocking
         )
         self._asker = Asker(
             network=network,
@@ -359,18 +359,22 @@ async def open_node(
     random: Random,
     run_blocking: RunBlocking,
     options: NodeOptions,
+    write_blocking: RunBlocking | None = None,
 ) -> AsyncIterator[Node]:
     """Open the databases, write the chain's opening if need be, and run the node until the block ends.
 
+    `write_blocking` runs the databases' writers, where that is not `run_blocking`: an fsync must not wait
+    behind judging.
     Raises `StorageError` for files that cannot be used and `SpaceError` when the network's space is not ours.
     """
     manifest = founding.manifest
+    writing = write_blocking or run_blocking
     async with trio.open_nursery() as nursery:
         own = OwnChain(
-            paths.chain, identity, manifest.network_id, manifest.network_id, clock, random, run_blocking
+            paths.chain, identity, manifest.network_id, manifest.network_id, clock, random, writing
         )
-        held = HeldRecords(paths.held, run_blocking)
-        derived = DerivedState(paths.derived, run_blocking)
+        held = HeldRecords(paths.held, writing)
+        derived = DerivedState(paths.derived, writing)
         try:
             for store in (own, held, derived):
                 await nursery.start(_keep_open, store)
