@@ -198,7 +198,7 @@ class Upkeep:
         try:
             await self._enter(former[:MAX_DOORS])
         except NetworkError as error:
-            log.info("still alone: %s", error)
+            log.info("still alone: %.200s", error)
             return
         await self._refresh(True)
 

@@ -8,6 +8,7 @@ the top: that is what keeps `roseforest --help` fast. Errors leave as one line o
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,9 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         entry = self._entries().get(cmd_name)
         if entry is None:
+            close = difflib.get_close_matches(cmd_name, self._entries(), n=3)
+            if close and not ctx.resilient_parsing:
+                ctx.fail(f"No such command {cmd_name!r}. Did you mean {' or '.join(close)}?")
             return None
         try:
             command = entry.load()
@@ -90,6 +94,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         _complain("interrupted")
         return ExitCode.INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.message, err=True)
+        return ExitCode.USAGE
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else PROGRAM
         _complain(f"{error.format_message()} (see {where} --help)")

@@ -196,6 +196,7 @@ async def _run(home: Home, settings: Settings, identity: Identity, founding: Fou
             home.remove_daemon()
         log.info("stopping")
         nursery.cancel_scope.cancel()
+    log.info("stopped")
 
 
 async def _rebuild_index(home: Home, identity: Identity, founding: Founding) -> int:

@@ -9,6 +9,7 @@ from node.commands.output import print_json, print_line
 
 DEFAULT_JOIN_BITS = 12
 MAX_JOIN_BITS = 40
+EXIT_SECONDS = 1.0
 STOP_SECONDS = 30.0
 """How long `stop` waits for the daemon to be gone."""
 STOP_PAUSE = 0.05
@@ -157,7 +158,20 @@ def stop(home: str | None, as_json: bool) -> None:
                 "look at its log"
             )
         time.sleep(STOP_PAUSE)
+    # The home is free; the interpreter ends a moment later, and scripts look for the process.
+    patience = time.monotonic() + EXIT_SECONDS
+    while _runs(client.daemon.pid) and time.monotonic() < patience:
+        time.sleep(STOP_PAUSE)
     if as_json:
         print_json({"stopped": True, "pid": client.daemon.pid})
     else:
         print_line(f"stopped (process {client.daemon.pid})")
+
+
+def _runs(pid: int) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

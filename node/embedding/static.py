@@ -91,9 +91,10 @@ class StaticEmbedder:
         known = [[piece for piece in encoding.ids if weights[piece]] for encoding in encodings]
         for number, ids in enumerate(known):
             if not ids:
+                which = "the text" if len(texts) == 1 else f"text {start + number}"
                 raise UnknownText(
-                    f"text {start + number} ({texts[number][:40]!r}) has no word that the built-in embedder"
-                    f" knows; use words with letters or digits"
+                    f"{which} {texts[number][:40]!r} has no word that the built-in embedder knows;"
+                    f" use words with letters or digits"
                 )
         return known
 
