@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+INSTALLING := @echo "installing into $(VENV): half a minute, or more on a slow line"
 PACKAGES := $(wildcard chain crdt sharding validation dht federated node sim)
 BENCHMARKS ?= $(filter-out report,$(patsubst benchmarks/%.py,%,$(filter-out benchmarks/__init__.py,$(wildcard benchmarks/*.py))))
 
@@ -14,6 +15,7 @@ help:
 	@echo "make test    all tests (make test-fast: those that start no daemon)"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make bench   every benchmark (QUICK=1: each under a minute)"
+	@echo "make install only the environment; make format: let ruff rewrite"
 	@echo "make clean   remove the environment and every cache"
 
 demo: $(VENV)/.installed
@@ -51,19 +53,23 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(PIP) -e .
+	$(INSTALLING)
+	@$(PIP) -e .
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
-	$(PIP) -e '.[test]'
+	$(INSTALLING)
+	@$(PIP) -e '.[test]'
 	@touch $@ $(VENV)/.installed
 
 # libp2p requires trio-typing, whose stubs for trio are older than trio's own types and hide them from mypy.
 $(VENV)/.installed-lint: pyproject.toml | $(VENV)/bin/python
-	$(PIP) -e '.[test,lint]'
+	$(INSTALLING)
+	@$(PIP) -e '.[test,lint]'
 	@rm -rf $(VENV)/lib/python*/site-packages/trio-stubs
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 $(VENV)/.installed-bench: pyproject.toml | $(VENV)/bin/python
-	$(PIP) -e '.[test,bench]'
+	$(INSTALLING)
+	@$(PIP) -e '.[test,bench]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test

@@ -9,9 +9,10 @@ from node.commands.output import print_json, print_line
 
 DEFAULT_JOIN_BITS = 12
 MAX_JOIN_BITS = 40
-EXIT_SECONDS = 1.0
 STOP_SECONDS = 30.0
 """How long `stop` waits for the daemon to be gone."""
+EXIT_SECONDS = 1.0
+"""How long it then waits for the process to end."""
 STOP_PAUSE = 0.05
 
 
