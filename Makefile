@@ -40,7 +40,9 @@ format: $(VENV)/.installed-lint
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-bench
-	@set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(if $(QUICK),--quick); done
+	@failed=; for name in $(BENCHMARKS); do \
+		$(BIN)/python -m benchmarks.$$name $(if $(QUICK),--quick) || failed="$$failed $$name"; \
+	done; test -z "$$failed" || { echo "did not run to the end:$$failed"; exit 1; }
 
 install: $(VENV)/.installed
 
