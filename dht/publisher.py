@@ -223,9 +223,11 @@ class Publisher:
                     room -= 1
 
     def _returned(self) -> list[AgentId]:
-        """Holders that are owed copies and answer again; who is no member any more is owed nothing."""
-        for agent in [agent for agent in self._detours if not self._kademlia.is_member(agent)]:
-            del self._detours[agent]
+        """Holders that are owed copies and answer again; who left, or stores nothing now, is owed nothing."""
+        for agent in list(self._detours):
+            contact = self._kademlia.contact(agent)
+            if contact is None or not contact.stores or not self._kademlia.is_member(agent):
+                del self._detours[agent]
         return sorted(agent for agent in self._detours if not self._kademlia.is_suspect(agent))
 
     async def _pay_detours(self) -> bool:

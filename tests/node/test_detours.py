@@ -116,3 +116,16 @@ def test_a_creditor_that_goes_while_another_is_paid_costs_nothing_but_its_copies
         assert paid == [min(node.agent for node in creditors)]
 
     simulate(tmp_path, (100, 100, 100), scenario)
+
+
+def test_a_holder_that_stores_nothing_any_more_is_owed_nothing(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        debtor, former = network.nodes[0], network.nodes[1]
+        record = debtor.chain_log(0, 1)[0]
+        debtor._publisher._detours = {former.agent: {record.cid: int(Role.AUTHOR)}}
+        assert debtor.status().pending == 1
+        former.kademlia.update_self(capacity=0)
+        await until(lambda: former.agent not in [peer.agent for peer in debtor.peers()])
+        assert debtor.status().pending == 0
+
+    simulate(tmp_path, (100, 100, 100), scenario)
