@@ -39,6 +39,9 @@ MAX_PAUSE_S = 1.0
 FORMER_HOLDERS = 5
 """Nodes beyond the R holders with whom a shard is compared: when several join at once, those who held it
 before are pushed out of the R nearest, and the new ones would agree among themselves that it is empty."""
+PATIENCE = 3
+"""A fellow holder with whom no comparison succeeded for so many rounds is not waited for any more: one that
+refuses to compare, or answers everything but that, must not keep the others from ever being complete."""
 MAX_MISSING = 200_000
 """Records fetched for one shard from one holder in one round."""
 
@@ -68,6 +71,7 @@ class CatchUp:
         self._taken: dict[tuple[AgentId, Prefix], tuple[int, bytes]] = {}
         self._turns = {shard: trio.Lock() for shard in tree.leaves}
         self._liars: set[AgentId] = set()
+        self._failures: dict[AgentId, int] = {}
         self._stored = trio.Event()
         self.fetched = 0
         """Records fetched so far."""
@@ -133,13 +137,19 @@ class CatchUp:
         self._taken = {pair: digest for pair, digest in self._taken.items() if pair in pairs}
         agreed: dict[AgentId, set[Prefix]] = {agent: set() for agent in others}
         self._liars = set()
+        self._failures = {agent: rounds for agent, rounds in self._failures.items() if agent in others}
         async with trio.open_nursery() as nursery:
             for agent in sorted(others):
                 nursery.start_soon(self._with, agent, others[agent], agreed[agent])
         for shard, agents in mine.items():
             # Every fellow holder counts, for each may be the one that has what the others lack. Who fails to
-            # answer is suspected, and is no fellow holder in the next round; who lies does not count in this.
-            fellows = [agent for agent in agents[: max(1, self._replication - 1)] if agent not in self._liars]
+            # answer is suspected, and mostly no fellow holder in the next round; who lies, or has failed for
+            # `PATIENCE` rounds, does not count in this.
+            fellows = [
+                agent
+                for agent in agents[: max(1, self._replication - 1)]
+                if agent not in self._liars and self._failures.get(agent, 0) < PATIENCE
+            ]
             if (fellows or not agents) and all(shard in agreed[agent] for agent in fellows):
                 self._complete.add(shard)
 
@@ -153,8 +163,10 @@ class CatchUp:
                     async with self._turns[shard]:
                         await self._compare(agent, shard, theirs)
                     agreed.add(shard)
+            self._failures.pop(agent, None)
         except NetworkError as error:
             log.info("catching up with %s stopped: %s", agent.hex()[:8], error)
+            self._failures[agent] = self._failures.get(agent, 0) + 1
             if isinstance(error, FrameError):
                 self._liars.add(agent)
                 self._kademlia.report(agent)

@@ -16,8 +16,10 @@ from chain import canonical
 from chain.cid import Cid, record_cid_of_digest
 from chain.record import Record, decode_record
 from dht.bundle import bundle_value
+from dht.errors import RefusalCode, RequestRefused
 from dht.records import MAX_CIDS
 from node.node import Node
+from sim.host import SimNetwork
 from tests.dht.authors import forged
 from tests.node.simulated_nodes import (
     SHARDS,
@@ -189,6 +191,28 @@ def test_a_lying_fellow_holder_is_blamed_and_the_honest_one_suffices(tmp_path: P
 
     slower = FaultyLink(slow_us={identity(0).agent: 50_000})  # the liar is heard first
     simulate(tmp_path, (100, 100, 100), scenario, slower)
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_fellow_holder_that_will_not_compare_is_not_waited_for_for_ever(
+    tmp_path: Path, silent: bool
+) -> None:
+    async def scenario(network: Network) -> None:
+        async def refuse(*_: object) -> bytes:
+            if silent:
+                await trio.sleep_forever()
+            raise RequestRefused(RefusalCode.FORBIDDEN, "no")
+
+        host = network.nodes[1]._network
+        assert isinstance(host, SimNetwork)
+        host._handlers["record.digests"] = refuse
+        newcomer = await join_without_authors(network)
+        await trio.sleep(5)
+        assert newcomer.status().shards_held < 64, "nobody had to be waited for"
+        await until(lambda: newcomer.status().shards_held == 64)
+        assert content(newcomer) == set(network.entries)
+
+    simulate(tmp_path, (100, 100, 100), scenario)
 
 
 @pytest.mark.parametrize(
