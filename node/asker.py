@@ -218,6 +218,8 @@ class Asker:
                     send(wave.on_failure(ask))
                     return
                 answered.set()
+                if not slow:
+                    self._late.pop(ask.node, None)
                 send(wave.on_answer(ask, reply.complete))
 
             send(wave.start())

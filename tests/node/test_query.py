@@ -146,6 +146,22 @@ def test_a_slow_holder_is_hedged_by_the_next_replica(tmp_path: Path) -> None:
     assert hedged, "no slow node was ever asked, so nothing was hedged"
 
 
+def test_a_holder_that_was_late_once_is_forgiven_when_it_answers_in_time(tmp_path: Path) -> None:
+    link = FaultyLink()
+
+    async def scenario(network: Network) -> None:
+        await network.fill(10, authors=[0])
+        holder, asker = identity(0).agent, network.nodes[1]._asker
+        link.slow_us = {holder: 900_000}
+        await network.ask(1, QUERIES[0])
+        assert set(asker._late) == {holder}
+        link.slow_us = {}
+        assert shown(await network.ask(1, QUERIES[1])) == network.best(QUERIES[1], 10)
+        assert not asker._late
+
+    simulate(tmp_path, (100, 0), scenario, link)
+
+
 def test_a_shard_without_holders_is_counted_as_missed_and_the_rest_is_answered(tmp_path: Path) -> None:
     gone = (1, 2, 3)
 
