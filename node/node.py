@@ -42,7 +42,7 @@ from node.opening import ensure_opening
 from node.participation import Participation
 from node.search_protocol import MAX_K
 from node.storage.derived_state import DerivedState
-from node.storage.errors import DatabaseCorrupt, DiskFull, ReadOnly
+from node.storage.errors import StorageError
 from node.storage.held_records import HeldRecords
 from node.storage.own_chain import OwnChain
 from sharding.tree import Prefix
@@ -193,7 +193,7 @@ class Node:
             new = self._own.get_many([cid for cid, created in appended if created])
             try:
                 await self._holder.add([record for record in new if record is not None])
-            except (DiskFull, ReadOnly, DatabaseCorrupt) as error:
+            except StorageError as error:
                 # They are in the chain, so they were added; the next start indexes them.
                 log.error("%d new entries are kept but not indexed: %s", len(new), error)
         outcomes: dict[int, Added | Rejected] = {one.index: one for one in drafted.rejected}

@@ -67,3 +67,21 @@ def test_a_database_that_another_process_locks_for_a_while_ends_nothing(tmp_path
         assert author.read_only is None
 
     simulate(tmp_path, FOUR_AND_A_GUEST, scenario)
+
+
+def test_an_entry_in_the_chain_is_added_although_the_index_is_locked(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        database = network.nodes[GUEST]._derived._database
+        database.writer.execute("PRAGMA busy_timeout=0")
+        backup = sqlite3.connect(database.path, isolation_level=None)
+        backup.execute("BEGIN IMMEDIATE")
+        (id_,) = await network.add(GUEST, [entry(1)])
+        assert (await network.ask(GUEST, vector(1), deadline_ms=1)).hits == (), "the index was not locked"
+        backup.execute("ROLLBACK")
+        backup.close()
+        await network.crash(GUEST)
+        again = await network.start(GUEST, capacity=0)
+        answer = await again.query(None, vector(1), 1, (), 1)
+        assert [hit.id for hit in answer.hits] == [id_]
+
+    simulate(tmp_path, FOUR_AND_A_GUEST, scenario)
