@@ -17,7 +17,7 @@ from chain.kinds import EPOCH, PROFILE
 from chain.manifest import Manifest
 from chain.record import Record
 from chain.source_chain import Draft, next_record
-from dht.errors import PeerUnreachable, RequestRefused, RequestTimeout
+from dht.errors import RequestRefused, RequestTimeout
 from dht.hello import (
     ATLAS_CHUNK,
     HELLO,
@@ -94,8 +94,12 @@ def play(
 
     try:
         return run_deterministic(main, seed=1)
-    except* (HelloError, RequestTimeout, RequestRefused, PeerUnreachable) as group:
-        raise group.exceptions[0] from None
+    except BaseExceptionGroup as group:
+        # Not `except*`: before Python 3.11.4 that puts what is raised in it back into a group.
+        found: BaseException = group
+        while isinstance(found, BaseExceptionGroup) and len(found.exceptions) == 1:
+            found = found.exceptions[0]
+        raise found from None
 
 
 def honest(network: SimNetwork) -> HelloServer:
