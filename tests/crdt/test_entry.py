@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.cid import record_cid
+from chain.cid import Cid, record_cid
 from chain.content import Content
 from chain.identity import Identity
-from chain.kinds import PROFILE, TAG
-from chain.record import MAX_INT
+from chain.kinds import DELETE, EDIT, PROFILE, TAG
+from chain.record import MAX_DEPS, MAX_INT, Record
 from chain.source_chain import Draft
 from crdt import drafts
 from crdt.entry import MAX_WAITING, MAX_WAITING_PER_AUTHOR, EntryState, fold
 from crdt.errors import OperationError, SubjectError
-from crdt.operations import tag_body
+from crdt.operations import delete_body, tag_body
 from crdt.version_vector import MAX_BRANCHES, Order, compare
 from tests.crdt.histories import ALICE, BOB, MALLORY, Scribe, seen
 
@@ -77,6 +77,51 @@ def test_a_deleted_entry_still_shows_what_was_deleted() -> None:
     assert view.deleted
     assert not view.alive
     assert view.contents == ((state.subject, ROSE),)
+
+
+def test_what_an_edit_overwrites_it_has_seen_with_all_that_came_before() -> None:
+    """Though its deps do not say so: a delete of the edit ends the values that those knew."""
+    _, bob, state = planted()
+    mallory = Scribe(MALLORY)
+
+    def edit(scribe: Scribe, over: Cid, deps: tuple[Cid, ...], lamport: int) -> Record:
+        body = Content("text", b"\x7f", over=(over,)).to_body()
+        return scribe.write(Draft(EDIT, body, state.subject, deps=deps, deps_lamport=lamport), 20)
+
+    first = edit(bob, state.subject, (state.subject,), 0)
+    beside = edit(Scribe(ALICE), state.subject, (first.cid,), 1)
+    last = edit(mallory, beside.cid, (state.subject,), 0)
+    grown = state.add_all([first, beside, last])
+    assert seen(grown).maximal == tuple(sorted([first.cid, last.cid]))
+    delete = mallory.write(
+        Draft(DELETE, delete_body([last.cid]), state.subject, deps=(last.cid,), deps_lamport=2), 30
+    )
+    assert seen(grown.add(delete)).deleted
+
+
+def test_a_delete_that_cannot_be_read_overrules_nothing() -> None:
+    alice, bob, state = planted()
+    edit = bob.write(drafts.draft_edit(seen(state), BOB.agent, Content("unseen", b"\x7f")), 20)
+    delete = alice.write(drafts.draft_delete(seen(state), ALICE.agent), 20)
+    assert seen(state.add_all([edit, delete])).delete_overruled
+    view = seen(state.add_all([edit, delete.without_payload()]))
+    assert not view.delete_overruled
+    assert view.erased == (delete.cid,)
+
+
+def test_of_too_many_heads_the_next_operation_names_the_latest() -> None:
+    _, bob, state = planted()
+    crowd = [Scribe(Identity.from_seed(number.to_bytes(32, "big"))) for number in range(50, 50 + MAX_DEPS)]
+    text = Content("text", b"\x7f")
+    early = [one.write(drafts.draft_edit(seen(state), one.identity.agent, text), 20) for one in crowd]
+    for _ in range(2):
+        late = bob.write(drafts.draft_edit(seen(state), BOB.agent, text), 20)
+        state = state.add(late)
+    view = seen(state.add_all(early))
+    assert len(view.heads) == MAX_DEPS + 1
+    assert len(view.deps) == MAX_DEPS
+    assert late.cid in view.deps
+    assert view.lamport == late.header.lamport
 
 
 def test_a_stranger_cannot_retract() -> None:

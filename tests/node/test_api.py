@@ -15,10 +15,11 @@ from urllib.parse import urlsplit
 
 import pytest
 import trio
+import trio.testing
 
 from chain.cid import to_text
 from chain.record import decode_record, verify_signature
-from node.api.guard import MAX_ACTIVE, MAX_BODY, Guard, log
+from node.api.guard import BODY_SECONDS, MAX_ACTIVE, MAX_BODY, Guard, log
 from node.api.server import serve_api
 from node.api.shapes import MAX_BATCH
 from node.config import Settings
@@ -445,6 +446,52 @@ async def test_a_port_in_use_is_one_line_and_an_unknown_host_another() -> None:
             await serve_api(MemoryNode(), Settings(api=f"127.0.0.1:{port}"), TOKEN, trio.Event())
     with pytest.raises(ConfigError, match=r"192\.0\.2\.1"):
         await serve_api(MemoryNode(), Settings(api="192.0.2.1:0"), TOKEN, trio.Event())
+
+
+async def knock(headers: list[tuple[bytes, bytes]], receive: Any) -> int:
+    """The status that a guard alone, before an application that always answers 200, gives to a request."""
+    statuses: list[int] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    guard = Guard(application, TOKEN, (), lambda *_: None)
+    await guard({"type": "http", "method": "POST", "path": "/v1/x", "headers": headers}, receive, send)
+    (status,) = statuses
+    return status
+
+
+async def test_the_first_of_two_headers_of_a_name_counts() -> None:
+    async def nothing() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    right = [(b"host", b"localhost"), (b"authorization", f"Bearer {TOKEN}".encode())]
+    wrong = [(b"host", b"evil.example"), (b"authorization", b"Bearer wrong")]
+    assert await knock([*right, *wrong], nothing) == 200
+    assert await knock([*wrong, *right], nothing) == 400
+    assert await knock([right[0], wrong[1], right[1]], nothing) == 401
+
+
+async def test_a_body_that_does_not_arrive_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
+    headers = [(b"host", b"localhost"), (b"authorization", f"Bearer {TOKEN}".encode())]
+
+    async def arriving_within(seconds: float) -> int:
+        ends = trio.current_time() + seconds
+
+        async def trickle() -> Any:
+            await trio.sleep(BODY_SECONDS / 4)
+            return {"type": "http.request", "body": b"x", "more_body": trio.current_time() < ends}
+
+        return await knock(headers, trickle)
+
+    assert await arriving_within(BODY_SECONDS / 2) == 200
+    began = trio.current_time()
+    assert await arriving_within(10 * BODY_SECONDS) == 408
+    assert trio.current_time() - began <= BODY_SECONDS + 1
 
 
 async def test_more_requests_than_the_limit_are_told_to_come_back() -> None:

@@ -6,12 +6,17 @@ delay). The networks take the caller's vectors, so a query asks every shard and 
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import pytest
 
-from chain.cid import digest
-from node.asker import HEDGE_MOST_S
+from chain.cid import digest, raw_cid
+from chain.content import Content
+from chain.kinds import CREATE
+from chain.source_chain import Draft, next_record
+from node.asker import HEDGE_MOST_S, Asker, _Gathered
 from node.embedding.errors import EmbeddingError
 from node.models import NewEntry
 from node.node import QueryError
@@ -295,6 +300,25 @@ def test_hits_that_do_not_fit_into_one_reply_all_arrive(tmp_path: Path) -> None:
         assert answer.cost.hits_refused == 0
 
     simulate(tmp_path, FOUR_AND_A_GUEST, scenario)
+
+
+def test_an_entry_with_several_records_is_shown_once_by_the_best_in_whatever_order_they_come() -> None:
+    author = identity(0)
+    content = Content("text", b"\x7f" * DIM)
+    records = [
+        next_record(author, raw_cid(b""), raw_cid(b""), None, Draft(CREATE, {"n": n}), 1, bytes(16))
+        for n in range(3)
+    ]
+    same = [replace(record, header=replace(record.header, subject=records[0].cid)) for record in records]
+    for scores in ((1, 2, 2), (2, 2, 1), (3, 2, 1)):
+        told = list(zip(same, scores, strict=True))
+        for order in permutations(told):
+            gathered = _Gathered()
+            for record, score in order:
+                Asker._merge(gathered, record, content, score, author.agent)
+            (hit,) = gathered.hits.values()
+            best, score = max(told, key=lambda pair: (pair[1], pair[0].cid))
+            assert (hit.record.cid, hit.score) == (best.cid, score)
 
 
 A, B, C, D = (bytes([n]) * 32 for n in range(4))
