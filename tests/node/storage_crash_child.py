@@ -1,7 +1,8 @@
 """The process that `test_crash_durability` kills: many tasks write, and each acknowledgement is printed.
 
-Arguments: which store (chain or held), its file, the `synchronous` setting, the number of writers. A line is
-printed, unbuffered, only after the write that it names has returned. Runs until it is killed.
+Arguments: which store (chain or held), its file, the `synchronous` setting (`AS_SHIPPED`: its own), the
+number of writers. A line is printed, unbuffered, only after the write that it names has returned. Runs until
+it is killed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from node.storage.held_records import HeldRecords
 from node.storage.own_chain import OwnChain
 
 NETWORK = raw_cid(b"crash test")
+AS_SHIPPED = "as shipped"
+"""In place of a setting: the store is opened as the daemon opens it."""
 IDENTITY = Identity.from_seed(bytes(range(32)))
 OPENING = (Draft(GENESIS, {}), Draft(MEMBRANE, {"nonce": 1}), Draft(PROFILE, {}))
 
@@ -33,7 +36,7 @@ def acknowledge(*words: object) -> None:
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
-async def append(path: Path, options: Options, writers: int) -> None:
+async def append(path: Path, options: Options | None, writers: int) -> None:
     """Open the chain and append to it for ever."""
     run_blocking = ThreadedBlocking(1)
     chain = OwnChain(path, IDENTITY, NETWORK, NETWORK, SystemClock(), system_random(), run_blocking, options)
@@ -54,7 +57,7 @@ async def append(path: Path, options: Options, writers: int) -> None:
             nursery.start_soon(write, writer)
 
 
-async def hold(path: Path, options: Options, writers: int) -> None:
+async def hold(path: Path, options: Options | None, writers: int) -> None:
     """Hold records of `writers` authors for ever."""
     held = HeldRecords(path, ThreadedBlocking(1), options)
 
@@ -79,6 +82,6 @@ if __name__ == "__main__":
     trio.run(
         {"chain": append, "held": hold}[store],
         Path(file),
-        Options(cast(Synchronous, synchronous)),
+        None if synchronous == AS_SHIPPED else Options(cast(Synchronous, synchronous)),
         int(count),
     )

@@ -2,8 +2,9 @@
 
 The writer runs on `lossy_disk.c`, which keeps beside each file what a power cut would leave of it. After
 SIGKILL the files are put back to that, once as it is (nothing unsynced survives) and several times with every
-512-byte sector drawn from either the synced or the newest content (a disk writes back in any order). The same
-must fail with `synchronous` lowered, or the test would prove nothing.
+512-byte sector drawn from either the synced or the newest content (a disk writes back in any order). The
+stores run with the settings that they ship with, so lowering `synchronous` there fails these tests. That the
+same crash loses writes when it is lowered has tests of its own, or the others would prove nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from dht.ports import SystemClock, ThreadedBlocking, system_random
 from node.storage.errors import DatabaseCorrupt
 from node.storage.held_records import HeldRecords
 from node.storage.own_chain import OwnChain
-from tests.node.storage_crash_child import IDENTITY, NETWORK
+from tests.node.storage_crash_child import AS_SHIPPED, IDENTITY, NETWORK
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -124,7 +125,7 @@ def _survivals(crash: Crash, work: Path, seed: int) -> Iterator[Path]:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])  # 1,578, 551 and 232 acknowledgements, or a few more
 def test_every_acknowledged_append_survives_a_crash(shim: Path, tmp_path: Path, seed: int) -> None:
-    crash = _crash(shim, tmp_path, "chain", "FULL", random.Random(seed).randrange(1, 2_200))
+    crash = _crash(shim, tmp_path, "chain", AS_SHIPPED, random.Random(seed).randrange(1, 2_200))
     for folder in _survivals(crash, tmp_path, seed):
         chain = _open_chain(folder / "a.db")
         report = chain.verify()
@@ -139,7 +140,7 @@ def test_every_acknowledged_append_survives_a_crash(shim: Path, tmp_path: Path, 
 
 
 async def test_after_a_crash_keys_still_name_their_records(shim: Path, tmp_path: Path) -> None:
-    crash = _crash(shim, tmp_path, "chain", "FULL", 300)
+    crash = _crash(shim, tmp_path, "chain", AS_SHIPPED, 300)
     chain = _open_chain(crash.power_cut(tmp_path / "after", "nothing unsynced", 0) / "a.db")
     cids, keys = zip(*(line.split() for line in crash.acknowledged), strict=True)
     async with trio.open_nursery() as running:
@@ -161,7 +162,7 @@ def test_without_syncing_the_same_crash_loses_appends(shim: Path, tmp_path: Path
 
 
 def test_every_record_held_survives_a_crash(shim: Path, tmp_path: Path) -> None:
-    crash = _crash(shim, tmp_path, "held", "FULL", random.Random(7).randrange(500, 2_500))
+    crash = _crash(shim, tmp_path, "held", AS_SHIPPED, random.Random(7).randrange(500, 2_500))
     for folder in _survivals(crash, tmp_path, 7):
         held = HeldRecords(folder / "a.db", ThreadedBlocking(1))
         cids = [bytes.fromhex(line) for line in crash.acknowledged]
