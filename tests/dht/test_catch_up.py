@@ -17,7 +17,7 @@ from chain.cid import Cid, record_cid_of_digest
 from chain.record import Record, decode_record
 from dht.bundle import bundle_value
 from dht.errors import RefusalCode, RequestRefused
-from dht.records import MAX_CIDS
+from dht.records import MAX_AT, MAX_CIDS
 from node.node import Node
 from sim.host import SimNetwork
 from tests.dht.authors import forged
@@ -131,6 +131,11 @@ def lists_in_disorder(liar: Node) -> None:
     override(liar._held, "cids_at", lambda *args: honest(*args)[::-1] * 2)
 
 
+def lists_everything_twice(liar: Node) -> None:
+    honest = liar._held.cids_at
+    override(liar._held, "cids_at", lambda *args: [cid for cid in honest(*args) for _ in range(2)])
+
+
 def serves_forgeries(liar: Node) -> None:
     honest = liar._records.bundle
 
@@ -167,6 +172,7 @@ def has_strange_digests(liar: Node) -> None:
         lists_what_it_does_not_have,
         lists_without_end,
         lists_in_disorder,
+        lists_everything_twice,
         serves_forgeries,
         serves_headers_alone,
         serves_garbage,
@@ -233,5 +239,20 @@ def test_requests_out_of_bounds_are_refused(tmp_path: Path, method: str, body: b
         with pytest.raises(Exception, match="bad_request"):
             await network.nodes[1].kademlia.request(network.nodes[0].agent, method, body)
         assert network.nodes[0].status().shards_held == 64
+
+    simulate(tmp_path, (100, 0), scenario)
+
+
+@pytest.mark.parametrize(("method", "most"), [("record.at", MAX_AT), ("record.cids", MAX_CIDS)])
+def test_no_page_is_longer_than_the_limit_whatever_is_asked_for(
+    tmp_path: Path, method: str, most: int
+) -> None:
+    async def scenario(network: Network) -> None:
+        limits: list[int] = []
+        override(network.nodes[0]._held, "cids_at", lambda basis, after, limit: limits.append(limit) or [])
+        for asked in (1, most, most + 1, 2**40):
+            body = canonical.encode([bytes(32), None, asked])
+            await network.nodes[1].kademlia.request(network.nodes[0].agent, method, body)
+        assert limits == [1, most, most, most]
 
     simulate(tmp_path, (100, 0), scenario)

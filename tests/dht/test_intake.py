@@ -182,6 +182,20 @@ def test_companions_are_the_opening_and_the_headers_that_valid_items_name() -> N
     assert intake.companions(given_, intake.judge(bundle([(forged(second), 7)]))) == []
 
 
+def test_a_header_whose_signature_was_altered_is_no_companion() -> None:
+    """Its CID does not cover the signature, and of two signatures a store keeps the smallest."""
+    author = Author(1, MANIFEST, NOW_US)
+    record = author.create("text", CODES)
+    profile = author.records[-2]
+    assert record.header.prev == profile.cid
+    for named, kept in ((profile, True), (forged(profile), False)):
+        intake, given_ = Desk().intake(), bundle([(record, ALL_ROLES)], [author], [named])
+        judged = intake.judge(given_)
+        assert [one.status for one in judged] == [HELD]
+        companions = [held.record.cid for held in intake.companions(given_, judged)]
+        assert (profile.cid in companions) == kept
+
+
 def test_no_record_is_held_without_a_sound_opening_even_if_its_author_is_known() -> None:
     """Else a holder would serve hits that no asker believes, and be blamed for them."""
     author = Author(1, MANIFEST, NOW_US)

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from chain.vector import Codes, codes_from_bytes, score_ppm
 from dht.placement import Layout, Role
 from dht.record_store import Held
 from node.holder import Holder
+from node.index import STAMP_FILE
 from node.storage.derived_state import DerivedState
 from sharding.tree import Prefix, ShardTree
 from sim.virtual_clock import inline_blocking
@@ -188,3 +190,24 @@ def test_only_content_held_in_the_shard_role_gets_a_posting(tmp_path: Path) -> N
         assert hits == [(whole.cid, 1_000_000)]
 
     with_holder(tmp_path, scenario)
+
+
+def test_an_index_that_lacks_postings_on_their_way_is_not_saved(tmp_path: Path) -> None:
+    records = authored([(np.array([1, 0, 0, n], dtype=np.int8), ()) for n in range(6)])
+    stamp = tmp_path / "index" / STAMP_FILE
+
+    async def scenario(holder: Holder) -> None:
+        await holder.add(records[:3])
+        on_their_way = await holder._derived.put(holder._postings(records[3:]))
+        holder.save()
+        assert not stamp.exists()
+        holder._add_to_index(on_their_way)
+        stamps = iter(["at the start", "changed meanwhile"])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(holder._derived, "stamp", lambda: next(stamps))
+            holder.save()
+        assert not stamp.exists()
+        holder.save()
+        assert stamp.exists()
+
+    with_holder(tmp_path, scenario, tmp_path / "index")
