@@ -13,7 +13,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -106,18 +106,29 @@ def init_home(
     return InitResult(identity.agent, manifest.network_id, manifest.name, True)
 
 
-def run_daemon(home: Home, settings: Settings) -> None:
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A daemon that has begun to answer."""
+
+    agent: AgentId
+    manifest: Manifest
+    where: DaemonInfo
+
+
+def run_daemon(
+    home: Home, settings: Settings, on_ready: Callable[[Ready], None] = lambda ready: None
+) -> None:
     """Run the node of `home` until SIGINT, SIGTERM or `POST /v1/stop`; blocking.
 
-    Raises `NodeError`, `StorageError`, `DhtError` and `ChainError` for what keeps it from starting; each
-    message is one line.
+    `on_ready` is told once, when the HTTP interface answers. Raises `NodeError`, `StorageError`, `DhtError` and
+    `ChainError` for what keeps it from starting; each message is one line.
     """
     home.require_initialised()
     home.require_chain()
     sys.setswitchinterval(THREAD_SWITCH_S)
     with home.locked(), _one_error():
         identity = Identity.from_seed(home.read_key())
-        trio.run(_run, home, settings, identity, load_founding(home))
+        trio.run(_run, home, settings, identity, load_founding(home), on_ready)
 
 
 def rebuild_index(home: Home) -> int:
@@ -153,7 +164,13 @@ def load_founding(home: Home) -> Founding:
     return Founding(manifest=manifest, manifest_bytes=data, epochs=(), atlas_bytes=atlas)
 
 
-async def _run(home: Home, settings: Settings, identity: Identity, founding: Founding) -> None:
+async def _run(
+    home: Home,
+    settings: Settings,
+    identity: Identity,
+    founding: Founding,
+    on_ready: Callable[[Ready], None],
+) -> None:
     from node.api.server import serve_api
 
     clock = SystemClock()
@@ -185,12 +202,14 @@ async def _run(home: Home, settings: Settings, identity: Identity, founding: Fou
         url: str = await nursery.start(
             partial(serve_api, node, settings, token, stop, unready=lambda: _unready(node))
         )
-        home.write_daemon(DaemonInfo(os.getpid(), url, network.addresses))
+        where = DaemonInfo(os.getpid(), url, network.addresses)
+        home.write_daemon(where)
         log.info(
             "ready",
             extra={"agent": peer_id(identity.agent), "api": url, "addresses": " ".join(network.addresses)},
         )
         try:
+            on_ready(Ready(identity.agent, founding.manifest, where))
             await stop.wait()
         finally:
             home.remove_daemon()

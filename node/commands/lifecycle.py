@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from node.commands.options import home_option, json_option
 from node.commands.output import print_json, print_line
+
+if TYPE_CHECKING:
+    from node.daemon import Ready
 
 DEFAULT_JOIN_BITS = 12
 MAX_JOIN_BITS = 40
@@ -97,6 +102,7 @@ def init(
 @click.option("--log-format", metavar="FORMAT", help="text (key=value) or json.")
 @click.option("--log-file", metavar="FILE", help="Log to this rotating file instead of stderr.")
 @home_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object once the node answers.")
 def run(
     listen: tuple[str, ...],
     bootstrap: tuple[str, ...],
@@ -106,6 +112,7 @@ def run(
     log_format: str | None,
     log_file: str | None,
     home: str | None,
+    as_json: bool,
 ) -> None:
     """Run the node of a home folder until Ctrl-C or roseforest stop."""
     import os
@@ -132,9 +139,25 @@ def run(
     )
     file = None if settings.log_file is None else folder.root / settings.log_file
     set_up_logging(settings.log_level, settings.log_format, file)
+    from chain.cid import to_text
+    from chain.identity import peer_id
     from node.daemon import run_daemon
 
-    run_daemon(folder, settings)
+    def announce(ready: Ready) -> None:
+        if as_json:
+            print_json(
+                {
+                    "home": str(folder.root),
+                    "agent_id": peer_id(ready.agent),
+                    "network": to_text(ready.manifest.network_id),
+                    "network_name": ready.manifest.name,
+                    "pid": ready.where.pid,
+                    "api": ready.where.api,
+                    "addresses": list(ready.where.addresses),
+                }
+            )
+
+    run_daemon(folder, settings, announce)
 
 
 @click.command()

@@ -144,6 +144,26 @@ def test_from_init_to_stop_everything_speaks_json(daemons: Daemons) -> None:
     assert not (home / "daemon.json").exists()
 
 
+def test_run_says_once_in_json_where_it_answers(daemons: Daemons) -> None:
+    """With the log in a file, what a script reads from `run --json` is that one line."""
+    home = daemons.home("first")
+    daemon = daemons.run(home, "--json", "--log-file", "log/node.log")
+    eventually(lambda: daemon.log.read_text().endswith("\n"), "the line")
+    status = daemon.get("/v1/status")
+    assert daemon.terminate() == 0
+    (line,) = daemon.log.read_text().splitlines()
+    assert json.loads(line) == {
+        "home": str(home),
+        "agent_id": status["agent_id"],
+        "network": status["network"],
+        "network_name": status["network_name"],
+        "pid": daemon.process.pid,
+        "api": daemon.info["api"],
+        "addresses": daemon.info["addresses"],
+    }
+    assert "event=ready" in (home / "log" / "node.log").read_text()
+
+
 def test_two_nodes_find_what_the_other_knows(daemons: Daemons) -> None:
     first = daemons.run(daemons.home("first"))
     bees = first.add(BEES)
