@@ -120,8 +120,8 @@ def run_daemon(
 ) -> None:
     """Run the node of `home` until SIGINT, SIGTERM or `POST /v1/stop`; blocking.
 
-    `on_ready` is told once, when the HTTP interface answers. Raises `NodeError`, `StorageError`, `DhtError` and
-    `ChainError` for what keeps it from starting; each message is one line.
+    `on_ready` is told once, when the HTTP interface answers. Raises `NodeError`, `StorageError`, `DhtError`
+    and `ChainError` for what keeps it from starting; each message is one line.
     """
     home.require_initialised()
     home.require_chain()
