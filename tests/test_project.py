@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -70,3 +73,41 @@ def test_exit_codes_and_settings_are_documented_as_they_are() -> None:
 
 def _list(value: tuple[str, ...]) -> str:
     return "[" + ", ".join(f'"{item}"' for item in value) + "]"
+
+
+@pytest.mark.parametrize(("header", "package"), [("gmp.h", "libgmp-dev"), ("Python.h", "python3-dev")])
+def test_a_missing_header_is_named_before_pip_runs(tmp_path: Path, header: str, package: str) -> None:
+    """A compiler that does not find `header` stands in for a machine that lacks it."""
+    compiler = tmp_path / "cc"
+    compiler.write_text(
+        f'#!/bin/sh\nfor file; do case $file in *.c) grep -q "<{header}>" "$file" && exit 1;; esac; done\n'
+        'exec cc "$@"\n'
+    )
+    compiler.chmod(0o755)
+    assert check_system().returncode == 0, "this machine has what the tests were built with"
+    lacking = check_system(CC=str(compiler))
+    (line,) = lacking.stderr.splitlines()
+    assert lacking.returncode != 0
+    assert header in line
+    assert line.endswith(f"apt install {package}")
+    makefile = (ROOT / "Makefile").read_text()
+    assert makefile.index(".ci/check-system") < makefile.index("-m venv") < makefile.index("$(PIP) -e")
+
+
+def test_a_missing_compiler_and_an_old_python_are_named(tmp_path: Path) -> None:
+    assert "build-essential" in check_system(CC=str(tmp_path / "none")).stderr
+    old = tmp_path / "python3"
+    old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.9.2\nexit 1\n')
+    old.chmod(0o755)
+    for python, words in ((old, "Python 3.9.2"), (tmp_path / "none", "is not there")):
+        lacking = check_system(python)
+        assert lacking.returncode != 0
+        assert words in lacking.stderr
+        assert "Python 3.11 or newer" in lacking.stderr
+
+
+def check_system(python: str | Path = sys.executable, **variables: str) -> subprocess.CompletedProcess[str]:
+    """What the Makefile runs before it makes an environment."""
+    environment = {**os.environ, **variables}
+    command = [str(ROOT / ".ci/check-system"), str(python)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)
