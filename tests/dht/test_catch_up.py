@@ -249,7 +249,12 @@ def test_no_page_is_longer_than_the_limit_whatever_is_asked_for(
 ) -> None:
     async def scenario(network: Network) -> None:
         limits: list[int] = []
-        override(network.nodes[0]._held, "cids_at", lambda basis, after, limit: limits.append(limit) or [])
+
+        def cids_at(_basis: bytes, _after: Cid | None, limit: int) -> list[Cid]:
+            limits.append(limit)
+            return []
+
+        override(network.nodes[0]._held, "cids_at", cids_at)
         for asked in (1, most, most + 1, 2**40):
             body = canonical.encode([bytes(32), None, asked])
             await network.nodes[1].kademlia.request(network.nodes[0].agent, method, body)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from dataclasses import replace
+
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chain.cid import record_cid
@@ -10,7 +12,8 @@ from chain.identity import Identity
 from chain.kinds import CREATE
 from chain.record import Record
 from chain.source_chain import Draft, next_record
-from dht.publisher import Placing, plan
+from dht.placement import Role
+from dht.publisher import FRAME_BYTES, FRAME_ITEMS, Placing, _frames, plan
 
 NODES = [bytes([n]) * 32 for n in range(7)]
 NETWORK = b"\x01\x55\x12\x20" + bytes(32)
@@ -86,6 +89,20 @@ def test_a_copy_at_a_holder_that_is_no_longer_among_the_nearest_counts() -> None
     decided = plan([placing], {RECORDS[0].cid: {NODES[0]: 1, NODES[1]: 1}}, need=2)
     assert decided.sends == {}
     assert decided.settled == [RECORDS[0].cid]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(ROLES)), max_size=3 * FRAME_ITEMS))
+@example([(0, 2)] * (2 * FRAME_ITEMS + 1))
+@example([(0, 7)] * 4)
+def test_frames_keep_the_order_and_their_bounds(chosen: list[tuple[int, int]]) -> None:
+    big = replace(RECORDS[0], payload=bytes(FRAME_BYTES // 3))
+    sends = [((big, *RECORDS[1:])[number], roles) for number, roles in chosen]
+    frames = _frames(sends)
+    assert [one for frame in frames for one in frame] == sends
+    for frame in frames:
+        assert 0 < len(frame) <= FRAME_ITEMS
+        payloads = [len(record.payload or b"") for record, roles in frame if roles & ~Role.AUTHOR]
+        assert sum(payloads) <= FRAME_BYTES
 
 
 def test_records_differ() -> None:

@@ -12,8 +12,11 @@ import pytest
 import trio
 
 from chain.record import Record
+from dht.basis import author_basis
 from dht.errors import RequestRefused
+from dht.intake import Judged
 from dht.placement import bases_of, roles_of
+from dht.replies import StoreStatus
 from node.founding import REPLICATION
 from node.node import Node
 from sim.links import LatencyLink
@@ -23,6 +26,7 @@ from tests.node.simulated_nodes import (
     Network,
     entry,
     identity,
+    override,
     shown,
     simulate,
     until,
@@ -274,3 +278,40 @@ def test_what_is_in_the_chain_is_found_even_if_the_caller_gives_up(tmp_path: Pat
         assert 0 < added == node.status().records - 3 < 24
 
     simulate(tmp_path, (100,), scenario, FaultyLink())
+
+
+def test_holders_of_an_authors_activity_alone_get_headers_alone(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        await network.fill(30, authors=[0])
+        headers = 0
+        for cid in network.entries:
+            (record,) = network.nodes[0]._own.get_many([cid])
+            assert record is not None
+            activity = author_basis(record.header.author)
+            for number, node in network.nodes.items():
+                at = {basis for basis in bases(node, record) if number in holders(network, basis, record)}
+                if at:
+                    kept = node._held.get(cid)
+                    assert kept is not None
+                    assert (kept.payload is None) == (at == {activity})
+                    headers += kept.payload is None
+        assert headers, "nobody holds the activity alone"
+
+    simulate(tmp_path, (100,) * 6, scenario)
+
+
+@pytest.mark.parametrize("status", [StoreStatus.PENDING, StoreStatus.PARKED])
+def test_what_a_holder_puts_off_is_pending_until_it_holds_it(tmp_path: Path, status: StoreStatus) -> None:
+    async def scenario(network: Network) -> None:
+        author, holder = network.nodes[0], network.nodes[1]
+        intake = holder._intake
+        honest = intake.judge
+        override(intake, "judge", lambda bundle: [Judged(status)] * len(bundle.items))
+        await network.add(0, [entry(1)])
+        await trio.sleep(60)
+        assert author.status().pending == 1
+        override(intake, "judge", honest)
+        await network.settle()
+        assert_replicated(network, 2)
+
+    simulate(tmp_path, (100, 100), scenario)
