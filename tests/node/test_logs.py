@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from node.errors import ConfigError
-from node.logs import set_up_logging
+from node.logs import KEPT_LOG_FILES, MAX_LOG_FILE, set_up_logging
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +59,30 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ConfigError, match="log_file"):
         set_up_logging("info", "text", tmp_path / "file" / "log")
+
+
+def test_a_log_file_is_rotated_and_all_together_are_bounded(tmp_path: Path) -> None:
+    file = tmp_path / "node.log"
+    set_up_logging("info", "json", file)
+    log = logging.getLogger("roseforest.test")
+    large = "x" * (MAX_LOG_FILE // 3)  # two of them fit into a file, the facts around them included
+    written = 3 * (KEPT_LOG_FILES + 1)
+    for number in range(written):
+        log.info("large", extra={"number": number, "fill": large})
+    names = ["node.log", *(f"node.log.{number}" for number in range(1, KEPT_LOG_FILES + 1))]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert all((tmp_path / name).stat().st_size <= MAX_LOG_FILE for name in names)
+    numbers = [
+        json.loads(line)["number"]
+        for name in names[::-1]
+        for line in (tmp_path / name).read_text().splitlines()
+    ]
+    assert numbers == list(range(written - 2 * len(names), written)), "the newest are kept, in order"
+
+
+def test_without_a_file_the_log_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logging("info", "json", None)
+    logging.getLogger("roseforest.test").info("heard")
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert json.loads(shown.err)["event"] == "heard"
