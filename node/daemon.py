@@ -280,7 +280,17 @@ def _found(
                 "or join its network again with --join"
             )
         data = home.founding.read_bytes()
-        manifest = decode_manifest(data)
+        try:
+            manifest = decode_manifest(data)
+        except ChainError as error:
+            raise HomeDamaged(
+                f"{home.founding} is damaged ({error}); give --home another folder to found a network in"
+            ) from error
+        if name is not None and name != manifest.name:
+            raise HomeError(
+                f"{home.root} holds the unfinished founding of {manifest.name!r}: finish it with that name, "
+                "or give --home another folder"
+            )
     else:
         manifest = found(
             name or "rose forest", identity.agent, join_bits, vectors_dim, SystemClock().wall_us()

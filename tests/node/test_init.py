@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from node.daemon import InitResult, init_home
-from node.errors import HomeError
+from node.errors import HomeDamaged, HomeError
 from node.home import Home, open_home
 
 STEPS = ("write_recovery_key", "write_manifest", "ensure_token")
@@ -42,6 +42,28 @@ def test_a_founding_that_was_cut_short_is_finished_by_the_next(
     assert home.read_key() == key
     assert not home.founding.exists()
     assert init(home) == InitResult(result.agent, result.network, "forest", created=False)
+
+
+def test_an_unfinished_founding_is_not_finished_as_another_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = open_home(tmp_path / "home")
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Home, "write_manifest", killed)
+        with pytest.raises(Killed):
+            init(home)
+    with pytest.raises(HomeError, match="unfinished founding of 'forest'"):
+        init(home, "another")
+    draft = home.founding.read_bytes()
+    home.founding.write_bytes(draft[:-1])
+    with pytest.raises(HomeDamaged, match="is damaged"):
+        init(home)
+    home.founding.write_bytes(draft)
+    assert init(home).network_name == "forest"
 
 
 def test_a_finished_home_founds_no_second_network(tmp_path: Path) -> None:
