@@ -522,7 +522,8 @@ async def test_more_requests_than_the_limit_are_told_to_come_back() -> None:
             nursery.start_soon(request)
         for _ in range(MAX_ACTIVE):
             await entered.acquire()
-        await request()
+        with trio.fail_after(10):
+            await request()
         assert statuses == [503]
         leave.set()
     assert statuses == [503] + [200] * MAX_ACTIVE
