@@ -38,7 +38,6 @@ BATCH_RECORDS = 512
 """Records planned at a time."""
 FRAME_BYTES = 100_000
 """Target size of one store request: large enough to amortise it, small enough to share the stream."""
-FRAME_ITEMS = 256
 IN_FLIGHT_PER_PEER = 2
 STORE_TIMEOUT_S = 10.0
 """Longer than for a question: a busy holder judges and fsyncs a whole frame, maybe behind those of others."""
@@ -325,7 +324,7 @@ def _frames(sends: list[tuple[Record, int]]) -> list[list[tuple[Record, int]]]:
         cost = (
             2 * len(record.header_bytes) + 200 + (len(record.payload or b"") if roles & ~Role.AUTHOR else 0)
         )
-        if size + cost > FRAME_BYTES or len(frames[-1]) >= FRAME_ITEMS:
+        if size + cost > FRAME_BYTES:
             frames.append([])
             size = 0
         frames[-1].append((record, roles))
