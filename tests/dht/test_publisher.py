@@ -12,8 +12,9 @@ from chain.identity import Identity
 from chain.kinds import CREATE
 from chain.record import Record
 from chain.source_chain import Draft, next_record
+from dht.bundle import MAX_ITEMS
 from dht.placement import Role
-from dht.publisher import FRAME_BYTES, FRAME_ITEMS, Placing, _frames, plan
+from dht.publisher import FRAME_BYTES, Placing, _frames, plan
 
 NODES = [bytes([n]) * 32 for n in range(7)]
 NETWORK = b"\x01\x55\x12\x20" + bytes(32)
@@ -91,8 +92,8 @@ def test_a_copy_at_a_holder_that_is_no_longer_among_the_nearest_counts() -> None
     assert decided.settled == [RECORDS[0].cid]
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(ROLES)), max_size=3 * FRAME_ITEMS))
-@example([(0, 2)] * (2 * FRAME_ITEMS + 1))
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(ROLES)), max_size=MAX_ITEMS + 200))
+@example([(0, 2)] * (MAX_ITEMS + 1))
 @example([(0, 7)] * 4)
 def test_frames_keep_the_order_and_their_bounds(chosen: list[tuple[int, int]]) -> None:
     big = replace(RECORDS[0], payload=bytes(FRAME_BYTES // 3))
@@ -100,7 +101,7 @@ def test_frames_keep_the_order_and_their_bounds(chosen: list[tuple[int, int]]) -
     frames = _frames(sends)
     assert [one for frame in frames for one in frame] == sends
     for frame in frames:
-        assert 0 < len(frame) <= FRAME_ITEMS
+        assert 0 < len(frame) <= MAX_ITEMS
         payloads = [len(record.payload or b"") for record, roles in frame if roles & ~Role.AUTHOR]
         assert sum(payloads) <= FRAME_BYTES
 

@@ -9,10 +9,11 @@ import pytest
 import trio
 
 from chain.identity import AgentId, Identity
+from dht.bundle import MAX_ITEMS
 from dht.catch_up import CatchUp
 from dht.errors import RequestTimeout
 from dht.placement import Role
-from dht.publisher import FRAME_ITEMS, IN_FLIGHT_PER_PEER, Publisher
+from dht.publisher import IN_FLIGHT_PER_PEER, Publisher
 from node.models import NewEntry
 from node.node import Node, NodeOptions
 from sim.links import LatencyLink
@@ -135,7 +136,7 @@ def test_a_holder_that_stores_nothing_any_more_is_owed_nothing(tmp_path: Path) -
 def test_one_failure_is_enough_to_leave_a_holder_alone_until_the_next_round(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         publisher, holder = network.nodes[0]._publisher, network.nodes[1].agent
-        records = network.nodes[0].chain_log(0, 1) * (10 * FRAME_ITEMS)
+        records = network.nodes[0].chain_log(0, 1) * (10 * MAX_ITEMS)
         asked: list[AgentId] = []
 
         async def fail(agent: AgentId, _batch: object) -> None:
