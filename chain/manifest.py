@@ -12,10 +12,11 @@ from typing import Any
 
 from chain import canonical
 from chain.cid import Cid, is_blob_cid, raw_cid
-from chain.content import check_text
+from chain.content import MAX_TAGS, MAX_TEXT, Content, check_text
 from chain.errors import RecordError
 from chain.identity import AGENT_ID_SIZE, AgentId
 from chain.membrane import MAX_JOIN_BITS
+from chain.record import MAX_PAYLOAD
 from chain.vector import MAX_DIM
 
 MANIFEST_VERSION = 1
@@ -24,6 +25,8 @@ MAX_STEWARDS = 64
 MAX_REPLICATION = 15
 """R and a few spare holders have to be found by one lookup, which returns k = 20 nodes."""
 MAX_SHARD_TARGET = 1 << 20
+MIN_PAYLOAD_LIMIT = 8 * 1024
+"""No network may forbid its own genesis, epochs or a short entry in a space of `MAX_DIM` dimensions."""
 METRIC = "cosine"
 
 
@@ -34,6 +37,27 @@ class Space:
     model: str
     dim: int
     metric: str = METRIC
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a record of the network may hold: never more than every node can decode, maybe less.
+
+    `payload` in bytes, `text` in bytes of UTF-8, `tags` an entry.
+    """
+
+    payload: int = MAX_PAYLOAD
+    text: int = MAX_TEXT
+    tags: int = MAX_TAGS
+
+    def fault(self, content: Content) -> str | None:
+        """Which limit a content value exceeds, or None."""
+        size = len(content.text.encode())
+        if size > self.text:
+            return f"the text has {size} bytes, this network's limit is {self.text}"
+        if len(content.tags) > self.tags:
+            return f"there are {len(content.tags)} tags, this network's limit is {self.tags}"
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +80,7 @@ class Manifest:
     atlas: Cid | None
     rules: int
     founded: int
+    limits: Limits = Limits()
 
     def encode(self) -> bytes:
         """Canonical bytes; raises `RecordError` when a field is out of range."""
@@ -64,6 +89,7 @@ class Manifest:
                 "atlas": self.atlas,
                 "founded": self.founded,
                 "founder": self.founder,
+                "limits": [self.limits.payload, self.limits.text, self.limits.tags],
                 "membrane": ["open", self.join_bits],
                 "name": self.name,
                 "replication": self.replication,
@@ -90,13 +116,15 @@ def decode_manifest(data: bytes) -> Manifest:
     if type(body) is not dict or body.get("version") != MANIFEST_VERSION:
         raise RecordError("not a network manifest of a version this node reads")
     try:
-        membrane, space = body["membrane"], body["space"]
+        membrane, space, limits = body["membrane"], body["space"], body["limits"]
         if type(membrane) is not list or len(membrane) != 2 or membrane[0] != "open":
             raise RecordError(
                 f"membrane {membrane!r:.60} is not one this release can join; it joins open networks"
             )
         if type(space) is not list or len(space) != 3 or type(body["stewards"]) is not list:
             raise RecordError("manifest has a malformed space or stewards")
+        if type(limits) is not list or len(limits) != 3:
+            raise RecordError("manifest has malformed limits")
         manifest = Manifest(
             name=body["name"],
             space=Space(*space),
@@ -109,6 +137,7 @@ def decode_manifest(data: bytes) -> Manifest:
             atlas=body["atlas"],
             rules=body["rules"],
             founded=body["founded"],
+            limits=Limits(*limits),
         )
     except KeyError as error:
         raise RecordError(f"manifest lacks the field {error.args[0]!r}") from error
@@ -135,6 +164,9 @@ def _check(manifest: Manifest) -> None:
     _in_range("shard_target", manifest.shard_target, 16, MAX_SHARD_TARGET)
     _in_range("rules", manifest.rules, 1, 1 << 16)
     _in_range("founded", manifest.founded, 0, (1 << 63) - 1)
+    _in_range("payload limit", manifest.limits.payload, MIN_PAYLOAD_LIMIT, MAX_PAYLOAD)
+    _in_range("text limit", manifest.limits.text, 1, MAX_TEXT)
+    _in_range("tag limit", manifest.limits.tags, 0, MAX_TAGS)
     if manifest.atlas is not None and not is_blob_cid(manifest.atlas):
         raise RecordError("atlas is not a blob CID")
 

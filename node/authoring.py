@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from chain.content import Content
 from chain.errors import ChainError
 from chain.kinds import CREATE
+from chain.manifest import Limits
 from chain.source_chain import Draft
 from chain.vector import Codes
 from node.embedding.caller import CallerVectors
@@ -29,8 +30,8 @@ class Drafted:
     rejected: list[Rejected]
 
 
-def draft_entries(embedder: Embedder | CallerVectors, entries: Sequence[NewEntry]) -> Drafted:
-    """Draft an `entry.create` for every entry that can be one."""
+def draft_entries(embedder: Embedder | CallerVectors, limits: Limits, entries: Sequence[NewEntry]) -> Drafted:
+    """Draft an `entry.create` for every entry that can be one in a network of these limits."""
     drafted = Drafted([], [], [])
     codes: dict[int, bytes] = {}
     texts: list[int] = []
@@ -45,10 +46,17 @@ def draft_entries(embedder: Embedder | CallerVectors, entries: Sequence[NewEntry
     codes.update(_embed(embedder, entries, texts, drafted.rejected))
     for place in sorted(codes):
         try:
-            drafted.drafts.append(Draft(CREATE, _content(entries[place], codes[place]).to_body()))
-            drafted.places.append(place)
+            content = _content(entries[place], codes[place])
+            draft = Draft(CREATE, content.to_body())
+            fault = limits.fault(content)
         except ChainError as error:
             drafted.rejected.append(Rejected(place, str(error)))
+            continue
+        if fault is None:
+            drafted.drafts.append(draft)
+            drafted.places.append(place)
+        else:
+            drafted.rejected.append(Rejected(place, fault))
     return drafted
 
 

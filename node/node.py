@@ -185,7 +185,7 @@ class Node:
 
         Raises `StorageError` (read-only, disk full): then none of them was added.
         """
-        drafted = await self._run_blocking(draft_entries, self._embedder, entries)
+        drafted = await self._run_blocking(draft_entries, self._embedder, self.manifest.limits, entries)
         keys = [entries[place].key for place in drafted.places]
         # A caller that gives up must not leave entries in the chain which the index does not know.
         with trio.CancelScope(shield=True):

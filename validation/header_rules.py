@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chain.kinds import CLOSE, KINDS_BY_RULE_VERSION, OPENING, SUBJECT_OPERATIONS
-from chain.record import MAX_PAYLOAD, VERSION, Record, verify_signature
+from chain.record import VERSION, Record, verify_signature
 from validation.context import Context
 from validation.rule import Finding, Rule
 from validation.verdict import Pending
@@ -20,10 +20,10 @@ def network(record: Record, context: Context) -> Finding:
     return None if record.header.network == context.network else "record belongs to another network"
 
 
-def payload_size(record: Record, _context: Context) -> Finding:
-    """The announced payload is within the limit; its hash is checked when it is there."""
-    size = record.header.payload_size
-    return None if size <= MAX_PAYLOAD else f"payload has {size} bytes, the limit is {MAX_PAYLOAD}"
+def payload_size(record: Record, context: Context) -> Finding:
+    """The announced payload is within the network's limit; its hash is checked when it is there."""
+    size, limit = record.header.payload_size, context.manifest.limits.payload
+    return None if size <= limit else f"payload has {size} bytes, this network's limit is {limit}"
 
 
 def signature(record: Record, _context: Context) -> Finding:

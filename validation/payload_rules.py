@@ -73,6 +73,12 @@ def operation(record: Record, _context: Context) -> Finding:
     return None
 
 
+def limits(record: Record, context: Context) -> Finding:
+    """A content value keeps the network's own limits, which may be below what every node can decode."""
+    content = _content(record)
+    return None if content is None else context.manifest.limits.fault(content)
+
+
 def vector(record: Record, context: Context) -> Finding:
     """The codes have the space's dimension and a norm that quantisation gives."""
     content = _content(record)
@@ -160,6 +166,7 @@ PAYLOAD_RULES: tuple[Rule, ...] = (
 OPERATION_RULES: tuple[Rule, ...] = (
     Rule("epoch-body", epoch_body, needs_payload=True),
     Rule("operation", operation, needs_payload=True),
+    Rule("limits", limits, needs_payload=True),
     Rule("vector", vector, needs_payload=True),
     Rule("delete-seen", delete_seen, needs_payload=True),
     Rule("targets", operation_targets, needs_payload=True, needs_links=True),

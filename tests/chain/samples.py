@@ -8,9 +8,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from chain.cid import blob_cid, raw_cid, record_cid
+from chain.content import MAX_TAGS, MAX_TEXT
 from chain.identity import Identity
-from chain.manifest import MAX_REPLICATION, Manifest, Space
-from chain.record import MAX_INT, VERSION, Header, Record, encode_payload, sign_record
+from chain.manifest import MAX_REPLICATION, MIN_PAYLOAD_LIMIT, Limits, Manifest, Space
+from chain.record import MAX_INT, MAX_PAYLOAD, VERSION, Header, Record, encode_payload, sign_record
 
 IDENTITIES = tuple(Identity.from_seed(bytes([number]) * 32) for number in range(1, 4))
 ALICE, BOB, STEWARD = IDENTITIES
@@ -80,6 +81,11 @@ def manifests(draw: st.DrawFn) -> Manifest:
         atlas=draw(st.none() | blob_cids),
         rules=draw(st.integers(1, 1 << 16)),
         founded=draw(naturals),
+        limits=Limits(
+            draw(st.integers(MIN_PAYLOAD_LIMIT, MAX_PAYLOAD)),
+            draw(st.integers(1, MAX_TEXT)),
+            draw(st.integers(0, MAX_TAGS)),
+        ),
     )
 
 

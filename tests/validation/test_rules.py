@@ -11,6 +11,7 @@ import pytest
 from chain.cid import record_cid
 from chain.epoch import epoch_body
 from chain.kinds import CREATE, EPOCH, GENESIS, MEMBRANE, PROFILE
+from chain.manifest import Limits
 from chain.record import MAX_PAYLOAD, Record, decode_payload
 from chain.source_chain import Draft, head_of, next_record
 from crdt.operations import delete_body, tag_body, untag_body
@@ -44,6 +45,17 @@ def of(name: str, *, body: dict[str, Any] | None = None, raw: bytes | None = Non
     def offend(b: Bench) -> tuple[Record, Context]:
         record = forge(b.by_name[name], body=body, raw=raw, **changes)
         return record, b.context(record)
+
+    return offend
+
+
+def within(limits: Limits) -> Offence:
+    """A tagged create of the bench, sound but for a network of these limits."""
+
+    def offend(b: Bench) -> tuple[Record, Context]:
+        record = forge(b.by_name["create"], body=content("roses", "red").to_body())
+        context = b.context(record)
+        return record, replace(context, manifest=replace(context.manifest, limits=limits))
 
     return offend
 
@@ -348,6 +360,7 @@ OFFENCES: dict[str, list[Offence]] = {
         body_with("delete", seen=...),
         body_with("retract", why="regret"),
     ],
+    "limits": [within(Limits(text=3)), within(Limits(tags=0))],
     "vector": [
         body_with("create", codes=b"\x7f"),
         body_with("create", codes=bytes([127] * 5)),

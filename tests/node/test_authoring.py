@@ -1,0 +1,47 @@
+"""Drafting entries: a bad one is rejected by itself, and the network's own limits hold before signing."""
+
+from __future__ import annotations
+
+from chain.manifest import Limits
+from chain.record import decode_payload, encode_payload
+from node.authoring import draft_entries
+from node.embedding.caller import CallerVectors
+from node.embedding.static import StaticEmbedder
+from node.models import NewEntry
+
+BUILT_IN = StaticEmbedder()
+
+
+def test_a_bad_entry_is_rejected_by_itself_and_the_order_is_kept() -> None:
+    entries = [
+        NewEntry("Bees dance."),
+        NewEntry("???"),
+        NewEntry("Wasps build.", vector=[1.0, 2.0]),
+        NewEntry("", tags=("empty",)),
+        NewEntry("Badgers dig.", tags=("b", "a", "b")),
+    ]
+    drafted = draft_entries(BUILT_IN, Limits(), entries)
+    assert drafted.places == [0, 4]
+    assert [draft.body["text"] for draft in drafted.drafts] == ["Bees dance.", "Badgers dig."]
+    assert drafted.drafts[1].body["tags"] == ["a", "b"]
+    assert sorted(one.index for one in drafted.rejected) == [1, 2, 3]
+
+
+def test_the_networks_own_limits_hold_before_anything_is_signed() -> None:
+    limits = Limits(text=12, tags=1)
+    entries = [
+        NewEntry("Bees dance."),
+        NewEntry("Bees dance for each other."),
+        NewEntry("Bees dance.", tags=("a", "b")),
+    ]
+    drafted = draft_entries(BUILT_IN, limits, entries)
+    assert drafted.places == [0]
+    assert ["limit is" in one.reason for one in drafted.rejected] == [True, True]
+
+
+def test_callers_vectors_are_quantised_and_texts_alone_are_refused() -> None:
+    embedder = CallerVectors("mine", 3)
+    drafted = draft_entries(embedder, Limits(), [NewEntry("a", vector=[0, 0, 2.0]), NewEntry("b")])
+    assert drafted.places == [0]
+    assert decode_payload(encode_payload(bytes(16), drafted.drafts[0].body))["codes"] == bytes([0, 0, 127])
+    assert [one.index for one in drafted.rejected] == [1]
