@@ -76,6 +76,8 @@ def init_home(
     Raises `HomeError` when the home belongs to something else, `JoinFailed` when nobody answers or what
     answers is not a network this node can be part of.
     """
+    if name is not None and not name.strip():
+        raise InvalidInput("the network's name is empty; leave --name out for a default one")
     home.create_folders()
     with home.locked():
         if home.is_initialised():

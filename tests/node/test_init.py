@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from node.daemon import InitResult, init_home
-from node.errors import HomeDamaged, HomeError
+from node.errors import HomeDamaged, HomeError, InvalidInput
 from node.home import Home, open_home
 
 STEPS = ("write_recovery_key", "write_manifest", "ensure_token")
@@ -64,6 +64,13 @@ def test_an_unfinished_founding_is_not_finished_as_another_network(
         init(home)
     home.founding.write_bytes(draft)
     assert init(home).network_name == "forest"
+
+
+def test_a_network_needs_a_name(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    with pytest.raises(InvalidInput, match="name is empty"):
+        init(home, "  ")
+    assert not home.root.exists()
 
 
 def test_a_finished_home_founds_no_second_network(tmp_path: Path) -> None:
