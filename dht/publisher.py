@@ -256,7 +256,7 @@ class Publisher:
     ) -> None:
         if agent == self._kademlia.agent:
             await self._hold_locally(
-                [Held(r, bases_of(r, Role(roles), shards.get(r.cid))) for r, roles in sends]
+                [Held(_part(r, roles), bases_of(r, Role(roles), shards.get(r.cid))) for r, roles in sends]
             )
             rows.extend(Placement(record.cid, roles, agent) for record, roles in sends)
             return
@@ -284,12 +284,7 @@ class Publisher:
         named = sorted({cid for record, _ in batch for cid in named_by(record)})
         inside = {record.cid for record, _ in batch}
         headers = [record for record in self._own.get_many([c for c in named if c not in inside]) if record]
-        items = [
-            Item(
-                record if needs_payload(record.header.kind, Role(roles)) else record.without_payload(), roles
-            )
-            for record, roles in batch
-        ]
+        items = [Item(_part(record, roles), roles) for record, roles in batch]
         body = canonical.encode(bundle_value([opening] if opening else [], headers, items))
         reply = await self._kademlia.request(agent, "record.store", body, STORE_TIMEOUT_S)
         statuses = read_statuses(reply, len(batch))
@@ -314,6 +309,11 @@ class Publisher:
         return {
             record.cid: self._layout.shard_basis(key) for (record, _), key in zip(pairs, keys, strict=True)
         }
+
+
+def _part(record: Record, roles: int) -> Record:
+    """What a holder in these roles gets: activity is kept as headers."""
+    return record if needs_payload(record.header.kind, Role(roles)) else record.without_payload()
 
 
 def _frames(sends: list[tuple[Record, int]]) -> list[list[tuple[Record, int]]]:

@@ -7,7 +7,7 @@ from hashlib import sha256
 
 from chain.identity import Identity, peer_id
 from chain.manifest import Manifest, Space
-from chain.membrane import find_nonce
+from chain.membrane import find_nonce, work_bits
 from dht.contact import Contact, make_contact
 
 FOUNDER = bytes(31) + b"\1"
@@ -87,3 +87,14 @@ def placed(
 def key(number: int) -> bytes:
     """A 32-byte key that looks random."""
     return sha256(f"key {number}".encode()).digest()
+
+
+def altered(data: bytes) -> bytes:
+    """The same bytes but for one bit of the last, where a statement keeps its signature."""
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def poor_nonce(number: int) -> int:
+    """A nonce that does not pay what the network asks for."""
+    agent = identity(number).agent
+    return next(n for n in range(1 << 20) if work_bits(NETWORK_ID, agent, n) < MANIFEST.join_bits)

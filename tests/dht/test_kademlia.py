@@ -32,7 +32,7 @@ from sim.links import LatencyLink
 from sim.network import SimWorld, open_world
 from sim.trace import Trace
 from sim.virtual_clock import EPOCH_US, SimClock, run_deterministic, seeded_random
-from tests.dht.people import MANIFEST, identity, key, nonce_of, signed
+from tests.dht.people import MANIFEST, altered, identity, key, nonce_of, poor_nonce, signed
 
 STEADY = LatencyLink(0, (5_000, 20_000), 1_000)
 
@@ -440,8 +440,8 @@ GARBAGE = [
     canonical.encode([b"not a record"] * 20),
     canonical.encode([b""] * 21),
     bytes(1 << 20),
-    encode_found([signed(5, issued_us=EPOCH_US, nonce=nonce_of(5) + 1).data]),
-    encode_found([signed(5, issued_us=EPOCH_US).data[:-1] + b"\0"]),
+    encode_found([signed(5, issued_us=EPOCH_US, nonce=poor_nonce(5)).data]),
+    encode_found([altered(signed(5, issued_us=EPOCH_US).data)]),
 ]
 
 
