@@ -120,8 +120,8 @@ class Publisher:
         self._run_blocking = run_blocking
         self._wake = trio.Event()
         self._detours: dict[AgentId, dict[Cid, int]] = {}
-        self.refusals: dict[str, int] = {}
-        """Own records that a holder judged invalid, counted by rule: a sign of a bug or of a lying holder."""
+        self.refused = 0
+        """Own records that a holder judged invalid, each time: a sign of a bug or of a lying holder."""
 
     def wake(self) -> None:
         """There may be something to publish."""
@@ -289,12 +289,14 @@ class Publisher:
         reply = await self._kademlia.request(agent, "record.store", body, STORE_TIMEOUT_S)
         statuses = read_statuses(reply, len(batch))
         rows: list[Placement] = []
-        for (record, roles), (status, rule) in zip(batch, statuses, strict=True):
+        for (record, roles), (status, _) in zip(batch, statuses, strict=True):
             if status is StoreStatus.HELD:
                 rows.append(Placement(record.cid, roles, agent))
-            elif status is StoreStatus.INVALID:
-                self.refusals[rule] = self.refusals.get(rule, 0) + 1
-                log.error("%s refuses our record seq %d by rule %s", agent.hex()[:8], record.header.seq, rule)
+        refused = [rule for status, rule in statuses if status is StoreStatus.INVALID]
+        if refused:
+            # One line a reply, and no count by rule: the names are the holder's, who may invent them.
+            self.refused += len(refused)
+            log.error("%s refuses %d of our records, first by %r", agent.hex()[:8], len(refused), refused[0])
         return rows
 
     def _shard_bases(self, records: Sequence[Record]) -> dict[Cid, bytes]:

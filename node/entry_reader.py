@@ -27,7 +27,7 @@ from dht.replies import StoreStatus
 from node.models import EntryView
 
 TIMEOUT_S = 2.0
-MAX_PAGES = 64
+MAX_PAGES = 16
 """Pages taken from one holder; an entry with more operations is shown as far as they go."""
 
 log = logging.getLogger(f"roseforest.{__name__}")

@@ -338,7 +338,7 @@ class Node:
             "searches_served_total": self._asker.served,
             "hits_refused_total": self._asker.hits_refused,
             "records_caught_up_total": self._catch_up.fetched,
-            "own_records_refused_total": sum(self._publisher.refusals.values()),
+            "own_records_refused_total": self._publisher.refused,
             "postings": len(self._holder),
         }
         counters.update(

@@ -315,3 +315,20 @@ def test_what_a_holder_puts_off_is_pending_until_it_holds_it(tmp_path: Path, sta
         assert_replicated(network, 2)
 
     simulate(tmp_path, (100, 100), scenario)
+
+
+def test_a_holder_that_refuses_valid_records_is_counted_whatever_rule_it_names(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        author, holder = network.nodes[0], network.nodes[1]
+        invented = (f"rule {number}" for number in range(1 << 20))
+        override(
+            holder._intake,
+            "judge",
+            lambda bundle: [Judged(StoreStatus.INVALID, next(invented)) for _ in bundle.items],
+        )
+        await network.add(0, [entry(1)])
+        await trio.sleep(20)
+        assert author.status().pending == 1
+        assert author.status().counters["own_records_refused_total"] > 1
+
+    simulate(tmp_path, (100, 100), scenario)
