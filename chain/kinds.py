@@ -20,24 +20,31 @@ TAG: Final = "entry.tag"
 UNTAG: Final = "entry.untag"
 DELETE: Final = "entry.delete"
 RETRACT: Final = "entry.retract"
+VOTE: Final = "entry.vote"
 
-RULE_VERSION: Final = 1
-"""The newest rule version this node can judge by."""
+RULE_VERSION: Final = 2
+"""The newest rule version this node can judge by; networks are founded with it."""
+
+_RULES_1: Final = frozenset(
+    {GENESIS, MEMBRANE, PROFILE, CLOSE, EPOCH, CREATE, EDIT, TAG, UNTAG, DELETE, RETRACT}
+)
 
 KINDS_BY_RULE_VERSION: Final[dict[int, frozenset[str]]] = {
-    1: frozenset(
-        {GENESIS, MEMBRANE, PROFILE, CLOSE, EPOCH, CREATE, EDIT, TAG, UNTAG, DELETE, RETRACT},
-    ),
+    1: _RULES_1,
+    2: _RULES_1 | {VOTE},
 }
 
 OPENING: Final = (GENESIS, MEMBRANE, PROFILE)
 """The kinds of seq 0, 1 and 2 of every chain."""
 
-SUBJECT_OPERATIONS: Final = frozenset({EDIT, TAG, UNTAG, DELETE, RETRACT})
-"""Kinds that act on an entry which another record created."""
+ENTRY_OPERATIONS: Final = frozenset({EDIT, TAG, UNTAG, DELETE, RETRACT, VOTE})
+"""Kinds that act on an entry which an `entry.create` made."""
+
+SUBJECT_OPERATIONS: Final = ENTRY_OPERATIONS
+"""Kinds that name a subject which another record created: of all families."""
 
 HEADS: Final = frozenset({CREATE, EDIT, DELETE, RETRACT})
-"""Kinds that become heads of their subject; tags only cite heads."""
+"""Kinds that become heads of their subject; tags and votes only cite heads."""
 
 CARRIES_CONTENT: Final = frozenset({CREATE, EDIT})
 """Kinds whose payload holds a content value with its vector."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from chain.cid import Cid
-from chain.kinds import CREATE, SUBJECT_OPERATIONS
+from chain.kinds import CREATE, ENTRY_OPERATIONS
 from chain.record import Record
 from crdt.errors import SubjectError
 
@@ -20,7 +20,7 @@ def check_subject(subject: Cid, record: Record) -> None:
     kind = record.header.kind
     if record.subject != subject:
         raise SubjectError(f"record is about {record.subject.hex()}, this entry is {subject.hex()}")
-    if (kind != CREATE) if record.cid == subject else (kind not in SUBJECT_OPERATIONS):
+    if (kind != CREATE) if record.cid == subject else (kind not in ENTRY_OPERATIONS):
         raise SubjectError(f"a record of kind {kind!r} has no place in an entry")
 
 

@@ -11,11 +11,19 @@ from dataclasses import replace
 from chain.cid import Cid
 from chain.content import MAX_OVER, Content
 from chain.identity import AgentId
-from chain.kinds import CREATE, DELETE, EDIT, RETRACT, TAG, UNTAG
+from chain.kinds import CREATE, DELETE, EDIT, RETRACT, TAG, UNTAG, VOTE
 from chain.source_chain import Draft
 from crdt.entry_view import Entry
 from crdt.errors import OperationError
-from crdt.operations import MAX_ADDS, delete_body, read_operation, retract_body, tag_body, untag_body
+from crdt.operations import (
+    MAX_ADDS,
+    delete_body,
+    read_operation,
+    retract_body,
+    tag_body,
+    untag_body,
+    vote_body,
+)
 
 
 def draft_create(content: Content) -> Draft:
@@ -57,6 +65,16 @@ def draft_retract(entry: Entry, author: AgentId) -> Draft:
     if author != entry.author:
         raise OperationError("only the agent who created an entry can retract it; delete it instead")
     return _draft(entry, author, RETRACT, retract_body())
+
+
+def draft_vote(
+    entry: Entry, author: AgentId, value: int, reason: str | None = None, confidence: int | None = None
+) -> Draft:
+    """Vote on the entry, in place of the author's votes before; 0 takes them back.
+
+    Raises `OperationError` beyond the limits.
+    """
+    return _draft(entry, author, VOTE, vote_body(value, reason, confidence))
 
 
 def _draft(entry: Entry, author: AgentId, kind: str, body: dict[str, object]) -> Draft:

@@ -12,6 +12,8 @@ merge of two views, so there is no order to get wrong:
   edit wins; then `delete_overruled` says that a delete was not heeded. The holder of one value can tell from
   that value's records alone whether it lives.
 - **retract** by the creator dominates all edits.
+- **votes** are one register for each agent: of an agent's vote records the one of the greatest (place on its
+  author's line, CID) counts, so a forked line gives nobody a second vote, and an erased vote revives none.
 
 A record without a payload that can be read is listed under `erased`: its header still counts as an operation
 (a retract retracts, a content record keeps its place), what it said does not.
@@ -27,12 +29,21 @@ from chain.cid import Cid
 from chain.content import Content
 from chain.errors import ChainError
 from chain.identity import AgentId
-from chain.kinds import CARRIES_CONTENT, DELETE, HEADS, RETRACT
+from chain.kinds import CARRIES_CONTENT, DELETE, HEADS, RETRACT, VOTE
 from chain.record import MAX_DEPS, Record, decode_payload
 from crdt.causal import parents, past
 from crdt.errors import CrdtError
-from crdt.operations import Delete, Operation, Tag, Untag, read_operation
+from crdt.operations import Delete, Operation, Tag, Untag, Vote, read_operation
 from crdt.version_vector import MAX_BRANCHES, Slot, VersionVector, version_vector
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """An agent's vote as it counts: for (1) or against (-1), and the record that says so."""
+
+    agent: AgentId
+    record: Cid
+    vote: Vote
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,7 @@ class Entry:
     records, shown or not: what an edit overwrites. `tag_adds` gives for each tag the adds that an untag
     lists. `conflict`: more than one value is shown, or a delete was overruled. `heads` are all heads, `deps`
     at most `MAX_DEPS` of them, for the next operation; `lamport` and `hlc` (µs) are the greatest of these.
+    `votes` has at most one ballot an agent, agents ascending; votes taken back are not among them.
     `erased` are applied records whose payload cannot be read here. All CIDs ascend but for `contents`.
     """
 
@@ -63,12 +75,23 @@ class Entry:
     lamport: int
     hlc: int
     erased: tuple[Cid, ...]
+    votes: tuple[Ballot, ...]
     version: VersionVector
 
     @property
     def alive(self) -> bool:
         """Whether the entry is to be shown as knowledge: neither deleted nor retracted."""
         return not (self.deleted or self.retracted)
+
+    @property
+    def up(self) -> int:
+        """How many agents are for the entry."""
+        return sum(ballot.vote.value > 0 for ballot in self.votes)
+
+    @property
+    def down(self) -> int:
+        """How many agents are against it."""
+        return sum(ballot.vote.value < 0 for ballot in self.votes)
 
     def encode(self) -> bytes:
         """Canonical bytes of the view, equal on all replicas that hold the same records."""
@@ -91,6 +114,10 @@ class Entry:
                 "version": [
                     [author, [[slot.seq, slot.cid] for slot in slots]]
                     for author, slots in self.version.authors
+                ],
+                "votes": [
+                    [one.agent, one.record, one.vote.value, one.vote.reason, one.vote.confidence]
+                    for one in self.votes
                 ],
                 "winner": self.winner,
             }
@@ -135,6 +162,7 @@ def view_of(subject: Cid, applied: Mapping[Cid, Record]) -> Entry | None:
         lamport=max(applied[cid].header.lamport for cid in deps),
         hlc=max(applied[cid].header.hlc for cid in deps),
         erased=tuple(cid for cid in sorted(applied) if cid not in said),
+        votes=_votes(applied, said),
         version=version_of(applied),
     )
 
@@ -208,6 +236,19 @@ def _tag_adds(said: Mapping[Cid, Operation]) -> tuple[tuple[str, tuple[Cid, ...]
             if (tag, cid) not in removed:
                 adds.setdefault(tag, []).append(cid)
     return tuple((tag, tuple(adds[tag])) for tag in sorted(adds))
+
+
+def _votes(applied: Mapping[Cid, Record], said: Mapping[Cid, Operation]) -> tuple[Ballot, ...]:
+    last: dict[AgentId, tuple[int, Cid]] = {}
+    for cid, record in applied.items():
+        if record.header.kind == VOTE:
+            author, place = record.header.author, (record.header.subject_seq, cid)
+            last[author] = max(place, last.get(author, place))
+    return tuple(
+        Ballot(author, cid, vote)
+        for author, (_, cid) in sorted(last.items())
+        if isinstance(vote := said.get(cid), Vote) and vote.value
+    )
 
 
 def _heads(applied: Mapping[Cid, Record]) -> tuple[Cid, ...]:

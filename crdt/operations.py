@@ -7,6 +7,7 @@
 | entry.untag | `tag`, `adds`: the CIDs of the records whose adding of the tag it removes |
 | entry.delete | `seen`: the CIDs of the heads that it deletes |
 | entry.retract | nothing |
+| entry.vote | `value` 1, -1 or 0 (withdrawn); optional `reason`, and `confidence` in ppm |
 
 Readers check shape and limits, `validation` checks that what is named exists and is of the right kind.
 """
@@ -20,14 +21,17 @@ from typing import Any, TypeAlias
 from chain.cid import Cid, is_record_cid
 from chain.content import MAX_TAG, Content, check_text, content_from_body
 from chain.errors import ChainError
-from chain.kinds import CREATE, DELETE, EDIT, RETRACT, TAG, UNTAG
+from chain.kinds import CREATE, DELETE, EDIT, RETRACT, TAG, UNTAG, VOTE
 from chain.record import MAX_DEPS
+from chain.vector import PPM
 from crdt.errors import OperationError
 
 MAX_ADDS = 64
 """Adds that one untag removes; more take another untag."""
 MAX_SEEN = MAX_DEPS
 """Heads that one delete lists."""
+MAX_REASON = 1000
+"""Bytes of UTF-8 of a vote's reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,19 @@ class Retract:
     """The creator takes the entry back for good."""
 
 
-Operation: TypeAlias = Content | Tag | Untag | Delete | Retract
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What its author thinks of the entry from now on: 1 for it, -1 against it, 0 nothing any more.
+
+    `confidence` is in ppm.
+    """
+
+    value: int
+    reason: str | None = None
+    confidence: int | None = None
+
+
+Operation: TypeAlias = Content | Tag | Untag | Delete | Retract | Vote
 
 
 def read_operation(kind: str, body: dict[str, Any]) -> Operation:
@@ -79,6 +95,8 @@ def read_operation(kind: str, body: dict[str, Any]) -> Operation:
         if kind == RETRACT:
             _fields(kind, body)
             return Retract()
+        if kind == VOTE:
+            return _read_vote(body)
     except ChainError as error:
         raise OperationError(f"{kind}: {error}") from error
     raise OperationError(f"{kind!r:.80} is not an operation on an entry")
@@ -102,6 +120,28 @@ def delete_body(seen: Iterable[Cid]) -> dict[str, Any]:
 def retract_body() -> dict[str, Any]:
     """Body of entry.retract."""
     return {}
+
+
+def vote_body(value: int, reason: str | None = None, confidence: int | None = None) -> dict[str, Any]:
+    """Body of entry.vote; raises `OperationError` beyond the limits."""
+    optional = {"confidence": confidence, "reason": reason}
+    return _checked(VOTE, {"value": value, **{k: v for k, v in optional.items() if v is not None}})
+
+
+def _read_vote(body: dict[str, Any]) -> Vote:
+    unknown = sorted(set(body) - {"confidence", "reason", "value"})
+    if unknown or "value" not in body:
+        raise OperationError(
+            f"{VOTE} has the field value and maybe reason and confidence, found {sorted(body)!r:.120}"
+        )
+    value, reason, confidence = body["value"], body.get("reason"), body.get("confidence")
+    if type(value) is not int or value not in (-1, 0, 1):
+        raise OperationError(f"{VOTE}: value {value!r:.40} is not 1, -1 or 0")
+    if "reason" in body:
+        check_text("reason", reason, MAX_REASON)
+    if "confidence" in body and not (type(confidence) is int and 0 <= confidence <= PPM):
+        raise OperationError(f"{VOTE}: confidence {confidence!r:.40} is not an integer from 0 to {PPM} ppm")
+    return Vote(value, reason, confidence)
 
 
 def _read_content(kind: str, body: dict[str, Any]) -> Content:

@@ -13,7 +13,7 @@ import trio
 
 from chain.cid import Cid
 from chain.identity import AgentId
-from chain.kinds import CREATE, SUBJECT_OPERATIONS
+from chain.kinds import CREATE, ENTRY_OPERATIONS
 from chain.record import Record
 from crdt.entry import fold
 from dht.basis import subject_basis
@@ -89,7 +89,7 @@ def _is_of(entry: Cid, record: Record) -> bool:
     kind = record.header.kind
     if record.cid == entry:
         return kind == CREATE
-    return record.subject == entry and kind in SUBJECT_OPERATIONS
+    return record.subject == entry and kind in ENTRY_OPERATIONS
 
 
 def _view(entry: Cid, found: Mapping[Cid, Record]) -> EntryView | None:

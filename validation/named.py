@@ -5,7 +5,7 @@ from __future__ import annotations
 from chain.cid import Cid
 from chain.content import Content
 from chain.errors import ChainError
-from chain.kinds import SUBJECT_OPERATIONS
+from chain.kinds import ENTRY_OPERATIONS
 from chain.record import Record, decode_payload
 from crdt.errors import CrdtError
 from crdt.operations import Delete, Operation, Untag, read_operation
@@ -25,7 +25,7 @@ def named_by(record: Record) -> tuple[Cid, ...]:
 
 def operation_of(record: Record) -> Operation | None:
     """What an operation on an entry says; None for other kinds and for unreadable or absent payloads."""
-    if record.header.kind not in SUBJECT_OPERATIONS or record.payload is None:
+    if record.header.kind not in ENTRY_OPERATIONS or record.payload is None:
         return None
     try:
         return read_operation(record.header.kind, decode_payload(record.payload))

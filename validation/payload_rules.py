@@ -6,7 +6,7 @@ from chain.cid import Cid
 from chain.content import Content
 from chain.epoch import epoch_from_body
 from chain.errors import ChainError
-from chain.kinds import CARRIES_CONTENT, CREATE, EPOCH, HEADS, SUBJECT_OPERATIONS, TAG
+from chain.kinds import CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, EPOCH, HEADS, TAG
 from chain.record import Record, check_payload, decode_payload
 from chain.vector import CODE_LIMIT, codes_from_bytes, score_ppm, squared_norm
 from crdt.errors import CrdtError
@@ -64,7 +64,7 @@ def epoch_body(record: Record, context: Context) -> Finding:
 def operation(record: Record, _context: Context) -> Finding:
     """The body of an operation on an entry has the shape and keeps the limits of its kind."""
     kind = record.header.kind
-    if record.payload is None or not (kind == CREATE or kind in SUBJECT_OPERATIONS):
+    if record.payload is None or not (kind == CREATE or kind in ENTRY_OPERATIONS):
         return None
     try:
         read_operation(kind, decode_payload(record.payload))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from chain.cid import Cid, raw_cid, record_cid
 from chain.content import Content
 from chain.identity import Identity
-from chain.kinds import CARRIES_CONTENT, DELETE, EDIT, RETRACT, TAG, UNTAG
+from chain.kinds import CARRIES_CONTENT, DELETE, EDIT, RETRACT, TAG, UNTAG, VOTE
 from chain.record import MAX_INT, VERSION, Header, Record, encode_payload, sign_record
 from chain.source_chain import Draft, Head, head_of, next_record
 from crdt import drafts
@@ -97,7 +97,7 @@ def history(choose: Choose, steps: int, *, liar: bool = True) -> History:
 
 def honest_draft(choose: Choose, entry: Entry, scribe: Scribe) -> Draft:
     author = scribe.identity.agent
-    kind = (EDIT, TAG, UNTAG, DELETE, EDIT, TAG, RETRACT)[choose(7)]
+    kind = (EDIT, TAG, UNTAG, DELETE, EDIT, TAG, RETRACT, VOTE)[choose(8)]
     if kind == UNTAG and entry.tags:
         return drafts.draft_untag(entry, author, entry.tags[choose(len(entry.tags))])
     if kind == DELETE:
@@ -106,6 +106,8 @@ def honest_draft(choose: Choose, entry: Entry, scribe: Scribe) -> Draft:
         return drafts.draft_retract(entry, author)
     if kind == TAG:
         return drafts.draft_tag(entry, author, TAGS[choose(len(TAGS))])
+    if kind == VOTE:
+        return drafts.draft_vote(entry, author, choose(3) - 1)
     return drafts.draft_edit(entry, author, content(choose))
 
 
@@ -114,12 +116,13 @@ def lie(choose: Choose, story: History) -> Record:
     story.lies += 1
     own = [record for record in story.records if record.header.author == MALLORY.agent]
     before = ([None, *own])[choose(1 + len(own))]
-    kind = (EDIT, TAG, UNTAG, DELETE, RETRACT)[choose(5)]
+    kind = (EDIT, TAG, UNTAG, DELETE, RETRACT, VOTE)[choose(6)]
     bodies: dict[str, dict[str, Any]] = {
         EDIT: {"codes": b"\x7f", "text": TEXTS[choose(2)], "over": targets(choose, story)},
         TAG: {"tag": TAGS[choose(2)]},
         UNTAG: {"tag": TAGS[choose(2)], "adds": targets(choose, story)},
         DELETE: {"seen": targets(choose, story)},
+        VOTE: {"value": choose(4) - 1},
         RETRACT: {} if choose(2) else {"because": "no reader knows this field"},
     }
     payload = encode_payload(story.lies.to_bytes(16, "little"), bodies[kind])

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from chain.kinds import DELETE
+from chain.kinds import DELETE, VOTE
 from crdt import drafts
 from crdt.entry import EntryState, fold
 from crdt.version_vector import (
@@ -19,6 +19,7 @@ from crdt.version_vector import (
     version_vector,
 )
 from tests.crdt.histories import (
+    MALLORY,
     TAGS,
     Choose,
     History,
@@ -221,6 +222,30 @@ def retract_is_final(story: History, choose: Choose) -> None:
     assert not seen(both).alive
 
 
+def one_vote_an_agent(story: History, choose: Choose) -> None:
+    """Whatever branches and repeats there are, an agent's last vote counts, and only that."""
+    state = story.state()
+    place, value, again = choose(2), choose(3) - 1, choose(3) - 1
+    agent = story.scribes[place].identity.agent
+    story.replicas[place] = state
+    view = seen(state)
+    for said in (value, again):
+        story.publish(place, drafts.draft_vote(view, agent, said, "why"), choose(3))
+        after = seen(story.replicas[place])
+        others = [ballot for ballot in view.votes if ballot.agent != agent]
+        assert [ballot for ballot in after.votes if ballot.agent != agent] == others
+        assert [ballot.vote.value for ballot in after.votes if ballot.agent == agent] == [said] * bool(said)
+        view = after
+    assert len({ballot.agent for ballot in view.votes}) == len(view.votes) == view.up + view.down
+    forked = [ballot for ballot in seen(story.state()).votes if ballot.agent == MALLORY.agent]
+    votes = [
+        (record.header.subject_seq, record.cid)
+        for record in story.state().applied.values()
+        if record.header.kind == VOTE and record.header.author == MALLORY.agent
+    ]
+    assert all((state.applied[one.record].header.subject_seq, one.record) == max(votes) for one in forked)
+
+
 LAWS = (
     commutative,
     associative,
@@ -235,4 +260,5 @@ LAWS = (
     edit_wins,
     delete_kills,
     retract_is_final,
+    one_vote_an_agent,
 )

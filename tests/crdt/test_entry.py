@@ -250,3 +250,19 @@ def test_drafts_follow_the_authors_own_line(count: int) -> None:
             assert record.header.hlc >= 10  # the create's clock was ahead of the wall's
             state = state.add(record)
     assert not state.waiting
+
+
+def test_votes_count_once_an_agent_and_an_erased_vote_revives_none() -> None:
+    alice, bob, state = planted()
+    first = bob.write(drafts.draft_vote(seen(state), BOB.agent, 1, "well said", 900_000), 20)
+    state = state.add(first)
+    own = alice.write(drafts.draft_vote(seen(state), ALICE.agent, -1), 20)
+    view = seen(state.add(own))
+    assert (view.up, view.down) == (1, 1)
+    assert [(one.agent, one.record) for one in view.votes] == sorted(
+        [(ALICE.agent, own.cid), (BOB.agent, first.cid)]
+    )
+    assert view.heads == (state.subject,)
+    changed = bob.write(drafts.draft_vote(seen(state), BOB.agent, -1), 30)
+    assert (seen(state.add(changed)).up, seen(state.add(changed)).down) == (0, 1)
+    assert seen(state.add(changed.without_payload())).votes == ()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from chain.cid import record_cid
 from chain.content import Content
-from chain.kinds import CREATE, DELETE, EDIT, PROFILE, RETRACT, TAG, UNTAG
+from chain.kinds import CREATE, DELETE, EDIT, PROFILE, RETRACT, TAG, UNTAG, VOTE
 from crdt.errors import CrdtError, OperationError
 from crdt.operations import (
     MAX_ADDS,
@@ -19,11 +19,13 @@ from crdt.operations import (
     Retract,
     Tag,
     Untag,
+    Vote,
     delete_body,
     read_operation,
     retract_body,
     tag_body,
     untag_body,
+    vote_body,
 )
 
 CIDS = [record_cid(bytes([number])) for number in range(MAX_ADDS + 1)]
@@ -37,6 +39,8 @@ def test_what_is_built_can_be_read(tag: str, adds: list[bytes]) -> None:
     assert read_operation(UNTAG, untag_body(tag, adds)) == Untag(tag, tuple(sorted(set(adds))))
     assert read_operation(DELETE, delete_body(adds)) == Delete(tuple(sorted(set(adds))))
     assert read_operation(RETRACT, retract_body()) == Retract()
+    assert read_operation(VOTE, vote_body(-1, tag, 7)) == Vote(-1, tag, 7)
+    assert read_operation(VOTE, vote_body(0)) == Vote(0)
     content = Content(tag, b"\x01", over=tuple(sorted(set(adds))))
     assert read_operation(EDIT, content.to_body()) == content
 
@@ -56,6 +60,15 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     (DELETE, {"seen": None}, "seen is malformed"),
     (DELETE, {"seen": {}}, "seen is malformed"),
     (RETRACT, {"why": "no"}, "exactly the fields"),
+    (VOTE, {}, "the field value"),
+    (VOTE, {"value": 1, "more": 1}, "the field value"),
+    (VOTE, {"value": 2}, "not 1, -1 or 0"),
+    (VOTE, {"value": True}, "not 1, -1 or 0"),
+    (VOTE, {"value": "1"}, "not 1, -1 or 0"),
+    (VOTE, {"value": 1, "reason": None}, "not a string"),
+    (VOTE, {"value": 1, "reason": "é" * 501}, "1002 bytes, the limit is 1000"),
+    (VOTE, {"value": 1, "confidence": None}, "not an integer from 0"),
+    (VOTE, {"value": 1, "confidence": 1_000_001}, "not an integer from 0"),
     (CREATE, {"text": "x", "codes": b"\x01", "over": [CIDS[0]]}, "overwrites nothing"),
     (EDIT, {"text": "x", "codes": b"\x01"}, "at least one"),
     (EDIT, {"text": "x"}, "codes are malformed"),
@@ -80,12 +93,25 @@ values = st.recursive(
     max_leaves=6,
 )
 fields = st.sampled_from(
-    ["adds", "citations", "codes", "confidence", "domain", "over", "seen", "tag", "tags", "text"]
+    [
+        "adds",
+        "citations",
+        "codes",
+        "confidence",
+        "domain",
+        "over",
+        "reason",
+        "seen",
+        "tag",
+        "tags",
+        "text",
+        "value",
+    ]
 )
 
 
 @given(
-    kind=st.sampled_from([CREATE, EDIT, TAG, UNTAG, DELETE, RETRACT, PROFILE]),
+    kind=st.sampled_from([CREATE, EDIT, TAG, UNTAG, DELETE, RETRACT, VOTE, PROFILE]),
     body=st.dictionaries(fields | st.text(max_size=3), values, max_size=5),
 )
 def test_no_body_raises_anything_but_the_floors_error(kind: str, body: dict[str, Any]) -> None:

@@ -10,10 +10,12 @@ import pytest
 
 from chain.cid import Cid
 from chain.content import Content
+from chain.kinds import VOTE
 from chain.record import Record
 from crdt import causal, entry, entry_view, version_vector
 from crdt.entry import EntryState
-from crdt.operations import Tag, Untag
+from crdt.entry_view import Ballot
+from crdt.operations import Tag, Untag, Vote
 from crdt.version_vector import VersionVector
 from tests.crdt import laws
 from tests.crdt.histories import history
@@ -110,6 +112,30 @@ def fork_keeps_one_head(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(version_vector, "_antichain", lambda slots: honest(slots)[-1:])
 
 
+def every_vote_counts(patch: pytest.MonkeyPatch) -> None:
+    def votes(applied: Mapping[Cid, Record], said: Mapping[Cid, Any]) -> tuple[Ballot, ...]:
+        found = [(applied[cid].header.author, cid) for cid in sorted(said) if isinstance(said[cid], Vote)]
+        return tuple(Ballot(agent, cid, said[cid]) for agent, cid in sorted(found) if said[cid].value)
+
+    patch.setattr(entry_view, "_votes", votes)
+
+
+def smallest_branch_votes(patch: pytest.MonkeyPatch) -> None:
+    honest = entry_view._votes
+
+    def votes(applied: Mapping[Cid, Record], said: Mapping[Cid, Any]) -> tuple[Ballot, ...]:
+        last: dict[bytes, tuple[int, Cid]] = {}
+        for cid in sorted(applied):
+            header = applied[cid].header
+            if header.kind == VOTE and header.subject_seq > last.get(header.author, (-1, b""))[0]:
+                last[header.author] = (header.subject_seq, cid)
+        kept = {cid for _, cid in last.values()}
+        chosen = {c: r for c, r in applied.items() if r.header.kind != VOTE or c in kept}
+        return honest(chosen, said)
+
+    patch.setattr(entry_view, "_votes", votes)
+
+
 BUGS = (
     first_copy_wins,
     sequence_number_is_identity,
@@ -121,6 +147,8 @@ BUGS = (
     delta_counts,
     compare_counts,
     fork_keeps_one_head,
+    every_vote_counts,
+    smallest_branch_votes,
 )
 
 

@@ -11,7 +11,7 @@ from chain.cid import Cid, raw_cid, record_cid
 from chain.content import Content
 from chain.epoch import Epoch, epoch_body
 from chain.identity import Identity
-from chain.kinds import CLOSE, EPOCH, GENESIS, MEMBRANE, PROFILE
+from chain.kinds import CLOSE, EPOCH, GENESIS, MEMBRANE, PROFILE, RULE_VERSION
 from chain.manifest import Manifest, Space
 from chain.membrane import find_nonce, work_bits
 from chain.record import Header, Record, encode_payload, sign_record
@@ -33,7 +33,7 @@ MANIFEST = Manifest(
     replication=3,
     shard_target=512,
     atlas=None,
-    rules=1,
+    rules=RULE_VERSION,
     founded=0,
 )
 NETWORK = MANIFEST.network_id
@@ -97,7 +97,7 @@ def view(records: Iterable[Record]) -> Entry:
     return entry
 
 
-def next_epoch(number: int = 1, previous: Cid = NETWORK, rules: int = 1) -> Epoch:
+def next_epoch(number: int = 1, previous: Cid = NETWORK, rules: int = RULE_VERSION) -> Epoch:
     return Epoch(NETWORK, previous, number, None, rules)
 
 
@@ -115,12 +115,14 @@ def bench() -> Bench:
     untag = bob.write(drafts.draft_untag(view([*said, tag]), b, "garden"))
     delete = bob.write(drafts.draft_delete(view([*said, tag, untag]), b))
     retract = alice.write(drafts.draft_retract(view([*said, tag, untag, delete]), a))
+    vote = bob.write(drafts.draft_vote(view([*said, tag, untag, delete, retract]), b, -1, "wilted", 7))
     epoch = next_epoch()
     published = alice.write(Draft(EPOCH, epoch_body(epoch, [epoch.sign(STEWARD)])))
     close = bob.write(Draft(CLOSE, {}))
     kinds = ("genesis", "membrane", "profile")
     by_name = {**dict(zip(kinds, alice.records, strict=False)), "create": create, "edit": edit, "tag": tag}
-    by_name |= {"untag": untag, "delete": delete, "retract": retract, "epoch": published, "close": close}
+    by_name |= {"untag": untag, "delete": delete, "retract": retract, "vote": vote, "epoch": published}
+    by_name["close"] = close
     return Bench(alice, bob, by_name)
 
 

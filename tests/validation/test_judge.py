@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.errors import ChainError
-from chain.kinds import KINDS_BY_RULE_VERSION
+from chain.kinds import KINDS_BY_RULE_VERSION, RULE_VERSION
 from chain.record import MAX_INT, Record, decode_record, encode_payload
 from tests.validation.bench import ALICE, BOB, NETWORK, SALT, UNKNOWN, bench, forge
 from validation.named import named_by
@@ -72,7 +72,7 @@ def records(draw: st.DrawFn) -> Record:
         "deps": st.lists(cids, max_size=3, unique=True).map(lambda found: tuple(sorted(found))),
         "lamport": numbers,
         "hlc": numbers,
-        "kind": st.sampled_from([*sorted(KINDS_BY_RULE_VERSION[1]), "entry.bless"]),
+        "kind": st.sampled_from([*sorted(KINDS_BY_RULE_VERSION[RULE_VERSION]), "entry.bless"]),
         "payload_size": numbers,
     }
     changed = draw(st.lists(st.sampled_from(sorted(fields)), max_size=3, unique=True))

@@ -10,7 +10,7 @@ import pytest
 
 from chain.cid import record_cid
 from chain.epoch import epoch_body
-from chain.kinds import CREATE, EPOCH, GENESIS, MEMBRANE, PROFILE
+from chain.kinds import CREATE, EPOCH, GENESIS, MEMBRANE, PROFILE, RULE_VERSION
 from chain.manifest import Limits
 from chain.record import MAX_PAYLOAD, Record, decode_payload
 from chain.source_chain import Draft, head_of, next_record
@@ -208,6 +208,16 @@ def epoch_signed(signatures: str, **change: Any) -> Offence:
     return offend
 
 
+def in_rules_1(name: str) -> Offence:
+    """A record of the bench in a network whose rules do not know its kind."""
+
+    def offend(b: Bench) -> tuple[Record, Context]:
+        context = b.context(b.by_name[name])
+        return b.by_name[name], replace(context, manifest=replace(context.manifest, rules=1))
+
+    return offend
+
+
 OTHER_NETWORK = MANIFEST.network_id[:-1] + bytes([MANIFEST.network_id[-1] ^ 1])
 
 OFFENCES: dict[str, list[Offence]] = {
@@ -216,7 +226,7 @@ OFFENCES: dict[str, list[Offence]] = {
     "payload-size": [of("create", payload_size=MAX_PAYLOAD + 1)],
     "signature": [badly_signed, signed_by_another],
     "epoch": [of("create", epoch=UNKNOWN), of("create", epoch=OTHER_NETWORK)],
-    "kind": [of("create", kind="entry.bless"), of("create", kind="entry.Create")],
+    "kind": [of("create", kind="entry.bless"), of("create", kind="entry.Create"), in_rules_1("vote")],
     "genesis": [
         of("genesis", prev=UNKNOWN),
         of("create", prev=None),
@@ -239,6 +249,7 @@ OFFENCES: dict[str, list[Offence]] = {
         of("profile", deps=(UNKNOWN,)),
         of("epoch", subject=UNKNOWN),
         of("edit", subject=None),
+        of("vote", subject=None),
         of("edit", subject_prev=UNKNOWN),
         of("delete", subject_prev=None),
     ],
@@ -260,12 +271,14 @@ OFFENCES: dict[str, list[Offence]] = {
     ],
     "subject": [
         citing("edit", "create", {"kind": PROFILE}, lambda cited: {"subject": cited.cid}),
+        citing("vote", "create", {"kind": PROFILE}, lambda cited: {"subject": cited.cid}),
         citing("edit", "create", {"lamport": 99}, lambda cited: {"subject": cited.cid}),
         citing("edit", "create", {"hlc": 3_001}, lambda cited: {"subject": cited.cid}),
         citing("edit", "create", {"network": OTHER_NETWORK}, lambda cited: {"subject": cited.cid}),
     ],
     "subject-line": [
         creator_starts_at_zero,
+        of("vote", subject_seq=9),
         line_is("tag", 2),
         line_is("profile", 2),
         line_is("untag", 1),
@@ -278,13 +291,18 @@ OFFENCES: dict[str, list[Offence]] = {
     "deps": [
         deps_are("tag"),
         deps_are("profile"),
+        lambda b: of("delete", deps=(b.by_name["vote"].cid,), lamport=9)(b),
         citing("edit", "create", {"hlc": 3_001}, lambda cited: {"deps": (cited.cid,)}),
         citing("delete", "edit", {"hlc": 9_999}, lambda cited: {"deps": (cited.cid,)}),
         late_dep_while_prev_is_missing,
         citing("delete", "edit", {"subject": UNKNOWN}, lambda cited: {"deps": (cited.cid,)}),
         citing("delete", "edit", {"network": OTHER_NETWORK}, lambda cited: {"deps": (cited.cid,)}),
     ],
-    "cited-signatures": [cites_unsigned("edit", "create"), cites_unsigned("tag", "edit")],
+    "cited-signatures": [
+        cites_unsigned("edit", "create"),
+        cites_unsigned("tag", "edit"),
+        cites_unsigned("vote", "retract"),
+    ],
     "retract-by-creator": [retract_by_stranger],
     "payload": [payload_swapped, payload_cut, of("create", payload_size=3), of("create", payload_size=0)],
     "body": [of("create", raw=b""), of("create", raw=b"\xc0"), of("create", raw=b"\x92\xc4\x01\0\x80")],
@@ -331,7 +349,7 @@ OFFENCES: dict[str, list[Offence]] = {
         epoch_signed("forged"),
         epoch_signed("steward", number=2),
         epoch_signed("steward", previous=UNKNOWN),
-        body_with("epoch", rules=2),
+        body_with("epoch", rules=RULE_VERSION + 1),
         body_with("epoch", rules=0),
         body_with("epoch", lifted=None),
         body_with("epoch", atlas=...),
@@ -351,6 +369,11 @@ OFFENCES: dict[str, list[Offence]] = {
         body_with("create", citations=["x" * 1001]),
         body_with("create", over=[UNKNOWN]),
         body_with("create", author="me"),
+        body_with("vote", value=2),
+        body_with("vote", value=...),
+        body_with("vote", reason="x" * 1001),
+        body_with("vote", confidence=-1),
+        body_with("vote", target=UNKNOWN),
         body_with("edit", over=...),
         body_with("tag", tag=""),
         body_with("tag", tag=7),
@@ -375,6 +398,7 @@ OFFENCES: dict[str, list[Offence]] = {
     ],
     "targets": [
         lambda b: body_with("edit", over=[b.by_name["tag"].cid])(b),
+        lambda b: of("untag", body=untag_body("garden", [b.by_name["vote"].cid]))(b),
         lambda b: body_with("edit", over=[b.by_name["profile"].cid])(b),
         lambda b: of("untag", body=untag_body("garden", [b.by_name["retract"].cid]))(b),
         citing("untag", "tag", {"subject": UNKNOWN}, lambda t: {"body": untag_body("garden", [t.cid])}),
@@ -506,7 +530,7 @@ def test_a_known_epoch_is_judged_by_its_rule_version() -> None:
     published = b.by_name["epoch"]
     record = forge(b.by_name["create"], epoch=published.cid)
     assert judge(record, b.context(record, epochs={published.cid: next_epoch()})) == VALID
-    newer = b.context(record, epochs={published.cid: next_epoch(rules=2)})
+    newer = b.context(record, epochs={published.cid: next_epoch(rules=RULE_VERSION + 1)})
     assert judge(record, newer) == Pending((published.cid,))
     second = next_epoch(2, published.cid)
     after_it = forge(published, body=epoch_body(second, [second.sign(STEWARD)]), epoch=published.cid)
