@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from chain.cid import Cid
 from chain.identity import AgentId
@@ -21,6 +21,19 @@ class Held:
 
     record: Record
     bases: tuple[tuple[int, bytes], ...] = ()
+
+
+Digest: TypeAlias = tuple[int, bytes]
+"""How many records lie at a basis, and the sum of their digests mod 2**256 as 32 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class BasisDigest:
+    """A basis at which something is held: all roles that occur there, and what lies there in short."""
+
+    basis: bytes
+    roles: int
+    digest: Digest
 
 
 class HeldStore(Protocol):
@@ -42,8 +55,23 @@ class HeldStore(Protocol):
         """The CIDs of `at_basis`."""
         ...
 
-    def digest_of(self, basis: bytes) -> tuple[int, bytes]:
-        """How many records are at a basis, and the sum of their digests mod 2**256 as 32 bytes."""
+    def held_at(self, basis: bytes, after: Cid | None, limit: int) -> list[tuple[Cid, int]]:
+        """The CIDs of `at_basis`, each with the roles in which it is held there."""
+        ...
+
+    def digest_of(self, basis: bytes) -> Digest:
+        """What lies at a basis in short; (0, 32 zero bytes) where nothing does."""
+        ...
+
+    def bases_after(self, basis: bytes, limit: int) -> list[BasisDigest]:
+        """Up to `limit` bases at which something is held, above `basis`, ascending."""
+        ...
+
+    async def drop(self, basis: bytes, expected: Digest) -> list[tuple[Cid, int]] | None:
+        """Hold nothing at a basis any more if its digest still is `expected`, else None and nothing changes.
+
+        Returns the records that lay there, each with the roles in which it is still held elsewhere.
+        """
         ...
 
     def opening(self, author: AgentId) -> tuple[Record, Record] | None:

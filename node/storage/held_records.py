@@ -5,7 +5,12 @@ Nothing is judged here: who calls `hold` has verified the signature and validate
 a fork are kept; of several valid signatures of one record the smallest is kept, so that replicas agree; a
 signed header is completed when its payload arrives. Per basis a count and a sum of the CIDs' digests modulo
 2**256 are kept up to date, so that two holders can compare what they hold in a few bytes (the fingerprint of
-range-based set reconciliation, A. Meyer, 2023). Records are never deleted in this schema version.
+range-based set reconciliation, A. Meyer, 2023).
+
+A basis that this node need not hold any more is dropped as a whole, and only if it still is what was proven
+to lie elsewhere. A record that thereby lost its last basis loses its payload at once; its header stays as
+long as a held record may name it, and `reclaim` deletes it after that. Freed pages are used again by what
+comes next; the file does not shrink.
 """
 
 from __future__ import annotations
@@ -22,17 +27,25 @@ from chain.identity import AgentId
 from chain.kinds import GENESIS, MEMBRANE
 from chain.record import Record
 from dht.basis import BASIS_SIZE
+from dht.placement import Role, needs_payload
 from dht.ports import RunBlocking
-from dht.record_store import Held
+from dht.record_store import BasisDigest, Digest, Held
 from node.storage.database import Layout, Options, open_database
 from node.storage.errors import StorageLimit
 from node.storage.group_writer import GroupWriter
 from node.storage.stored_record import COLUMNS, from_row, records_in
+from validation.named import named_by
 
 MAX_ROLES: Final = (1 << 31) - 1
 """Roles are bits, so that several are one integer."""
 MAX_HELD_ITEMS: Final = 4096
 """Items in one call of `hold`."""
+RECLAIM_AT: Final = 1_000
+"""Records without a basis at which `reclaim` looks for those that nothing names any more."""
+RECLAIM_SHARE: Final = 8
+"""And only when they are more than one in so many: looking costs a pass over all headers."""
+RECLAIM_PAGE: Final = 1_000
+"""Headers read at a time by that pass."""
 
 _MODULUS = 1 << (8 * DIGEST_SIZE)
 
@@ -65,6 +78,14 @@ _LAYOUT: Final = Layout(
             total BLOB NOT NULL
         ) WITHOUT ROWID;
         """,
+        # `bare`: has no basis (any more), and once nothing names it, it may go.
+        """
+        CREATE INDEX bases_by_cid ON bases (cid);
+        ALTER TABLE records ADD COLUMN bare INTEGER NOT NULL DEFAULT 0;
+        CREATE INDEX bare_records ON records (id) WHERE bare = 1;
+        CREATE TABLE tally (records INTEGER NOT NULL, bare INTEGER NOT NULL);
+        INSERT INTO tally (records, bare) SELECT count(*), 0 FROM records;
+        """,
     ),
     recovery=(
         "restore it from a backup, or move it away and restart: "
@@ -80,6 +101,8 @@ class HeldRecords:
         """Open or create the file; raises what `open_database` raises."""
         self._database = open_database(path, _LAYOUT, options or Options())
         self._writer = GroupWriter(self._database, run_blocking)
+        self._run_blocking = run_blocking
+        self._fresh: set[Cid] | None = None  # while `reclaim` looks: what was held or named since it began
 
     @property
     def read_only(self) -> str | None:
@@ -114,7 +137,33 @@ class HeldRecords:
                     raise StorageLimit(
                         f"basis {basis.hex():.72}, roles {roles}: expected {BASIS_SIZE} bytes, ≤ {MAX_ROLES}"
                     )
+        if self._fresh is not None:
+            for item in items:
+                self._fresh.update((item.record.cid, *named_by(item.record)))
         await self._writer.submit(lambda connection: _hold(connection, items))
+
+    async def drop(self, basis: bytes, expected: Digest) -> list[tuple[Cid, int]] | None:
+        """Hold nothing at a basis any more, if its digest still is `expected`; durable on return.
+
+        Returns each record that lay there with the roles in which it is still held, or None when the basis
+        has changed and was left alone. O(records there).
+        """
+        return await self._writer.submit(lambda connection: self._drop(connection, basis, expected))
+
+    async def reclaim(self) -> int:
+        """Delete the records that lost their last basis and that no held record names; returns how many.
+
+        Does nothing until there are enough of them (`RECLAIM_AT`, `RECLAIM_SHARE`); then O(records held).
+        """
+        records, bare = self._tally()
+        if bare < RECLAIM_AT or bare * RECLAIM_SHARE < records or self._fresh is not None:
+            return 0
+        fresh = self._fresh = set()
+        try:
+            named, authors = await self._run_blocking(self._in_use)
+            return await self._writer.submit(lambda connection: _reclaim(connection, named | fresh, authors))
+        finally:
+            self._fresh = None
 
     def get(self, cid: Cid) -> Record | None:
         """The record of this CID, with its payload if that is here."""
@@ -144,10 +193,22 @@ class HeldRecords:
         sql = "SELECT cid FROM bases WHERE basis = ? AND cid > ? ORDER BY cid LIMIT ?"
         return [row[0] for row in self._database.rows(sql, (basis, after or b"", limit))]
 
-    def digest_of(self, basis: bytes) -> tuple[int, bytes]:
+    def held_at(self, basis: bytes, after: Cid | None, limit: int) -> list[tuple[Cid, int]]:
+        """The CIDs of `at_basis`, each with the roles in which it is held there."""
+        sql = "SELECT cid, roles FROM bases WHERE basis = ? AND cid > ? ORDER BY cid LIMIT ?"
+        return [(row[0], row[1]) for row in self._database.rows(sql, (basis, after or b"", limit))]
+
+    def digest_of(self, basis: bytes) -> Digest:
         """How many records are held at a basis, and their digests' sum mod 2**256; O(log n)."""
         row = self._database.row("SELECT records, total FROM digests WHERE basis = ?", (basis,))
         return (0, bytes(DIGEST_SIZE)) if row is None else (row[0], row[1])
+
+    def bases_after(self, basis: bytes, limit: int) -> list[BasisDigest]:
+        """Up to `limit` bases at which something is held, above `basis`, ascending, with roles and digest."""
+        sql = "SELECT basis, roles, records, total FROM digests WHERE basis > ? ORDER BY basis LIMIT ?"
+        return [
+            BasisDigest(row[0], row[1], (row[2], row[3])) for row in self._database.rows(sql, (basis, limit))
+        ]
 
     def bases(self, role: int) -> list[bytes]:
         """Every basis at which something is held in this role (a bit), ascending; O(number of bases)."""
@@ -179,20 +240,69 @@ class HeldRecords:
         return None
 
     def count(self) -> int:
-        """Records held; O(log n), because ids are given in sequence and records are never deleted."""
-        row = self._database.row("SELECT max(id) FROM records")
-        return 0 if row is None or row[0] is None else int(row[0])
+        """Records held, those among them that only others name; O(1)."""
+        records, bare = self._tally()
+        return records - bare
 
     def size_bytes(self) -> int:
         """Bytes of the file's pages."""
         return self._database.size_bytes()
+
+    def _drop(
+        self, connection: sqlite3.Connection, basis: bytes, expected: Digest
+    ) -> list[tuple[Cid, int]] | None:
+        now = connection.execute("SELECT records, total FROM digests WHERE basis = ?", (basis,)).fetchone()
+        if now != expected:
+            return None
+        cids = [row[0] for row in connection.execute("SELECT cid FROM bases WHERE basis = ?", (basis,))]
+        connection.execute("DELETE FROM bases WHERE basis = ?", (basis,))
+        connection.execute("DELETE FROM digests WHERE basis = ?", (basis,))
+        left: list[tuple[Cid, int]] = []
+        for cid in cids:
+            roles = 0
+            for row in connection.execute("SELECT roles FROM bases WHERE cid = ?", (cid,)):
+                roles |= row[0]
+            left.append((cid, roles))
+            found = connection.execute(f"SELECT {COLUMNS} FROM records WHERE cid = ?", (cid,)).fetchone()
+            record = from_row(self._database, found)
+            if not needs_payload(record.header.kind, Role(roles)):
+                connection.execute("UPDATE records SET payload = NULL WHERE cid = ?", (cid,))
+            if not roles:
+                sql = "SELECT cid FROM records WHERE author = ? AND seq < 3"
+                opening = connection.execute(sql, (record.header.author,)).fetchall()
+                for one in {cid, *named_by(record), *(row[0] for row in opening)}:
+                    _let_go(connection, one)
+        return left
+
+    def _tally(self) -> tuple[int, int]:
+        row = self._database.row("SELECT records, bare FROM tally")
+        if row is None:
+            raise self._database.corrupt("its tally is missing")
+        return int(row[0]), int(row[1])
+
+    def _in_use(self) -> tuple[set[Cid], set[AgentId]]:
+        """What the records that have a basis name, and their authors; O(records), blocking."""
+        sql = (
+            f"SELECT id, {COLUMNS} FROM records WHERE id > ? AND bare = 0 "
+            "AND EXISTS (SELECT 1 FROM bases WHERE bases.cid = records.cid) ORDER BY id LIMIT ?"
+        )
+        named: set[Cid] = set()
+        authors: set[AgentId] = set()
+        after = -1
+        while rows := self._database.rows(sql, (after, RECLAIM_PAGE)):
+            after = rows[-1][0]
+            for row in rows:
+                record = from_row(self._database, row[1:])
+                named.update(named_by(record))
+                authors.add(record.header.author)
+        return named, authors
 
 
 def _hold(connection: sqlite3.Connection, items: Sequence[Held]) -> None:
     added: dict[bytes, tuple[int, int, int]] = {}
     for item in items:
         cid = item.record.cid
-        _keep(connection, item.record)
+        _keep(connection, item.record, bool(item.bases))
         for roles, basis in item.bases:
             key = (basis, cid)
             here = connection.execute("SELECT roles FROM bases WHERE basis = ? AND cid = ?", key).fetchone()
@@ -222,9 +332,32 @@ def _hold(connection: sqlite3.Connection, items: Sequence[Held]) -> None:
         connection.execute("REPLACE INTO digests (basis, roles, records, total) VALUES (?, ?, ?, ?)", values)
 
 
-def _keep(connection: sqlite3.Connection, record: Record) -> None:
+def _let_go(connection: sqlite3.Connection, cid: Cid) -> None:
+    """Mark a record without a basis as one that may be reclaimed."""
+    cursor = connection.execute(
+        "UPDATE records SET bare = 1 WHERE cid = ?1 AND bare = 0 "
+        "AND NOT EXISTS (SELECT 1 FROM bases WHERE cid = ?1)",
+        (cid,),
+    )
+    if cursor.rowcount:
+        connection.execute("UPDATE tally SET bare = bare + 1")
+
+
+def _reclaim(connection: sqlite3.Connection, named: set[Cid], authors: set[AgentId]) -> int:
+    rows = connection.execute("SELECT id, cid, author, kind FROM records WHERE bare = 1").fetchall()
+    gone = [
+        (row[0],)
+        for row in rows
+        if row[1] not in named and not (row[3] in (GENESIS, MEMBRANE) and row[2] in authors)
+    ]
+    connection.executemany("DELETE FROM records WHERE id = ?", gone)
+    connection.execute("UPDATE tally SET records = records - ?1, bare = bare - ?1", (len(gone),))
+    return len(gone)
+
+
+def _keep(connection: sqlite3.Connection, record: Record, based: bool) -> None:
     cid, header = record.cid, record.header
-    sql = "SELECT signature, payload IS NOT NULL FROM records WHERE cid = ?"
+    sql = "SELECT signature, payload IS NOT NULL, bare FROM records WHERE cid = ?"
     before = connection.execute(sql, (cid,)).fetchone()
     if before is None:
         connection.execute(
@@ -241,7 +374,11 @@ def _keep(connection: sqlite3.Connection, record: Record) -> None:
                 record.payload,
             ),
         )
+        connection.execute("UPDATE tally SET records = records + 1")
         return
+    if based and before[2]:
+        connection.execute("UPDATE records SET bare = 0 WHERE cid = ?", (cid,))
+        connection.execute("UPDATE tally SET bare = bare - 1")
     if record.signature < before[0]:
         connection.execute("UPDATE records SET signature = ? WHERE cid = ?", (record.signature, cid))
     if record.payload is not None and not before[1]:

@@ -69,9 +69,15 @@ class Model:
             assert held.digest_of(basis) == (len(cids), total.to_bytes(32, "big"))
             assert held.cids_at(basis, None, 100) == cids
             assert held.at_basis(basis, None, 100) == [self.records[cid] for cid in cids]
+            assert held.held_at(basis, None, 100) == sorted(self.bases.get(basis, {}).items())
             for place, cid in enumerate(cids):
                 assert held.cids_at(basis, cid, 2) == cids[place + 1 : place + 3]
                 assert [r.cid for r in held.at_basis(basis, cid, 2)] == cids[place + 1 : place + 3]
+        pages = [held.bases_after(b"", 2)]
+        while pages[-1]:
+            pages.append(held.bases_after(pages[-1][-1].basis, 2))
+        assert [one.basis for page in pages for one in page] == [b for b in BASES if self.bases.get(b)]
+        assert all(one.digest == held.digest_of(one.basis) for page in pages for one in page)
         for role in (1, 2, 4):
             expected = [b for b in BASES if any(roles & role for roles in self.bases.get(b, {}).values())]
             assert held.bases(role) == expected
