@@ -2,7 +2,8 @@
 
 A kind outside the rule version of a record's epoch is invalid; a record of an epoch this node does not
 know waits. Kinds are short strings, `family.verb`. Operations on an entry carry its create record as
-`subject`; the chain's own records and creates have none.
+`subject`, operations on a learning task the record that published it; the chain's own records, creates and
+tasks have none.
 """
 
 from __future__ import annotations
@@ -21,6 +22,13 @@ UNTAG: Final = "entry.untag"
 DELETE: Final = "entry.delete"
 RETRACT: Final = "entry.retract"
 VOTE: Final = "entry.vote"
+TASK: Final = "learning.task"
+JOIN: Final = "learning.join"
+LEAVE: Final = "learning.leave"
+START: Final = "learning.start"
+COMMIT: Final = "learning.commit"
+REVEAL: Final = "learning.reveal"
+RESULT: Final = "learning.result"
 
 RULE_VERSION: Final = 2
 """The newest rule version this node can judge by; networks are founded with it."""
@@ -29,9 +37,12 @@ _RULES_1: Final = frozenset(
     {GENESIS, MEMBRANE, PROFILE, CLOSE, EPOCH, CREATE, EDIT, TAG, UNTAG, DELETE, RETRACT}
 )
 
+LEARNING_OPERATIONS: Final = frozenset({JOIN, LEAVE, START, COMMIT, REVEAL, RESULT})
+"""Kinds that act on a learning task which a `learning.task` published."""
+
 KINDS_BY_RULE_VERSION: Final[dict[int, frozenset[str]]] = {
     1: _RULES_1,
-    2: _RULES_1 | {VOTE},
+    2: _RULES_1 | {VOTE, TASK} | LEARNING_OPERATIONS,
 }
 
 OPENING: Final = (GENESIS, MEMBRANE, PROFILE)
@@ -40,11 +51,11 @@ OPENING: Final = (GENESIS, MEMBRANE, PROFILE)
 ENTRY_OPERATIONS: Final = frozenset({EDIT, TAG, UNTAG, DELETE, RETRACT, VOTE})
 """Kinds that act on an entry which an `entry.create` made."""
 
-SUBJECT_OPERATIONS: Final = ENTRY_OPERATIONS
+SUBJECT_OPERATIONS: Final = ENTRY_OPERATIONS | LEARNING_OPERATIONS
 """Kinds that name a subject which another record created: of all families."""
 
-HEADS: Final = frozenset({CREATE, EDIT, DELETE, RETRACT})
-"""Kinds that become heads of their subject; tags and votes only cite heads."""
+HEADS: Final = frozenset({CREATE, EDIT, DELETE, RETRACT, TASK})
+"""Kinds that become heads of their subject; tags and votes only cite heads, operations on a task only it."""
 
 CARRIES_CONTENT: Final = frozenset({CREATE, EDIT})
 """Kinds whose payload holds a content value with its vector."""

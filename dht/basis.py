@@ -3,7 +3,7 @@
 A basis is 32 bytes and lives in the same space as the nodes' positions; its holders are the responsive nodes
 closest to it (`dht.distance`). A subject lies at the hash inside its CID, an author's activity at a hash of
 the key under a tag of its own, so that nobody can make an entry's id fall on an author's basis; a shard's
-basis comes from its prefix (`sharding.tree`).
+basis comes from its prefix (`sharding.tree`). The learning tasks of a network are listed at one basis.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ Basis: TypeAlias = bytes
 
 BASIS_SIZE = DIGEST_SIZE
 AUTHOR_TAG = b"roseforest/author/1\0"
+LISTING_TAG = b"roseforest/learning-tasks/1\0"
 
 
 def subject_basis(cid: Cid) -> Basis:
@@ -32,3 +33,8 @@ def author_basis(agent: AgentId) -> Basis:
     if len(agent) != AGENT_ID_SIZE:
         raise IdentityError(f"an agent id has {AGENT_ID_SIZE} bytes, not {len(agent)}")
     return sha256(AUTHOR_TAG + agent).digest()
+
+
+def listing_basis(network: Cid) -> Basis:
+    """Where a network lists its learning tasks."""
+    return sha256(LISTING_TAG + network).digest()

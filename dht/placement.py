@@ -2,7 +2,8 @@
 
 A record is stored whole at its subject (so that an entry can be fetched by its id), as a header at its
 author's key (so that activity, and forks in it, can be seen), and, when it carries content, whole at the
-shard of its vector (so that a query finds it in one hop). A chain's opening lies whole at its author's key.
+shard of its vector (so that a query finds it in one hop). A chain's opening lies whole at its author's key,
+and a learning task also where the network lists its tasks.
 The receiver of a record computes the same bases itself, so a sender only names roles.
 """
 
@@ -14,10 +15,10 @@ from enum import IntFlag
 
 from chain.cid import digest
 from chain.content import Content
-from chain.kinds import CARRIES_CONTENT, OPENING
+from chain.kinds import CARRIES_CONTENT, OPENING, TASK
 from chain.record import Record
 from chain.vector import codes_from_bytes
-from dht.basis import author_basis, subject_basis
+from dht.basis import author_basis, listing_basis, subject_basis
 from sharding.atlas import Atlas
 from sharding.key import shard_keys
 from sharding.tree import ShardTree
@@ -29,6 +30,7 @@ class Role(IntFlag):
     SUBJECT = 1
     AUTHOR = 2
     SHARD = 4
+    LISTING = 8
 
 
 ALL_ROLES = Role.SUBJECT | Role.AUTHOR | Role.SHARD
@@ -67,6 +69,8 @@ def roles_of(kind: str) -> Role:
         return Role.AUTHOR
     if kind in CARRIES_CONTENT:
         return ALL_ROLES
+    if kind == TASK:
+        return Role.SUBJECT | Role.AUTHOR | Role.LISTING
     return Role.SUBJECT | Role.AUTHOR
 
 
@@ -87,4 +91,6 @@ def bases_of(record: Record, roles: Role, shard_basis: bytes | None) -> tuple[tu
         pairs.append((int(Role.AUTHOR), author_basis(record.header.author)))
     if roles & Role.SHARD and shard_basis is not None:
         pairs.append((int(Role.SHARD), shard_basis))
+    if roles & Role.LISTING:
+        pairs.append((int(Role.LISTING), listing_basis(record.header.network)))
     return tuple(pairs)

@@ -110,9 +110,12 @@ class Publisher:
         layout: Layout,
         replication: int,
         hold_locally: Callable[[Sequence[Held]], Awaitable[None]],
+        records_of: Callable[[Sequence[Cid]], list[Record | None]],
         run_blocking: RunBlocking,
     ) -> None:
+        """`records_of` finds own and held records: what is published may name those of others."""
         self._own = own
+        self._records_of = records_of
         self._kademlia = kademlia
         self._layout = layout
         self._replication = replication
@@ -283,7 +286,7 @@ class Publisher:
         opening = self._own.opening()
         named = sorted({cid for record, _ in batch for cid in named_by(record)})
         inside = {record.cid for record, _ in batch}
-        headers = [record for record in self._own.get_many([c for c in named if c not in inside]) if record]
+        headers = [record for record in self._records_of([c for c in named if c not in inside]) if record]
         items = [Item(_part(record, roles), roles) for record, roles in batch]
         body = canonical.encode(bundle_value([opening] if opening else [], headers, items))
         reply = await self._kademlia.request(agent, "record.store", body, STORE_TIMEOUT_S)

@@ -143,7 +143,13 @@ class Node:
             self.kademlia, self._records, held, self._layout.tree, manifest.replication, random.choice
         )
         self._publisher = Publisher(
-            own, self.kademlia, self._layout, manifest.replication, self._records.hold, run_blocking
+            own,
+            self.kademlia,
+            self._layout,
+            manifest.replication,
+            self._records.hold,
+            self._find,
+            run_blocking,
         )
         self._asker = Asker(
             network=network,

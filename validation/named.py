@@ -5,7 +5,8 @@ from __future__ import annotations
 from chain.cid import Cid
 from chain.content import Content
 from chain.errors import ChainError
-from chain.kinds import ENTRY_OPERATIONS
+from chain.kinds import ENTRY_OPERATIONS, LEARNING_OPERATIONS
+from chain.learning import LearningOperation, Result, Reveal, Start, read_learning
 from chain.record import Record, decode_payload
 from crdt.errors import CrdtError
 from crdt.operations import Delete, Operation, Untag, read_operation
@@ -20,7 +21,9 @@ def named_in_header(record: Record) -> tuple[Cid, ...]:
 
 def named_by(record: Record) -> tuple[Cid, ...]:
     """The same with the targets that the payload names, if there is one that can be read; ascending."""
-    return tuple(sorted({*named_in_header(record), *targets(operation_of(record))}))
+    return tuple(
+        sorted({*named_in_header(record), *targets(operation_of(record)), *_learning_targets(record)})
+    )
 
 
 def operation_of(record: Record) -> Operation | None:
@@ -42,5 +45,32 @@ def targets(operation: Operation | None) -> tuple[Cid, ...]:
             return adds
         case Delete(seen=seen):
             return seen
+        case _:
+            return ()
+
+
+def learning_of(record: Record) -> LearningOperation | None:
+    """What an operation on a learning task says; None for other kinds and without the payload.
+
+    Raises `ChainError` for a payload that cannot be read.
+    """
+    if record.header.kind not in LEARNING_OPERATIONS or record.payload is None:
+        return None
+    return read_learning(record.header.kind, decode_payload(record.payload))
+
+
+def _learning_targets(record: Record) -> tuple[Cid, ...]:
+    """The joins of a roster, and the commit that a reveal keeps."""
+    try:
+        said = learning_of(record)
+    except ChainError:
+        return ()  # the rule `learning-body` says what is wrong with it
+    match said:
+        case Start(roster=roster):
+            return tuple(join for _, join in roster)
+        case Result(outcome=outcome):
+            return tuple(join for _, join in outcome.roster)
+        case Reveal(commit=commit):
+            return (commit,)
         case _:
             return ()

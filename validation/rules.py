@@ -15,6 +15,7 @@ from chain.identity import AgentId
 from chain.record import Record
 from validation.context import Context
 from validation.header_rules import HEADER_RULES
+from validation.learning_rules import LEARNING_HEADER_RULES, LEARNING_RULES
 from validation.opening_rules import OPENING_BODY_RULES, OPENING_RULE
 from validation.payload_rules import OPERATION_RULES, PAYLOAD_RULES
 from validation.rule import Rule
@@ -29,10 +30,12 @@ MAX_AHEAD_US = 60_000_000
 RULES: tuple[Rule, ...] = (
     *HEADER_RULES,
     *SUBJECT_RULES,
+    *LEARNING_HEADER_RULES,
     *PAYLOAD_RULES,
     OPENING_RULE,
     *OPENING_BODY_RULES,
     *OPERATION_RULES,
+    *LEARNING_RULES,
 )
 
 _HEADER_ONLY = tuple(rule for rule in RULES if not rule.needs_payload)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chain.kinds import CREATE, HEADS, RETRACT, SUBJECT_OPERATIONS
+from chain.kinds import CREATE, HEADS, LEARNING_OPERATIONS, RETRACT, SUBJECT_OPERATIONS, TASK
 from chain.record import Record, verify_signature
 from validation.context import Context
 from validation.rule import Finding, Rule
@@ -10,15 +10,16 @@ from validation.verdict import Pending
 
 
 def subject(record: Record, context: Context) -> Finding:
-    """The subject is a create of this network, from no later than the operation."""
+    """The subject is a create (or a task) of this network, from no later than the operation."""
     header = record.header
     if header.subject is None or header.kind not in SUBJECT_OPERATIONS:
         return None
     create = context.record(header.subject)
     if create is None:
         return Pending((header.subject,))
-    if create.header.kind != CREATE:
-        return f"subject is a record of kind {create.header.kind!r}, expected {CREATE!r}"
+    expected = TASK if header.kind in LEARNING_OPERATIONS else CREATE
+    if create.header.kind != expected:
+        return f"subject is a record of kind {create.header.kind!r}, expected {expected!r}"
     return _not_before("subject", record, create)
 
 

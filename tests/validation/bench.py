@@ -7,11 +7,39 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from chain.cid import Cid, raw_cid, record_cid
+from chain.cid import Cid, blob_cid, raw_cid, record_cid
 from chain.content import Content
 from chain.epoch import Epoch, epoch_body
 from chain.identity import Identity
-from chain.kinds import CLOSE, EPOCH, GENESIS, MEMBRANE, PROFILE, RULE_VERSION
+from chain.kinds import (
+    CLOSE,
+    COMMIT,
+    EPOCH,
+    GENESIS,
+    JOIN,
+    LEAVE,
+    MEMBRANE,
+    PROFILE,
+    RESULT,
+    REVEAL,
+    RULE_VERSION,
+    START,
+    TASK,
+)
+from chain.learning import (
+    Array,
+    Commit,
+    Outcome,
+    Result,
+    Reveal,
+    Start,
+    Task,
+    commit_body,
+    draft_on_task,
+    result_body,
+    reveal_body,
+    start_body,
+)
 from chain.manifest import Manifest, Space
 from chain.membrane import find_nonce, work_bits
 from chain.record import Header, Record, encode_payload, sign_record
@@ -118,12 +146,60 @@ def bench() -> Bench:
     vote = bob.write(drafts.draft_vote(view([*said, tag, untag, delete, retract]), b, -1, "wilted", 7))
     epoch = next_epoch()
     published = alice.write(Draft(EPOCH, epoch_body(epoch, [epoch.sign(STEWARD)])))
+    learning = _learning(alice, bob)
     close = bob.write(Draft(CLOSE, {}))
     kinds = ("genesis", "membrane", "profile")
     by_name = {**dict(zip(kinds, alice.records, strict=False)), "create": create, "edit": edit, "tag": tag}
     by_name |= {"untag": untag, "delete": delete, "retract": retract, "vote": vote, "epoch": published}
-    by_name["close"] = close
+    by_name |= {**learning, "close": close}
     return Bench(alice, bob, by_name)
+
+
+def terms() -> Task:
+    """A task of three numbers."""
+    return Task(
+        name="a line",
+        arrays=(Array("w", "<f4", (2,)), Array("b", "<f8", ())),
+        parameters=blob_cid(b"initial"),
+        rounds=3,
+        min_members=2,
+        max_members=4,
+        commit_ms=1_000,
+        reveal_ms=1_000,
+        result_ms=1_000,
+        max_examples=100,
+        max_abs=10,
+        config={"lr": "0.1", "steps": 3},
+    )
+
+
+def _learning(alice: Author, bob: Author) -> dict[str, Record]:
+    """Alice publishes a task, she and Bob run a round of it, and Bob leaves."""
+    task = alice.write(Draft(TASK, terms().to_body()))
+    joins = [
+        alice.write(draft_on_task(task, task, JOIN, {})),
+        bob.write(draft_on_task(task, None, JOIN, {}), 4_000),
+    ]
+    roster = tuple(sorted((join.header.author, join.cid) for join in joins))
+    start = Start(roster)
+    started = alice.write(draft_on_task(task, joins[0], START, start_body(start)))
+    begun = start.digest(task.cid)
+    blob, salt = blob_cid(b"an update"), bytes(32)
+    reveal = Reveal(1, begun, UNKNOWN, salt, blob, 9, 10, {"loss": -1}, ())
+    committed = bob.write(draft_on_task(task, joins[1], COMMIT, commit_body(Commit(1, begun, reveal.hash()))))
+    reveal = replace(reveal, commit=committed.cid, commits=(committed.cid,))
+    revealed = bob.write(draft_on_task(task, committed, REVEAL, reveal_body(reveal)))
+    members = tuple(agent for agent, _ in roster)
+    outcome = Outcome(1, begun, members, (revealed.cid,), (), blob, roster)
+    signatures = tuple(
+        (agent, outcome.sign(task.cid, ALICE if agent == ALICE.agent else BOB)) for agent in members
+    )
+    result = alice.write(draft_on_task(task, started, RESULT, result_body(Result(outcome, signatures))))
+    left = bob.write(draft_on_task(task, revealed, LEAVE, {}))
+    names = ("task", "join", "other-join", "start", "commit", "reveal", "result", "leave")
+    return dict(
+        zip(names, (task, joins[1], joins[0], started, committed, revealed, result, left), strict=True)
+    )
 
 
 def forge(

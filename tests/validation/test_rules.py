@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from chain.cid import record_cid
+from chain.cid import blob_cid, record_cid
 from chain.epoch import epoch_body
-from chain.kinds import CREATE, EPOCH, GENESIS, MEMBRANE, PROFILE, RULE_VERSION
+from chain.identity import Identity
+from chain.kinds import CREATE, EPOCH, GENESIS, MEMBRANE, PROFILE, RULE_VERSION, START
+from chain.learning import Outcome, Result, result_body
 from chain.manifest import Limits
 from chain.record import MAX_PAYLOAD, Record, decode_payload
 from chain.source_chain import Draft, head_of, next_record
@@ -32,7 +34,7 @@ from tests.validation.bench import (
     unsigned,
 )
 from validation.context import Context
-from validation.named import named_by
+from validation.named import learning_of, named_by
 from validation.rules import MAX_AHEAD_US, RULES, judge, judge_header, parks
 from validation.verdict import VALID, Invalid, Pending
 
@@ -218,7 +220,51 @@ def in_rules_1(name: str) -> Offence:
     return offend
 
 
+REVEALED = decode_payload(bench().by_name["reveal"].payload or b"")
 OTHER_NETWORK = MANIFEST.network_id[:-1] + bytes([MANIFEST.network_id[-1] ^ 1])
+
+
+def result_with(
+    change: Callable[[Outcome], Outcome], signers: tuple[Identity, ...] = (ALICE, BOB)
+) -> Offence:
+    """The bench's result with another outcome, signed anew by these."""
+
+    def offend(b: Bench) -> tuple[Record, Context]:
+        result = learning_of(b.by_name["result"])
+        assert isinstance(result, Result)
+        outcome, task = change(result.outcome), b.by_name["task"].cid
+        signatures = sorted((signer.agent, outcome.sign(task, signer)) for signer in signers)
+        record = forge(b.by_name["result"], body=result_body(Result(outcome, tuple(signatures))))
+        return record, b.context(record)
+
+    return offend
+
+
+def seat_is(name: str, join: str) -> Offence:
+    """A roster in which Bob's seat names another record."""
+
+    def offend(b: Bench) -> tuple[Record, Context]:
+        body = {"roster": [[BOB.agent, b.by_name[join].cid]]}
+        record = forge(b.by_name[name], body=body)
+        return record, b.context(record)
+
+    return offend
+
+
+def started_by_another(b: Bench) -> tuple[Record, Context]:
+    start = b.by_name["start"]
+    assert start.payload is not None
+    record = forge(b.by_name["leave"], kind=START, body=decode_payload(start.payload))
+    return record, b.context(record)
+
+
+def commit_is(name: str) -> Offence:
+    return lambda b: body_with("reveal", commit=b.by_name[name].cid)(b)
+
+
+def join_is_unsigned(b: Bench) -> tuple[Record, Context]:
+    return b.by_name["start"], b.context(b.by_name["start"], unsigned(b.by_name["join"]))
+
 
 OFFENCES: dict[str, list[Offence]] = {
     "version": [of("create", version=2), of("create", version=0)],
@@ -304,6 +350,11 @@ OFFENCES: dict[str, list[Offence]] = {
         cites_unsigned("vote", "retract"),
     ],
     "retract-by-creator": [retract_by_stranger],
+    "task-deps": [
+        of("commit", deps=()),
+        lambda b: of("other-join", deps=(), subject_prev=b.by_name["task"].cid)(b),
+    ],
+    "task-start": [started_by_another],
     "payload": [payload_swapped, payload_cut, of("create", payload_size=3), of("create", payload_size=0)],
     "body": [of("create", raw=b""), of("create", raw=b"\xc0"), of("create", raw=b"\x92\xc4\x01\0\x80")],
     "opening": [
@@ -409,6 +460,71 @@ OFFENCES: dict[str, list[Offence]] = {
         body_with("create", codes=b"\x7f\0\0\x7f"),
         body_with("create", text="???"),
         body_with("edit", text="ab"),
+    ],
+    "task-body": [
+        body_with("task", name=""),
+        body_with("task", mode="server"),
+        body_with("task", strategy="fedprox"),
+        body_with("task", arrays=[]),
+        body_with("task", arrays=[["w", "<f4", [2]], ["w", "<f4", [2]]]),
+        body_with("task", arrays=[["w", "|O", [2]]]),
+        body_with("task", arrays=[["w", "<f4", [0]]]),
+        body_with("task", arrays=[["w", "<f4", [1] * 9]]),
+        body_with("task", arrays=[["w", "<f4", [1 << 14, 1 << 13]]]),
+        body_with("task", parameters=UNKNOWN),
+        body_with("task", rounds=0),
+        body_with("task", min_members=5),
+        body_with("task", max_members=17),
+        body_with("task", commit_ms=999),
+        body_with("task", reveal_ms=86_400_001),
+        body_with("task", max_examples=True),
+        body_with("task", max_abs=0),
+        body_with("task", config={"lr": None}),
+        body_with("task", config={"x": "y" * 17_000}),
+        body_with("task", config={f"{n}": n for n in range(65)}),
+        body_with("task", more=1),
+    ],
+    "learning-body": [
+        body_with("join", why="curious"),
+        body_with("leave", why="tired"),
+        body_with("start", roster=[]),
+        body_with("commit", hash=bytes(31)),
+        body_with("commit", round=0),
+        body_with("commit", previous=bytes(33)),
+        body_with("reveal", salt=bytes(16)),
+        body_with("reveal", examples=-1),
+        body_with("reveal", metrics={"loss": "low"}),
+        body_with("reveal", metrics={f"{n}": n for n in range(33)}),
+        body_with("reveal", commits=[UNKNOWN] * 2),
+        body_with("reveal", blob=UNKNOWN),
+        body_with("result", members=[]),
+        body_with("result", members=[BOB.agent] * 2),
+        body_with("result", refused=[[BOB.agent, "x" * 33]]),
+        body_with("result", signatures=[[BOB.agent, b""]]),
+        body_with("result", reveals=[]),
+        body_with("result", roster=[[BOB.agent]]),
+    ],
+    "reveal-commit": [
+        commit_is("join"),
+        commit_is("start"),
+        citing("reveal", "commit", {"subject": UNKNOWN}, lambda c: {"body": {**REVEALED, "commit": c.cid}}),
+    ],
+    "seats": [
+        seat_is("start", "other-join"),
+        seat_is("start", "commit"),
+        result_with(lambda outcome: replace(outcome, roster=((BOB.agent, outcome.reveals[0]),))),
+        join_is_unsigned,
+    ],
+    "result-members": [
+        result_with(lambda outcome: replace(outcome, members=(BOB.agent,)), (BOB,)),
+        result_with(lambda outcome: replace(outcome, refused=((STEWARD.agent, "shape"),))),
+        result_with(lambda outcome: outcome, (ALICE, BOB, STEWARD)),
+    ],
+    "result-quorum": [
+        result_with(lambda outcome: outcome, ()),
+        result_with(lambda outcome: outcome, (BOB,)),
+        body_with("result", parameters=blob_cid(b"another model")),
+        body_with("result", signatures=[[one, bytes(64)] for one in sorted((ALICE.agent, BOB.agent))]),
     ],
 }
 
