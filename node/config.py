@@ -16,10 +16,12 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from node.errors import ConfigError
-from node.home import HOME_VARIABLE, Home, write_atomically
+from node.home import HOME_VARIABLE, PASSPHRASE_VARIABLE, Home, write_atomically
 
 PREFIX = "ROSEFOREST_"
-NOT_SETTINGS = frozenset({HOME_VARIABLE, "ROSEFOREST_DEBUG"})
+NOT_SETTINGS = frozenset(
+    {HOME_VARIABLE, "ROSEFOREST_DEBUG", PASSPHRASE_VARIABLE, "ROSEFOREST_NEW_PASSPHRASE"}
+)
 """Variables with the prefix that are no settings."""
 MAX_CONFIG_FILE = 256 * 1024
 MAX_ADDRESSES = 64

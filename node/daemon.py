@@ -32,7 +32,7 @@ from node.config import Settings, write_initial_config
 from node.derivation import rebuild_derived
 from node.errors import HomeDamaged, HomeError, InvalidInput, JoinFailed
 from node.founding import embedder_for, found, layout_for
-from node.home import DaemonInfo, Home, write_atomically
+from node.home import DaemonInfo, Home, Protection, write_atomically
 from node.node import SOFTWARE, Node, NodeOptions, NodePaths, open_node
 from node.opening import ensure_opening
 from node.storage.held_records import HeldRecords
@@ -70,8 +70,11 @@ def init_home(
     join_bits: int,
     profile_name: str | None,
     vectors_dim: int | None,
+    protection: Protection | None = None,
 ) -> InitResult:
     """Found the network `name`, or join the one that answers at the multiaddr `join`.
+
+    The keys that it makes are sealed by `protection`, or stand in the clear without one.
 
     Raises `HomeError` when the home belongs to something else, `JoinFailed` when nobody answers or what
     answers is not a network this node can be part of.
@@ -84,11 +87,12 @@ def init_home(
             return _already(home, name, join)
         if not home.key.exists():
             home.require_unsigned()
-            home.write_key(secrets.token_bytes(32))
+            home.write_key(secrets.token_bytes(32), protection)
         if not home.recovery_key.exists():
-            home.write_recovery_key(secrets.token_bytes(32))
-        identity = Identity.from_seed(home.read_key())
-        recovery = Identity.from_seed(home.read_recovery_key()).agent
+            home.write_recovery_key(secrets.token_bytes(32), protection)
+        passphrase = None if protection is None else protection.passphrase
+        identity = Identity.from_seed(home.read_key(passphrase))
+        recovery = Identity.from_seed(home.read_recovery_key(passphrase)).agent
         founding = _join(identity, join) if join else _found(home, identity, name, join_bits, vectors_dim)
         manifest = founding.manifest
         if founding.epochs:
@@ -118,22 +122,26 @@ class Ready:
 
 
 def run_daemon(
-    home: Home, settings: Settings, on_ready: Callable[[Ready], None] = lambda ready: None
+    home: Home,
+    settings: Settings,
+    on_ready: Callable[[Ready], None] = lambda ready: None,
+    passphrase: str | None = None,
 ) -> None:
     """Run the node of `home` until SIGINT, SIGTERM or `POST /v1/stop`; blocking.
 
-    `on_ready` is told once, when the HTTP interface answers. Raises `NodeError`, `StorageError`, `DhtError`
-    and `ChainError` for what keeps it from starting; each message is one line.
+    `passphrase` opens a sealed key. `on_ready` is told once, when the HTTP interface answers. Raises
+    `NodeError`, `StorageError`, `DhtError` and `ChainError` for what keeps it from starting; each message is
+    one line.
     """
     home.require_initialised()
     home.require_chain()
     sys.setswitchinterval(THREAD_SWITCH_S)
     with home.locked(), _one_error():
-        identity = Identity.from_seed(home.read_key())
+        identity = Identity.from_seed(home.read_key(passphrase))
         trio.run(_run, home, settings, identity, load_founding(home), on_ready)
 
 
-def rebuild_index(home: Home) -> int:
+def rebuild_index(home: Home, passphrase: str | None = None) -> int:
     """Make derived.db and index/ of a stopped node again from its records; returns the postings. Blocking.
 
     Raises `HomeInUse` while a daemon runs, and what `run_daemon` raises for the other files.
@@ -142,7 +150,8 @@ def rebuild_index(home: Home) -> int:
     home.require_chain()
     home.create_folders()
     with home.locked(), _one_error():
-        return trio.run(_rebuild_index, home, Identity.from_seed(home.read_key()), load_founding(home))
+        identity = Identity.from_seed(home.read_key(passphrase))
+        return trio.run(_rebuild_index, home, identity, load_founding(home))
 
 
 def load_founding(home: Home) -> Founding:
@@ -333,8 +342,7 @@ def _already(home: Home, name: str | None, join: str | None) -> InitResult:
             f"{home.root} already belongs to the network {manifest.name!r}; "
             "give --home another folder for a new one"
         )
-    identity = Identity.from_seed(home.read_key())
-    return InitResult(identity.agent, manifest.network_id, manifest.name, False)
+    return InitResult(home.agent(home.key), manifest.network_id, manifest.name, False)
 
 
 @contextmanager

@@ -24,6 +24,14 @@ class HomeDamaged(HomeError):
     """A file of the home folder is not what it should be: key, token, manifest, atlas or database."""
 
 
+class KeyLocked(HomeError):
+    """A key is protected by a passphrase, and none was given."""
+
+
+class WrongPassphrase(KeyLocked):
+    """The passphrase that was given does not open the key."""
+
+
 class ConfigError(NodeError):
     """A setting is unknown or has a value that cannot be used; the message names where it was set."""
 

@@ -3,7 +3,7 @@
 | file | holds | mode |
 |---|---|---|
 | config.toml | settings, see `node.config` | |
-| key, recovery-key | Ed25519 seeds as text, **not encrypted** | 0600 |
+| key, recovery-key | Ed25519 seeds as text, sealed by a passphrase or **not encrypted** | 0600 |
 | manifest | the network's constitution, canonical bytes | |
 | atlas/CID | atlas blobs, by content | |
 | chain.db, held.db, derived.db | own chain, others' records, rebuildable state | |
@@ -13,8 +13,9 @@
 | daemon.json | pid, API URL and addresses of the running daemon | |
 
 Files are written whole or not at all (temporary name, fsync, rename, fsync of the folder), and a file that
-holds a secret is never replaced: what is damaged is reported with how to recover, and left as it is. This
-module imports nothing heavy, because every command begins with it.
+holds a secret is never replaced, except by the same key under another passphrase: what is damaged is reported
+with how to recover, and left as it is. This module imports nothing heavy, because every command begins with
+it.
 """
 
 from __future__ import annotations
@@ -24,31 +25,52 @@ import fcntl
 import json
 import os
 import re
-import stat
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from hashlib import sha256
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from node.errors import HomeDamaged, HomeError, HomeInUse, HomeMissing
+from node.durable_files import MAX_SMALL_FILE as MAX_SMALL_FILE
+from node.durable_files import read_bounded, read_secret, write_new
+from node.durable_files import write_atomically as write_atomically
+from node.errors import HomeDamaged, HomeError, HomeInUse, HomeMissing, KeyLocked, WrongPassphrase
+from node.key_file import (
+    DEFAULT_COST,
+    SEED_SIZE,
+    Cost,
+    KeyFileError,
+    PlainKey,
+    SealedKey,
+    TooLittleMemory,
+    WrongKey,
+    agent_of,
+    check_passphrase,
+    parse,
+    plain_line,
+    seal,
+    sealed_line,
+    unseal,
+)
 
 HOME_VARIABLE = "ROSEFOREST_HOME"
 DEFAULT_HOME = "~/.roseforest"
-SEED_SIZE = 32
+PASSPHRASE_VARIABLE = "ROSEFOREST_PASSPHRASE"
 TOKEN_BYTES = 32
-MAX_SMALL_FILE = 64 * 1024
-"""Bytes read of a key, token or manifest; a longer file is damaged."""
 MAX_ATLAS_FILE = 64 << 20
 LOCK_TRIES = 10
 LOCK_PAUSE = 0.02
 """Seconds between tries: a command that looks whether a daemon runs holds the lock for an instant."""
 
-_KEY_HEADERS = {
-    "key": "# Rose Forest signing key, NOT encrypted: whoever reads this file can write in your name.",
-    "recovery-key": "# Rose Forest recovery key, NOT encrypted: move it to a safe place, off this machine.",
+_KEY_COMMENTS = {
+    ("key", False): "signing key, NOT encrypted: whoever reads this file can write in your name.",
+    ("recovery-key", False): "recovery key, NOT encrypted: move it to a safe place, off this machine.",
+    ("key", True): "signing key, sealed by a passphrase: without it nobody can use this file.",
+    (
+        "recovery-key",
+        True,
+    ): "recovery key, sealed by a passphrase: move it to a safe place, off this machine.",
 }
-_KEY_LINE = re.compile(r"ed25519-seed ([0-9a-f]{64}) check ([0-9a-f]{8})")
+_NO_KEY = "without it nobody can write in this agent's name"
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{32,128}")
 
 
@@ -59,6 +81,15 @@ class DaemonInfo:
     pid: int
     api: str
     addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """How a key is sealed: the passphrase, where salt and nonce come from, and what opening it costs."""
+
+    passphrase: str = field(repr=False)
+    random_bytes: Callable[[int], bytes] = field(repr=False)
+    cost: Cost = DEFAULT_COST
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,25 +193,72 @@ class Home:
         except OSError as error:
             raise HomeError(f"cannot create the home folder {self.root}: {error.strerror}") from error
 
-    def read_key(self) -> bytes:
-        """The 32-byte seed of the signing key; raises `HomeMissing` or `HomeDamaged`."""
-        return self._read_seed(self.key)
+    def key_file(self, path: Path) -> PlainKey | SealedKey:
+        """What the file `key` or `recovery_key` holds, still sealed if it is.
 
-    def read_recovery_key(self) -> bytes:
-        """The 32-byte seed of the recovery key; raises `HomeMissing` (moved away?) or `HomeDamaged`."""
-        return self._read_seed(self.recovery_key)
+        Raises `HomeMissing` (moved away?) or `HomeDamaged`.
+        """
+        text = read_secret(path, f"restore it from a backup; {_NO_KEY}")
+        try:
+            return parse(text)
+        except KeyFileError as error:
+            raise HomeDamaged(
+                f"{path} is damaged ({error}): restore it from a backup, "
+                "or move it away and found a new agent in another --home"
+            ) from error
 
-    def write_key(self, seed: bytes) -> None:
-        """Keep the signing key; raises `HomeError` when there is one already."""
-        self._write_seed(self.key, seed)
+    def agent(self, path: Path) -> bytes:
+        """Whose key a file holds (32 bytes), without its passphrase; raises as `key_file`."""
+        return agent_of(self.key_file(path))
 
-    def write_recovery_key(self, seed: bytes) -> None:
-        """Keep the recovery key; raises `HomeError` when there is one already."""
-        self._write_seed(self.recovery_key, seed)
+    def is_sealed(self) -> bool:
+        """Whether the signing key is under a passphrase; raises as `key_file`."""
+        return isinstance(self.key_file(self.key), SealedKey)
+
+    def read_key(self, passphrase: str | None = None) -> bytes:
+        """The 32-byte seed of the signing key; half a second when it is sealed.
+
+        Raises `HomeMissing` or `HomeDamaged`, `KeyLocked` for a sealed key and no passphrase, and
+        `WrongPassphrase`. A passphrase for a key that needs none is not looked at.
+        """
+        return self._open_key(self.key, passphrase)
+
+    def read_recovery_key(self, passphrase: str | None = None) -> bytes:
+        """The 32-byte seed of the recovery key; raises as `read_key`."""
+        return self._open_key(self.recovery_key, passphrase)
+
+    def write_key(self, seed: bytes, protection: Protection | None = None) -> None:
+        """Keep the signing key, sealed or in the clear; raises `HomeError` when there is one already."""
+        write_new(self.key, _key_text(self.key, seed, protection), 0o600)
+
+    def write_recovery_key(self, seed: bytes, protection: Protection | None = None) -> None:
+        """Keep the recovery key, sealed or in the clear; raises `HomeError` when there is one already."""
+        write_new(self.recovery_key, _key_text(self.recovery_key, seed, protection), 0o600)
+
+    def protect_keys(self, passphrase: str | None, protection: Protection | None) -> list[Path]:
+        """Seal the keys of this home anew (None: keep them in the clear); returns the files written.
+
+        All are opened with the old `passphrase` before one is written, the signing key last. After a crash
+        the same call goes on where it stopped: a file that opens with the new passphrase only is done.
+        Hold the lock. Raises as `read_key`.
+        """
+        opened: list[tuple[Path, bytes]] = []
+        for path in (self.recovery_key, self.key):
+            if path == self.recovery_key and not path.exists():
+                continue  # moved away, as it should be
+            try:
+                opened.append((path, self._open_key(path, passphrase)))
+            except (KeyLocked, WrongPassphrase):
+                if path == self.key or protection is None:
+                    raise
+                self._open_key(path, protection.passphrase)
+        for path, seed in opened:
+            write_atomically(path, _key_text(path, seed, protection), 0o600)
+        return [path for path, _ in opened]
 
     def read_token(self) -> str:
         """The API's bearer token; raises `HomeMissing` or `HomeDamaged`."""
-        text = _read_secret(
+        text = read_secret(
             self.token, f"delete it and restart the daemon: roseforest run{self._flag()} makes a new one"
         )
         if not _TOKEN.fullmatch(text.strip()):
@@ -195,12 +273,12 @@ class Home:
             return self.read_token()
         if not _TOKEN.fullmatch(token):
             raise HomeError("an API token is 32 to 128 URL-safe characters")
-        _write_new(self.token, f"{token}\n".encode(), 0o600)
+        write_new(self.token, f"{token}\n".encode(), 0o600)
         return token
 
     def read_manifest(self) -> bytes:
         """The manifest's bytes, unchecked; raises `HomeMissing` or `HomeDamaged`."""
-        return _read(
+        return read_bounded(
             self.manifest, MAX_SMALL_FILE, "restore it from a backup or from any peer of the network"
         )
 
@@ -210,12 +288,12 @@ class Home:
             if self.read_manifest() == data:
                 return
             raise HomeError(f"{self.root} belongs to another network: use another --home for this one")
-        _write_new(self.manifest, data, 0o644)
+        write_new(self.manifest, data, 0o644)
 
     def read_atlas(self, name: str) -> bytes | None:
         """The atlas blob kept under `name` (its CID as text), unchecked; None when it is not here."""
         path = self.atlases / name
-        return _read(path, MAX_ATLAS_FILE, "delete it: it is fetched again") if path.exists() else None
+        return read_bounded(path, MAX_ATLAS_FILE, "delete it: it is fetched again") if path.exists() else None
 
     def write_atlas(self, name: str, data: bytes) -> None:
         """Keep an atlas blob under `name`."""
@@ -281,27 +359,23 @@ class Home:
     def _flag(self) -> str:
         return "" if self.root == default_root() else f" --home {self.root}"
 
-    def _read_seed(self, path: Path) -> bytes:
-        text = _read_secret(
-            path, "restore it from a backup; without it nobody can write in this agent's name"
-        )
-        lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-        match = _KEY_LINE.fullmatch(lines[0].strip()) if len(lines) == 1 else None
-        if match is None or _check(bytes.fromhex(match[1])) != match[2]:
-            raise HomeDamaged(
-                f"{path} is damaged (its check does not match): restore it from a backup, "
-                "or move it away and found a new agent in another --home"
+    def _open_key(self, path: Path, passphrase: str | None) -> bytes:
+        key = self.key_file(path)
+        if isinstance(key, PlainKey):
+            return key.seed
+        if passphrase is None:
+            raise KeyLocked(
+                f"{path} is protected by a passphrase: give it at the terminal, "
+                f"with --passphrase-file FILE or in {PASSPHRASE_VARIABLE}"
             )
-        return bytes.fromhex(match[1])
-
-    def _write_seed(self, path: Path, seed: bytes) -> None:
-        if len(seed) != SEED_SIZE:
-            raise HomeError(f"a key seed has {SEED_SIZE} bytes, not {len(seed)}")
-        _write_new(
-            path,
-            f"{_KEY_HEADERS[path.name]}\ned25519-seed {seed.hex()} check {_check(seed)}\n".encode(),
-            0o600,
-        )
+        try:
+            return unseal(key, passphrase)
+        except WrongKey as error:
+            raise WrongPassphrase(f"this is not the passphrase of {path}") from error
+        except TooLittleMemory as error:
+            raise HomeError(_too_little(path, key.cost)) from error
+        except KeyFileError as error:
+            raise HomeDamaged(f"{path} is damaged ({error}): restore it from a backup") from error
 
 
 def default_root() -> Path:
@@ -314,76 +388,23 @@ def open_home(path: str | Path | None) -> Home:
     return Home(default_root() if path is None else Path(path).expanduser().absolute())
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write a file so that a crash leaves the old bytes or the new ones; durable on return."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        _write_durably(temporary, data, mode)
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise HomeError(f"cannot write {path}: {error.strerror}") from error
+def _key_text(path: Path, seed: bytes, protection: Protection | None) -> bytes:
+    if len(seed) != SEED_SIZE:
+        raise HomeError(f"a key seed has {SEED_SIZE} bytes, not {len(seed)}")
+    if protection is None:
+        line = plain_line(seed)
+    else:
+        check_passphrase(protection.passphrase)
+        try:
+            line = sealed_line(seal(seed, protection.passphrase, protection.random_bytes, protection.cost))
+        except TooLittleMemory as error:
+            raise HomeError(_too_little(path, protection.cost)) from error
+    comment = _KEY_COMMENTS[path.name, protection is not None]
+    return f"# Rose Forest {comment}\n{line}\n".encode()
 
 
-def _write_new(path: Path, data: bytes, mode: int) -> None:
-    """Like `write_atomically`, but never replaces a file: the link fails when one is there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        _write_durably(temporary, data, mode)
-        os.link(temporary, path)
-        _sync_folder(path.parent)
-    except FileExistsError as error:
-        raise HomeError(f"{path} exists already and is not overwritten") from error
-    except OSError as error:
-        raise HomeError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write_durably(path: Path, data: bytes, mode: int) -> None:
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with open(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _read(path: Path, limit: int, recovery: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(limit + 1)
-    except FileNotFoundError as error:
-        raise HomeMissing(f"{path} is missing: {recovery}") from error
-    except OSError as error:
-        raise HomeDamaged(f"{path} cannot be read ({error.strerror}): {recovery}") from error
-    if not data or len(data) > limit:
-        raise HomeDamaged(f"{path} is {'empty' if not data else f'longer than {limit} bytes'}: {recovery}")
-    return data
-
-
-def _read_secret(path: Path, recovery: str) -> str:
-    data = _read(path, MAX_SMALL_FILE, recovery)
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        raise HomeDamaged(f"{path} can be read by others (mode {mode:04o}): run chmod 600 {path}")
-    try:
-        return data.decode("ascii")
-    except UnicodeDecodeError as error:
-        raise HomeDamaged(f"{path} is damaged (byte {error.start} is not text): {recovery}") from error
-
-
-def _check(seed: bytes) -> str:
-    return sha256(b"roseforest/key-file/1\0" + seed).hexdigest()[:8]
+def _too_little(path: Path, cost: Cost) -> str:
+    return f"{path} needs {cost.memory >> 20} MiB of free memory to be sealed or opened: close something"
 
 
 def _take_lock(descriptor: int) -> bool:

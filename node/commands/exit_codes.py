@@ -25,12 +25,14 @@ class ExitCode(IntEnum):
     NETWORK = 8
     READ_ONLY = 9
     PARTLY_DONE = 10
+    LOCKED = 11
     INTERRUPTED = 130
 
 
 EXIT_CODES = MappingProxyType(
     {
         "node.errors.HomeError": ExitCode.DAMAGED,
+        "node.errors.KeyLocked": ExitCode.LOCKED,
         "node.errors.ConfigError": ExitCode.DAMAGED,
         "node.errors.InUse": ExitCode.IN_USE,
         "node.errors.InvalidInput": ExitCode.REFUSED,

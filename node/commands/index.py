@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from node.commands.options import home_option, json_option
+from node.commands.options import home_option, json_option, passphrase_file_option
 from node.commands.output import print_json, print_line
 
 
@@ -14,9 +14,10 @@ def index() -> None:
 
 
 @index.command()
+@passphrase_file_option
 @home_option
 @json_option
-def rebuild(home: str | None, as_json: bool) -> None:
+def rebuild(passphrase_file: str | None, home: str | None, as_json: bool) -> None:
     """Rebuild everything derived from the records.
 
     Works with and without a running daemon.
@@ -26,9 +27,10 @@ def rebuild(home: str | None, as_json: bool) -> None:
     folder = open_home(home)
     folder.require_initialised()
     if folder.locked_by() is None:
+        from node.commands.passphrase import passphrase_of
         from node.daemon import rebuild_index
 
-        answer = {"vectors": rebuild_index(folder)}
+        answer = {"vectors": rebuild_index(folder, passphrase_of(folder, passphrase_file))}
     else:
         from node.api_client import LONG_SECONDS, ApiClient
 

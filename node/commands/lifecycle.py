@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from node.commands.options import home_option, json_option
+from node.commands.options import home_option, json_option, passphrase_file_option
 from node.commands.output import print_json, print_line
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ STOP_PAUSE = 0.05
     metavar="DIM",
     help="Found a network whose entries bring their own vectors of this dimension.",
 )
+@click.option(
+    "--passphrase", "protect", is_flag=True, help="Seal the keys with a passphrase, asked for here."
+)
+@passphrase_file_option
 @home_option
 @json_option
 def init(
@@ -46,6 +50,8 @@ def init(
     join_bits: int,
     agent_name: str | None,
     vectors: int | None,
+    protect: bool,
+    passphrase_file: str | None,
     home: str | None,
     as_json: bool,
 ) -> None:
@@ -56,13 +62,21 @@ def init(
         )
     from chain.cid import to_text
     from chain.identity import peer_id
+    from node.commands.passphrase import protection_for
     from node.daemon import init_home
     from node.home import open_home
 
     folder = open_home(home)
     result = init_home(
-        folder, name=name, join=join, join_bits=join_bits, profile_name=agent_name, vectors_dim=vectors
+        folder,
+        name=name,
+        join=join,
+        join_bits=join_bits,
+        profile_name=agent_name,
+        vectors_dim=vectors,
+        protection=protection_for(folder, protect, passphrase_file),
     )
+    sealed = folder.is_sealed()
     if as_json:
         print_json(
             {
@@ -71,6 +85,7 @@ def init(
                 "network": to_text(result.network),
                 "network_name": result.network_name,
                 "created": result.created,
+                "protected": sealed,
             }
         )
         return
@@ -80,10 +95,12 @@ def init(
     print_line(f"agent    {peer_id(result.agent)}")
     print_line(f"network  {to_text(result.network)} ({result.network_name})")
     if result.created:
-        print_line(
-            f"The signing key stands unencrypted in {folder.key}; keep {folder.recovery_key} elsewhere.",
-            err=True,
+        how = (
+            "is sealed by your passphrase: there is no way in without it" if sealed else "stands unencrypted"
         )
+        print_line(f"The signing key in {folder.key} {how}. Move {folder.recovery_key} elsewhere.", err=True)
+    elif protect and not sealed:
+        print_line("The keys are as they were: seal them with roseforest key passphrase.", err=True)
 
 
 @click.command()
@@ -101,6 +118,7 @@ def init(
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
 @click.option("--log-format", metavar="FORMAT", help="text (key=value) or json.")
 @click.option("--log-file", metavar="FILE", help="Log to this rotating file instead of stderr.")
+@passphrase_file_option
 @home_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object once the node answers.")
 def run(
@@ -111,6 +129,7 @@ def run(
     log_level: str | None,
     log_format: str | None,
     log_file: str | None,
+    passphrase_file: str | None,
     home: str | None,
     as_json: bool,
 ) -> None:
@@ -119,6 +138,7 @@ def run(
 
     # FAISS brings OpenMP, which would start a thread per core in each of our worker threads.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from node.commands.passphrase import passphrase_of
     from node.config import load_settings
     from node.home import open_home
     from node.logs import set_up_logging
@@ -137,6 +157,7 @@ def run(
             "log_file": log_file,
         },
     )
+    passphrase = passphrase_of(folder, passphrase_file)
     file = None if settings.log_file is None else folder.root / settings.log_file
     set_up_logging(settings.log_level, settings.log_format, file)
     from chain.cid import to_text
@@ -157,7 +178,7 @@ def run(
                 }
             )
 
-    run_daemon(folder, settings, announce)
+    run_daemon(folder, settings, announce, passphrase)
 
 
 @click.command()

@@ -38,6 +38,16 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
 
 
+def passphrase_file_option(command: F) -> F:
+    """`--passphrase-file FILE`, given to the command as `passphrase_file`."""
+    return click.option(
+        "--passphrase-file",
+        metavar="FILE",
+        shell_complete=complete_file,
+        help="The keys' passphrase is the first line of this file [ROSEFOREST_PASSPHRASE].",
+    )(command)
+
+
 def _shell_item(incomplete: str, kind: str) -> list[CompletionItem]:
     from click.shell_completion import CompletionItem
 
