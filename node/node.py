@@ -35,7 +35,7 @@ from node.authoring import binding_codes, draft_entries, text_codes, vector_code
 from node.derivation import index_missing, records_of, records_to_index
 from node.entry_reader import EntryReader
 from node.errors import InvalidInput
-from node.founding import embedder_for, layout_for
+from node.founding import Ground, ground_for
 from node.holder import Holder
 from node.models import Added, Answer, EntryView, NewEntry, PeerView, Rejected, Status
 from node.opening import ensure_opening
@@ -98,6 +98,7 @@ class Node:
         derived: DerivedState,
         paths: NodePaths,
         nonce: int,
+        ground: Ground,
     ) -> None:
         manifest = founding.manifest
         self.agent = identity.agent
@@ -111,8 +112,7 @@ class Node:
         self._held = held
         self._derived = derived
         self._find = records_of(own, held)
-        self._embedder = embedder_for(manifest.space)
-        self._layout = layout_for(manifest, founding.atlas_bytes)
+        self._embedder, self._layout = ground.embedder, ground.layout
         self._started = clock.monotonic()
         self.kademlia = Kademlia(
             network=network,
@@ -366,11 +366,12 @@ async def open_node(
     run_blocking: RunBlocking,
     options: NodeOptions,
     write_blocking: RunBlocking | None = None,
+    ground: Ground | None = None,
 ) -> AsyncIterator[Node]:
     """Open the databases, write the chain's opening if need be, and run the node until the block ends.
 
     `write_blocking` runs the databases' writers, where that is not `run_blocking`: an fsync must not wait
-    behind judging.
+    behind judging. `ground` is what `ground_for` gives, for callers that share it between nodes.
     Raises `StorageError` for files that cannot be used and `SpaceError` when the network's space is not ours.
     """
     manifest = founding.manifest
@@ -408,6 +409,7 @@ async def open_node(
                 derived,
                 paths,
                 nonce,
+                ground or ground_for(founding),
             )
             await node.start()
             async with trio.open_nursery() as background:

@@ -114,16 +114,15 @@ class SimWorld:
 
     def tell_closed(self, end: SimNetwork, connection: Connection) -> None:
         other = connection.other(end)
-        delay = self._patient_delay(end.local, other.local)
-        if delay is None:
-            return
 
         def arrive() -> None:
-            if other.has(connection):
+            if connection.ready_us > virtual_us():
+                self._pump.after(connection.ready_us - virtual_us(), arrive)
+            elif other.has(connection):
                 self.trace.record(virtual_us(), Event.DISCONNECT, end.local, other.local)
                 other.forget(connection)
 
-        self._pump.after(max(delay, connection.ready_us - virtual_us()), arrive)
+        self._send_patiently(end.local, other.local, arrive)
 
     def dial(self, dialer: SimNetwork, goal: Address, promise: Promise[Connection]) -> None:
         limit = round(self._limits.connect_timeout * 1_000_000)
@@ -131,25 +130,21 @@ class SimWorld:
         host = self._hosts.get((goal.host, goal.port))
         if host is None:
             return  # no machine has this address
-        there = partial(self._patient_delay, dialer.local, host.local)
-        back = partial(self._patient_delay, host.local, dialer.local)
-
-        def then(delay: int | None, step: Callable[[], None]) -> None:
-            if delay is not None:
-                self._pump.after(delay, step)
+        there = partial(self._send_patiently, dialer.local, host.local)
+        back = partial(self._send_patiently, host.local, dialer.local)
 
         def refuse() -> None:
-            then(back(), partial(dialer.dial_failed, goal, promise, f"connection refused at {goal}"))
+            back(partial(dialer.dial_failed, goal, promise, f"connection refused at {goal}"))
 
         def knock() -> None:
             listener = self._hosts[goal.host, goal.port]
             if listener.addresses and listener is not dialer:
-                then(back(), lambda: then(there(), partial(accept, listener)))
+                back(lambda: there(partial(accept, listener)))
             else:
                 refuse()
 
         def accept(listener: SimNetwork) -> None:
-            delay = back()
+            delay = self._patient_delay(listener.local, dialer.local)
             if listener.closed:
                 refuse()
             elif delay is not None and not promise.settled:
@@ -166,10 +161,25 @@ class SimWorld:
             dialer.dial_ended(goal, promise)
             promise.resolve(connection)
 
-        then(there(), knock)
+        there(knock)
+
+    def _send_patiently(self, sender: PeerId, receiver: PeerId, arrive: Callable[[], None]) -> None:
+        """Send a packet again, ever less often, until it arrives or it takes too long.
+
+        The link is asked at each attempt, so that a packet gets through once a partition has healed.
+        """
+
+        def attempt(waited: int, wait: int) -> None:
+            delay = self._link(sender, receiver, 0, self._rng)
+            if delay is not None:
+                self._pump.after(delay, arrive)
+            elif waited + wait < self._limits.connect_timeout * 1_000_000:
+                self._pump.after(wait, partial(attempt, waited + wait, 2 * wait))
+
+        attempt(0, RETRANSMIT_US)
 
     def _patient_delay(self, sender: PeerId, receiver: PeerId) -> int | None:
-        """One-way delay of a packet that is sent again until it arrives; None when it takes too long."""
+        """One-way delay, known at once, of a packet that is sent until it arrives; None when too long."""
         waited, wait = 0, RETRANSMIT_US
         while waited < self._limits.connect_timeout * 1_000_000:
             delay = self._link(sender, receiver, 0, self._rng)

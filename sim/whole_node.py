@@ -15,7 +15,7 @@ from chain.identity import Identity
 from dht.hello import Founding
 from dht.network import Network
 from node.embedding.packaged import packaged_atlas
-from node.founding import found
+from node.founding import Ground, found
 from node.node import Node, NodeOptions, NodePaths, open_node
 from sim.network import SimWorld
 from sim.virtual_clock import EPOCH_US, InlineBlocking, SimClock, seeded_random
@@ -34,15 +34,22 @@ def found_network(founder: Identity, vectors_dim: int | None = None) -> Founding
 
 
 async def start_node(
-    world: SimWorld, identity: Identity, founding: Founding, folder: Path, seed: int, options: NodeOptions
+    world: SimWorld,
+    identity: Identity,
+    founding: Founding,
+    folder: Path,
+    seed: int,
+    options: NodeOptions,
+    ground: Ground | None = None,
 ) -> Node:
     """Start a node on a host of its own, with its databases in `folder`, which exists.
 
-    It runs until its host crashes or the world ends; starting it again in the same folder is a restart.
+    It runs until its host crashes or the world ends; starting it again in the same folder is a restart, for
+    which it remembers its peers. `ground`, when nodes share it, saves each its embedder and atlas.
     Raises `HostError` when the host is up.
     """
     host = await world.join(identity.agent)
-    node: Node = await host.nursery.start(_live, identity, founding, folder, host, seed, options)
+    node: Node = await host.nursery.start(_live, identity, founding, folder, host, seed, options, ground)
     return node
 
 
@@ -53,17 +60,21 @@ async def _live(
     network: Network,
     seed: int,
     options: NodeOptions,
+    ground: Ground | None,
     task_status: trio.TaskStatus[Node],
 ) -> None:
     async with open_node(
         identity=identity,
         founding=founding,
-        paths=NodePaths(folder / "chain.db", folder / "held.db", folder / "derived.db", None),
+        paths=NodePaths(
+            folder / "chain.db", folder / "held.db", folder / "derived.db", None, folder / "peers.json"
+        ),
         network=network,
         clock=SimClock(),
         random=seeded_random(seed, identity.agent.hex()),
         run_blocking=InlineBlocking(FSYNC_S),
         options=options,
+        ground=ground,
     ) as node:
         task_status.started(node)
         await trio.sleep_forever()

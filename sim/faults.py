@@ -1,0 +1,233 @@
+"""Faults as data: what goes wrong in a run, for whom and when, and what that does to one message.
+
+A `FaultPlan` is written down before the run and never changes: intervals of virtual time in which the network
+is cut, peers are slow, lossy or have little bandwidth, and in which nodes are down. Everything in it is a
+pure function of the time, so that a run repeats exactly and a test can ask the plan itself. `FaultyLink` puts
+a plan around any other link and keeps the one thing that needs memory: how long each link is still busy with
+what was sent before (a queue with a bound, drained in order at the link's rate, like the buffer of a router).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from math import inf
+
+from dht.network import PeerId
+from sim.links import Link
+from sim.virtual_clock import virtual_us
+
+SECOND_US = 1_000_000
+OVERHEAD_BYTES = 100
+"""What framing, encryption, TCP and IP add to a message on a link of limited bandwidth."""
+MAX_QUEUE_US = 10 * SECOND_US
+"""How much a link may have waiting, in µs of its own sending; what comes then is lost: the buffer is full."""
+MAX_CHURN_CYCLES = 1_000
+"""Crashes of one node in one spell of churn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """An interval of virtual time in µs, its end not included."""
+
+    start_us: int = 0
+    end_us: float = inf
+
+    def __contains__(self, now_us: int) -> bool:
+        return self.start_us <= now_us < self.end_us
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """No message passes between two sides; all who are on no side named here are on one more."""
+
+    span: Span
+    sides: tuple[frozenset[str], ...]
+
+    def cuts(self, one: str, other: str) -> bool:
+        """Whether two nodes are on different sides."""
+        return self._side(one) != self._side(other)
+
+    def _side(self, name: str) -> int:
+        return next((number for number, side in enumerate(self.sides) if name in side), -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """Every message to or from these nodes takes so much longer; between two of them, twice that."""
+
+    span: Span
+    nodes: frozenset[str]
+    extra_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lossy:
+    """A share of the messages to or from these nodes is lost, besides what the link loses itself."""
+
+    span: Span
+    nodes: frozenset[str]
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Narrow:
+    """Each link to or from these nodes carries only so many bytes a second in each direction."""
+
+    span: Span
+    nodes: frozenset[str]
+    bytes_per_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """A node is killed when the span begins and started again, with its disk, when it ends."""
+
+    span: Span
+    node: str
+
+
+LinkFault = Partition | Slow | Lossy | Narrow
+Fault = LinkFault | Down
+
+
+@dataclass(frozen=True, slots=True)
+class HostEvent:
+    """A node is killed (`up` False) or started again."""
+
+    at_us: int
+    node: str
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FaultPlan:
+    """All faults of a run. Every method costs O(faults)."""
+
+    faults: tuple[Fault, ...] = ()
+
+    def cut(self, now_us: int, one: str, other: str) -> bool:
+        """Whether nothing passes between two nodes; the same in both directions."""
+        return any(
+            isinstance(fault, Partition) and now_us in fault.span and fault.cuts(one, other)
+            for fault in self.faults
+        )
+
+    def extra_us(self, now_us: int, one: str, other: str) -> int:
+        """How much longer a message between two nodes takes, in µs."""
+        return sum(
+            fault.extra_us * ((one in fault.nodes) + (other in fault.nodes))
+            for fault in self.faults
+            if isinstance(fault, Slow) and now_us in fault.span
+        )
+
+    def loss(self, now_us: int, one: str, other: str) -> float:
+        """The probability that a message between two nodes is lost to a fault."""
+        kept = 1.0
+        for fault in self.faults:
+            if isinstance(fault, Lossy) and now_us in fault.span and {one, other} & fault.nodes:
+                kept *= 1 - fault.loss
+        return 1 - kept
+
+    def bytes_per_s(self, now_us: int, one: str, other: str) -> int | None:
+        """The least that a fault leaves of the bandwidth between two nodes; None without one."""
+        rates = [
+            fault.bytes_per_s
+            for fault in self.faults
+            if isinstance(fault, Narrow) and now_us in fault.span and {one, other} & fault.nodes
+        ]
+        return min(rates, default=None)
+
+    def host_events(self) -> list[HostEvent]:
+        """Kills and starts in order of time; where a node's spans overlap or touch it is down once."""
+        spans: dict[str, list[Span]] = {}
+        for fault in self.faults:
+            if isinstance(fault, Down):
+                spans.setdefault(fault.node, []).append(fault.span)
+        events: list[HostEvent] = []
+        for node in sorted(spans):
+            merged: list[Span] = []
+            for span in sorted(spans[node], key=lambda span: (span.start_us, span.end_us)):
+                if merged and span.start_us <= merged[-1].end_us:
+                    merged[-1] = Span(merged[-1].start_us, max(merged[-1].end_us, span.end_us))
+                else:
+                    merged.append(span)
+            for span in merged:
+                events.append(HostEvent(span.start_us, node, False))
+                if span.end_us < inf:
+                    events.append(HostEvent(round(span.end_us), node, True))
+        return sorted(events, key=lambda event: (event.at_us, event.up, event.node))
+
+    def ends_us(self) -> int:
+        """When the last fault begins or ends."""
+        times = [fault.span.start_us for fault in self.faults]
+        times += [round(fault.span.end_us) for fault in self.faults if fault.span.end_us < inf]
+        return max(times, default=0)
+
+
+def churn(
+    nodes: Iterable[str], span: Span, up_s: float, down_s: float, rng: random.Random
+) -> tuple[Down, ...]:
+    """Nodes that come and go: up for `up_s` and down for `down_s` seconds on average, each on its own.
+
+    Both times are exponential, the usual model of churn. All are up again when the span, which must have an
+    end, is over.
+    """
+    downs: list[Down] = []
+    for node in nodes:
+        now_us = float(span.start_us)
+        for _ in range(MAX_CHURN_CYCLES):
+            start_us = now_us + rng.expovariate(1 / up_s) * SECOND_US
+            now_us = start_us + rng.expovariate(1 / down_s) * SECOND_US
+            if round(start_us) >= span.end_us:
+                break
+            downs.append(Down(Span(round(start_us), min(max(now_us, start_us + 1), span.end_us)), node))
+    return tuple(downs)
+
+
+@dataclass(slots=True)
+class FaultyLink:
+    """`base` with a plan's faults, and with `bytes_per_s` for every link in each direction (None: no limit).
+
+    On a link of limited bandwidth messages arrive in the order in which they were sent, as over TCP. `names`
+    says which node a peer is; peers without a name have no faults.
+    """
+
+    base: Link
+    plan: FaultPlan
+    names: Mapping[PeerId, str]
+    bytes_per_s: int | None = None
+    now_us: Callable[[], int] = virtual_us
+    _busy_until: dict[tuple[PeerId, PeerId], int] = field(default_factory=dict)
+    _last_arrival: dict[tuple[PeerId, PeerId], int] = field(default_factory=dict)
+
+    def __call__(self, sender: PeerId, receiver: PeerId, size: int, rng: random.Random) -> int | None:
+        delay = self.base(sender, receiver, size, rng)
+        if delay is None:
+            return None
+        now = self.now_us()
+        one, other = self.names.get(sender, ""), self.names.get(receiver, "")
+        rates = [self.bytes_per_s]
+        if one and other:
+            if self.plan.cut(now, one, other):
+                return None
+            loss = self.plan.loss(now, one, other)
+            if loss > 0 and rng.random() < loss:
+                return None
+            delay += self.plan.extra_us(now, one, other)
+            rates.append(self.plan.bytes_per_s(now, one, other))
+        limits = [rate for rate in rates if rate is not None]
+        return self._queued(sender, receiver, size, delay, now, min(limits)) if limits else delay
+
+    def _queued(
+        self, sender: PeerId, receiver: PeerId, size: int, delay: int, now: int, rate: int
+    ) -> int | None:
+        way = (sender, receiver)
+        free = max(now, self._busy_until.get(way, 0))
+        if free - now > MAX_QUEUE_US:
+            return None
+        sent = free + -(-(size + OVERHEAD_BYTES) * SECOND_US // rate)
+        arrival = max(sent + delay, self._last_arrival.get(way, 0))
+        self._busy_until[way], self._last_arrival[way] = sent, arrival
+        return arrival - now
