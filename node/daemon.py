@@ -33,6 +33,7 @@ from node.derivation import rebuild_derived
 from node.errors import HomeDamaged, HomeError, InvalidInput, JoinFailed
 from node.founding import embedder_for, found, layout_for
 from node.home import DaemonInfo, Home, Protection, write_atomically
+from node.instance import claim, why_frozen
 from node.node import SOFTWARE, Node, NodeOptions, NodePaths, open_node
 from node.opening import ensure_opening
 from node.storage.held_records import HeldRecords
@@ -107,6 +108,7 @@ def init_home(
         trio.run(_open_chain, home, identity, manifest, recovery, profile_name or "")
         write_initial_config(home, DEFAULT_LISTEN, DEFAULT_API, (join,) if join else ())
         home.ensure_token(secrets.token_urlsafe(32))
+        claim(home, 0)
         home.write_manifest(founding.manifest_bytes)  # last: a home with a manifest is complete
         home.founding.unlink(missing_ok=True)
     return InitResult(identity.agent, manifest.network_id, manifest.name, True)
@@ -126,19 +128,20 @@ def run_daemon(
     settings: Settings,
     on_ready: Callable[[Ready], None] = lambda ready: None,
     passphrase: str | None = None,
+    force: bool = False,
 ) -> None:
     """Run the node of `home` until SIGINT, SIGTERM or `POST /v1/stop`; blocking.
 
-    `passphrase` opens a sealed key. `on_ready` is told once, when the HTTP interface answers. Raises
-    `NodeError`, `StorageError`, `DhtError` and `ChainError` for what keeps it from starting; each message is
-    one line.
+    `passphrase` opens a sealed key. With `force`, a copy of a home goes on writing. `on_ready` is told once,
+    when the HTTP interface answers. Raises `NodeError`, `StorageError`, `DhtError` and `ChainError` for what
+    keeps it from starting; each message is one line.
     """
     home.require_initialised()
     home.require_chain()
     sys.setswitchinterval(THREAD_SWITCH_S)
     with home.locked(), _one_error():
         identity = Identity.from_seed(home.read_key(passphrase))
-        trio.run(_run, home, settings, identity, load_founding(home), on_ready)
+        trio.run(_run, home, settings, identity, load_founding(home), on_ready, force)
 
 
 def rebuild_index(home: Home, passphrase: str | None = None) -> int:
@@ -181,6 +184,7 @@ async def _run(
     identity: Identity,
     founding: Founding,
     on_ready: Callable[[Ready], None],
+    force: bool,
 ) -> None:
     from node.api.server import serve_api
 
@@ -189,8 +193,9 @@ async def _run(
         capacity=settings.capacity,
         bootstrap=settings.bootstrap,
         query_deadline_ms=settings.query_deadline_ms,
+        why_frozen=partial(_why_frozen, home, force),
     )
-    paths = NodePaths(home.chain_db, home.held_db, home.derived_db, home.index, home.root / "peers")
+    paths = NodePaths(home.chain_db, home.held_db, home.derived_db, home.index, home.peers)
     listen = settings.listen
     stop = trio.Event()
     token = home.ensure_token(secrets.token_urlsafe(32))
@@ -209,6 +214,8 @@ async def _run(
         ) as node,
         trio.open_nursery() as nursery,
     ):
+        if node.frozen is None:
+            claim(home, node.status().records)
         nursery.start_soon(_stop_on_signal, stop)
         url: str = await nursery.start(
             partial(serve_api, node, settings, token, stop, unready=lambda: _unready(node))
@@ -224,6 +231,8 @@ async def _run(
             await stop.wait()
         finally:
             home.remove_daemon()
+        if node.frozen is None:
+            claim(home, node.status().records)
         log.info("stopping")
         nursery.cancel_scope.cancel()
     log.info("stopped")
@@ -244,6 +253,13 @@ async def _rebuild_index(home: Home, identity: Identity, founding: Founding) -> 
             held.close()
     finally:
         own.close()
+
+
+def _why_frozen(home: Home, force: bool, records: int) -> str | None:
+    reason = None if force else why_frozen(home, records)
+    if reason is not None:
+        log.warning("nothing is added to the chain: %s", reason)
+    return reason
 
 
 def _unready(node: Node) -> str | None:

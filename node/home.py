@@ -5,6 +5,7 @@
 | config.toml | settings, see `node.config` | |
 | key, recovery-key | Ed25519 seeds as text, sealed by a passphrase or **not encrypted** | 0600 |
 | manifest | the network's constitution, canonical bytes | |
+| instance | what tells this home from a copy of it | |
 | atlas/CID | atlas blobs, by content | |
 | chain.db, held.db, derived.db | own chain, others' records, rebuildable state | |
 | index/ | the vector index, rebuildable | |
@@ -118,6 +119,20 @@ class Home:
     def founding(self) -> Path:
         """The manifest of a network that `init` has begun to found and not finished."""
         return self.root / "manifest.founding"
+
+    @property
+    def instance(self) -> Path:
+        """The note that tells this home from a copy of it, see `node.instance`."""
+        return self.root / "instance"
+
+    @property
+    def peers(self) -> Path:
+        """Addresses of the peers seen last."""
+        return self.root / "peers"
+
+    @property
+    def blobs(self) -> Path:
+        return self.root / "blobs"
 
     @property
     def atlases(self) -> Path:

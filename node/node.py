@@ -9,7 +9,7 @@ libp2p and threads, the simulator over a virtual network and inline calls; nothi
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,6 +79,8 @@ class NodeOptions:
     recovery: AgentId | None = None
     query_deadline_ms: int = DEFAULT_DEADLINE_MS
     """For queries that set none of their own."""
+    why_frozen: Callable[[int], str | None] = lambda records: None
+    """Why a chain of so many records takes no more, or None (`node.instance`)."""
 
 
 class Node:
@@ -251,7 +253,7 @@ class Node:
             pending=self._publisher.pending,
             shards_held=0 if self.read_only else self._catch_up.shards_held,
             reachable=bool(self._network.addresses) and bool(self._network.connected()),
-            read_only=self.read_only,
+            read_only=self.read_only or self._own.frozen,
             uptime_s=round(self._clock.monotonic() - self._started, 3),
             counters=self._counters(),
         )
@@ -291,6 +293,11 @@ class Node:
     def read_only(self) -> str | None:
         """Why this node takes no writes, or None."""
         return self._own.read_only or self._held.read_only or self._derived.read_only
+
+    @property
+    def frozen(self) -> str | None:
+        """Why nothing is added to the own chain although it could be written, or None."""
+        return self._own.frozen
 
     @property
     def joined(self) -> bool:
@@ -385,6 +392,7 @@ async def open_node(
         try:
             for store in (own, held, derived):
                 await nursery.start(_keep_open, store)
+            own.frozen = options.why_frozen(own.count())
             nonce = await ensure_opening(
                 own,
                 identity,

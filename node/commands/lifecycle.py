@@ -118,6 +118,12 @@ def init(
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
 @click.option("--log-format", metavar="FORMAT", help="text (key=value) or json.")
 @click.option("--log-file", metavar="FILE", help="Log to this rotating file instead of stderr.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Let a copied or restored home go on writing. If another copy of it writes too, or wrote what this "
+    "one lacks, the chain forks: peers can prove it, and the agent is not believed from there on.",
+)
 @passphrase_file_option
 @home_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object once the node answers.")
@@ -129,6 +135,7 @@ def run(
     log_level: str | None,
     log_format: str | None,
     log_file: str | None,
+    force: bool,
     passphrase_file: str | None,
     home: str | None,
     as_json: bool,
@@ -178,7 +185,7 @@ def run(
                 }
             )
 
-    run_daemon(folder, settings, announce, passphrase)
+    run_daemon(folder, settings, announce, passphrase, force)
 
 
 @click.command()

@@ -23,7 +23,7 @@ from chain.source_chain import ChainReport, Draft, Head, head_of, next_record, v
 from dht.ports import Clock, Random, RunBlocking
 from dht.record_store import Placement
 from node.storage.database import Layout, Options, open_database
-from node.storage.errors import ForeignChain, StorageLimit
+from node.storage.errors import ForeignChain, ReadOnly, StorageLimit
 from node.storage.group_writer import GroupWriter
 from node.storage.stored_record import COLUMNS, from_row, records_in
 
@@ -73,7 +73,9 @@ _ADD = "INSERT INTO records (seq, cid, author, header, signature, payload) VALUE
 class OwnChain:
     """The agent's chain on disk. Reads are plain calls, from any thread; writes need `run` to be running.
 
-    `epoch` is the epoch under which the next records are signed; set it when a new one is adopted.
+    `epoch` is the epoch under which the next records are signed; set it when a new one is adopted. While
+    `frozen` says why, nothing is appended: the chain may have gone on elsewhere. The rest of the file is
+    written as ever.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class OwnChain:
         Raises `ForeignChain` for another key or network, and what `open_database` raises.
         """
         self.epoch = epoch
+        self.frozen: str | None = None
         self._identity = identity
         self._network = network
         self._clock = clock
@@ -129,9 +132,11 @@ class OwnChain:
         For each draft the record's CID and True, or, when its key was used before, the earlier record's CID
         and False. `keys` has one entry a draft. Cancellation: see `GroupWriter.submit`.
 
-        Raises `StorageLimit` above `MAX_DRAFTS` or `MAX_KEY`, `chain.errors.ChainError` for a draft over a
-        limit, and what `GroupWriter.submit` raises.
+        Raises `ReadOnly` while `frozen`, `StorageLimit` above `MAX_DRAFTS` or `MAX_KEY`,
+        `chain.errors.ChainError` for a draft over a limit, and what `GroupWriter.submit` raises.
         """
+        if self.frozen is not None:
+            raise ReadOnly(self._database.path, self.frozen)
         if len(drafts) > MAX_DRAFTS:
             raise StorageLimit(
                 f"{len(drafts)} drafts in one append, the limit is {MAX_DRAFTS}; append in parts"
