@@ -1,0 +1,307 @@
+"""The ledger of a task: what its records add up to, whatever their order, and so which round is on.
+
+A fold over a growing set of valid records. Members come and go by `join` and `leave` records (of each agent
+the latest on its own line counts); rounds form a chain that starts at the author's `start` and goes on from
+result to result, each naming the digest of the one before. Where there are two results for one round, the one
+with more signatures is taken, then the one with the lower digest, so that all who have seen both agree; a
+node that had taken the other one turns around. Nothing here is trusted to be complete: a record that builds
+on something unknown waits, within a bound.
+
+A result that only part of the roster may sign (`members` is smaller: the round failed three times) is valid
+when at least half of the roster are in it: fewer than that cannot go on without the others.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from chain.cid import Cid
+from chain.errors import ChainError
+from chain.identity import AgentId
+from chain.kinds import JOIN, LEAVE
+from chain.learning import Commit, Outcome, Result, Reveal, Seat, Start, Task, task_from_body
+from chain.record import Record, decode_payload
+from federated.faults import PENALISED, PENALTY_ROUNDS
+from validation.named import learning_of
+
+MAX_AGENTS = 1024
+"""Agents of whom joins and leaves are kept; any member of the network may write these."""
+MAX_WAITING = 4096
+"""Records kept that build on something not seen yet; beyond it the oldest is forgotten, to be read again."""
+MAX_OF_ONE = 4
+"""Commits or reveals kept of one member in one round, the lowest CIDs: two are enough to refuse it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An agent's latest word on taking part: the record, its place on the agent's line, and what it says."""
+
+    cid: Cid
+    place: int
+    joins: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tip:
+    """What the current round builds on.
+
+    `round` is the round under way, from 1; `spent` are the joins that were in a roster before: they seat
+    nobody again. `penalties` are the agents refused for a lie, with the last round they sit out.
+    """
+
+    digest: bytes
+    round: int
+    parameters: Cid
+    roster: tuple[Seat, ...]
+    spent: frozenset[Cid]
+    penalties: tuple[tuple[AgentId, int], ...] = ()
+
+    @property
+    def agents(self) -> tuple[AgentId, ...]:
+        """The roster's agents, ascending."""
+        return tuple(agent for agent, _ in self.roster)
+
+
+@dataclass(slots=True)
+class _Signed:
+    """An outcome with every signature seen on it, and the records that carry them."""
+
+    outcome: Outcome
+    signatures: dict[AgentId, bytes] = field(default_factory=dict)
+    records: list[Cid] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One finished round of the chain: where it stood, what was decided, who signed, and where it is kept."""
+
+    before: Tip
+    outcome: Outcome
+    digest: bytes
+    signers: tuple[AgentId, ...]
+    record: Cid
+
+
+class Ledger:
+    """The fold. `add` takes valid records of this task in any order, as often as they come."""
+
+    def __init__(self, task: Record) -> None:
+        """Raises `ChainError` when the record's terms cannot be read."""
+        assert task.payload is not None
+        self.task = task
+        self.cid = task.cid
+        self.terms: Task = task_from_body(decode_payload(task.payload))
+        self.standings: dict[AgentId, Standing] = {}
+        self.commits: dict[Cid, tuple[AgentId, Commit]] = {}
+        self.reveals: dict[Cid, tuple[AgentId, Reveal]] = {}
+        self.started: Cid | None = None
+        self._seen: set[Cid] = {task.cid}
+        self._starts: dict[bytes, tuple[Start, Cid]] = {}
+        self._results: dict[bytes, dict[bytes, _Signed]] = {}
+        self._by_round: dict[tuple[bytes, AgentId, bool], list[Cid]] = {}
+        self._waiting: OrderedDict[Cid, tuple[bytes, Record]] = OrderedDict()
+        self._steps: list[Step] = []
+        self._tip: Tip | None = None
+        self._places: dict[bytes, Tip] = {}
+
+    # -- what is known --
+
+    @property
+    def tip(self) -> Tip | None:
+        """What the current round builds on; None before the start."""
+        return self._tip
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The finished rounds in order."""
+        return tuple(self._steps)
+
+    @property
+    def finished(self) -> bool:
+        """Whether no further round follows: all are done, or nobody is left to do one."""
+        return self._tip is not None and (self._tip.round > self.terms.rounds or not self._tip.roster)
+
+    def has(self, cid: Cid) -> bool:
+        """Whether this record was added (or waits)."""
+        return cid in self._seen
+
+    def members(self) -> tuple[AgentId, ...]:
+        """Who wants to take part now, ascending."""
+        return tuple(sorted(agent for agent, standing in self.standings.items() if standing.joins))
+
+    def commits_of(self, tip: Tip, agent: AgentId) -> tuple[Cid, ...]:
+        """A member's commits of the round, ascending."""
+        return tuple(self._by_round.get((tip.digest, agent, False), ()))
+
+    def reveals_of(self, tip: Tip, agent: AgentId) -> tuple[Cid, ...]:
+        """A member's reveals of the round, ascending."""
+        return tuple(self._by_round.get((tip.digest, agent, True), ()))
+
+    def place_of(self, digest: bytes) -> Tip | None:
+        """The start or result with this digest as something to build on, if it was accepted."""
+        return self._places.get(digest)
+
+    # -- what comes in --
+
+    def add(self, record: Record) -> bool:
+        """Take a valid record of this task; whether anything was new."""
+        if record.cid in self._seen or record.header.subject != self.cid:
+            return False
+        if record.header.kind in (JOIN, LEAVE):
+            return self._stand(record)
+        try:
+            said = learning_of(record)
+        except ChainError:
+            return False
+        match said:
+            case Start():
+                return self._start(record, said)
+            case Commit() | Reveal():
+                return self._say(record, said)
+            case Result():
+                return self._conclude(record, said)
+            case _:
+                return False  # a header without its payload says nothing yet
+
+    def add_all(self, records: Iterable[Record]) -> bool:
+        """Take several; whether anything was new."""
+        changed = False
+        for record in records:
+            changed |= self.add(record)
+        return changed
+
+    def _stand(self, record: Record) -> bool:
+        header = record.header
+        standing = Standing(record.cid, header.subject_seq, header.kind == JOIN)
+        known = self.standings.get(header.author)
+        if known is None and len(self.standings) >= MAX_AGENTS and header.author != self.task.header.author:
+            return False
+        self._seen.add(record.cid)
+        if known is None or (standing.place, standing.cid) > (known.place, known.cid):
+            self.standings[header.author] = standing
+        return True
+
+    def _start(self, record: Record, said: Start) -> bool:
+        if record.header.author != self.task.header.author or len(said.roster) > self.terms.max_members:
+            return False
+        self._seen.add(record.cid)
+        self._starts[said.digest(self.cid)] = (said, record.cid)
+        self._follow()
+        return True
+
+    def _say(self, record: Record, said: Commit | Reveal) -> bool:
+        place = self._places.get(said.previous)
+        if place is None:
+            return self._wait(said.previous, record)
+        author = record.header.author
+        key = (said.previous, author, isinstance(said, Reveal))
+        known = self._by_round.setdefault(key, [])
+        if author not in place.agents or said.round != place.round:
+            return False
+        self._seen.add(record.cid)
+        if isinstance(said, Reveal):
+            self.reveals[record.cid] = (author, said)
+        else:
+            self.commits[record.cid] = (author, said)
+        known.append(record.cid)
+        known.sort()
+        for dropped in known[MAX_OF_ONE:]:
+            self.reveals.pop(dropped, None)
+            self.commits.pop(dropped, None)
+        del known[MAX_OF_ONE:]
+        return record.cid in known
+
+    def _conclude(self, record: Record, said: Result) -> bool:
+        place = self._places.get(said.outcome.previous)
+        if place is None:
+            return self._wait(said.outcome.previous, record)
+        if result_fault(self.terms, place, said.outcome) is not None:
+            return False
+        self._seen.add(record.cid)
+        digest = said.outcome.digest(self.cid)
+        signed = self._results.setdefault(place.digest, {}).setdefault(digest, _Signed(said.outcome))
+        signed.signatures.update(said.signatures)
+        signed.records.append(record.cid)
+        self._places.setdefault(digest, advance(place, said.outcome, digest))
+        self._follow()
+        return True
+
+    def _wait(self, on: bytes, record: Record) -> bool:
+        self._seen.add(record.cid)
+        self._waiting[record.cid] = (on, record)
+        while len(self._waiting) > MAX_WAITING:
+            forgotten, _ = self._waiting.popitem(last=False)
+            self._seen.discard(forgotten)
+        return True
+
+    # -- what follows --
+
+    def _follow(self) -> None:
+        """Walk the chain anew, and take up what waited for it. O(rounds), and rounds are few a minute."""
+        if not self._starts:
+            return
+        digest = min(self._starts)
+        start, self.started = self._starts[digest]
+        joins = frozenset(join for _, join in start.roster)
+        tip = Tip(digest, 1, self.terms.parameters, start.roster, joins)
+        self._places.setdefault(digest, tip)
+        steps: list[Step] = []
+        while True:
+            candidates = [
+                (-len(signed.signatures), digest)
+                for digest, signed in self._results.get(tip.digest, {}).items()
+            ]
+            if not candidates:
+                break
+            _, digest = min(candidates)
+            best = self._results[tip.digest][digest]
+            signers = tuple(sorted(best.signatures))
+            steps.append(Step(tip, best.outcome, digest, signers, min(best.records)))
+            tip = self._places[digest]
+        self._steps, self._tip = steps, tip
+        ready = [cid for cid, (on, _) in self._waiting.items() if on in self._places]
+        for cid in ready:
+            waited = self._waiting.pop(cid, None)
+            if waited is not None:
+                self._seen.discard(cid)
+                self.add(waited[1])
+
+
+def result_fault(terms: Task, place: Tip, outcome: Outcome) -> str | None:
+    """Why an outcome does not continue the chain at `place`, or None.
+
+    Signatures and the joins of new members were checked when the record was judged; whether the outcome
+    follows from the reveals is what the signers vouch for, and what an audit computes again.
+    """
+    if outcome.round != place.round or outcome.round > terms.rounds:
+        return f"it is for round {outcome.round}, the round is {place.round}"
+    if not set(outcome.members) <= set(place.agents):
+        return "its members are not of the roster"
+    if 2 * len(outcome.members) < len(place.roster):
+        return "its members are less than half of the roster"
+    if len(outcome.roster) > terms.max_members:
+        return f"its next roster has more than {terms.max_members} seats"
+    old = dict(place.roster)
+    for agent, join in outcome.roster:
+        if old.get(agent) != join and join in place.spent:
+            return "its next roster seats an agent by a join of the past"
+    return None
+
+
+def advance(place: Tip, outcome: Outcome, digest: bytes) -> Tip:
+    """What the round after an outcome builds on."""
+    lied = {agent for agent, reason in outcome.refused if reason in PENALISED}
+    last = outcome.round + PENALTY_ROUNDS
+    penalties = {agent: until for agent, until in place.penalties if until > outcome.round}
+    penalties |= dict.fromkeys(lied, last)
+    return replace(
+        place,
+        digest=digest,
+        round=outcome.round + 1,
+        parameters=outcome.parameters,
+        roster=outcome.roster,
+        spent=place.spent | {join for _, join in outcome.roster},
+        penalties=tuple(sorted(penalties.items())),
+    )

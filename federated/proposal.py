@@ -1,0 +1,187 @@
+"""What follows from one round's records: who contributed, who is refused and why, and the next roster.
+
+A pure function of a *view*: reveals whose blobs were looked at, the commits they keep, and who stands where
+on taking part. Two members whose views are equal decide equally, so agreeing needs no vote on values: they
+show each other what they have seen, merge, and sign what follows. The one thing that is not in the records is
+whether a blob could be had at all (`UNAVAILABLE`).
+
+**Commit before reveal.** A reveal lists the commits that its author had seen when it stopped waiting. A
+commit counts when more than half of the members who revealed list it; one that was made after looking at
+somebody's update is known to too few of them, whatever its author claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from chain.cid import Cid
+from chain.identity import AgentId
+from chain.learning import Outcome, Reveal, Seat
+from federated.faults import DOUBLE, HASH, LATE, PENALISED, UNAVAILABLE, WEIGHT
+from federated.ledger import Ledger, Standing, Tip
+from federated.update import Fault, most_bytes
+
+MAX_CANDIDATES = 64
+"""Agents outside the roster whose joins one proposal considers, by the lowest CIDs."""
+
+Verdict = Fault | str | None
+"""What looking at a reveal's blob gave: None (good), a `Fault`, or `UNAVAILABLE`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """An update that counts."""
+
+    agent: AgentId
+    reveal: Cid
+    blob: Cid
+    examples: int
+    metrics: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a view amounts to. `reveals` is the evidence; all ascending by agent or CID."""
+
+    contributions: tuple[Contribution, ...]
+    refused: tuple[tuple[AgentId, str], ...]
+    reveals: tuple[Cid, ...]
+    roster: tuple[Seat, ...]
+
+    @property
+    def key(self) -> tuple[Cid, ...]:
+        """Names the average: the reveals of the contributions."""
+        return tuple(sorted(one.reveal for one in self.contributions))
+
+    def outcome(self, tip: Tip, members: tuple[AgentId, ...], parameters: Cid) -> Outcome:
+        """What `members` sign, once the average is known."""
+        return Outcome(tip.round, tip.digest, members, self.reveals, self.refused, parameters, self.roster)
+
+
+def proposers(tip: Tip, agents: Iterable[AgentId]) -> list[AgentId]:
+    """The order in which these agents propose: by H(what the round builds on ‖ key).
+
+    Nobody chooses the order, and each round has another one.
+    """
+    return sorted(agents, key=lambda agent: sha256(tip.digest + agent).digest())
+
+
+def view_of(ledger: Ledger, tip: Tip, verdicts: Mapping[Cid, Verdict]) -> frozenset[Cid]:
+    """The records that a decision rests on: of each member the two lowest commits and reveals, and standings.
+
+    Who shows this much can be understood by anybody: a third commit changes nothing.
+    """
+    shown: set[Cid] = {standing.cid for standing in relevant_standings(ledger, tip).values()}
+    for agent in tip.agents:
+        shown.update(ledger.commits_of(tip, agent)[:2])
+        reveals = ledger.reveals_of(tip, agent)
+        if len(reveals) > 1 or all(_judged(ledger, cid, verdicts) for cid in reveals):
+            shown.update(reveals[:2])
+    return frozenset(shown)
+
+
+def relevant_standings(ledger: Ledger, tip: Tip) -> dict[AgentId, Standing]:
+    """The words on taking part that bear on the next roster."""
+    roster = dict(tip.roster)
+    barred = dict(tip.penalties)
+    inside = {agent: s for agent, s in ledger.standings.items() if agent in roster and s.cid != roster[agent]}
+    outside = sorted(
+        (standing.cid, agent)
+        for agent, standing in ledger.standings.items()
+        if agent not in roster and standing.joins and standing.cid not in tip.spent
+        if barred.get(agent, 0) <= tip.round
+    )
+    return inside | {agent: ledger.standings[agent] for _, agent in outside[:MAX_CANDIDATES]}
+
+
+def decide(ledger: Ledger, tip: Tip, verdicts: Mapping[Cid, Verdict]) -> Decision:
+    """What follows from the reveals that have a verdict; a pure function of ledger, tip and verdicts.
+
+    `verdicts` of reveals that need no look at the blob (a wrong weight or size) are not asked for.
+    """
+    evidence: list[Cid] = []
+    refused: dict[AgentId, str] = {}
+    single: dict[AgentId, Cid] = {}
+    for agent in tip.agents:
+        commits, reveals = ledger.commits_of(tip, agent), ledger.reveals_of(tip, agent)
+        if len(commits) > 1 or len(reveals) > 1:
+            refused[agent] = DOUBLE
+            evidence += reveals[:2]
+        elif reveals and _judged(ledger, reveals[0], verdicts):
+            evidence.append(reveals[0])
+            reason = _fault(ledger, agent, reveals[0], verdicts)
+            if reason is None or reason == UNAVAILABLE:
+                single[agent] = reveals[0]
+            if reason is not None:
+                refused[agent] = str(reason)
+    eligible = _eligible([ledger.reveals[cid][1] for cid in single.values()])
+    contributions: list[Contribution] = []
+    for agent, cid in single.items():
+        reveal = ledger.reveals[cid][1]
+        if agent in refused:
+            continue
+        if reveal.commit not in eligible:
+            refused[agent] = LATE
+        else:
+            contributions.append(Contribution(agent, cid, reveal.blob, reveal.examples, reveal.metrics))
+    roster = _next_roster(ledger, tip, {one.agent for one in contributions}, refused)
+    return Decision(tuple(contributions), tuple(sorted(refused.items())), tuple(sorted(evidence)), roster)
+
+
+def needs_blob(ledger: Ledger, reveal: Reveal) -> bool:
+    """Whether the blob has to be looked at; else the reveal's own terms refuse it."""
+    return _terms_fault(ledger, reveal) is None
+
+
+def _judged(ledger: Ledger, cid: Cid, verdicts: Mapping[Cid, Verdict]) -> bool:
+    return cid in verdicts or not needs_blob(ledger, ledger.reveals[cid][1])
+
+
+def _eligible(reveals: Sequence[Reveal]) -> frozenset[Cid]:
+    """The commits that more than half of these members had seen when they revealed."""
+    counts: dict[Cid, int] = {}
+    for reveal in reveals:
+        for cid in {*reveal.commits, reveal.commit}:
+            counts[cid] = counts.get(cid, 0) + 1
+    return frozenset(cid for cid, count in counts.items() if 2 * count > len(reveals))
+
+
+def _fault(ledger: Ledger, agent: AgentId, cid: Cid, verdicts: Mapping[Cid, Verdict]) -> Verdict:
+    reveal = ledger.reveals[cid][1]
+    author, commit = ledger.commits.get(reveal.commit, (None, None))
+    if commit is None or (author, commit.previous, commit.hash) != (agent, reveal.previous, reveal.hash()):
+        return HASH
+    return _terms_fault(ledger, reveal) or verdicts.get(cid)
+
+
+def _terms_fault(ledger: Ledger, reveal: Reveal) -> Verdict:
+    if not 1 <= reveal.examples <= ledger.terms.max_examples:
+        return WEIGHT
+    return None if 0 < reveal.size <= most_bytes(ledger.terms.arrays) else Fault.SIZE
+
+
+def _next_roster(
+    ledger: Ledger, tip: Tip, contributed: set[AgentId], refused: Mapping[AgentId, str]
+) -> tuple[Seat, ...]:
+    """Who contributed and did not leave stays; then new joins by CID, as long as there are seats.
+
+    Who was absent has to ask again, so that one that is gone delays one round, not every round.
+    """
+    seats: dict[AgentId, Cid] = {}
+    relevant = relevant_standings(ledger, tip)
+    for agent, join in tip.roster:
+        standing = relevant.get(agent)
+        if agent in contributed and (standing is None or standing.joins):
+            seats[agent] = join
+    lied = {agent for agent, reason in refused.items() if reason in PENALISED}
+    newcomers = sorted(
+        (standing.cid, agent)
+        for agent, standing in relevant.items()
+        if standing.joins and agent not in seats and agent not in lied and standing.cid not in tip.spent
+    )
+    for cid, agent in newcomers:
+        if len(seats) < ledger.terms.max_members:
+            seats[agent] = cid
+    return tuple(sorted(seats.items()))

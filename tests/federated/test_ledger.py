@@ -1,0 +1,168 @@
+"""The ledger: one state for one set of records, whatever their order; two results settle alike everywhere."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chain.kinds import COMMIT, JOIN, LEAVE, RESULT
+from chain.learning import Commit, Outcome, Result, commit_body, result_body
+from chain.record import Record
+from federated import ledger as ledgers
+from federated.ledger import Ledger, advance, result_fault
+from tests.federated.models import task_of
+from tests.federated.table import Table
+
+
+def finished() -> Table:
+    """Three rounds of four members, one of whom lies in the first, and one leaves."""
+    table = Table(task_of(), members=4)
+    table.members[1].examples = 0
+    table.at(2.5, lambda: table.leave(table.members[3]))
+    table.run()
+    return table
+
+
+TABLE = finished()
+RECORDS = list(TABLE.members[0].records.values())
+
+
+def state(ledger: Ledger) -> tuple[object, ...]:
+    return (
+        ledger.tip,
+        ledger.steps,
+        sorted(ledger.standings.items()),
+        sorted(ledger.commits),
+        sorted(ledger.reveals),
+        ledger.members(),
+        ledger.finished,
+    )
+
+
+@given(seed=st.integers(0, 1 << 32), doubled=st.integers(0, 10))
+def test_any_order_with_repetitions_adds_up_to_the_same(seed: int, doubled: int) -> None:
+    shuffled = [*RECORDS, *RECORDS[:doubled]]
+    random.Random(seed).shuffle(shuffled)
+    ledger = Ledger(TABLE.task)
+    ledger.add_all(shuffled)
+    assert state(ledger) == state(TABLE.members[0].ledger)
+    assert not ledger.add_all(RECORDS)
+
+
+@given(kept=st.integers(0, 1 << 20))
+def test_a_part_of_the_records_gives_a_part_of_the_chain(kept: int) -> None:
+    ledger = Ledger(TABLE.task)
+    ledger.add_all([record for n, record in enumerate(RECORDS) if kept >> n % 20 & 1])
+    steps = [step.digest for step in TABLE.members[0].ledger.steps]
+    assert [step.digest for step in ledger.steps] == steps[: len(ledger.steps)]
+
+
+def test_what_waits_is_bounded_and_comes_back() -> None:
+    ledger = Ledger(TABLE.task)
+    member = TABLE.members[0]
+    stray = [
+        member.scribe.on(TABLE.task, COMMIT, commit_body(Commit(1, number.to_bytes(32, "big"), bytes(32))))
+        for number in range(ledgers.MAX_WAITING + 5)
+    ]
+    assert ledger.add_all(stray)
+    assert not ledger.has(stray[0].cid)
+    assert ledger.has(stray[-1].cid)
+    ledger.add_all(RECORDS)
+    assert ledger.finished
+
+
+def branches(*signers: int) -> tuple[Ledger, list[Outcome], list[Record]]:
+    """Results for round 1 that differ in their model, each signed by so many members."""
+    table = Table(task_of(), members=4)
+    ledger = Ledger(table.task)
+    ledger.add_all(table.members[0].records.values())
+    assert ledger.tip is not None
+    evidence = (table.task.cid,)
+    outcomes, records = [], []
+    for number, count in enumerate(signers):
+        members = sorted(table.members, key=lambda member: member.agent)
+        outcome = Outcome(
+            1,
+            ledger.tip.digest,
+            ledger.tip.agents,
+            evidence,
+            ((members[3].agent, f"reason {number}"),),
+            ledger.tip.parameters,
+            ledger.tip.roster,
+        )
+        signatures = tuple(
+            (one.agent, outcome.sign(table.task.cid, one.scribe.identity)) for one in members[:count]
+        )
+        outcomes.append(outcome)
+        author = members[0].scribe
+        records.append(author.on(table.task, RESULT, result_body(Result(outcome, signatures))))
+    return ledger, outcomes, records
+
+
+def test_more_signatures_win_then_the_lower_digest() -> None:
+    for signers in ((3, 4), (4, 3), (3, 3)):
+        ledger, outcomes, records = branches(*signers)
+        digests = [outcome.digest(ledger.cid) for outcome in outcomes]
+        expected = min(zip([-n for n in signers], digests, strict=True))[1]
+        for order in (records, records[::-1]):
+            again = Ledger(ledger.task)
+            again.add_all(beginning())
+            again.add_all(order)
+            assert again.tip is not None
+            assert again.tip.digest == expected
+
+
+def beginning() -> list[Record]:
+    """The records before round 1: the same scribes write the same ones in every table."""
+    return list(Table(task_of(), members=4).members[0].records.values())
+
+
+def test_signatures_on_one_result_add_up() -> None:
+    ledger, (outcome, _), (first, other) = branches(3, 4)
+    ledger.add_all([first])
+    assert len(ledger.steps[0].signers) == 3
+    ledger.add(other)
+    assert len(ledger.steps[0].signers) == 4
+    assert ledger.steps[0].outcome != outcome
+
+
+def test_a_result_that_does_not_continue_the_chain_is_not_followed() -> None:
+    ledger, (outcome,), (record,) = branches(3)
+    tip = ledger.tip
+    assert tip is not None
+    terms = ledger.terms
+    assert result_fault(terms, tip, outcome) is None
+    agents = outcome.members
+    seat = outcome.roster[0]
+    for wrong in (
+        replace(outcome, round=2),
+        replace(outcome, members=(*agents, b"\xff" * 32)),
+        replace(outcome, members=agents[:1]),
+        replace(outcome, roster=tuple((bytes([n]) * 32, seat[1]) for n in range(5))),
+        replace(outcome, roster=((b"\0" * 32, seat[1]),)),
+    ):
+        assert result_fault(terms, tip, wrong) is not None
+    assert result_fault(terms, tip, replace(outcome, members=agents[:2])) is None
+    ledger.add(record)
+    assert ledger.tip == advance(tip, outcome, outcome.digest(ledger.cid))
+    assert ledger.tip.round == 2
+
+
+def test_the_last_word_on_taking_part_counts() -> None:
+    table = Table(task_of(), members=3)
+    ledger = Ledger(table.task)
+    member = table.members[2]
+    joined = table.joins[member.agent]
+    left = member.scribe.on(table.task, LEAVE, {})
+    again = member.scribe.on(table.task, JOIN, {})
+    for order in ((joined, left, again), (again, left, joined), (left, again, joined)):
+        ledger = Ledger(table.task)
+        ledger.add_all(order)
+        assert ledger.members() == (member.agent,)
+        assert ledger.standings[member.agent].cid == again.cid
+    ledger = Ledger(table.task)
+    ledger.add_all((left, joined))
+    assert ledger.members() == ()
