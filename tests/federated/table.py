@@ -106,7 +106,7 @@ class Table:
         for member in self.members:
             for record in (*joins, start):
                 self.take(member, record)
-            self.poke(member)
+            self.at(0.0, lambda member=member: self.poke(member))  # type: ignore[misc]
 
     # -- the world --
 

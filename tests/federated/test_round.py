@@ -220,7 +220,7 @@ def test_who_commits_after_seeing_an_update_comes_too_late() -> None:
     table.run()
     assert seen
     reasons = refusals(table)
-    assert reasons in ({copyist.agent: LATE}, {})  # it may also be too late for anybody to wait for
+    assert reasons in ({copyist.agent: LATE}, {}), reasons  # it may also be too late for anybody to wait for
     assert copyist.agent not in contributors(table, 1)
 
 
