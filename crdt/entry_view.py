@@ -129,18 +129,18 @@ def view_of(subject: Cid, applied: Mapping[Cid, Record]) -> Entry | None:
     create = applied.get(subject)
     if create is None:
         return None
-    said = {cid: operation for cid in sorted(applied) if (operation := _operation(applied[cid])) is not None}
+    said = operations(applied)
     creator = create.header.author
 
-    maximal = _maximal(applied, said)
-    killed = _killed(applied, said)
+    maximal = maximal_values(applied, said)
+    killed = killed_by(applied, said)
     living = [cid for cid in maximal if cid not in killed]
     shown = [cid for cid in living or maximal if cid in said]
     shown.sort(key=lambda cid: (applied[cid].header.hlc, cid), reverse=True)
     contents = tuple((cid, value) for cid in shown if isinstance(value := said[cid], Content))
     overruled = bool(living) and _unheeded_delete(living, applied, said)
 
-    adds = _tag_adds(said)
+    adds = tag_adds(said)
     heads = _heads(applied)
     deps = sorted(heads, key=lambda cid: (applied[cid].header.lamport, cid))[-MAX_DEPS:]
     return Entry(
@@ -195,6 +195,11 @@ def _slot(cid: Cid, applied: Mapping[Cid, Record], *, stated: bool) -> Slot:
     return Slot(applied[cid].header.subject_seq, cid, tuple(reversed(trail)))
 
 
+def operations(records: Mapping[Cid, Record]) -> dict[Cid, Operation]:
+    """What the records say, by ascending CID; those whose payload cannot be read here are left out."""
+    return {cid: said for cid in sorted(records) if (said := _operation(records[cid])) is not None}
+
+
 def _operation(record: Record) -> Operation | None:
     if record.payload is None:
         return None
@@ -204,14 +209,16 @@ def _operation(record: Record) -> Operation | None:
         return None  # not judged here: a replica that skipped validation still agrees with the others
 
 
-def _maximal(applied: Mapping[Cid, Record], said: Mapping[Cid, Operation]) -> tuple[Cid, ...]:
+def maximal_values(applied: Mapping[Cid, Record], said: Mapping[Cid, Operation]) -> tuple[Cid, ...]:
+    """The content records that none of the others overwrites, ascending."""
     over = {target for value in said.values() if isinstance(value, Content) for target in value.over}
     return tuple(
         cid for cid in sorted(applied) if applied[cid].header.kind in CARRIES_CONTENT and cid not in over
     )
 
 
-def _killed(applied: Mapping[Cid, Record], said: Mapping[Cid, Operation]) -> set[Cid]:
+def killed_by(applied: Mapping[Cid, Record], said: Mapping[Cid, Operation]) -> set[Cid]:
+    """What the deletes among these records had seen."""
     seen = [cid for value in said.values() if isinstance(value, Delete) for cid in value.seen]
     return past(seen, applied, lambda record: _known_before(record, said))
 
@@ -226,7 +233,8 @@ def _unheeded_delete(living: list[Cid], applied: Mapping[Cid, Record], said: Map
     return any(applied[cid].header.kind == DELETE and cid not in heeded for cid in said)
 
 
-def _tag_adds(said: Mapping[Cid, Operation]) -> tuple[tuple[str, tuple[Cid, ...]], ...]:
+def tag_adds(said: Mapping[Cid, Operation]) -> tuple[tuple[str, tuple[Cid, ...]], ...]:
+    """Each tag with the records that added it and that no untag removed, both ascending."""
     removed = {(value.tag, add) for value in said.values() if isinstance(value, Untag) for add in value.adds}
     adds: dict[str, list[Cid]] = {}
     for cid in sorted(said):

@@ -10,7 +10,7 @@ the newest may be missing, the file is sound), and this is the one file that may
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -58,6 +58,7 @@ _LAYOUT: Final = Layout(
         );
         INSERT INTO stamp (id, postings, total) VALUES (1, 0, zeroblob(32));
         """,
+        "CREATE INDEX postings_by_entry ON postings (entry);",
     ),
     recovery="it only holds what can be computed again: stop the node and run `roseforest index rebuild`",
 )
@@ -129,6 +130,14 @@ class DerivedState:
         _check_size(records)
         return await self._writer.submit(lambda connection: _remove(connection, records))
 
+    async def retag(self, tags: Mapping[Cid, tuple[str, ...]]) -> None:
+        """Give the postings of these content records other tags; their numbers and the stamp stay."""
+        _check_size(list(tags))
+        rows = [(canonical.encode(list(tags[record])), record) for record in sorted(tags)]
+        await self._writer.submit(
+            lambda connection: _retag(connection, rows),
+        )
+
     async def clear(self) -> None:
         """Remove everything."""
         await self._writer.submit(_clear)
@@ -138,6 +147,11 @@ class DerivedState:
         sql = f"SELECT {_COLUMNS} FROM postings WHERE number IN ({{}})"
         found = {row[0]: self._posting(row) for row in self._database.rows_in(sql, sorted(set(numbers)))}
         return [found.get(number) for number in numbers]
+
+    def of_entry(self, entry: Cid) -> list[Posting]:
+        """The postings of an entry, one for each content record, by number."""
+        sql = f"SELECT {_COLUMNS} FROM postings WHERE entry = ? ORDER BY number"
+        return [self._posting(row) for row in self._database.rows(sql, (entry,))]
 
     def have(self, records: Sequence[Cid]) -> list[bool]:
         """For each content record whether it has a posting."""
@@ -218,6 +232,10 @@ def _remove(connection: sqlite3.Connection, records: Sequence[Cid]) -> list[int]
             shares += _share(found[0], record)
     _restamp(connection, -len(numbers), -shares)
     return numbers
+
+
+def _retag(connection: sqlite3.Connection, rows: Sequence[tuple[bytes, Cid]]) -> None:
+    connection.executemany("UPDATE postings SET tags = ? WHERE record = ?", rows)
 
 
 def _clear(connection: sqlite3.Connection) -> None:

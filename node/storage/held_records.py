@@ -86,6 +86,7 @@ _LAYOUT: Final = Layout(
         CREATE TABLE tally (records INTEGER NOT NULL, bare INTEGER NOT NULL);
         INSERT INTO tally (records, bare) SELECT count(*), 0 FROM records;
         """,
+        "CREATE INDEX operations_by_subject ON records (subject, cid) WHERE subject != cid;",
     ),
     recovery=(
         "restore it from a backup, or move it away and restart: "
@@ -172,6 +173,44 @@ class HeldRecords:
     def get_many(self, cids: Sequence[Cid]) -> list[Record | None]:
         """The records with these CIDs, in order, None where there is none."""
         return records_in(self._database, cids)
+
+    def about(self, subject: Cid, limit: int) -> list[Record]:
+        """What is held of a subject, in whatever role: its create and up to `limit` operations by CID."""
+        sql = (
+            f"SELECT {COLUMNS} FROM records WHERE cid = ?1 UNION ALL "
+            f"SELECT * FROM (SELECT {COLUMNS} FROM records INDEXED BY operations_by_subject "
+            "WHERE subject = ?1 AND subject != cid ORDER BY cid LIMIT ?2)"
+        )
+        return [from_row(self._database, row) for row in self._database.rows(sql, (subject, limit))]
+
+    def operated_on(self, subjects: Sequence[Cid]) -> set[Cid]:
+        """Those of `subjects` of which operations are held."""
+        sql = (
+            "SELECT DISTINCT subject FROM records INDEXED BY operations_by_subject "
+            "WHERE subject IN ({}) AND subject != cid"
+        )
+        return {row[0] for row in self._database.rows_in(sql, sorted(set(subjects)))}
+
+    def subjects_after(self, subject: Cid, limit: int) -> list[Cid]:
+        """Up to `limit` subjects of which operations are held, above `subject`, ascending."""
+        sql = (
+            "SELECT DISTINCT subject FROM records INDEXED BY operations_by_subject "
+            "WHERE subject > ? AND subject != cid ORDER BY subject LIMIT ?"
+        )
+        return [row[0] for row in self._database.rows(sql, (subject, limit))]
+
+    def in_role(self, cids: Sequence[Cid], role: int) -> set[Cid]:
+        """Those of `cids` that are held in this role (a bit), at whatever basis."""
+        sql = (
+            f"SELECT DISTINCT cid FROM bases INDEXED BY bases_by_cid WHERE cid IN ({{}}) AND roles & {role:d}"
+        )
+        return {row[0] for row in self._database.rows_in(sql, sorted(set(cids)))}
+
+    def lacking(self, pairs: Sequence[tuple[bytes, Cid]]) -> list[bool]:
+        """For each (basis, CID) whether no such record is held there."""
+        sql = "SELECT 1 FROM bases WHERE basis = ? AND cid = ?"
+        with self._database.reading() as connection:
+            return [connection.execute(sql, pair).fetchone() is None for pair in pairs]
 
     def has(self, cids: Sequence[Cid]) -> frozenset[Cid]:
         """Those of `cids` that are held, with or without payload."""

@@ -62,11 +62,20 @@ _LAYOUT: Final = Layout(
             PRIMARY KEY (level, seq)
         ) WITHOUT ROWID;
         """,
+        # Chains of the release before hold no operations: it had no command that makes one.
+        """
+        CREATE TABLE operations (
+            subject BLOB NOT NULL,
+            seq INTEGER NOT NULL REFERENCES records (seq),
+            PRIMARY KEY (subject, seq)
+        ) WITHOUT ROWID;
+        """,
     ),
     recovery="restore it from a backup (a chain cannot be rebuilt, and starting a new one would fork it)",
 )
 
 _NEWEST = f"SELECT {COLUMNS} FROM records ORDER BY seq DESC LIMIT 1"
+_OPERATION = "INSERT INTO operations (subject, seq) VALUES (?, ?)"
 _ADD = "INSERT INTO records (seq, cid, author, header, signature, payload) VALUES (?, ?, ?, ?, ?, ?)"
 
 
@@ -173,6 +182,24 @@ class OwnChain:
     def get_many(self, cids: Sequence[Cid]) -> list[Record | None]:
         """The records of this chain with these CIDs, in order, None where there is none."""
         return records_in(self._database, cids)
+
+    def about(self, subject: Cid) -> list[Record]:
+        """This agent's records about a subject: the one that created it, if it is own, and all operations."""
+        sql = (
+            f"SELECT {COLUMNS} FROM records WHERE cid = ?1 "
+            "OR seq IN (SELECT seq FROM operations WHERE subject = ?1) ORDER BY seq"
+        )
+        return [from_row(self._database, row) for row in self._database.rows(sql, (subject,))]
+
+    def operated_on(self, subjects: Sequence[Cid]) -> set[Cid]:
+        """Those of `subjects` on which this agent has made operations."""
+        sql = "SELECT DISTINCT subject FROM operations WHERE subject IN ({})"
+        return {row[0] for row in self._database.rows_in(sql, sorted(set(subjects)))}
+
+    def subjects_after(self, subject: Cid, limit: int) -> list[Cid]:
+        """Up to `limit` subjects on which this agent has made operations, above `subject`, ascending."""
+        sql = "SELECT DISTINCT subject FROM operations WHERE subject > ? ORDER BY subject LIMIT ?"
+        return [row[0] for row in self._database.rows(sql, (subject, limit))]
 
     def opening(self) -> tuple[Record, Record] | None:
         """The genesis and membrane records, once they are written."""
@@ -294,6 +321,8 @@ class OwnChain:
             author = record.header.author
             row = (tail.seq, record.cid, author, record.header_bytes, record.signature, record.payload)
             connection.execute(_ADD, row)
+            if draft.subject is not None:
+                connection.execute(_OPERATION, (draft.subject, tail.seq))
             if key is not None:
                 connection.execute("INSERT INTO import_keys (key, cid) VALUES (?, ?)", (key, record.cid))
             done.append((record.cid, True))

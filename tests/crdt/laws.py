@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+from chain.content import Content
 from chain.kinds import DELETE, VOTE
 from crdt import drafts
 from crdt.entry import EntryState, fold
+from crdt.entry_view import operations
+from crdt.postings import is_tag_record, overwritten, proofs, proven_tags, shown
 from crdt.version_vector import (
     Order,
     Slot,
@@ -246,6 +249,34 @@ def one_vote_an_agent(story: History, choose: Choose) -> None:
     assert all((state.applied[one.record].header.subject_seq, one.record) == max(votes) for one in forked)
 
 
+def postings_are_the_views(story: History, choose: Choose) -> None:
+    """From a causally closed set a search shows what the view shows, and proves every tag that it shows."""
+    state = draw_state(story, choose)
+    view = state.view()
+    if view is None:
+        return
+    found = shown(story.subject, state.applied)
+    assert found.values == (tuple(sorted(view.contents)) if view.alive else ())
+    assert found.tags == (() if view.retracted else view.tags)
+    for cid, _ in found.values:
+        chosen = proofs(cid, found.tags, (), state.applied)
+        records = [state.applied[other] for other in chosen]
+        assert all(map(is_tag_record, records))
+        assert proven_tags(state.applied[cid], records) == found.tags
+
+
+def what_ended_stays_ended(story: History, choose: Choose) -> None:
+    """However few records a holder has, and whatever comes later: no ended value is shown again."""
+    some_records = {record.cid: record for record in stripped(choose, most(choose, story.records))}
+    more = some_records | {record.cid: record for record in some(choose, story.records)}
+    before, after = shown(story.subject, some_records), shown(story.subject, more)
+    readable = {cid for cid in some_records if isinstance(operations(some_records).get(cid), Content)}
+    ended = readable - {cid for cid, _ in before.values}
+    assert not ended & {cid for cid, _ in after.values}
+    targets = overwritten(some_records.values())
+    assert not targets & {(story.subject, cid) for cid, _ in after.values}
+
+
 LAWS = (
     commutative,
     associative,
@@ -261,4 +292,6 @@ LAWS = (
     delete_kills,
     retract_is_final,
     one_vote_an_agent,
+    postings_are_the_views,
+    what_ended_stays_ended,
 )

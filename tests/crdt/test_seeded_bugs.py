@@ -12,7 +12,7 @@ from chain.cid import Cid
 from chain.content import Content
 from chain.kinds import VOTE
 from chain.record import Record
-from crdt import causal, entry, entry_view, version_vector
+from crdt import causal, entry, entry_view, postings, version_vector
 from crdt.entry import EntryState
 from crdt.entry_view import Ballot
 from crdt.operations import Tag, Untag, Vote
@@ -71,21 +71,21 @@ def remove_wins(patch: pytest.MonkeyPatch) -> None:
                     adds.setdefault(tag, []).append(cid)
         return tuple((tag, tuple(adds[tag])) for tag in sorted(adds))
 
-    patch.setattr(entry_view, "_tag_adds", tag_adds)
+    patch.setattr(entry_view, "tag_adds", tag_adds)
 
 
 def delete_wins(patch: pytest.MonkeyPatch) -> None:
     def killed(applied: Mapping[Cid, Record], said: Mapping[Cid, Any]) -> set[Cid]:
         return set(applied) if any(applied[cid].header.kind == "entry.delete" for cid in said) else set()
 
-    patch.setattr(entry_view, "_killed", killed)
+    patch.setattr(entry_view, "killed_by", killed)
 
 
 def delete_forgets_the_past(patch: pytest.MonkeyPatch) -> None:
     def killed(_applied: Mapping[Cid, Record], said: Mapping[Cid, Any]) -> set[Cid]:
         return {cid for value in said.values() if hasattr(value, "seen") for cid in value.seen}
 
-    patch.setattr(entry_view, "_killed", killed)
+    patch.setattr(entry_view, "killed_by", killed)
 
 
 def delta_counts(patch: pytest.MonkeyPatch) -> None:
@@ -136,6 +136,27 @@ def smallest_branch_votes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(entry_view, "_votes", votes)
 
 
+def late_value_revives(patch: pytest.MonkeyPatch) -> None:
+    def newest_only(records: Mapping[Cid, Record], said: Mapping[Cid, Any]) -> tuple[Cid, ...]:
+        high = max((records[cid].header.lamport for cid in said if hasattr(said[cid], "over")), default=0)
+        return tuple(
+            cid for cid in sorted(said) if hasattr(said[cid], "over") and records[cid].header.lamport == high
+        )
+
+    patch.setattr(postings, "maximal_values", newest_only)
+
+
+def untag_is_not_proven(patch: pytest.MonkeyPatch) -> None:
+    honest = laws.proofs
+
+    def adds_only(value: Cid, tags: Any, wanted: Any, records: Mapping[Cid, Record]) -> list[Cid]:
+        return [
+            cid for cid in honest(value, tags, wanted, records) if records[cid].header.kind != "entry.untag"
+        ]
+
+    patch.setattr(laws, "proofs", adds_only)
+
+
 BUGS = (
     first_copy_wins,
     sequence_number_is_identity,
@@ -149,6 +170,8 @@ BUGS = (
     fork_keeps_one_head,
     every_vote_counts,
     smallest_branch_votes,
+    late_value_revives,
+    untag_is_not_proven,
 )
 
 
