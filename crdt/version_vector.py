@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import sha256
 from typing import Any, TypeAlias
 
 from chain import canonical
@@ -36,6 +37,8 @@ MAX_VECTOR = 1 << 20
 MAX_AUTHORS = 4096
 MAX_BRANCHES = 64
 """Slots of one author in an encoded vector; an honest author has one."""
+
+FINGERPRINT_TAG = b"roseforest/version/1\0"
 
 Lineage: TypeAlias = Callable[[Cid, Cid], bool]
 """`lineage(low, high)`: whether `low` is known to lie below `high` on an author's line; False: not known."""
@@ -104,6 +107,12 @@ class VersionVector:
         while _size_bound(kept) > MAX_VECTOR:
             kept = VersionVector(kept.authors[: len(kept.authors) // 2])
         return kept
+
+    @property
+    def fingerprint(self) -> str:
+        """A short name, 24 hexadecimal digits, for exactly these heads; trails do not count."""
+        heads = [[author, [[slot.seq, slot.cid] for slot in slots]] for author, slots in self.authors]
+        return sha256(FINGERPRINT_TAG + canonical.encode(heads)).digest()[:12].hex()
 
     def encode(self) -> bytes:
         """Canonical bytes; raises `VersionVectorError` beyond the limits (see `bounded`)."""

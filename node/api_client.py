@@ -49,10 +49,27 @@ class ApiClient:
         """POST `body` as JSON; returns the JSON. Raises `ApiError` or `DaemonNotRunning`."""
         return self._request("POST", path, b"" if body is None else json.dumps(body).encode(), seconds)
 
-    def _request(self, method: str, path: str, body: bytes | None, seconds: float) -> Any:
+    def send(self, method: str, path: str, body: Any = None, if_version: str | None = None) -> Any:
+        """Send a change, on condition that the entry is at `if_version` if given; returns the JSON.
+
+        Raises `ApiError` or `DaemonNotRunning`.
+        """
+        match = {} if if_version is None else {"if-match": f'"{if_version}"'}
+        data = b"" if body is None else json.dumps(body).encode()
+        return self._request(method, path, data, SECONDS, match)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        seconds: float,
+        more: dict[str, str] | None = None,
+    ) -> Any:
         where = urlsplit(self.daemon.api)
         connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=seconds)
         headers = {"authorization": f"Bearer {self._token}", "host": "localhost", "connection": "close"}
+        headers |= more or {}
         if body:
             headers["content-type"] = "application/json"
         try:

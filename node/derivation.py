@@ -1,9 +1,10 @@
 """Derived state follows the records: what to index, what was missed by a crash, and making it all anew.
 
 The chain and the held records are durable when their writers say so; the postings made of them come a moment
-later. A process that dies in between leaves records without postings, so every start compares the two sides
-by their CIDs (no record is decoded that has its posting) and indexes what is missing. When derived.db itself
-is damaged, `rebuild_derived` makes it again while no daemon runs.
+later. A process that dies in between leaves records without postings, so every start derives the entries
+that have operations anew, compares the others by their CIDs (no record is decoded that has its posting) and
+indexes what is missing. When derived.db itself is damaged, `rebuild_derived` makes it again while no daemon
+runs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from chain.cid import Cid
 from chain.record import Record
 from dht.placement import Layout
 from dht.ports import RunBlocking
+from node.entry_records import EntryRecords
 from node.holder import Holder, RecordsOf
 from node.storage.derived_state import DerivedState
 from node.storage.held_records import HeldRecords
@@ -67,13 +69,22 @@ async def index_missing(
     tree: ShardTree,
     run_blocking: RunBlocking,
 ) -> int:
-    """Index what has no posting; returns how many records were looked at for it. O(records), on CIDs."""
+    """Index what has no posting; returns how many records were looked at for it.
+
+    O(records), on CIDs, but for entries with operations, whose records are all read.
+    """
     find = records_of(own, held)
+    entries = EntryRecords(own, held)
     looked_at = 0
 
     def missing(page: Sequence[Cid]) -> list[Record]:
         absent = [cid for cid, there in zip(page, derived.have(page), strict=True) if not there]
-        return [record for record in find(absent) if record is not None] if absent else []
+        records = [record for record in find(absent) if record is not None] if absent else []
+        changed = entries.operated_on([record.subject for record in records])
+        return [record for record in records if record.subject not in changed]
+
+    for page in entries.all_operated_on():
+        await holder.refresh(page)
 
     for page in cids_to_index(own, held, tree):
         records = await run_blocking(missing, page)
@@ -99,7 +110,7 @@ async def rebuild_derived(
     derived = DerivedState.rebuild(path, run_blocking)
     async with trio.open_nursery() as nursery:
         await nursery.start(derived.run)
-        holder = Holder(derived, layout, dim, index, run_blocking)
+        holder = Holder(derived, EntryRecords(own, held), layout, dim, index, run_blocking)
         count = await holder.rebuild(records_to_index(own, held, layout.tree))
         await run_blocking(holder.save)
         await derived.aclose()

@@ -7,7 +7,8 @@ is folded. What is known locally is shown even when no holder answers in time.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import trio
 
@@ -19,18 +20,33 @@ from crdt.entry import fold
 from dht.basis import subject_basis
 from dht.bundle import Bundle, Item
 from dht.errors import NetworkError
-from dht.intake import Intake
+from dht.intake import Intake, Judged
 from dht.kademlia import Kademlia
 from dht.ports import RunBlocking
+from dht.record_store import Held
 from dht.records import RecordService
 from dht.replies import StoreStatus
-from node.models import EntryView
+from node.entry_records import EntryRecords
+from node.models import Ballot, EntryView, Value
 
 TIMEOUT_S = 2.0
 MAX_PAGES = 16
 """Pages taken from one holder; an entry with more operations is shown as far as they go."""
+HOLD_AT_ONCE = 1_000
 
 log = logging.getLogger(f"roseforest.{__name__}")
+
+
+@dataclass(slots=True)
+class Found:
+    """What was found of an entry: records by CID, and beside them what their judges need."""
+
+    records: dict[Cid, Record]
+    companions: dict[Cid, Record] = field(default_factory=dict)
+
+    def about(self, entry: Cid) -> list[Record]:
+        """The entry's records; not all that has an id is an entry, and not all that names one is about it."""
+        return [record for record in self.records.values() if _is_of(entry, record)]
 
 
 class EntryReader:
@@ -41,7 +57,7 @@ class EntryReader:
         kademlia: Kademlia,
         records: RecordService,
         intake: Intake,
-        local: Callable[[Cid], list[Record]],
+        local: EntryRecords,
         holders: int,
         run_blocking: RunBlocking,
     ) -> None:
@@ -54,28 +70,41 @@ class EntryReader:
 
     async def read(self, entry: Cid) -> EntryView | None:
         """The entry as all its known operations fold; None when its create record is nowhere to be found."""
-        found = {record.cid: record for record in self._local(entry)}
+        return view_of(entry, (await self.find(entry)).about(entry))
+
+    async def find(self, entry: Cid) -> Found:
+        """All that this node and the entry's holders know of it; judged, and not kept."""
+        found = Found(await self._run_blocking(self._local.about, entry))
         contacts = await self._kademlia.holders(subject_basis(entry), self._holders)
         with trio.move_on_after(TIMEOUT_S):
             async with trio.open_nursery() as nursery:
                 for contact in contacts:
                     if contact.agent != self._kademlia.agent:
                         nursery.start_soon(self._collect, contact.agent, entry, found)
-        # Not all that has an id is an entry, and not all that names one as its subject is about it.
-        return _view(entry, {cid: record for cid, record in found.items() if _is_of(entry, record)})
+        return found
 
-    async def _collect(self, agent: AgentId, entry: Cid, found: dict[Cid, Record]) -> None:
+    async def keep(self, found: Found) -> None:
+        """Make durable what was found, for no role: what this node signs on top of it must be judged by it.
+
+        Raises what the store raises.
+        """
+        items = [Held(record) for record in (*found.companions.values(), *found.records.values())]
+        for start in range(0, len(items), HOLD_AT_ONCE):
+            await self._records.hold(items[start : start + HOLD_AT_ONCE])
+
+    async def _collect(self, agent: AgentId, entry: Cid, found: Found) -> None:
         after: Cid | None = None
         try:
             for _ in range(MAX_PAGES):
                 page = await self._records.at(agent, subject_basis(entry), after)
                 about = [i for i in page.bundle.items if isinstance(i, Item) and i.record.subject == entry]
-                new = tuple(i for i in about if i.record.payload and i.record.cid not in found)
+                new = tuple(i for i in about if i.record.payload and not _is_whole(found, i.record.cid))
                 bundle = Bundle(page.bundle.openings, page.bundle.headers, new)
-                judged = await self._run_blocking(self._intake.judge, bundle)
+                judged, companions = await self._run_blocking(self._judge, bundle)
                 for item, verdict in zip(new, judged, strict=True):
                     if verdict.status is StoreStatus.HELD:
-                        found[item.record.cid] = item.record
+                        found.records[item.record.cid] = item.record
+                found.companions.update((held.record.cid, held.record) for held in companions)
                 if any(verdict.rule for verdict in judged):
                     self._kademlia.report(agent)
                 if not page.more or not about:
@@ -84,18 +113,17 @@ class EntryReader:
         except NetworkError as error:
             log.info("fetching from %s failed: %s", agent.hex()[:8], error)
 
-
-def _is_of(entry: Cid, record: Record) -> bool:
-    kind = record.header.kind
-    if record.cid == entry:
-        return kind == CREATE
-    return record.subject == entry and kind in ENTRY_OPERATIONS
+    def _judge(self, bundle: Bundle) -> tuple[list[Judged], list[Held]]:
+        judged = self._intake.judge(bundle)
+        return judged, self._intake.companions(bundle, judged)
 
 
-def _view(entry: Cid, found: Mapping[Cid, Record]) -> EntryView | None:
-    folded = fold(found[cid] for cid in sorted(found))
+def view_of(entry: Cid, records: Sequence[Record]) -> EntryView | None:
+    """The view of these records about one entry; None without its create."""
+    folded = fold(records)
     if folded is None:
         return None
+    by_cid = {record.cid: record for record in records}
     shown = folded.contents[0][1] if folded.contents else None
     return EntryView(
         id=entry,
@@ -112,5 +140,23 @@ def _view(entry: Cid, found: Mapping[Cid, Record]) -> EntryView | None:
             (author, max(slot.seq for slot in slots), tuple(slot.cid for slot in slots))
             for author, slots in folded.version.authors
         ),
-        records=tuple(sorted(found.values(), key=lambda record: (record.header.lamport, record.cid))),
+        fingerprint=folded.version.fingerprint,
+        values=tuple(Value(cid, by_cid[cid].header.author, content.text) for cid, content in folded.contents),
+        delete_overruled=folded.delete_overruled,
+        votes=tuple(
+            Ballot(one.agent, one.vote.value, one.vote.reason, one.vote.confidence) for one in folded.votes
+        ),
+        records=tuple(sorted(records, key=lambda record: (record.header.lamport, record.cid))),
     )
+
+
+def _is_whole(found: Found, cid: Cid) -> bool:
+    known = found.records.get(cid)
+    return known is not None and known.payload is not None
+
+
+def _is_of(entry: Cid, record: Record) -> bool:
+    kind = record.header.kind
+    if record.cid == entry:
+        return kind == CREATE
+    return record.subject == entry and kind in ENTRY_OPERATIONS

@@ -56,6 +56,18 @@ class NotFound(NodeError):
     """Nothing with this id is known."""
 
 
+class VersionConflict(NodeError):
+    """The entry has changed since the version that the caller saw; the message says what has."""
+
+
+class Forbidden(NodeError):
+    """This agent may not do that."""
+
+
+class Gone(NodeError):
+    """The entry is deleted or retracted, and what was asked needs one that is not."""
+
+
 class DaemonNotRunning(NodeError):
     """No daemon answers for this home folder."""
 

@@ -1,30 +1,39 @@
 """The holder's side of a query: postings of the local shards, ranked exactly, served with their records.
 
 Postings are derived from content records: those held for the network in the shard role, and this agent's own
-from the moment they are durable, so that what you add is found at once. The index proposes, the integer score
-decides, ties go to the smaller CID. Everything here can be rebuilt from the records.
+from the moment they are durable, so that what you add is found at once. They follow their entries
+(`crdt.postings`): whatever of an entry's records is here, in whatever role, a posting of a value that one of
+them overwrote or deleted goes, and does not come back with a late copy; a posting's tags are its entry's. The
+index proposes, the integer score decides, ties go to the smaller CID. Everything here can be rebuilt from the
+records, with the same result.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
+
+import trio
 
 from chain.cid import Cid
 from chain.content import Content, content_from_body
 from chain.errors import ChainError
-from chain.kinds import CARRIES_CONTENT
+from chain.kinds import CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, VOTE
 from chain.record import Record, decode_payload
 from chain.vector import Codes
+from crdt.postings import shown
 from dht.placement import Layout, Role
 from dht.ports import RunBlocking
 from dht.record_store import Held
+from node.entry_records import EntryRecords
 from node.index import IndexedPosting, LocalIndex
 from node.storage.derived_state import DerivedState, Posting
 from sharding.tree import Prefix
 
 REBUILD_BATCH = 2_000
+REFRESH_BATCH = 50
+"""Entries derived in one call off the event loop."""
 WIDEN = 4
 """Factor by which k grows while a tag filter leaves too few hits, or a tie reaches beyond the candidates."""
 ROUNDING_PPM = 4
@@ -37,22 +46,26 @@ Ranked = tuple[Posting, int]
 
 
 class Holder:
-    """Derived postings and their index. Writes come from one task at a time."""
+    """Derived postings and their index; `entries` is where the records are read that postings follow."""
 
     def __init__(
         self,
         derived: DerivedState,
+        entries: EntryRecords,
         layout: Layout,
         dim: int,
         index_folder: Path | None,
         run_blocking: RunBlocking,
     ) -> None:
         self._derived = derived
+        self._entries = entries
         self._layout = layout
         self._dim = dim
         self._folder = index_folder
         self._run_blocking = run_blocking
         self._index = LocalIndex(dim)
+        # What is derived must not be older than what was derived before it from fewer records.
+        self._turn = trio.Lock()
 
     def __len__(self) -> int:
         return len(self._index)
@@ -62,19 +75,27 @@ class Holder:
         await self._run_blocking(self._load)
 
     async def add(self, records: Sequence[Record]) -> None:
-        """Derive the postings of content records; others are passed over, known ones too."""
-        postings = await self._run_blocking(self._postings, records)
-        if postings:
-            await self._index_postings(await self._derived.put(postings))
+        """Derive what these records change, all of them own ones or held for a shard; known ones are free.
+
+        An entry with operations is derived anew from all its records, O(records); others take one posting.
+        """
+        await self._derive(records, frozenset(record.cid for record in records))
 
     async def on_held(self, items: Sequence[Held]) -> None:
-        """Index what was stored here in the shard role."""
-        await self.add([item.record for item in items if any(role & Role.SHARD for role, _ in item.bases)])
+        """Derive what these records change; new postings only for what was stored here for a shard."""
+        in_shard = {item.record.cid for item in items if any(role & Role.SHARD for role, _ in item.bases)}
+        await self._derive([item.record for item in items], in_shard)
+
+    async def refresh(self, entries: Sequence[Cid]) -> None:
+        """Derive these entries anew from what is here about them; O(records)."""
+        async with self._turn:
+            await self._refresh(entries)
 
     async def rebuild(self, records: Iterable[Record]) -> int:
         """Throw the derived state away and make it again from `records`; returns the postings."""
-        await self._derived.clear()
-        self._index = LocalIndex(self._dim)
+        async with self._turn:
+            await self._derived.clear()
+            self._index = LocalIndex(self._dim)
         batch: list[Record] = []
         for record in records:
             batch.append(record)
@@ -83,6 +104,51 @@ class Holder:
                 batch = []
         await self.add(batch)
         return len(self._index)
+
+    async def _derive(self, records: Sequence[Record], to_index: Container[Cid]) -> None:
+        about = [one for one in records if one.header.kind == CREATE or one.header.kind in ENTRY_OPERATIONS]
+        about = [one for one in about if one.header.kind != VOTE]
+        if not about:
+            return
+        async with self._turn:
+            changed = {one.subject for one in about if one.header.kind != CREATE}
+            changed |= await self._run_blocking(self._entries.operated_on, [one.subject for one in about])
+            plain = [one for one in about if one.cid in to_index and one.subject not in changed]
+            postings = await self._run_blocking(self._postings, plain)
+            if postings:
+                await self._index_postings(await self._derived.put(postings))
+            await self._refresh(sorted(changed))
+
+    async def _refresh(self, entries: Sequence[Cid]) -> None:
+        for start in range(0, len(entries), REFRESH_BATCH):
+            for new, gone, tags in await self._run_blocking(
+                self._changes, entries[start : start + REFRESH_BATCH]
+            ):
+                if gone:
+                    numbers = await self._derived.remove(gone)
+                    await self._run_blocking(self._index.remove, numbers)
+                if new:
+                    await self._index_postings(await self._derived.put(new))
+                if tags:
+                    await self._derived.retag(tags)
+
+    def _changes(
+        self, entries: Sequence[Cid]
+    ) -> list[tuple[list[Posting], list[Cid], dict[Cid, tuple[str, ...]]]]:
+        """For each entry: postings to add, records whose postings go, tags that postings get; blocking."""
+        changes = []
+        for entry in entries:
+            records = self._entries.about(entry)
+            show = shown(entry, records)
+            there = {posting.record: posting.tags for posting in self._derived.of_entry(entry)}
+            mine = self._entries.to_index([cid for cid, _ in show.values])
+            living = {cid: content for cid, content in show.values if cid in mine}
+            new = self._postings([records[cid] for cid in living if cid not in there], show.tags)
+            gone = sorted(there.keys() - living.keys())
+            tags = {cid: show.tags for cid in sorted(living) if there.get(cid, show.tags) != show.tags}
+            if new or gone or tags:
+                changes.append((new, gone, tags))
+        return changes
 
     def search(self, shards: Sequence[Prefix], codes: Codes, k: int, tags: Sequence[str]) -> list[Ranked]:
         """The `k` best postings of `shards` that carry all `tags`; blocking."""
@@ -135,7 +201,8 @@ class Holder:
             [IndexedPosting(p.number, self._layout.tree.leaf_of(p.shard_key), p.codes) for p in postings]
         )
 
-    def _postings(self, records: Sequence[Record]) -> list[Posting]:
+    def _postings(self, records: Sequence[Record], tags: tuple[str, ...] | None = None) -> list[Posting]:
+        """Postings of these content records; their own tags, unless the entry's `tags` are given."""
         pairs: list[tuple[Record, Content]] = []
         for record in records:
             if record.header.kind in CARRIES_CONTENT and record.payload is not None:
@@ -150,7 +217,7 @@ class Holder:
                 entry=record.subject,
                 record=record.cid,
                 codes=content.codes,
-                tags=content.tags,
+                tags=content.tags if tags is None else tags,
                 author=record.header.author,
                 hlc=record.header.hlc,
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from chain.cid import Cid
 from chain.identity import AgentId
@@ -44,6 +45,81 @@ class Rejected:
 
     index: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A new value for an entry. What is None stays as it is, but for the fields named by `clear`.
+
+    `clear` may name domain, confidence and citations. `tags` are added to the entry's.
+    """
+
+    text: str | None = None
+    vector: Sequence[float] | None = None
+    tags: tuple[str, ...] = ()
+    domain: str | None = None
+    confidence: int | None = None
+    citations: tuple[str, ...] | None = None
+    clear: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Retag:
+    """Tags to add to an entry, and tags to remove."""
+
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """This agent's vote from now on: 1 for, -1 against, 0 none; `confidence` in ppm."""
+
+    value: int
+    reason: str | None = None
+    confidence: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete an entry as it is seen; an edit brings it back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retract:
+    """Take an own entry back for good."""
+
+
+Change: TypeAlias = Edit | Retag | Vote | Delete | Retract
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What a change wrote, durable on this node; no records when there was nothing to do."""
+
+    id: Cid
+    records: tuple[Cid, ...]
+    version: str
+    """The entry's version now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One content value of an entry, by the record that says it."""
+
+    record: Cid
+    author: AgentId
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """An agent's vote on an entry."""
+
+    agent: AgentId
+    value: int
+    reason: str | None
+    confidence: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +176,13 @@ class EntryView:
     retracted: bool
     conflict: bool
     version: tuple[tuple[AgentId, int, tuple[Cid, ...]], ...]
+    fingerprint: str = ""
+    """The version in short: what `if_version` takes."""
+    values: tuple[Value, ...] = ()
+    """All values shown, the winner first; more than one are in conflict."""
+    delete_overruled: bool = False
+    """A delete was not heeded, because an edit that it had not seen wins."""
+    votes: tuple[Ballot, ...] = ()
     records: tuple[Record, ...] = ()
     """The operations, in the order in which they fold; the provenance."""
 

@@ -19,8 +19,7 @@ import trio
 from chain.cid import Cid
 from chain.identity import AgentId, Identity
 from chain.record import Record
-from chain.source_chain import ChainReport
-from dht.basis import subject_basis
+from chain.source_chain import ChainReport, Draft
 from dht.catch_up import CatchUp
 from dht.hello import Founding, HelloServer
 from dht.intake import Intake
@@ -33,11 +32,13 @@ from dht.records import RecordService
 from node.asker import DEFAULT_DEADLINE_MS, EXTRA_HOLDERS, Asker
 from node.authoring import binding_codes, draft_entries, text_codes, vector_codes
 from node.derivation import index_missing, records_of, records_to_index
+from node.editor import Editor
 from node.entry_reader import EntryReader
+from node.entry_records import EntryRecords
 from node.errors import InvalidInput
 from node.founding import Ground, ground_for
 from node.holder import Holder
-from node.models import Added, Answer, EntryView, NewEntry, PeerView, Rejected, Status
+from node.models import Added, Answer, Change, Changed, EntryView, NewEntry, PeerView, Rejected, Status
 from node.opening import ensure_opening
 from node.participation import Participation
 from node.search_protocol import MAX_K
@@ -48,7 +49,6 @@ from node.storage.own_chain import OwnChain
 from sharding.tree import Prefix
 
 SOFTWARE = "roseforest/0.1.0"
-PAGE = 500
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
@@ -114,6 +114,7 @@ class Node:
         self._held = held
         self._derived = derived
         self._find = records_of(own, held)
+        self._entries = EntryRecords(own, held)
         self._embedder, self._layout = ground.embedder, ground.layout
         self._started = clock.monotonic()
         self.kademlia = Kademlia(
@@ -126,7 +127,9 @@ class Node:
             rng=random,
         )
         HelloServer(network, founding.manifest_bytes, founding.epochs, founding.atlas_bytes)
-        self._holder = Holder(derived, self._layout, manifest.space.dim, paths.index, run_blocking)
+        self._holder = Holder(
+            derived, self._entries, self._layout, manifest.space.dim, paths.index, run_blocking
+        )
         self._intake = Intake(
             manifest, self._find, self._opening_of, self._layout, binding_codes(self._embedder), clock
         )
@@ -171,8 +174,17 @@ class Node:
             self.kademlia,
             self._records,
             self._intake,
-            self._local_records,
+            self._entries,
             manifest.replication + EXTRA_HOLDERS,
+            run_blocking,
+        )
+        self._editor = Editor(
+            self.agent,
+            self._embedder,
+            manifest.limits,
+            manifest.rules,
+            self._reader,
+            self._append,
             run_blocking,
         )
         self._participation = Participation(
@@ -238,6 +250,10 @@ class Node:
     async def get(self, entry: Cid) -> EntryView | None:
         """An entry as all its known operations fold, from here and its holders; None when nobody has it."""
         return await self._reader.read(entry)
+
+    async def change(self, entry: Cid, change: Change, if_version: str | None = None) -> Changed:
+        """Edit, tag, vote on, delete or retract an entry; see `node.editor.Editor.change`."""
+        return await self._editor.change(entry, change, if_version)
 
     def status(self) -> Status:
         """The node at a glance."""
@@ -341,9 +357,17 @@ class Node:
     def _opening_of(self, author: AgentId) -> tuple[Record, Record] | None:
         return self._own.opening() if author == self.agent else self._held.opening(author)
 
-    def _local_records(self, entry: Cid) -> list[Record]:
-        own = [record for record in self._own.get_many([entry]) if record is not None]
-        return [*own, *self._held.at_basis(subject_basis(entry), None, PAGE)]
+    async def _append(self, draft: Draft) -> Record:
+        """Append one operation and show what it changes here."""
+        with trio.CancelScope(shield=True):
+            ((cid, _),) = await self._own.append([draft], [None])
+            (record,) = [one for one in self._own.get_many([cid]) if one is not None]
+            try:
+                await self._holder.add([record])
+            except StorageError as error:
+                log.error("an operation is kept but not indexed: %s", error)
+        self._publisher.wake()
+        return record
 
     def _counters(self) -> dict[str, int]:
         counters = {

@@ -19,9 +19,10 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from chain.cid import Cid, from_text, is_record_cid, to_text
-from chain.errors import ChainBrokenError, CidError
+from chain.cid import to_text
+from chain.errors import ChainBrokenError
 from node.api.docs_page import docs_page
+from node.api.editing import BadId, add_editing_routes, entry_id
 from node.api.guard import Guard
 from node.api.metrics import Metrics
 from node.api.problems import KNOWN, Problem, problem_of
@@ -58,10 +59,6 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _REASONS = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
-class BadId(InvalidInput):
-    """An id in the path is no record's CID."""
-
-
 def create_app(
     node: NodeService,
     token: str,
@@ -94,6 +91,7 @@ def create_app(
     metrics = Metrics(node.status, rss_bytes)
     _add_problem_handlers(app)
     _add_knowledge_routes(app, node)
+    add_editing_routes(app, node)
     _add_chain_routes(app, node)
     _add_health_routes(app, unready)
 
@@ -184,11 +182,13 @@ def _add_knowledge_routes(app: FastAPI, node: NodeService) -> None:
     )
     async def get_entry(
         id: Annotated[str, Path(description="the CID of the entry's create record")],
+        response: Response,
         provenance: Annotated[bool, Query(description="with the signed records it is made of")] = False,
     ) -> EntryOut:
-        view = await node.get(_entry_id(id))
+        view = await node.get(entry_id(id))
         if view is None:
             raise NotFound(f"no entry {id} is known here or to its holders")
+        response.headers["etag"] = f'"{view.fingerprint}"'
         return entry_out(view, provenance)
 
     @app.post("/v1/query", response_model=AnswerOut, tags=["knowledge"], summary="Ask the network by meaning")
@@ -288,13 +288,3 @@ def _first_error(errors: list[Any]) -> str:
     place = ".".join(str(part) for part in first["loc"] if part != "body")
     reason = str(first["msg"]).removeprefix("Value error, ")
     return f"{place}: {reason}" if place else reason
-
-
-def _entry_id(text: str) -> Cid:
-    try:
-        cid = from_text(text)
-    except CidError as error:
-        raise BadId(str(error)) from error
-    if not is_record_cid(cid):
-        raise BadId(f"{text} is the id of a payload or blob, not of an entry")
-    return cid

@@ -5,6 +5,9 @@
 | 400 | bad_request, bad_host | not JSON, an id that is none, an address in Host that is not this machine |
 | 401 | unauthorized | the bearer token is missing or wrong |
 | 404, 405 | not_found, method_not_allowed | no such entry, path or method |
+| 403 | forbidden | a retract by another than the entry's creator |
+| 409 | gone | the entry is deleted or retracted |
+| 412 | changed | the entry is no longer at the version in If-Match; the message says what changed |
 | 408 | too_slow | the body did not arrive in time |
 | 413 | too_large | the body is over the limit |
 | 422 | refused | understood and refused: wrong shape, a limit, a vector that is no direction |
@@ -21,7 +24,7 @@ from dataclasses import dataclass
 
 from chain.errors import ChainError
 from node.embedding.errors import DamagedData, EmbeddingError
-from node.errors import InvalidInput, NotFound, NotReady, ReadOnly
+from node.errors import Forbidden, Gone, InvalidInput, NotFound, NotReady, ReadOnly, VersionConflict
 from node.storage import errors as storage
 
 MAX_MESSAGE = 500
@@ -43,6 +46,9 @@ class Problem:
 
 _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (NotFound, 404, "not_found"),
+    (Forbidden, 403, "forbidden"),
+    (Gone, 409, "gone"),
+    (VersionConflict, 412, "changed"),
     (NotReady, 503, "not_ready"),
     (storage.StorageClosed, 503, "not_ready"),
     (storage.DatabaseUnavailable, 503, "busy"),

@@ -12,7 +12,7 @@ from typing import Protocol
 from chain.cid import Cid
 from chain.record import Record
 from chain.source_chain import ChainReport
-from node.models import Added, Answer, EntryView, NewEntry, PeerView, Rejected, Status
+from node.models import Added, Answer, Change, Changed, EntryView, NewEntry, PeerView, Rejected, Status
 
 
 class NodeService(Protocol):
@@ -39,6 +39,14 @@ class NodeService(Protocol):
 
     async def get(self, entry: Cid) -> EntryView | None:
         """The entry as the network knows it, or None."""
+        ...
+
+    async def change(self, entry: Cid, change: Change, if_version: str | None = None) -> Changed:
+        """Edit, tag, vote on, delete or retract an entry; what was written is durable on return.
+
+        Raises `NotFound`, `VersionConflict` when the entry is not at `if_version`, `Forbidden`, `Gone`, and
+        `InvalidInput` or `EmbeddingError`.
+        """
         ...
 
     def status(self) -> Status:

@@ -199,8 +199,37 @@ class EntryOut(BaseModel):
     deleted: bool
     retracted: bool
     conflict: bool
+    delete_overruled: bool
+    values: list[ValueOut]
+    votes: VotesOut
     version: list[VersionOut]
+    version_id: str
     records: list[RecordOut] | None = None
+
+
+class ValueOut(BaseModel):
+    """One of an entry's values, and the record that says it."""
+
+    record: str
+    author: str
+    text: str
+
+
+class BallotOut(BaseModel):
+    """An agent's vote: 1 for, -1 against."""
+
+    agent: str
+    value: int
+    reason: str | None
+    confidence: float | None
+
+
+class VotesOut(BaseModel):
+    """The votes as they count: one an agent."""
+
+    up: int
+    down: int
+    ballots: list[BallotOut]
 
 
 class StatusOut(BaseModel):
@@ -350,6 +379,25 @@ def entry_out(view: EntryView, provenance: bool) -> EntryOut:
         deleted=view.deleted,
         retracted=view.retracted,
         conflict=view.conflict,
+        delete_overruled=view.delete_overruled,
+        values=[
+            ValueOut(record=to_text(one.record), author=peer_id(one.author), text=one.text)
+            for one in view.values
+        ],
+        votes=VotesOut(
+            up=sum(one.value > 0 for one in view.votes),
+            down=sum(one.value < 0 for one in view.votes),
+            ballots=[
+                BallotOut(
+                    agent=peer_id(one.agent),
+                    value=one.value,
+                    reason=one.reason,
+                    confidence=None if one.confidence is None else one.confidence / PPM,
+                )
+                for one in view.votes
+            ],
+        ),
+        version_id=view.fingerprint,
         version=[
             VersionOut(author=peer_id(author), seq=seq, heads=[to_text(head) for head in heads])
             for author, seq, heads in view.version

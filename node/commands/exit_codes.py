@@ -26,6 +26,7 @@ class ExitCode(IntEnum):
     READ_ONLY = 9
     PARTLY_DONE = 10
     LOCKED = 11
+    CONFLICT = 12
     INTERRUPTED = 130
 
 
@@ -37,6 +38,9 @@ EXIT_CODES = MappingProxyType(
         "node.errors.InUse": ExitCode.IN_USE,
         "node.errors.InvalidInput": ExitCode.REFUSED,
         "node.errors.NotFound": ExitCode.NOT_FOUND,
+        "node.errors.VersionConflict": ExitCode.CONFLICT,
+        "node.errors.Forbidden": ExitCode.REFUSED,
+        "node.errors.Gone": ExitCode.REFUSED,
         "node.errors.DaemonNotRunning": ExitCode.NO_DAEMON,
         "node.errors.NotReady": ExitCode.NO_DAEMON,
         "node.errors.JoinFailed": ExitCode.NETWORK,
@@ -60,7 +64,10 @@ STATUS_CODES = MappingProxyType(
     {
         400: ExitCode.REFUSED,
         401: ExitCode.DAMAGED,
+        403: ExitCode.REFUSED,
         404: ExitCode.NOT_FOUND,
+        409: ExitCode.REFUSED,
+        412: ExitCode.CONFLICT,
         413: ExitCode.REFUSED,
         422: ExitCode.REFUSED,
         503: ExitCode.NO_DAEMON,

@@ -48,8 +48,8 @@ def add(
     from node.home import open_home
 
     client = ApiClient(open_home(home))
-    entry: dict[str, Any] = {"text": _text(text), "tags": list(tags), "citations": list(citations)}
-    entry |= {"domain": domain, "confidence": confidence, "vector": _vector(vector)}
+    entry: dict[str, Any] = {"text": read_text(text), "tags": list(tags), "citations": list(citations)}
+    entry |= {"domain": domain, "confidence": confidence, "vector": read_vector(vector)}
     answer = client.post("/v1/entries", entry)
     if as_json:
         print_json(answer)
@@ -81,8 +81,22 @@ def get(id: str, provenance: bool, home: str | None, as_json: bool) -> None:
     for name in ("tags", "citations"):
         if answer[name]:
             print_line(f"{name:<10} {', '.join(answer[name])}")
+    votes = answer["votes"]
+    if votes["ballots"]:
+        print_line(f"votes      {votes['up']} up, {votes['down']} down")
+    print_line(f"version    {answer['version_id']}")
     print_line()
     print_line(answer["text"] if answer["text"] is not None else "(erased)")
+    for value in answer["values"][1:]:
+        print_line()
+        print_line(f"in conflict with this, by {value['author']}:")
+        print_line(value["text"])
+    if answer["delete_overruled"]:
+        print_line()
+        print_line("(somebody deleted the entry without having seen this text)")
+    for ballot in votes["ballots"]:
+        why = f": {ballot['reason']}" if ballot["reason"] else ""
+        print_line(f"vote {'up' if ballot['value'] > 0 else 'down'} by {ballot['agent']}{why}")
     if answer["records"]:
         print_line()
     for record in answer["records"] or ():
@@ -124,9 +138,9 @@ def query(
     client = ApiClient(open_home(home))
     question: dict[str, Any] = {"k": k, "tags": list(tags), "deadline_ms": deadline}
     if text is not None:
-        question["text"] = _text(text)
+        question["text"] = read_text(text)
     else:
-        question["vector"] = _vector(vector)
+        question["vector"] = read_vector(vector)
     answer = client.post("/v1/query", question, LONG_SECONDS)
     if as_json:
         print_json(answer)
@@ -151,10 +165,13 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _text(text: str) -> str:
+def read_text(text: str, path: str | None = None) -> str:
+    """The text as given; that of the file `path`, if given, or of standard input for a dash."""
     from node.errors import InvalidInput
 
-    if text == "-":
+    if path is not None:
+        text = _file(path)
+    elif text == "-":
         text = _standard_input()
     if not text.strip():
         raise InvalidInput("the text is empty")
@@ -164,20 +181,34 @@ def _text(text: str) -> str:
 def _standard_input() -> str:
     import sys
 
-    from node.errors import InvalidInput
-
     if sys.stdin.isatty():
         print_line("type the text; Ctrl-D on a line of its own ends it", err=True)
-    data = sys.stdin.buffer.read(MAX_STDIN + 1)
+    return _decoded(sys.stdin.buffer.read(MAX_STDIN + 1), "on standard input")
+
+
+def _file(path: str) -> str:
+    from node.errors import InvalidInput
+
+    try:
+        with open(path, "rb") as file:
+            return _decoded(file.read(MAX_STDIN + 1), f"in {path}")
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _decoded(data: bytes, where: str) -> str:
+    from node.errors import InvalidInput
+
     if len(data) > MAX_STDIN:
-        raise InvalidInput(f"the text on standard input is longer than {MAX_STDIN} bytes")
+        raise InvalidInput(f"the text {where} is longer than {MAX_STDIN} bytes")
     try:
         return data.decode("utf-8").strip()
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"the text on standard input is not UTF-8 at byte {error.start}") from error
+        raise InvalidInput(f"the text {where} is not UTF-8 at byte {error.start}") from error
 
 
-def _vector(path: str | None) -> Any:
+def read_vector(path: str | None) -> Any:
+    """The JSON list of numbers in a file; None without one."""
     if path is None:
         return None
     import json

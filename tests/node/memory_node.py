@@ -8,23 +8,48 @@ from math import sqrt
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chain.cid import Cid, raw_cid
 from chain.content import Content, content_from_body
 from chain.errors import ChainError
 from chain.identity import Identity
-from chain.kinds import CREATE, OPENING
+from chain.kinds import CREATE, OPENING, RULE_VERSION
+from chain.manifest import Limits
 from chain.record import Record, decode_payload
 from chain.source_chain import ChainReport, Draft, head_of, next_record, verify_chain
 from chain.vector import Codes, codes_from_bytes, score_ppm
+from node.editor import Editor
+from node.embedding.caller import CallerVectors
 from node.embedding.errors import NotFinite, WrongSize, ZeroVector
+from node.entry_reader import Found, view_of
 from node.errors import NotReady
-from node.models import Added, Answer, Cost, EntryView, Hit, NewEntry, PeerView, Rejected, Status
+from node.models import (
+    Added,
+    Answer,
+    Change,
+    Changed,
+    Cost,
+    EntryView,
+    Hit,
+    NewEntry,
+    PeerView,
+    Rejected,
+    Status,
+)
 from node.storage.errors import DiskFull
+from sim.virtual_clock import inline_blocking
 
 DIM = 8
 NETWORK = raw_cid(b"the network of the edge tests")
 SEED = bytes(range(32))
+
+
+class HashVectors(CallerVectors):
+    """Takes the caller's vectors, and gives texts without one some code that follows from them."""
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.int8]:
+        return np.stack([_codes(text, None) for text in texts])
 
 
 class MemoryNode:
@@ -36,6 +61,15 @@ class MemoryNode:
         self.keys: dict[bytes, Cid] = {}
         self.full = False
         self.starting = False
+        self.editor = Editor(
+            self.identity.agent,
+            HashVectors("hash", DIM),
+            Limits(tags=4),
+            RULE_VERSION,
+            self,
+            self.append,
+            inline_blocking,
+        )
         for kind in OPENING:
             self._append(Draft(kind, {}))
 
@@ -84,24 +118,21 @@ class MemoryNode:
         return Answer(tuple(hits[:k]), Cost(1, 1, 1, 0.5, 0, False))
 
     async def get(self, entry: Cid) -> EntryView | None:
-        for record in self._creates():
-            if record.cid == entry:
-                content = _content(record)
-                return EntryView(
-                    id=entry,
-                    author=record.header.author,
-                    text=content.text,
-                    tags=content.tags,
-                    domain=content.domain,
-                    confidence=content.confidence,
-                    citations=content.citations,
-                    deleted=False,
-                    retracted=False,
-                    conflict=False,
-                    version=((record.header.author, 0, (record.cid,)),),
-                    records=(record,),
-                )
-        return None
+        return view_of(entry, (await self.find(entry)).about(entry))
+
+    async def change(self, entry: Cid, change: Change, if_version: str | None = None) -> Changed:
+        if self.full:
+            raise DiskFull(Path("chain.db"), "database or disk is full")
+        return await self.editor.change(entry, change, if_version)
+
+    async def find(self, entry: Cid) -> Found:
+        return Found({record.cid: record for record in self.records if record.subject == entry})
+
+    async def keep(self, found: Found) -> None:
+        assert all(record in self.records for record in found.records.values())
+
+    async def append(self, draft: Draft) -> Record:
+        return self._append(draft)
 
     def status(self) -> Status:
         return Status(

@@ -17,14 +17,16 @@ from chain.record import Record
 from chain.vector import Codes, codes_from_bytes, score_ppm
 from dht.placement import Layout, Role
 from dht.record_store import Held
+from node.entry_records import EntryRecords
 from node.holder import Holder
 from node.index import STAMP_FILE
 from node.storage.derived_state import DerivedState
+from node.storage.held_records import HeldRecords
 from sharding.tree import Prefix, ShardTree
 from sim.virtual_clock import inline_blocking
 from tests.dht.authors import Author
 from tests.dht.people import MANIFEST, NOW_US
-from tests.node.storage_fixtures import UNSYNCED
+from tests.node.storage_fixtures import UNSYNCED, open_chain
 
 DIM = 4
 LAYOUT = Layout(None, ShardTree.fixed(2))
@@ -79,7 +81,9 @@ def with_holder(
         async with trio.open_nursery() as nursery:
             derived = DerivedState(folder / "derived.db", inline_blocking, UNSYNCED)
             await nursery.start(derived.run)
-            holder = Holder(derived, LAYOUT, DIM, index, inline_blocking)
+            held = HeldRecords(folder / "held.db", inline_blocking, UNSYNCED)
+            records = EntryRecords(open_chain(folder / "chain.db"), held)
+            holder = Holder(derived, records, LAYOUT, DIM, index, inline_blocking)
             await holder.open()
             await scenario(holder)
             derived.close()

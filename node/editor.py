@@ -1,0 +1,245 @@
+"""Changing an entry: read what its holders know, draft on top of all of it, append, publish.
+
+An edit overwrites what it has seen and nothing else, so before anything is signed the entry is read from its
+holders; what was read is kept, for others will need it to judge the new record. Two agents who edit while
+apart both succeed, and the entry shows both values until somebody overwrites them (`crdt.entry_view`). Who
+wants to be refused instead names the version seen (`if_version`; Kung and Robinson, 1981): the check is made
+against all that can be reached at that moment. Changes of one entry by this node happen one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import trio
+
+from chain.cid import Cid, to_text
+from chain.content import Content
+from chain.identity import AgentId, peer_id
+from chain.kinds import DELETE, EDIT, KINDS_BY_RULE_VERSION, RETRACT, TAG, UNTAG, VOTE
+from chain.manifest import Limits
+from chain.record import Record
+from chain.source_chain import Draft
+from crdt import drafts
+from crdt.entry import EntryState, fold
+from crdt.entry_view import Entry
+from crdt.errors import CrdtError
+from dht.ports import RunBlocking
+from node.authoring import text_codes, vector_codes
+from node.embedding.caller import CallerVectors
+from node.embedding.embedder import Embedder
+from node.entry_reader import Found
+from node.errors import Forbidden, Gone, InvalidInput, NotFound, VersionConflict
+from node.models import Change, Changed, Delete, Edit, Retag, Retract, Vote
+
+MAX_TOLD = 64
+"""Changes since a version that are looked for; an older version is said to be unknown."""
+TOLD = 3
+"""Changes that the message of a conflict names."""
+
+_KINDS: Mapping[type, tuple[str, ...]] = {
+    Edit: (EDIT,),
+    Retag: (TAG, UNTAG),
+    Vote: (VOTE,),
+    Delete: (DELETE,),
+    Retract: (RETRACT,),
+}
+
+Append = Callable[[Draft], Awaitable[Record]]
+"""Signs a draft, makes it durable and shows it here; cancelled, it does all of that or nothing."""
+
+
+class Reader(Protocol):
+    """Where entries are read from: `node.entry_reader.EntryReader`."""
+
+    async def find(self, entry: Cid) -> Found:
+        """All that can be found of an entry."""
+        ...
+
+    async def keep(self, found: Found) -> None:
+        """Make it durable here."""
+        ...
+
+
+@dataclass(slots=True)
+class _Turn:
+    lock: trio.Lock = field(default_factory=trio.Lock)
+    users: int = 0
+
+
+class Editor:
+    """The verb `change` of a node. `rules` is the rule version that its records are judged by."""
+
+    def __init__(
+        self,
+        agent: AgentId,
+        embedder: Embedder | CallerVectors,
+        limits: Limits,
+        rules: int,
+        reader: Reader,
+        append: Append,
+        run_blocking: RunBlocking,
+    ) -> None:
+        self._agent = agent
+        self._embedder = embedder
+        self._limits = limits
+        self._rules = rules
+        self._reader = reader
+        self._append = append
+        self._run_blocking = run_blocking
+        self._turns: dict[Cid, _Turn] = {}
+
+    async def change(self, entry: Cid, change: Change, if_version: str | None) -> Changed:
+        """Carry out `change`; what it wrote is durable when this returns. Nothing to do is no error.
+
+        Raises `NotFound` for an entry or tag that is not known, `VersionConflict`, `Forbidden` for a retract
+        by another than the creator, `Gone` for a deleted or retracted entry, `InvalidInput` or
+        `EmbeddingError` for what is over a limit or outside the network's rules, and storage errors.
+        """
+        kinds = [kind for kind in _KINDS[type(change)] if kind not in KINDS_BY_RULE_VERSION[self._rules]]
+        if kinds:
+            raise InvalidInput(f"this network's rules (version {self._rules}) do not know {kinds[0]}")
+        async with self._turn(entry):
+            found = await self._reader.find(entry)
+            view = fold(found.about(entry))
+            if view is None:
+                raise NotFound(f"no entry {to_text(entry)} is known here or to its holders")
+            if if_version is not None and if_version != view.version.fingerprint:
+                raise VersionConflict(conflict(found.about(entry), view, if_version))
+            _check_state(view, change, self._agent, self._limits)
+            codes = await self._run_blocking(self._codes, view, change)
+            written: list[Cid] = []
+            state = EntryState(entry).add_all(found.about(entry))
+            while (draft := self._next(view, change, codes)) is not None:
+                if not written:
+                    await self._reader.keep(found)
+                record = await self._append(draft)
+                written.append(record.cid)
+                state = state.add(record)
+                view = state.view() or view
+            return Changed(entry, tuple(written), view.version.fingerprint)
+
+    def _codes(self, view: Entry, change: Change) -> bytes:
+        """The codes of the text that the entry will have; blocking."""
+        if not isinstance(change, Edit):
+            return b""
+        old = view.contents[0][1] if view.contents else None
+        if change.vector is not None:
+            return vector_codes(self._embedder, change.vector).tobytes()
+        if change.text is None or (old is not None and old.text == change.text):
+            if old is None:
+                raise InvalidInput("the entry's text is erased: give a new one")
+            return old.codes
+        return text_codes(self._embedder, change.text).tobytes()
+
+    def _next(self, view: Entry, change: Change, codes: bytes) -> Draft | None:
+        """The next record that `change` needs on top of `view`, or None when it is done; pure."""
+        try:
+            match change:
+                case Edit():
+                    return self._edit(view, change, codes)
+                case Retag(add=add, remove=remove):
+                    for tag in remove:
+                        if tag in view.tags:
+                            return drafts.draft_untag(view, self._agent, tag)
+                    for tag in add:
+                        if tag not in view.tags:
+                            return drafts.draft_tag(view, self._agent, tag)
+                    return None
+                case Vote(value=value, reason=reason, confidence=confidence):
+                    said = [one.vote for one in view.votes if one.agent == self._agent]
+                    now = [(one.value, one.reason, one.confidence) for one in said]
+                    if now == [(value, reason, confidence)] * bool(value):
+                        return None
+                    return drafts.draft_vote(view, self._agent, value, reason, confidence)
+                case Delete():
+                    return None if view.deleted else drafts.draft_delete(view, self._agent)
+                case Retract():
+                    return None if view.retracted else drafts.draft_retract(view, self._agent)
+        except CrdtError as error:
+            raise InvalidInput(str(error)) from error
+
+    def _edit(self, view: Entry, change: Edit, codes: bytes) -> Draft | None:
+        old = view.contents[0][1] if view.contents else Content("", b"\1")
+        content = Content(
+            text=old.text if change.text is None else change.text,
+            codes=codes,
+            tags=tuple(sorted(set(change.tags))),
+            domain=None if "domain" in change.clear else change.domain or old.domain,
+            confidence=None
+            if "confidence" in change.clear
+            else old.confidence
+            if change.confidence is None
+            else change.confidence,
+            citations=()
+            if "citations" in change.clear
+            else old.citations
+            if change.citations is None
+            else change.citations,
+        )
+        same = replace(content, over=old.over, tags=old.tags) == old and set(content.tags) <= set(view.tags)
+        if same and len(view.maximal) == 1 and not view.deleted:
+            return None
+        fault = self._limits.fault(replace(content, tags=tuple(sorted({*view.tags, *content.tags}))))
+        if fault is not None:
+            raise InvalidInput(fault)
+        return drafts.draft_edit(view, self._agent, content)
+
+    @asynccontextmanager
+    async def _turn(self, entry: Cid) -> AsyncIterator[None]:
+        turn = self._turns.setdefault(entry, _Turn())
+        turn.users += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.users -= 1
+            if not turn.users:
+                del self._turns[entry]
+
+
+def conflict(records: Iterable[Record], view: Entry, seen: str) -> str:
+    """The line that says what has changed since the version `seen`, as far as it can be told."""
+    since = changes_since(records, seen)
+    now = view.version.fingerprint
+    if since is None:
+        return (
+            f"the entry is at version {now}, and {seen[:48]!r} is none of its last {MAX_TOLD} versions: "
+            "get it again"
+        )
+    told = ", ".join(f"{one.header.kind} by {peer_id(one.header.author)}" for one in since[-TOLD:])
+    more = f" and {len(since) - TOLD} before" if len(since) > TOLD else ""
+    return f"the entry is at version {now}; changed since {seen}: {told}{more}"
+
+
+def changes_since(records: Iterable[Record], seen: str) -> list[Record] | None:
+    """The records after the version `seen`, in the order in which they fold; None when it is not found.
+
+    Found are versions along one order of the records: a version that saw only one of two concurrent
+    operations may be none of them. At most `MAX_TOLD` versions are tried, O(records) each.
+    """
+    ordered = sorted(records, key=lambda record: (record.header.lamport, record.cid))
+    for end in range(len(ordered) - 1, max(-1, len(ordered) - 1 - MAX_TOLD), -1):
+        before = fold(ordered[:end])
+        if before is not None and before.version.fingerprint == seen:
+            return ordered[end:]
+    return None
+
+
+def _check_state(view: Entry, change: Change, agent: AgentId, limits: Limits) -> None:
+    if isinstance(change, Retract) and view.author != agent:
+        raise Forbidden("only its creator can retract an entry; delete it instead")
+    if view.retracted and not isinstance(change, Retract):
+        raise Gone("the entry is retracted by its creator, for good")
+    if view.deleted and isinstance(change, Retag | Vote):
+        raise Gone("the entry is deleted; an edit brings it back")
+    if isinstance(change, Retag):
+        unknown = [tag for tag in change.remove if tag not in view.tags]
+        if unknown:
+            raise NotFound(f"the entry has no tag {unknown[0]!r:.110}")
+        tags = {*view.tags, *change.add} - set(change.remove)
+        if len(tags) > limits.tags and set(change.add) - set(view.tags):
+            raise InvalidInput(f"the entry would have {len(tags)} tags, the limit is {limits.tags}")

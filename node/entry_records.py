@@ -1,0 +1,56 @@
+"""What this node has about an entry, in its own chain and held for the network, in whatever role.
+
+An entry shows through all of its records at once: own ones from the moment they are durable, and held ones
+whether they lie here as the entry's, as a shard's, or only because this node read them before it edited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from chain.cid import Cid
+from chain.kinds import CREATE, ENTRY_OPERATIONS
+from chain.record import Record
+from crdt.causal import merge_copies
+from dht.placement import Role
+from node.storage.held_records import HeldRecords
+from node.storage.own_chain import OwnChain
+
+MAX_ABOUT = 4096
+"""Held operations on one entry that are looked at; of more, the first by CID, on every node the same."""
+PAGE = 500
+
+
+class EntryRecords:
+    """Reads of both databases by entry; plain calls, from any thread."""
+
+    def __init__(self, own: OwnChain, held: HeldRecords) -> None:
+        self._own = own
+        self._held = held
+
+    def about(self, entry: Cid) -> dict[Cid, Record]:
+        """The entry's create and operations that are here, some maybe as headers only; O(answer)."""
+        found: dict[Cid, Record] = {}
+        for record in (*self._own.about(entry), *self._held.about(entry, MAX_ABOUT)):
+            kind = record.header.kind
+            if kind == CREATE if record.cid == entry else kind in ENTRY_OPERATIONS:
+                known = found.get(record.cid)
+                found[record.cid] = record if known is None else merge_copies(known, record)
+        return found
+
+    def operated_on(self, entries: Sequence[Cid]) -> set[Cid]:
+        """Those of `entries` of which operations are here."""
+        return self._own.operated_on(entries) | self._held.operated_on(entries)
+
+    def all_operated_on(self) -> Iterator[list[Cid]]:
+        """All subjects of which operations are here, in pages; one of both databases may come twice."""
+        for source in (self._own, self._held):
+            after = b""
+            while page := source.subjects_after(after, PAGE):
+                yield page
+                after = page[-1]
+
+    def to_index(self, contents: Sequence[Cid]) -> set[Cid]:
+        """Those of these content records that this node searches: own ones, and those held for a shard."""
+        own = {record.cid for record in self._own.get_many(contents) if record is not None}
+        return own | self._held.in_role(contents, int(Role.SHARD))
