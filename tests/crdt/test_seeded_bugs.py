@@ -147,7 +147,7 @@ def late_value_revives(patch: pytest.MonkeyPatch) -> None:
 
 
 def untag_is_not_proven(patch: pytest.MonkeyPatch) -> None:
-    honest = laws.proofs
+    honest = postings.proofs
 
     def adds_only(value: Cid, tags: Any, wanted: Any, records: Mapping[Cid, Record]) -> list[Cid]:
         return [

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,8 @@ def make_home(root: Path) -> Home:
     return home
 
 
-@pytest.fixture
-async def rose(tmp_path: Path) -> AsyncIterator[Running]:
+@asynccontextmanager
+async def served(tmp_path: Path) -> AsyncIterator[Running]:
     home, node, stop = make_home(tmp_path / "home"), MemoryNode(), trio.Event()
     with home.locked():
         async with trio.open_nursery() as nursery:
@@ -93,6 +94,12 @@ async def rose(tmp_path: Path) -> AsyncIterator[Running]:
             home.write_daemon(DaemonInfo(os.getpid(), url, ()))
             yield Running(home, node, stop)
             nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def rose(tmp_path: Path) -> AsyncIterator[Running]:
+    async with served(tmp_path) as running:
+        yield running
 
 
 async def test_add_query_and_get(rose: Running) -> None:
