@@ -132,6 +132,42 @@ async def fetch_founding(
         raise SlowHelloError(f"{address} took over {MAX_SECONDS:.0f} s to say what its network is") from error
 
 
+async def require_network(network: Network, address: str, network_id: Cid, timeout: float) -> None:
+    """Ask the node at `address` for its manifest alone, at most 16 kB.
+
+    Raises `UnexpectedNetworkError` for another network's, other `HelloError`s, and what `Network.dial` and
+    `Network.request` raise.
+    """
+    peer = await network.dial(address, timeout)
+    manifest, _, _, _ = _read_manifest(address, await _ask(network, peer, address, ["manifest"], timeout))
+    _require(address, manifest, network_id)
+
+
+async def _ask(
+    network: Network,
+    peer: PeerId,
+    address: str,
+    question: list[str | int],
+    timeout: float,
+    limit: int = MAX_MANIFEST + _SLACK,
+) -> list[Any]:
+    reply = await network.request(peer, HELLO, canonical.encode(question), timeout)
+    try:
+        answer = canonical.decode(reply, limit)
+    except EncodingError as error:
+        raise MalformedHelloError(f"{address} answers {question[0]!r} with garbage: {error}") from error
+    if type(answer) is not list:
+        raise MalformedHelloError(f"{address} answers {question[0]!r} with no array")
+    return answer
+
+
+def _require(address: str, manifest: Manifest, network_id: Cid) -> None:
+    if manifest.network_id != network_id:
+        raise UnexpectedNetworkError(
+            f"{address} belongs to the network {to_text(manifest.network_id)}, not {to_text(network_id)}"
+        )
+
+
 async def _fetch(
     network: Network,
     address: str,
@@ -141,29 +177,19 @@ async def _fetch(
 ) -> Founding:
     peer = await network.dial(address, timeout)
 
-    async def ask(question: list[str | int], limit: int) -> list[Any]:
-        reply = await network.request(peer, HELLO, canonical.encode(question), timeout)
-        try:
-            answer = canonical.decode(reply, limit)
-        except EncodingError as error:
-            raise MalformedHelloError(f"{address} answers {question[0]!r} with garbage: {error}") from error
-        if type(answer) is not list:
-            raise MalformedHelloError(f"{address} answers {question[0]!r} with no array")
-        return answer
-
     async def ask_bytes(kind: str, index: int, limit: int) -> bytes:
-        answer = await ask([kind, index], min(MAX_BODY, limit + _SLACK))
+        most = min(MAX_BODY, limit + _SLACK)
+        answer = await _ask(network, peer, address, [kind, index], timeout, most)
         if len(answer) != 1 or type(answer[0]) is not bytes or len(answer[0]) > limit:
             raise MalformedHelloError(
                 f"{address} answers {kind!r} with no byte string of at most {limit} bytes"
             )
         return answer[0]
 
-    manifest, data, count, size = _read_manifest(address, await ask(["manifest"], MAX_MANIFEST + _SLACK))
-    if network_id is not None and manifest.network_id != network_id:
-        raise UnexpectedNetworkError(
-            f"{address} belongs to the network {to_text(manifest.network_id)}, not {to_text(network_id)}"
-        )
+    first = await _ask(network, peer, address, ["manifest"], timeout)
+    manifest, data, count, size = _read_manifest(address, first)
+    if network_id is not None:
+        _require(address, manifest, network_id)
     epochs: list[bytes] = []
     newest = _Tip(manifest.network_id, 0, manifest.atlas)
     for index in range(count):

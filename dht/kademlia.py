@@ -213,6 +213,10 @@ class Kademlia:
             await self._enter(self._bootstrap)
             await self._refresh(True)
 
+    async def meet(self, address: str) -> None:
+        """Introduce ourselves at one more multiaddr that was heard of; raises `BootstrapError`."""
+        await self._enter((address,))
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep our place in the network, see `dht.upkeep`. Until cancelled."""
         upkeep = Upkeep(

@@ -65,6 +65,10 @@ class Settings(BaseModel):
     query_deadline_ms: Annotated[
         int, Field(ge=1, le=60_000, description="milliseconds after which a query answers with what it has")
     ] = 3_000
+    mdns: Annotated[
+        bool | None,
+        Field(description="look for peers on the local network; none: when `listen` goes beyond loopback"),
+    ] = None
     log_level: Annotated[LogLevel, Field(description="least severity that is logged")] = "info"
     log_format: Annotated[LogFormat, Field(description="text: key=value pairs; json: one object a line")] = (
         "text"
@@ -202,7 +206,7 @@ def _read_file(home: Home) -> dict[str, Any]:
 def _from_text(key: str, text: str) -> Any:
     if key in _LISTS:
         return tuple(part.strip() for part in text.split(",") if part.strip())
-    return None if key == "log_file" and not text else text
+    return None if key in ("log_file", "mdns") and not text else text
 
 
 def _known() -> str:

@@ -27,6 +27,7 @@ from chain.manifest import Manifest, decode_manifest
 from dht.errors import DhtError
 from dht.hello import Founding, fetch_founding
 from dht.libp2p_network import open_libp2p_network
+from dht.mdns import discover, discoverable
 from dht.ports import SystemClock, ThreadedBlocking, system_random
 from node.config import Settings, write_initial_config
 from node.derivation import rebuild_derived
@@ -217,6 +218,18 @@ async def _run(
         if node.frozen is None:
             claim(home, node.status().records)
         nursery.start_soon(_stop_on_signal, stop)
+        local = () if settings.mdns is False else discoverable(network.addresses, settings.mdns is True)
+        if local:
+            nursery.start_soon(
+                discover,
+                network,
+                node.kademlia,
+                node.network_id,
+                local,
+                clock,
+                system_random(),
+                ThreadedBlocking(1),
+            )
         url: str = await nursery.start(
             partial(serve_api, node, settings, token, stop, unready=lambda: _unready(node))
         )
