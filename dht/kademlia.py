@@ -145,6 +145,10 @@ class Kademlia:
         """Whether `agent` failed last time, or is ignored for its conduct; such a node is no holder."""
         return self._liveness.is_suspect(agent) or self._members.is_ignored(agent)
 
+    def suspects(self) -> list[AgentId]:
+        """All who failed last time, or said good-bye, as far as is remembered; ascending."""
+        return self._liveness.suspects()
+
     def latency(self, agent: AgentId) -> float | None:
         """Smoothed round-trip time of `agent` in seconds; None before its first answer."""
         return self._liveness.latency(agent)

@@ -3,9 +3,13 @@
 Deciding is pure (`plan`): given the holders of each basis and the acknowledgements so far, it says which
 record goes to whom in which roles, and which records have reached their level. The driver looks holders up,
 sends bundles of about 100 kB with a bounded number in flight, and notes what came back. Nothing is forgotten:
-a record stays pending until min(R, storing nodes) holders acknowledged every one of its roles, across
-restarts, and becomes pending again when the network grows towards R. Only durable records are read, so
-nothing leaves before its fsync.
+a record stays pending until min(R, storing nodes) holders that answer acknowledged every one of its roles,
+across restarts, and becomes pending again when the network grows towards R.
+
+When a holder dies after that, the other holders repair (`dht.repairer`), and the author, who may be offline,
+does not count the record again: at R nodes it was, and they see to it. Only when nobody is left that ever
+acknowledged it in some role does its author, who has it in its chain, place it anew. Only durable records are
+read, so nothing leaves before its fsync.
 """
 
 from __future__ import annotations
@@ -31,21 +35,20 @@ from dht.network import MAX_BODY
 from dht.placement import Layout, Role, bases_of, needs_payload, roles_of
 from dht.ports import RunBlocking
 from dht.record_store import Held, OwnRecords, Placement
+from dht.records import FRAME_BYTES, STORE_TIMEOUT_S
 from dht.replies import StoreStatus, read_statuses
 from validation.named import named_by
 
 BATCH_RECORDS = 512
 """Records planned at a time."""
-FRAME_BYTES = 100_000
-"""Target size of one store request: large enough to amortise it, small enough to share the stream."""
 IN_FLIGHT_PER_PEER = 2
-STORE_TIMEOUT_S = 10.0
-"""Longer than for a question: a busy holder judges and fsyncs a whole frame, maybe behind those of others."""
 MAX_DETOURS = 100_000
 """Copies owed to holders that were suspects when their records were placed; beyond it, catching up has to
 find them."""
 RETRY_FIRST_S = 0.5
 RETRY_MOST_S = 30.0
+GONE_AFTER_S = 30.0
+"""Who has not answered for so long is gone, as far as the author's own records are concerned."""
 IDLE_S = 30.0
 """At least this often pending records are looked at again, even when nothing woke the publisher."""
 
@@ -122,7 +125,10 @@ class Publisher:
         self._hold_locally = hold_locally
         self._run_blocking = run_blocking
         self._wake = trio.Event()
+        self._went_through = trio.Event()
         self._detours: dict[AgentId, dict[Cid, int]] = {}
+        self._silent: dict[AgentId, float] = {}
+        self._gone: frozenset[AgentId] = frozenset()
         self.refused = 0
         """Own records that a holder judged invalid, each time: a sign of a bug or of a lying holder."""
 
@@ -141,12 +147,19 @@ class Publisher:
         owed = sum(len(self._detours[agent]) for agent in self._returned())
         return self._own.count_below(max(1, self.need)) + owed
 
+    async def drained(self) -> None:
+        """Wait until nothing is pending."""
+        while self.pending:
+            self._went_through = trio.Event()
+            await self._went_through.wait()
+
     async def run(self) -> None:
         """Publish for ever."""
         retry = RETRY_FIRST_S
         while True:
             self._wake = trio.Event()
             progressed = await self.publish_once()
+            self._went_through.set()
             pending = self.pending
             if progressed and pending:
                 retry = RETRY_FIRST_S
@@ -157,6 +170,7 @@ class Publisher:
 
     async def publish_once(self) -> bool:
         """Go once through all pending records; whether any acknowledgement came."""
+        await self._mourn()
         progressed = await self._pay_detours()
         after = -1
         while True:
@@ -167,11 +181,20 @@ class Publisher:
             after = records[-1].header.seq
             progressed |= await self._publish(records, need)
 
+    async def _mourn(self) -> None:
+        """Place again what only holders that are gone have acknowledged."""
+        now = trio.current_time()
+        self._silent = {agent: self._silent.get(agent, now) for agent in self._kademlia.suspects()}
+        gone = frozenset(agent for agent, since in self._silent.items() if now - since >= GONE_AFTER_S)
+        if gone - self._gone:
+            count = await self._own.reopen(gone)
+            if count:
+                log.warning("everybody who held %d of our records is gone; they are placed again", count)
+        self._gone = gone
+
     async def _publish(self, records: Sequence[Record], need: int) -> bool:
-        acknowledged: dict[Cid, dict[AgentId, int]] = {}
-        for row in self._own.placements([record.cid for record in records]):
-            roles = acknowledged.setdefault(row.cid, {})
-            roles[row.holder] = roles.get(row.holder, 0) | row.roles
+        copies: dict[Cid, dict[AgentId, int]] = {}
+        _add_copies(copies, self._own.placements([record.cid for record in records]))
         shards = await self._run_blocking(self._shard_bases, records)
         placings: list[Placing] = []
         nearest: dict[bytes, tuple[AgentId, ...]] = {}  # most of a batch shares its author and its shards
@@ -189,19 +212,24 @@ class Publisher:
                     owed[agent][record.cid] |= role
                 holders.append((role, nearest[basis]))
             placings.append(Placing(record, tuple(holders)))
-        decided = plan(placings, acknowledged, need)
+        decided = plan(placings, self._at_hand(copies), need)
         rows: list[Placement] = []
         async with trio.open_nursery() as nursery:
             for agent in sorted(decided.sends):
                 nursery.start_soon(self._send_all, agent, decided.sends[agent], shards, rows)
-        for row in rows:
-            roles = acknowledged.setdefault(row.cid, {})
-            roles[row.holder] = roles.get(row.holder, 0) | row.roles
-        settled = plan(placings, acknowledged, need).settled
-        self._note_detours(owed, set(settled), acknowledged)
+        _add_copies(copies, rows)
+        settled = plan(placings, self._at_hand(copies), need).settled
+        self._note_detours(owed, set(settled), copies)
         if rows or settled:
             await self._own.placed(rows, [(cid, need) for cid in settled])
         return bool(rows or settled)
+
+    def _at_hand(self, copies: Mapping[Cid, Mapping[AgentId, int]]) -> dict[Cid, dict[AgentId, int]]:
+        """The copies at nodes that answer: one that cannot be had counts again when its holder is back."""
+        return {
+            cid: {agent: roles for agent, roles in by.items() if not self._kademlia.is_suspect(agent)}
+            for cid, by in copies.items()
+        }
 
     def _suspects_at(self, basis: bytes) -> list[AgentId]:
         """The known nodes that would be among the nearest if they were not suspected."""
@@ -314,6 +342,12 @@ class Publisher:
         return {
             record.cid: self._layout.shard_basis(key) for (record, _), key in zip(pairs, keys, strict=True)
         }
+
+
+def _add_copies(copies: dict[Cid, dict[AgentId, int]], rows: Sequence[Placement]) -> None:
+    for row in rows:
+        roles = copies.setdefault(row.cid, {})
+        roles[row.holder] = roles.get(row.holder, 0) | row.roles
 
 
 def _part(record: Record, roles: int) -> Record:

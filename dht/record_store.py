@@ -6,7 +6,7 @@ quick (an indexed look-up); writes are durable when they return.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -74,6 +74,10 @@ class HeldStore(Protocol):
         """
         ...
 
+    async def reclaim(self) -> int:
+        """Delete what drops have left behind and nobody needs, if there is enough of it; returns how many."""
+        ...
+
     def opening(self, author: AgentId) -> tuple[Record, Record] | None:
         """An author's genesis and membrane records, when both are held with payloads."""
         ...
@@ -105,6 +109,10 @@ class OwnRecords(Protocol):
 
     async def placed(self, rows: Sequence[Placement], settled: Sequence[tuple[Cid, int]]) -> None:
         """Note acknowledgements (roles add up per holder), and the level that records have reached."""
+        ...
+
+    async def reopen(self, gone: Collection[AgentId]) -> int:
+        """Put records at level 0 that, in some role, nobody but these acknowledged; returns how many."""
         ...
 
     def get_many(self, cids: Sequence[Cid]) -> list[Record | None]:

@@ -20,27 +20,33 @@ from chain.cid import DIGEST_SIZE, Cid, digest, is_record_cid, record_cid_of_dig
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.record import Record
-from dht.bundle import Bundle, BundleError, Item, bundle_value, open_bundle
+from dht.bundle import MAX_ITEMS, Bundle, BundleError, Item, bundle_value, open_bundle
 from dht.errors import FrameError, RefusalCode, RequestRefused
 from dht.intake import Intake, Judged
 from dht.kademlia import Kademlia
 from dht.membership import BAD_ANSWER
 from dht.network import MAX_BODY, Network
 from dht.ports import RunBlocking
-from dht.record_store import Held, HeldStore
-from dht.replies import write_statuses
+from dht.record_store import Digest, Held, HeldStore
+from dht.replies import StoreStatus, read_statuses, write_statuses
 from validation.named import named_by
 
 MAX_FETCH = 128
 MAX_AT = 256
 MAX_DIGESTS = 256
 MAX_CIDS = 4096
+MAX_LISTED = 200_000
+"""CIDs taken from one node about one basis."""
 MAX_QUESTION = 16 * 1024
 """Bytes of a question: the longest names `MAX_DIGESTS` bases. It is decoded on the event loop."""
 MAX_DIGESTS_REPLY = MAX_DIGESTS * 64
 MAX_CIDS_REPLY = MAX_CIDS * DIGEST_SIZE + 8
 REPLY_BYTES = 800_000
 """A reply stops before it exceeds this; the asker asks again for the rest."""
+FRAME_BYTES = 100_000
+"""Target size of one store request: large enough to amortise it, small enough to share the stream."""
+STORE_TIMEOUT_S = 10.0
+"""Longer than for a question: a busy holder judges and fsyncs a whole frame, maybe behind those of others."""
 ITEM_BYTES = 200
 """Bytes that an item or header takes beside its header and payload, rounded up."""
 READ_AT_ONCE = 16
@@ -116,6 +122,19 @@ class RecordService:
 
     # Asking.
 
+    async def store(self, agent: AgentId, items: Sequence[Item]) -> tuple[list[StoreStatus], int]:
+        """Have one node store the first of `items`, as many as fit a frame of `FRAME_BYTES`.
+
+        Returns a status for each that was sent (at least one) and the bytes it took; raises `NetworkError`.
+        """
+        body, sent = await self._run_blocking(self._frame, items)
+        reply = await self._kademlia.request(agent, "record.store", body, STORE_TIMEOUT_S)
+        return [status for status, _ in read_statuses(reply, sent)], len(body)
+
+    def _frame(self, items: Sequence[Item]) -> tuple[bytes, int]:
+        value, sent = self._bundle(items, FRAME_BYTES, True)
+        return canonical.encode(value), sent
+
     async def fetch(self, agent: AgentId, cids: Sequence[Cid]) -> Bundle:
         """Ask one node for up to `MAX_FETCH` records; it may send fewer. Raises `NetworkError`."""
         body = canonical.encode([digest(cid) for cid in cids[:MAX_FETCH]])
@@ -128,13 +147,13 @@ class RecordService:
         reply = await self._kademlia.request(agent, "record.at", body)
         return await self._run_blocking(_open_page, reply)
 
-    async def digests(self, agent: AgentId, bases: Sequence[bytes]) -> list[tuple[int, bytes]]:
+    async def digests(self, agent: AgentId, bases: Sequence[bytes]) -> list[Digest]:
         """Ask one node how much it holds at each of up to `MAX_DIGESTS` bases. Raises `NetworkError`."""
         body = canonical.encode(list(bases))
         value = _decode(await self._kademlia.request(agent, "record.digests", body), MAX_DIGESTS_REPLY)
         if type(value) is not list or len(value) != len(bases):
             raise FrameError(f"record.digests reply does not hold {len(bases)} digests")
-        digests: list[tuple[int, bytes]] = []
+        digests: list[Digest] = []
         for pair in value:
             if (
                 type(pair) is not list
@@ -145,6 +164,19 @@ class RecordService:
                 raise FrameError("a digest is the array [count, sum]")
             digests.append((pair[0], pair[1]))
         return digests
+
+    async def all_cids(self, agent: AgentId, basis: bytes) -> set[Cid]:
+        """All CIDs that one node lists at a basis; raises `NetworkError`, also above `MAX_LISTED`."""
+        found: set[Cid] = set()
+        after: Cid | None = None
+        while page := await self.cids(agent, basis, after):
+            found.update(page)
+            after = page[-1]
+            if len(found) > MAX_LISTED:
+                raise FrameError(f"{agent.hex()[:8]} lists more than {MAX_LISTED} records at one basis")
+            if len(page) < MAX_CIDS:
+                break
+        return found
 
     async def cids(self, agent: AgentId, basis: bytes, after: Cid | None) -> list[Cid]:
         """Ask one node for the next CIDs at a basis, at most `MAX_CIDS`, ascending. Raises `NetworkError`."""
@@ -229,11 +261,15 @@ class RecordService:
         `named`: bring the headers that the records name, too. Blocking. One record with all that it may name
         fits a body of `MAX_BODY`, so a reply always can be sent.
         """
+        return self._bundle((Item(record, 0) for record in records), REPLY_BYTES, named)
+
+    def _bundle(self, wanted_items: Iterable[Item], most: int, named: bool) -> tuple[list[Any], int]:
         items: list[Item] = []
         openings: dict[AgentId, tuple[Record, Record]] = {}
         headers: dict[Cid, Record] = {}
         size = 0
-        for record in records:
+        for item in wanted_items:
+            record = item.record
             author = record.header.author
             opening = None if author in openings else self._opening(author)
             wanted = [cid for cid in named_by(record) if cid not in headers] if named else []
@@ -243,10 +279,10 @@ class RecordService:
                 if found is not None
             }
             cost = sum(map(_size, (record, *(opening or ()), *brought.values())))
-            if items and size + cost > REPLY_BYTES:
+            if items and (size + cost > most or len(items) == MAX_ITEMS):
                 break
             size += cost
-            items.append(Item(record, 0))
+            items.append(item)
             headers.update(brought)
             if opening is not None:
                 openings[author] = opening

@@ -15,12 +15,13 @@ from pathlib import Path
 import trio
 
 from chain.cid import Cid
+from chain.identity import AgentId
 from chain.record import Record
-from dht.placement import Layout
+from dht.placement import Layout, Role
 from dht.ports import RunBlocking
 from node.entry_records import EntryRecords
 from node.holder import Holder, RecordsOf
-from node.storage.derived_state import DerivedState
+from node.storage.derived_state import DerivedState, Posting
 from node.storage.held_records import HeldRecords
 from node.storage.own_chain import OwnChain
 from sharding.tree import ShardTree
@@ -92,6 +93,26 @@ async def index_missing(
             looked_at += len(records)
             await holder.add(records)
     return looked_at
+
+
+async def drop_strays(
+    holder: Holder, derived: DerivedState, held: HeldRecords, agent: AgentId, run_blocking: RunBlocking
+) -> int:
+    """Remove the postings of others' records that are held in no shard: a crash came between the two.
+
+    Returns how many. O(postings), on CIDs.
+    """
+
+    def strays(page: Sequence[Posting]) -> list[Cid]:
+        others = [posting.record for posting in page if posting.author != agent]
+        roles = held.roles_of(others)
+        return [cid for cid in others if not roles.get(cid, 0) & Role.SHARD]
+
+    found: list[Cid] = []
+    for page in derived.all(PAGE):
+        found += await run_blocking(strays, page)
+    await holder.remove(found)
+    return len(found)
 
 
 async def rebuild_derived(

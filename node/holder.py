@@ -28,7 +28,7 @@ from dht.ports import RunBlocking
 from dht.record_store import Held
 from node.entry_records import EntryRecords
 from node.index import IndexedPosting, LocalIndex
-from node.storage.derived_state import DerivedState, Posting
+from node.storage.derived_state import MAX_POSTINGS, DerivedState, Posting
 from sharding.tree import Prefix
 
 REBUILD_BATCH = 2_000
@@ -90,6 +90,13 @@ class Holder:
         """Derive these entries anew from what is here about them; O(records)."""
         async with self._turn:
             await self._refresh(entries)
+
+    async def remove(self, records: Sequence[Cid]) -> None:
+        """Forget the postings of these records, where there are any."""
+        for start in range(0, len(records), MAX_POSTINGS):
+            numbers = await self._derived.remove(records[start : start + MAX_POSTINGS])
+            if numbers:
+                await self._run_blocking(self._index.remove, numbers)
 
     async def rebuild(self, records: Iterable[Record]) -> int:
         """Throw the derived state away and make it again from `records`; returns the postings."""

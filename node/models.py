@@ -214,6 +214,10 @@ class Status:
     held: int
     pending: int
     shards_held: int
+    under_replicated: int
+    """Bases held here (subjects, authors, shards) that some of their R nearest lack, as last seen."""
+    repairing: int
+    """Those among them of which copies are being sent now."""
     reachable: bool
     read_only: str | None
     """Why the node accepts no writes, or None."""

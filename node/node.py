@@ -25,13 +25,16 @@ from dht.hello import Founding, HelloServer
 from dht.intake import Intake
 from dht.kademlia import Kademlia
 from dht.network import Network
+from dht.placement import Role
 from dht.ports import Clock, Random, RunBlocking
+from dht.proofs import Proofs
 from dht.publisher import Publisher
 from dht.record_store import Held
 from dht.records import RecordService
+from dht.repairer import Repairer
 from node.asker import DEFAULT_DEADLINE_MS, EXTRA_HOLDERS, Asker
 from node.authoring import binding_codes, draft_entries, text_codes, vector_codes
-from node.derivation import index_missing, records_of, records_to_index
+from node.derivation import drop_strays, index_missing, records_of, records_to_index
 from node.editor import Editor
 from node.entry_reader import EntryReader
 from node.entry_records import EntryRecords
@@ -142,7 +145,18 @@ class Node:
             intake=self._intake,
             run_blocking=run_blocking,
             on_held=self._on_held,
-            accepts=lambda: options.capacity > 0 and self.read_only is None,
+            accepts=self._keeps,
+        )
+        proofs = Proofs(network, self.kademlia, self._records, held, random, run_blocking, self._keeps)
+        self._repairer = Repairer(
+            self.kademlia,
+            self._records,
+            proofs,
+            held,
+            manifest.replication,
+            self._on_dropped,
+            run_blocking,
+            random,
         )
         self._catch_up = CatchUp(
             self.kademlia, self._records, held, self._layout.tree, manifest.replication, random.choice
@@ -191,6 +205,7 @@ class Node:
             self.kademlia,
             self._publisher,
             self._catch_up,
+            self._repairer,
             bootstrap=options.bootstrap,
             stores=options.capacity > 0,
             memory=paths.peers,
@@ -268,6 +283,8 @@ class Node:
             held=self._held.count(),
             pending=self._publisher.pending,
             shards_held=0 if self.read_only else self._catch_up.shards_held,
+            under_replicated=self._repairer.under_replicated,
+            repairing=self._repairer.repairing,
             reachable=bool(self._network.addresses) and bool(self._network.connected()),
             read_only=self.read_only or self._own.frozen,
             uptime_s=round(self._clock.monotonic() - self._started, 3),
@@ -328,10 +345,19 @@ class Node:
         await index_missing(
             self._holder, self._derived, self._own, self._held, self._layout.tree, self._run_blocking
         )
+        await drop_strays(self._holder, self._derived, self._held, self.agent, self._run_blocking)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part in the network until cancelled."""
         await self._participation.run(task_status=task_status)
+
+    async def leave(self, within_s: float) -> int:
+        """Hand over what would be short of a copy without this node, then say good-bye; then close it.
+
+        Takes at most `within_s` seconds, and a little for the good-byes; may be cancelled. Returns how many
+        bases were left short of a copy.
+        """
+        return await self._participation.leave(within_s)
 
     async def finish(self) -> None:
         """Save what makes the next start quick."""
@@ -354,6 +380,19 @@ class Node:
         await self._holder.on_held(items)
         self._catch_up.note_stored()
 
+    async def _on_dropped(self, left: Sequence[tuple[Cid, int]]) -> None:
+        """What is in no shard here any more is not found here any more, unless it is our own."""
+        gone = [cid for cid, roles in left if not roles & Role.SHARD]
+        gone = [cid for cid, own in zip(gone, self._own.get_many(gone), strict=True) if own is None]
+        await self._holder.remove(gone)
+        # It may have come back meanwhile, when its posting was still there and so not made again.
+        back = [cid for cid, roles in self._held.roles_of(gone).items() if roles & Role.SHARD]
+        await self._holder.add([record for record in self._held.get_many(back) if record is not None])
+
+    def _keeps(self) -> bool:
+        """Whether this node holds things for others, and goes on doing so."""
+        return self._options.capacity > 0 and self.read_only is None and not self._repairer.leaving
+
     def _opening_of(self, author: AgentId) -> tuple[Record, Record] | None:
         return self._own.opening() if author == self.agent else self._held.opening(author)
 
@@ -375,6 +414,8 @@ class Node:
             "searches_served_total": self._asker.served,
             "hits_refused_total": self._asker.hits_refused,
             "records_caught_up_total": self._catch_up.fetched,
+            "records_repaired_total": self._repairer.sent,
+            "bases_dropped_total": self._repairer.dropped,
             "own_records_refused_total": self._publisher.refused,
             "postings": len(self._holder),
         }

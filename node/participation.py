@@ -17,6 +17,7 @@ from dht.catch_up import CatchUp
 from dht.kademlia import BootstrapError, Kademlia
 from dht.ports import RunBlocking
 from dht.publisher import Publisher
+from dht.repairer import Repairer
 from node.errors import HomeError
 from node.peer_memory import read_peers, write_peers
 from node.storage.errors import DatabaseCorrupt, DatabaseUnavailable, DiskFull, ReadOnly
@@ -43,6 +44,7 @@ class Participation:
         kademlia: Kademlia,
         publisher: Publisher,
         catch_up: CatchUp,
+        repairer: Repairer,
         *,
         bootstrap: Sequence[str],
         stores: bool,
@@ -53,6 +55,7 @@ class Participation:
         self._kademlia = kademlia
         self._publisher = publisher
         self._catch_up = catch_up
+        self._repairer = repairer
         self._bootstrap = tuple(bootstrap)
         self._stores = stores
         self._memory = memory
@@ -71,9 +74,35 @@ class Participation:
             self.joined = True
             nursery.start_soon(self._while_writable, self._publisher.run)
             nursery.start_soon(self._wake_publisher)
+            nursery.start_soon(self._while_writable, self._repairer.run)
             if self._stores:
                 nursery.start_soon(self._resign_when_read_only)
                 nursery.start_soon(self._while_writable, self._catch_up.run)
+
+    async def leave(self, within_s: float) -> int:
+        """Hand over, within so many seconds, and say good-bye; returns the bases left short of a copy.
+
+        What this agent wrote and nobody has yet is placed within the same time. A node that nobody else
+        could take over from leaves at once.
+        """
+        others = any(not self._kademlia.is_suspect(contact.agent) for contact in self._kademlia.contacts())
+        if not self.joined or not others:
+            return 0
+        with trio.move_on_after(within_s) as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._repairer.hand_over)
+                await self._publisher.drained()
+        short = self._repairer.under_replicated
+        if scope.cancelled_caught:
+            log.warning(
+                "%g s were not enough to hand everything over: %d bases stay short of a copy until others "
+                "repair them, %d own records wait for the next start",
+                within_s,
+                short,
+                self._publisher.pending,
+            )
+        await self._kademlia.leave()
+        return short
 
     def write_memory(self) -> None:
         """Write down the addresses of the peers known now, unless there are none; blocking."""

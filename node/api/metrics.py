@@ -65,6 +65,8 @@ class _NodeCollector(Collector):
             ("held_records", "Records held for the network", status.held),
             ("pending_records", "Own records without enough copies yet", status.pending),
             ("shards_held", "Shards held", status.shards_held),
+            ("under_replicated", "Bases held whose nearest nodes lack a copy", status.under_replicated),
+            ("repairing", "Bases of which copies are being sent", status.repairing),
             ("reachable", "1 when peers can reach this node", int(status.reachable)),
             ("read_only", "1 when the node takes no writes", int(status.read_only is not None)),
             ("uptime_seconds", "Seconds since the node started", status.uptime_s),

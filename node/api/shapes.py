@@ -245,6 +245,8 @@ class StatusOut(BaseModel):
     held: int
     pending: int
     shards_held: int
+    under_replicated: int
+    repairing: int
     reachable: bool
     read_only: str | None
     rss_mb: float
@@ -419,6 +421,8 @@ def status_out(status: Status, rss_bytes: int, version: str) -> StatusOut:
         held=status.held,
         pending=status.pending,
         shards_held=status.shards_held,
+        under_replicated=status.under_replicated,
+        repairing=status.repairing,
         reachable=status.reachable,
         read_only=status.read_only,
         rss_mb=round(rss_bytes / (1 << 20), 1),

@@ -22,6 +22,10 @@ def status(home: str | None, as_json: bool) -> None:
         print_json(answer)
         return
     unconnected = "" if answer["reachable"] else ", none of them connected"
+    short = answer["under_replicated"]
+    copies = f"{short} groups of records short of a copy" if short else "none missing"
+    if answer["repairing"]:
+        copies += f", {answer['repairing']} being repaired"
     rows = [
         ("agent", answer["agent_id"]),
         ("network", f"{answer['network']} ({answer['network_name']})"),
@@ -31,6 +35,7 @@ def status(home: str | None, as_json: bool) -> None:
         ("peers", "none yet" if not answer["peers"] else f"{answer['peers']}{unconnected}"),
         ("records", f"{answer['records']} own, {answer['pending']} still without enough copies"),
         ("held", f"{answer['held']} records in {answer['shards_held']} shards"),
+        ("copies", copies),
         ("memory", f"{answer['rss_mb']} MB"),
         ("up", f"{answer['uptime_s']} s"),
     ]

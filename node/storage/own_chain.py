@@ -10,14 +10,14 @@ own size (`dht.record_store.OwnRecords`).
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import trio
 
 from chain.cid import Cid, to_text
-from chain.identity import AGENT_ID_SIZE, Identity, peer_id
+from chain.identity import AGENT_ID_SIZE, AgentId, Identity, peer_id
 from chain.record import SALT_SIZE, Record, verify_signature
 from chain.source_chain import ChainReport, Draft, Head, head_of, next_record, verify_chain
 from dht.ports import Clock, Random, RunBlocking
@@ -169,6 +169,13 @@ class OwnChain:
             if not 0 <= level <= MAX_LEVEL:
                 raise StorageLimit(f"level {level} is outside 0 to {MAX_LEVEL}")
         await self._writer.submit(lambda connection: _place(connection, rows, settled))
+
+    async def reopen(self, gone: Collection[AgentId]) -> int:
+        """Put records at level 0 that, in some role, nobody but `gone` acknowledged; returns how many.
+
+        O(acknowledgements) when there are any of theirs.
+        """
+        return await self._writer.submit(lambda connection: _reopen(connection, frozenset(gone)))
 
     def head(self) -> Head | None:
         """The head of the chain, None when it is empty."""
@@ -328,6 +335,22 @@ class OwnChain:
             done.append((record.cid, True))
         self._tail = tail  # last, so that an append that fails halfway leaves the others' head alone
         return done
+
+
+def _reopen(connection: sqlite3.Connection, gone: frozenset[AgentId]) -> int:
+    all_roles: dict[int, int] = {}
+    living: dict[int, int] = {}
+    sql = "SELECT seq, holder, roles FROM placements WHERE seq IN (SELECT seq FROM levels WHERE level > 0)"
+    for seq, holder, roles in connection.execute(sql):
+        all_roles[seq] = all_roles.get(seq, 0) | roles
+        living[seq] = living.get(seq, 0) | (0 if holder in gone else roles)
+    lost = [seq for seq, roles in all_roles.items() if living[seq] != roles]
+    levels = [row[0] for row in connection.execute("SELECT DISTINCT level FROM levels WHERE level > 0")]
+    for level in levels:
+        connection.executemany(
+            "UPDATE levels SET level = 0 WHERE level = ? AND seq = ?", [(level, seq) for seq in lost]
+        )
+    return len(lost)
 
 
 def _place(

@@ -14,7 +14,8 @@ from chain.record import Record
 from chain.source_chain import Draft, next_record
 from dht.bundle import MAX_ITEMS
 from dht.placement import Role
-from dht.publisher import FRAME_BYTES, Placing, _frames, plan
+from dht.publisher import Placing, _frames, plan
+from dht.records import FRAME_BYTES
 
 NODES = [bytes([n]) * 32 for n in range(7)]
 NETWORK = b"\x01\x55\x12\x20" + bytes(32)

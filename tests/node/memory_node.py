@@ -146,6 +146,8 @@ class MemoryNode:
             held=0,
             pending=0,
             shards_held=0,
+            under_replicated=0,
+            repairing=0,
             reachable=False,
             read_only="the disk is full" if self.full else None,
             uptime_s=1.0,

@@ -86,6 +86,12 @@ class Network:
         self.world.crash(identity(number).agent)
         await trio.sleep(0.05)
 
+    async def leave(self, number: int, within_s: float = 10.0) -> int:
+        """Stop a node in order; returns how many bases it left short of a copy."""
+        short = await self.nodes[number].leave(within_s)
+        await self.crash(number)
+        return short
+
     async def settle(self) -> None:
         """Until all know each other, nothing is pending, and every holder is complete."""
         with trio.fail_after(SETTLE_S):
@@ -165,13 +171,13 @@ def shown(answer: Answer) -> list[tuple[Cid, int]]:
     return [(hit.id, hit.score) for hit in answer.hits]
 
 
-async def until(condition: Callable[[], bool], within_s: float = SETTLE_S) -> None:
+async def until(condition: Callable[[], bool], within_s: float = SETTLE_S, every_s: float = 0.1) -> None:
     """Wait in virtual time for a condition; raises `TooSlowError`."""
     with trio.fail_after(within_s):
         while True:
             if condition():
                 return
-            await trio.sleep(0.1)
+            await trio.sleep(every_s)
 
 
 def override(owner: object, name: str, value: object) -> None:

@@ -1,0 +1,230 @@
+"""Repair by whole nodes: whoever joins, leaves or dies, every basis comes to lie at its R nearest, no more.
+
+Promise P2's last part. Eight nodes and R = 3 in virtual time; a liar is a whole node, one answer replaced.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from chain.cid import Cid
+from dht.basis import author_basis, subject_basis
+from dht.distance import closest
+from dht.repair import DROP_AFTER_S
+from dht.repairer import INTERVAL_S
+from node.founding import REPLICATION
+from node.node import Node
+from tests.node.simulated_nodes import Network, entry, identity, override, shown, simulate, until, vector
+
+EIGHT = (100,) * 8
+QUERIES = [vector(seed) for seed in range(8_000, 8_003)]
+REPAIRED_WITHIN_S = 120.0
+DROPPED_WITHIN_S = DROP_AFTER_S + 4 * INTERVAL_S
+
+
+def holdings(network: Network) -> dict[bytes, dict[int, frozenset[Cid]]]:
+    """By basis: who holds what there."""
+    found: dict[bytes, dict[int, frozenset[Cid]]] = {}
+    for number, node in network.nodes.items():
+        for one in node._held.bases_after(b"", 100_000):
+            found.setdefault(one.basis, {})[number] = frozenset(node._held.cids_at(one.basis, None, 10_000))
+    return found
+
+
+def nearest(network: Network, basis: bytes) -> list[int]:
+    """The R nearest of the nodes that run, whatever they know of each other."""
+    position = {number: node.kademlia.self_contact().position for number, node in network.nodes.items()}
+    return sorted(closest(basis, position, lambda number: position[number], REPLICATION))
+
+
+def in_order(network: Network, exactly: bool) -> bool:
+    """Whether each basis lies whole at its R nearest; `exactly`: and nowhere else."""
+    for basis, by in holdings(network).items():
+        holders = nearest(network, basis)
+        whole = frozenset().union(*by.values())
+        if any(by.get(number) != whole for number in holders) or (exactly and sorted(by) != holders):
+            return False
+    return True
+
+
+async def comes_in_order(network: Network, within_s: float, *, exactly: bool = False) -> None:
+    await until(lambda: in_order(network, exactly), within_s, every_s=1.0)
+
+
+async def assert_all_is_found(network: Network, askers: tuple[int, ...] | None = None) -> None:
+    """By id, by author and by query, at each asker; and nobody claims that copies are missing."""
+    for number in askers or sorted(network.nodes)[:3]:
+        node = network.nodes[number]
+        for id_ in network.entries:
+            view = await node.get(id_)
+            assert view is not None
+            assert view.text == network.entries[id_][1].text
+        for wanted in QUERIES:
+            answer = await network.ask(number, wanted, k=len(network.entries))
+            assert shown(answer) == network.best(wanted, len(network.entries))
+            assert answer.cost.shards_missed == 0
+    for author in {view.author for id_ in network.entries if (view := await node.get(id_))}:
+        held = [n for n, one in network.nodes.items() if one._held.cids_at(author_basis(author), None, 1)]
+        assert len(held) >= min(REPLICATION, len(network.nodes))
+
+
+async def filled(network: Network, count: int = 24) -> None:
+    await network.fill(count, authors=range(8))
+    await comes_in_order(network, REPAIRED_WITHIN_S)
+
+
+def test_after_a_crash_every_copy_is_made_again(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        await filled(network)
+        before = holdings(network)
+        await network.crash(3)
+        await comes_in_order(network, REPAIRED_WITHIN_S)
+        lost = [basis for basis, by in before.items() if 3 in by]
+        assert lost
+        assert holdings(network).keys() == before.keys()
+        assert sum(node.status().counters["records_repaired_total"] for node in network.nodes.values()) > 0
+        await assert_all_is_found(network)
+        await trio.sleep(3 * INTERVAL_S)
+        assert [node.status().under_replicated for node in network.nodes.values()] == [0] * 7
+        await comes_in_order(network, DROPPED_WITHIN_S, exactly=True)
+
+    simulate(tmp_path, EIGHT, scenario)
+
+
+@pytest.mark.slow
+def test_a_node_that_joins_gets_its_copies_and_the_others_drop_their_extra_ones(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        await filled(network)
+        await comes_in_order(network, DROPPED_WITHIN_S, exactly=True)
+        postings = {n: node.status().counters["postings"] for n, node in network.nodes.items()}
+        await network.start(8)
+        await network.settle()
+        await comes_in_order(network, REPAIRED_WITHIN_S)
+        assert network.nodes[8].status().held > 0
+        assert not in_order(network, exactly=True), "who holds too much does not drop it at once"
+        await comes_in_order(network, DROPPED_WITHIN_S, exactly=True)
+        assert sum(node.status().counters["bases_dropped_total"] for node in network.nodes.values()) > 0
+        assert any(network.nodes[n].status().counters["postings"] < postings[n] for n in postings)
+        await assert_all_is_found(network)
+
+    simulate(tmp_path, EIGHT, scenario)
+
+
+def test_all_may_leave_one_after_another_and_the_last_one_has_everything(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        await filled(network)
+        for number in range(7, 0, -1):
+            assert await network.leave(number) == 0
+        for wanted in QUERIES:
+            answer = await network.ask(0, wanted, k=24)
+            assert shown(answer) == network.best(wanted, 24)
+        for id_ in network.entries:
+            assert await network.nodes[0].get(id_) is not None
+        assert {subject_basis(id_) for id_ in network.entries} <= holdings(network).keys()
+
+    simulate(tmp_path, EIGHT, scenario)
+
+
+@pytest.mark.slow
+def test_who_leaves_has_handed_over_before_it_is_gone(tmp_path: Path) -> None:
+    """At the moment of its good-bye R others have everything: nobody has to repair after it."""
+
+    async def scenario(network: Network) -> None:
+        await filled(network)
+        assert await network.leave(5) == 0
+        assert in_order(network, exactly=False)
+        assert all(identity(5).agent not in [p.agent for p in n.peers()] for n in network.nodes.values())
+        await assert_all_is_found(network)
+
+    simulate(tmp_path, EIGHT, scenario)
+
+
+def serves_nothing(liar: Node) -> None:
+    """It says that it holds what it was sent, and proves it; nobody ever gets it back."""
+    override(liar._records, "_fetched", lambda cids: b"\x93\x90\x90\x90")
+
+
+def throws_everything_away(liar: Node) -> None:
+    """It repeats to everybody the digest that it ought to have, and has nothing behind it."""
+    digests = liar._held.digest_of
+    claimed: dict[bytes, tuple[int, bytes]] = {}
+
+    def digest_of(basis: bytes) -> tuple[int, bytes]:
+        claimed[basis] = max(claimed.get(basis, (0, bytes(32))), digests(basis))
+        return claimed[basis]
+
+    override(liar._held, "digest_of", digest_of)
+    override(liar._held, "get_many", lambda cids: [None] * len(cids))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lie", [serves_nothing, throws_everything_away], ids=lambda lie: lie.__name__)
+def test_a_claim_without_proof_costs_no_copy(tmp_path: Path, lie: object) -> None:
+    async def scenario(network: Network) -> None:
+        await filled(network, 24)
+        newcomer = await network.start(8)
+        await comes_in_order(network, REPAIRED_WITHIN_S)
+        mine = {one.basis for one in newcomer._held.bases_after(b"", 100_000)}
+        assert mine
+        before = holdings(network)
+        lie(newcomer)  # type: ignore[operator]
+        await trio.sleep(DROPPED_WITHIN_S)
+        for basis, by in holdings(network).items():
+            assert len(by.keys() - {8}) >= min(REPLICATION, len(before[basis].keys() - {8})), basis in mine
+        bad = [node.status().counters["kademlia_bad_answers_total"] for node in network.nodes.values()]
+        assert (sum(bad) > 0) == (lie is serves_nothing), "who cannot prove what it claims may just be going"
+
+    simulate(tmp_path, EIGHT, scenario)
+
+
+@pytest.mark.slow
+def test_at_rest_nothing_is_sent_and_little_is_asked(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        await filled(network)
+        await comes_in_order(network, DROPPED_WITHIN_S, exactly=True)
+        await trio.sleep(3 * INTERVAL_S)
+        before = {name: counts.requests for name, counts in network.world.trace.methods().items()}
+        await trio.sleep(5 * INTERVAL_S)
+        after = {name: counts.requests for name, counts in network.world.trace.methods().items()}
+        for method in ("record.store", "record.cids", "record.fetch", "record.prove"):
+            assert after.get(method) == before.get(method)
+
+    simulate(tmp_path, EIGHT, scenario)
+
+
+def test_an_author_whose_holders_are_all_gone_places_its_records_again(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        author = network.nodes[4]
+        ids = await network.add(4, [entry(number) for number in range(12)])
+        await network.settle()
+        held = holdings(network)
+        id_ = next(i for i in ids if not held[subject_basis(i)].keys() & {0, 4})
+        *others, last = sorted(held[subject_basis(id_)])
+        for number in (*others, last):
+            del network.nodes[number]
+            network.world.crash(identity(number).agent)
+        assert subject_basis(id_) not in holdings(network)
+        await until(lambda: len(holdings(network).get(subject_basis(id_), {})) == REPLICATION)
+        await until(lambda: author.status().pending == 0)
+
+    simulate(tmp_path, EIGHT, scenario)
+
+
+def test_an_author_leaves_the_repair_to_the_holders_that_are_left(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        author = network.nodes[4]
+        ids = await network.add(4, [entry(number) for number in range(12)])
+        await network.settle()
+        held = holdings(network)
+        id_ = next(i for i in ids if not held[subject_basis(i)].keys() & {0, 4})
+        override(author._own, "placements", None)  # it is not even asked for
+        for number in sorted(held[subject_basis(id_)])[1:]:
+            await network.crash(number)
+        await comes_in_order(network, REPAIRED_WITHIN_S)
+        assert author.status().pending == 0
+        assert len(holdings(network)[subject_basis(id_)]) == REPLICATION
+
+    simulate(tmp_path, EIGHT, scenario)
