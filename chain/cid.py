@@ -41,7 +41,7 @@ def raw_cid(data: bytes) -> Cid:
 
 
 def blob_cid(data: bytes) -> Cid:
-    """CID of a blob (atlas, model chunk): raw codec, BLAKE3."""
+    """CID of bytes by BLAKE3, raw codec: of an atlas, or of the list that names a blob (`chain.blob`)."""
     return _BLOB_PREFIX + blake3(data).digest()
 
 
@@ -77,6 +77,13 @@ def record_cid_of_digest(value: bytes) -> Cid:
     if len(value) != DIGEST_SIZE:
         raise CidError(f"a digest has {DIGEST_SIZE} bytes, not {len(value)}")
     return _RECORD_PREFIX + value
+
+
+def blob_cid_of_digest(value: bytes) -> Cid:
+    """The blob CID that carries this 32-byte digest."""
+    if len(value) != DIGEST_SIZE:
+        raise CidError(f"a digest has {DIGEST_SIZE} bytes, not {len(value)}")
+    return _BLOB_PREFIX + value
 
 
 def to_text(cid: Cid) -> str:

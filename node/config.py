@@ -69,6 +69,12 @@ class Settings(BaseModel):
         bool | None,
         Field(description="look for peers on the local network; none: when `listen` goes beyond loopback"),
     ] = None
+    blobs_max_mb: Annotated[
+        int, Field(ge=1, le=1 << 20, description="MiB of disk for blobs such as model parameters")
+    ] = 2_048
+    blob_max_mb: Annotated[
+        int, Field(ge=1, le=1_024, description="MiB of the largest blob that the HTTP API takes or fetches")
+    ] = 256
     log_level: Annotated[LogLevel, Field(description="least severity that is logged")] = "info"
     log_format: Annotated[LogFormat, Field(description="text: key=value pairs; json: one object a line")] = (
         "text"

@@ -195,6 +195,7 @@ async def _run(
         bootstrap=settings.bootstrap,
         query_deadline_ms=settings.query_deadline_ms,
         why_frozen=partial(_why_frozen, home, force),
+        blobs_max_bytes=settings.blobs_max_mb << 20,
     )
     paths = NodePaths(home.chain_db, home.held_db, home.derived_db, home.index, home.peers)
     listen = settings.listen

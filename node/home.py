@@ -9,6 +9,7 @@
 | atlas/CID | atlas blobs, by content | |
 | chain.db, held.db, derived.db | own chain, others' records, rebuildable state | |
 | index/ | the vector index, rebuildable | |
+| blobs/ | large content by digest: model parameters, see `node.storage.blob_files` | |
 | api-token | bearer token of the HTTP API | 0600 |
 | lock | flock held while a daemon runs here; its text is the daemon's pid | |
 | daemon.json | pid, API URL and addresses of the running daemon | |

@@ -20,6 +20,7 @@ from chain.cid import Cid
 from chain.identity import AgentId, Identity
 from chain.record import Record
 from chain.source_chain import ChainReport, Draft
+from dht.blobs import BlobService
 from dht.catch_up import CatchUp
 from dht.hello import Founding, HelloServer
 from dht.intake import Intake
@@ -45,6 +46,7 @@ from node.models import Added, Answer, Change, Changed, EntryView, NewEntry, Pee
 from node.opening import ensure_opening
 from node.participation import Participation
 from node.search_protocol import MAX_K
+from node.storage.blob_files import BlobFiles
 from node.storage.derived_state import DerivedState
 from node.storage.errors import StorageError
 from node.storage.held_records import HeldRecords
@@ -52,6 +54,7 @@ from node.storage.own_chain import OwnChain
 from sharding.tree import Prefix
 
 SOFTWARE = "roseforest/0.1.0"
+DEFAULT_BLOBS_BYTES = 2048 << 20
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
@@ -70,6 +73,8 @@ class NodePaths:
     index: Path | None
     peers: Path | None = None
     """Addresses of peers seen last; None where they are not remembered."""
+    blobs: Path | None = None
+    """Folder of blobs; None: `blobs` beside the chain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,8 @@ class NodeOptions:
     """For queries that set none of their own."""
     why_frozen: Callable[[int], str | None] = lambda records: None
     """Why a chain of so many records takes no more, or None (`node.instance`)."""
+    blobs_max_bytes: int = DEFAULT_BLOBS_BYTES
+    """Disk space for blobs; the least recently used that nobody pinned go when it is full."""
 
 
 class Node:
@@ -101,6 +108,7 @@ class Node:
         own: OwnChain,
         held: HeldRecords,
         derived: DerivedState,
+        blobs: BlobFiles,
         paths: NodePaths,
         nonce: int,
         ground: Ground,
@@ -170,6 +178,7 @@ class Node:
             self._find,
             run_blocking,
         )
+        self.blobs = BlobService(network, self.kademlia, blobs, run_blocking, clock, random.choice)
         self._asker = Asker(
             network=network,
             kademlia=self.kademlia,
@@ -318,6 +327,12 @@ class Node:
         """Verify the own chain from its first record; raises `ChainBrokenError`."""
         return await self._run_blocking(self._own.verify)
 
+    async def fetch_blob(self, cid: Cid, size_limit: int) -> None:
+        """Have a blob here, asking the peers that are known for it; see `BlobService.fetch_to_disk`."""
+        known = [contact.agent for contact in self.kademlia.contacts()]
+        usable = [agent for agent in known if not self.kademlia.is_suspect(agent)]
+        await self.blobs.fetch_to_disk(cid, size_limit, usable)
+
     async def rebuild_index(self) -> int:
         """Make postings and index again from the records; returns how many postings there are."""
         return await self._holder.rebuild(records_to_index(self._own, self._held, self._layout.tree))
@@ -422,6 +437,7 @@ class Node:
         counters.update(
             (f"kademlia_{name}_total", value) for name, value in asdict(self.kademlia.counters).items()
         )
+        counters.update((f"blobs_{name}_total", value) for name, value in asdict(self.blobs.counters).items())
         counters.update((f"network_{name}_total", value) for name, value in self._network.counters().items())
         return counters
 
@@ -455,6 +471,12 @@ async def open_node(
         held = HeldRecords(paths.held, writing)
         derived = DerivedState(paths.derived, writing)
         try:
+            blobs = await run_blocking(
+                BlobFiles,
+                paths.blobs or paths.chain.with_name("blobs"),
+                options.blobs_max_bytes,
+                clock.wall_us,
+            )
             for store in (own, held, derived):
                 await nursery.start(_keep_open, store)
             own.frozen = options.why_frozen(own.count())
@@ -480,6 +502,7 @@ async def open_node(
                 own,
                 held,
                 derived,
+                blobs,
                 paths,
                 nonce,
                 ground or ground_for(founding),
@@ -491,6 +514,7 @@ async def open_node(
                 background.cancel_scope.cancel()
             with trio.CancelScope(shield=True):
                 await node.finish()
+                blobs.close()
         finally:
             for store in (own, held, derived):
                 store.close()

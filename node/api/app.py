@@ -19,10 +19,12 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
+from chain.blob import MAX_BLOB
 from chain.cid import to_text
 from chain.errors import ChainBrokenError
+from node.api.blobs import STREAMED, add_blob_routes
 from node.api.docs_page import docs_page
-from node.api.editing import BadId, add_editing_routes, entry_id
+from node.api.editing import add_editing_routes, entry_id
 from node.api.guard import Guard
 from node.api.metrics import Metrics
 from node.api.problems import KNOWN, Problem, problem_of
@@ -67,12 +69,14 @@ def create_app(
     unready: Callable[[], str | None] = lambda: None,
     settings: Mapping[str, SettingOut] | None = None,
     hosts: Collection[str] = (),
+    max_blob: int = MAX_BLOB,
 ) -> Guard:
     """The ASGI application for `node`.
 
     `stop` is called when a stop is asked for and must return at once. `unready` says why `/readyz` has to
     answer no, or None. `settings`
     is what `/v1/config` shows. `hosts` are names besides the loopback ones that requests may be sent to.
+    `max_blob`: bytes of the largest blob that is taken or fetched.
     """
     app = FastAPI(
         title="Rose Forest node",
@@ -94,6 +98,7 @@ def create_app(
     add_editing_routes(app, node)
     _add_chain_routes(app, node)
     _add_health_routes(app, unready)
+    add_blob_routes(app, node, max_blob)
 
     @app.get("/v1/status", response_model=StatusOut, tags=["node"], summary="The node at a glance")
     async def status() -> StatusOut:
@@ -118,7 +123,7 @@ def create_app(
     async def expose_metrics() -> Response:
         return Response(metrics.exposition(), media_type=METRICS_TYPE)
 
-    return Guard(app, token, hosts, metrics.observe)
+    return Guard(app, token, hosts, metrics.observe, STREAMED)
 
 
 def software_version() -> str:
@@ -253,8 +258,6 @@ def _add_health_routes(app: FastAPI, unready: Callable[[], str | None]) -> None:
 
 def _add_problem_handlers(app: FastAPI) -> None:
     async def known(_: Request, error: Exception) -> JSONResponse:
-        if isinstance(error, BadId):
-            return _response(Problem(400, "bad_request", str(error)))
         return _response(problem_of(error))
 
     async def invalid(_: Request, error: Exception) -> JSONResponse:
@@ -278,7 +281,8 @@ def _add_problem_handlers(app: FastAPI) -> None:
 
 
 def _response(problem: Problem) -> JSONResponse:
-    headers = {"retry-after": "1"} if problem.status == 503 else None
+    # What is left of a body that is too large is not read.
+    headers = {503: {"retry-after": "1"}, 413: {"connection": "close"}}.get(problem.status)
     return JSONResponse(problem.body(), status_code=problem.status, headers=headers)
 
 

@@ -15,16 +15,13 @@ from chain.cid import Cid, from_text, is_record_cid, to_text
 from chain.content import MAX_CITATIONS, MAX_TAGS
 from chain.errors import CidError
 from chain.vector import MAX_DIM, PPM
+from node.api.problems import BadId
 from node.api.service import NodeService
 from node.api.shapes import Shape, Tag, Text
 from node.errors import InvalidInput
 from node.models import Change, Delete, Edit, Retag, Retract, Vote
 
 VOTES = {"up": 1, "down": -1, "none": 0}
-
-
-class BadId(InvalidInput):
-    """An id in the path is no record's CID."""
 
 
 Id = Annotated[str, Path(description="the CID of the entry's create record")]

@@ -4,7 +4,9 @@ In this order: the `Host` header must name this machine (a web page that rebinds
 stops here), the bearer token must match (compared in constant time), not too many requests may be under
 way, and the body must fit the limit and arrive in time. A body that says it is too long is refused unread;
 one that does not say is read no further than the limit. Only then does the application see a request,
-whole. A defect below ends as a logged 500, never as a dropped connection.
+whole. The routes that take large content are the exception: they read their body in portions, each of which
+must arrive in time, and keep to a limit of their own. A defect below ends as a logged 500, never as a dropped
+connection.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ MAX_BODY = 8 << 20
 MAX_ACTIVE = 64
 """Requests under way at once; more are told to come back."""
 BODY_SECONDS = 30.0
-"""How long a body may take to arrive."""
+"""How long a body may take to arrive, or a portion of a streamed one."""
+DRAIN_SECONDS = 1.0
+"""How long after its answer the rest of a body that is not wanted is taken off the server's hands."""
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
@@ -40,7 +44,10 @@ log = logging.getLogger(f"roseforest.{__name__}")
 
 
 class Guard:
-    """ASGI middleware; `observe(method, route, status, seconds)` hears of every answered request."""
+    """ASGI middleware; `observe(method, route, status, seconds)` hears of every answered request.
+
+    `streamed`: the (method, path) whose handlers read the body themselves.
+    """
 
     def __init__(
         self,
@@ -48,11 +55,13 @@ class Guard:
         token: str,
         hosts: Collection[str],
         observe: Callable[[str, str, int, float], None],
+        streamed: Collection[tuple[str, str]] = (),
     ) -> None:
         self._app = app
         self._expected = f"Bearer {token}".encode()
         self._hosts = LOOPBACK_NAMES | {host.lower() for host in hosts}
         self._observe = observe
+        self._streamed = frozenset(streamed)
         self._active = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,23 +72,32 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         began = trio.current_time()
+        received = _Received(scope, receive)
         status = 0
 
         async def counted_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                nursery.start_soon(received.drain)
             await send(message)
 
-        try:
-            await self._enter(scope, receive, counted_send)
-        except Exception:
-            log.exception("request failed", extra={"method": scope["method"], "path": scope["path"]})
-            if not status:
-                await _refuse(counted_send, Problem(500, "unexpected", "an unexpected error; see the log"))
-        finally:
-            route = getattr(scope.get("route"), "path", "other")
-            self._observe(scope["method"], route, status, trio.current_time() - began)
+        async with trio.open_nursery() as nursery:
+            try:
+                await self._enter(scope, received, counted_send)
+            except trio.BusyResourceError:
+                # How Hypercorn says that the client hung up while it was being answered.
+                log.debug("the client of %s %s is gone", scope["method"], scope["path"])
+            except Exception:
+                log.exception("request failed", extra={"method": scope["method"], "path": scope["path"]})
+                if not status:
+                    await _refuse(
+                        counted_send, Problem(500, "unexpected", "an unexpected error; see the log")
+                    )
+            finally:
+                route = getattr(scope.get("route"), "path", "other")
+                self._observe(scope["method"], route, status, trio.current_time() - began)
+            nursery.cancel_scope.deadline = trio.current_time() + DRAIN_SECONDS
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(reversed(scope["headers"]))  # the first of each name counts
@@ -89,6 +107,9 @@ class Guard:
             return
         self._active += 1
         try:
+            if (scope["method"], scope["path"]) in self._streamed:
+                await self._app(scope, _in_time(receive), send)
+                return
             body = await _body(headers, receive)
             if isinstance(body, Problem):
                 await _refuse(send, body)
@@ -117,6 +138,29 @@ class Guard:
         return None
 
 
+class _Received:
+    """`receive`, which remembers whether the body has ended, so that what nobody read can be thrown away.
+
+    Otherwise the server would wait for ever to hand it on: its task that reads, and the one that answers.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._receive = receive
+        self._ended = not any(
+            name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"]
+        )
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._ended = not message.get("more_body", False)
+        return message
+
+    async def drain(self) -> None:
+        """Take what is left of a body whose request is being answered."""
+        while not self._ended:
+            await self()
+
+
 async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes | Problem:
     announced = headers.get(b"content-length", b"0")
     too_large = Problem(413, "too_large", f"the body is over {MAX_BODY} bytes; send smaller batches")
@@ -134,6 +178,17 @@ async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes | Proble
             if not message.get("more_body", False):
                 return bytes(body)
     return Problem(408, "too_slow", f"the body did not arrive within {BODY_SECONDS:g} s")
+
+
+def _in_time(receive: Receive) -> Receive:
+    """`receive`, but a client that falls silent counts as gone."""
+
+    async def receive_in_time() -> Message:
+        with trio.move_on_after(BODY_SECONDS):
+            return await receive()
+        return {"type": "http.disconnect"}
+
+    return receive_in_time
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

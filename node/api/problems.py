@@ -22,7 +22,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from chain.blob import OversizedBlobError
 from chain.errors import ChainError
+from dht.blobs import BlobUnavailable
 from node.embedding.errors import DamagedData, EmbeddingError
 from node.errors import Forbidden, Gone, InvalidInput, NotFound, NotReady, ReadOnly, VersionConflict
 from node.storage import errors as storage
@@ -44,6 +46,10 @@ class Problem:
         return {"error": {"code": self.code, "message": " ".join(self.message.split())[:MAX_MESSAGE]}}
 
 
+class BadId(InvalidInput):
+    """An id in the path is not one of the kind that belongs there."""
+
+
 _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (NotFound, 404, "not_found"),
     (Forbidden, 403, "forbidden"),
@@ -55,8 +61,13 @@ _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (storage.DiskFull, 507, "disk_full"),
     (storage.ReadOnly, 507, "read_only"),
     (ReadOnly, 507, "read_only"),
+    (storage.BlobsFull, 507, "disk_full"),
+    (storage.BlobGone, 404, "not_found"),
     (storage.DatabaseCorrupt, 500, "damaged"),
     (DamagedData, 500, "unexpected"),
+    (OversizedBlobError, 413, "too_large"),
+    (BlobUnavailable, 404, "not_found"),
+    (BadId, 400, "bad_request"),
     (InvalidInput, 422, "refused"),
     (EmbeddingError, 422, "refused"),
     (ChainError, 422, "refused"),

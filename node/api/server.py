@@ -54,6 +54,7 @@ async def serve_api(
         unready=lambda: "the node is stopping" if stop.is_set() else unready(),
         settings={key: SettingOut(**item) for key, item in with_origins(settings).items()},
         hosts=settings.api_hosts,
+        max_blob=settings.blob_max_mb << 20,
     )
     name, actual = listener.getsockname()[:2]
     url = f"http://[{name}]:{actual}" if ":" in name else f"http://{name}:{actual}"

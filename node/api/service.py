@@ -7,12 +7,27 @@ Errors that methods may raise besides those named: `NotReady` while the node sta
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from chain.cid import Cid
 from chain.record import Record
 from chain.source_chain import ChainReport
+from dht.blob_store import BlobDraft, BlobStore
 from node.models import Added, Answer, Change, Changed, EntryView, NewEntry, PeerView, Rejected, Status
+
+
+class OwnBlobs(Protocol):
+    """The blobs that are here; `dht.blobs.BlobService` offers this."""
+
+    @property
+    def store(self) -> BlobStore:
+        """What is on disk."""
+        ...
+
+    def drafting(self) -> AbstractAsyncContextManager[BlobDraft]:
+        """A blob to be written portion by portion; abandoned unless finished in the block."""
+        ...
 
 
 class NodeService(Protocol):
@@ -63,6 +78,15 @@ class NodeService(Protocol):
 
     async def verify_chain(self) -> ChainReport:
         """Verify the node's own chain from its first record; raises `ChainBrokenError`."""
+        ...
+
+    @property
+    def blobs(self) -> OwnBlobs:
+        """Large content by CID."""
+        ...
+
+    async def fetch_blob(self, cid: Cid, size_limit: int) -> None:
+        """Have a blob here, from whatever peers have it; raises `BlobUnavailable` and the blob errors."""
         ...
 
     async def rebuild_index(self) -> int:

@@ -6,6 +6,7 @@ left exactly as it is: nothing here ever overwrites one, except derived state wh
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 
@@ -62,3 +63,22 @@ class StorageClosed(StorageError):
 
 class StorageLimit(StorageError):
     """A request exceeds a limit of the storage interface, such as the length of a key."""
+
+
+class BlobsFull(StorageError):
+    """A blob does not fit the quota beside the blobs that are pinned or under way."""
+
+
+class BlobGone(StorageError):
+    """A blob was deleted while something was being written to it."""
+
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+
+
+def disk_error(path: Path, error: OSError) -> StorageError:
+    """The system's error about a file as one of ours."""
+    reason = error.strerror or str(error)
+    if error.errno in _FULL:
+        return DiskFull(path, reason)
+    return DatabaseUnavailable(f"cannot use {path}: {reason}")

@@ -1,15 +1,18 @@
-"""A node in memory for the tests of its edges: a real signed chain, real scores, no network and no disk."""
+"""A node in memory for the tests of its edges: a real signed chain, real scores, no network."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from math import sqrt
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chain.blob import check_size
 from chain.cid import Cid, raw_cid
 from chain.content import Content, content_from_body
 from chain.errors import ChainError
@@ -19,6 +22,8 @@ from chain.manifest import Limits
 from chain.record import Record, decode_payload
 from chain.source_chain import ChainReport, Draft, head_of, next_record, verify_chain
 from chain.vector import Codes, codes_from_bytes, score_ppm
+from dht.blob_store import BlobDraft
+from dht.blobs import BlobUnavailable
 from node.editor import Editor
 from node.embedding.caller import CallerVectors
 from node.embedding.errors import NotFinite, WrongSize, ZeroVector
@@ -37,6 +42,7 @@ from node.models import (
     Rejected,
     Status,
 )
+from node.storage.blob_files import BlobFiles
 from node.storage.errors import DiskFull
 from sim.virtual_clock import inline_blocking
 
@@ -50,6 +56,22 @@ class HashVectors(CallerVectors):
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.int8]:
         return np.stack([_codes(text, None) for text in texts])
+
+
+class MemoryBlobs:
+    """Blobs in a temporary folder, within 4 MiB, that goes with the object."""
+
+    def __init__(self) -> None:
+        self._folder = TemporaryDirectory()
+        self.store = BlobFiles(Path(self._folder.name), 4 << 20, lambda: 0)
+
+    @asynccontextmanager
+    async def drafting(self) -> AsyncIterator[BlobDraft]:
+        draft = self.store.draft()
+        try:
+            yield draft
+        finally:
+            draft.abandon()
 
 
 class MemoryNode:
@@ -70,6 +92,9 @@ class MemoryNode:
             self.append,
             inline_blocking,
         )
+        self.blobs = MemoryBlobs()
+        self.elsewhere: dict[Cid, bytes] = {}
+        """Blobs that a fetch finds at peers."""
         for kind in OPENING:
             self._append(Draft(kind, {}))
 
@@ -165,6 +190,15 @@ class MemoryNode:
 
     async def rebuild_index(self) -> int:
         return len(self._creates())
+
+    async def fetch_blob(self, cid: Cid, size_limit: int) -> None:
+        data = self.elsewhere.get(cid)
+        if data is None:
+            raise BlobUnavailable(cid, None, {})
+        check_size(len(data), size_limit)
+        async with self.blobs.drafting() as draft:
+            draft.write(data)
+            draft.finish(pin=False)
 
     def _append(self, draft: Draft) -> Record:
         head = head_of(self.records[-1]) if self.records else None
