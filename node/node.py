@@ -337,6 +337,20 @@ class Node:
         """Make postings and index again from the records; returns how many postings there are."""
         return await self._holder.rebuild(records_to_index(self._own, self._held, self._layout.tree))
 
+    # What a test or a simulator looks at.
+
+    def unplaced(self, limit: int) -> list[Cid]:
+        """Own records that lack holders now, at most `limit` of them, oldest first."""
+        return [record.cid for record in self._own.below(max(1, self._publisher.need), -1, limit)]
+
+    def replica(self, basis: bytes) -> tuple[int, bytes]:
+        """Count and digest of what is held here at a basis; holders that hold the same have equal ones."""
+        return self._held.digest_of(basis)
+
+    def holds(self, cid: Cid) -> bool:
+        """Whether the record is on this node's disk, its own or another's."""
+        return self._find([cid])[0] is not None
+
     @property
     def read_only(self) -> str | None:
         """Why this node takes no writes, or None."""

@@ -18,6 +18,10 @@ class PumpOverflow(SimError):
     """More messages are under way at once than a simulation may hold."""
 
 
+class ScenarioFailed(SimError):
+    """A scenario could not be played to its end: its network did not come to stand."""
+
+
 class DaemonFailed(SimError):
     """A daemon of a test network did not start, or ended when it should run."""
 

@@ -199,6 +199,8 @@ class FaultyLink:
     names: Mapping[PeerId, str]
     bytes_per_s: int | None = None
     now_us: Callable[[], int] = virtual_us
+    origin_us: float = 0
+    """When the plan's time begins; before that nothing in it happens."""
     _busy_until: dict[tuple[PeerId, PeerId], int] = field(default_factory=dict)
     _last_arrival: dict[tuple[PeerId, PeerId], int] = field(default_factory=dict)
 
@@ -210,13 +212,14 @@ class FaultyLink:
         one, other = self.names.get(sender, ""), self.names.get(receiver, "")
         rates = [self.bytes_per_s]
         if one and other:
-            if self.plan.cut(now, one, other):
+            at = -1 if now < self.origin_us else now - round(self.origin_us)
+            if self.plan.cut(at, one, other):
                 return None
-            loss = self.plan.loss(now, one, other)
+            loss = self.plan.loss(at, one, other)
             if loss > 0 and rng.random() < loss:
                 return None
-            delay += self.plan.extra_us(now, one, other)
-            rates.append(self.plan.bytes_per_s(now, one, other))
+            delay += self.plan.extra_us(at, one, other)
+            rates.append(self.plan.bytes_per_s(at, one, other))
         limits = [rate for rate in rates if rate is not None]
         return self._queued(sender, receiver, size, delay, now, min(limits)) if limits else delay
 

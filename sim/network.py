@@ -60,6 +60,10 @@ class SimWorld:
         """Peers whose host is up, sorted. O(hosts)."""
         return tuple(sorted(host.local for host in self._hosts.values() if not host.closed))
 
+    def open_connections(self) -> int:
+        """Connections of all running hosts, each counted at both of its ends."""
+        return sum(len(host.connected()) for host in self._hosts.values() if not host.closed)
+
     async def join(self, peer: PeerId, *, listening: bool = True) -> SimNetwork:
         """Start a host for `peer`; without `listening` it has no address and can only dial out.
 

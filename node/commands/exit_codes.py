@@ -27,6 +27,7 @@ class ExitCode(IntEnum):
     PARTLY_DONE = 10
     LOCKED = 11
     CONFLICT = 12
+    ASSERTION = 13
     INTERRUPTED = 130
 
 

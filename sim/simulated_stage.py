@@ -1,0 +1,308 @@
+"""A scenario in virtual time: whole nodes, simulated links, one process.
+
+The nodes are those of the daemon (`sim.whole_node`) and share embedder and atlas. All of a run follows from
+the scenario and its seed, so its trace is equal wherever it is played. A killed node loses its tasks and
+connections at once and keeps its files; started again, it finds its way back by the peers it remembers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from chain.cid import Cid
+from chain.errors import ChainError
+from chain.identity import Identity
+from chain.record import check_payload, verify_signature
+from dht.distance import closest
+from node.corpus import CorpusEntry
+from node.embedding.embedder import Embedder
+from node.errors import NotFound
+from node.founding import Ground, ground_for
+from node.models import Added, Edit, EntryView, NewEntry
+from node.node import Node, NodeOptions
+from node.storage.errors import StorageError
+from sim.assertions import Assertion
+from sim.errors import ScenarioFailed, one_error
+from sim.faults import SECOND_US, FaultyLink
+from sim.links import LatencyLink
+from sim.network import SimWorld, open_world
+from sim.scenario import Scenario
+from sim.stage import ActorDown, Reply, Rest
+from sim.timeline import POLL_S, Timeline, View
+from sim.trace import Trace, TraceEvent
+from sim.virtual_clock import run_deterministic, virtual_us
+from sim.whole_node import found_network, start_node
+
+CAPACITY = 100
+KNOWN_WHEN_READY = 20
+"""Peers that a node knows when it counts as ready, or all there are: a full bucket."""
+CLOSING_S = 0.05
+"""Virtual seconds after a kill until the node's files are closed."""
+UNPLACED_LIMIT = 10_000
+"""Own records of a node that are looked at for `sync_lag`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An assertion and what came of it; `value` is None for what was not measured."""
+
+    assertion: Assertion
+    value: float | None
+
+    @property
+    def held(self) -> bool:
+        """Whether it was measured and holds."""
+        return self.value is not None and self.assertion.holds(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run came to: its metrics by the names of `sim.assertions`, and its assertions."""
+
+    scenario: Scenario
+    metrics: dict[str, Any]
+    verdicts: tuple[Verdict, ...]
+    trace: str
+    """Hash of everything that the network carried; equal for equal runs."""
+    events: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether all assertions hold."""
+        return all(verdict.held for verdict in self.verdicts)
+
+    def to_json(self, name: str) -> dict[str, Any]:
+        """One JSON object."""
+        return {
+            "scenario": name,
+            "about": self.scenario.about,
+            "seed": self.scenario.seed,
+            "nodes": self.scenario.topology.nodes,
+            "observers": self.scenario.topology.observers,
+            "metrics": self.metrics,
+            "assertions": [
+                {"assert": str(verdict.assertion), "value": verdict.value, "ok": verdict.held}
+                for verdict in self.verdicts
+            ],
+            "trace": self.trace,
+            "events": self.events,
+            "ok": self.ok,
+        }
+
+
+class SimulatedStage:
+    """A `sim.stage.Stage` of whole nodes."""
+
+    def __init__(
+        self, scenario: Scenario, world: SimWorld, folder: Path, identities: dict[str, Identity]
+    ) -> None:
+        self._scenario = scenario
+        self._world = world
+        self._folder = folder
+        self._identities = identities
+        self._storing = frozenset(scenario.roster.storing)
+        self._founding = found_network(identities["node-1"])
+        self._ground: Ground = ground_for(self._founding)
+        self._nodes: dict[str, Node] = {}
+
+    @property
+    def embedder(self) -> Embedder:
+        """The network's embedder."""
+        return self._ground.embedder
+
+    async def open(self, view: View) -> float:
+        """Start all nodes; seconds until they have joined. Raises `ScenarioFailed`."""
+        topology, names = self._scenario.topology, self._scenario.roster.everybody
+        view.phase(f"{len(names)} nodes start and join", len(names))
+        began = trio.current_time()
+        await self.start("node-1")
+
+        async def later(name: str, pause: float) -> None:
+            await trio.sleep(pause)
+            await self.start(name)
+            view.advance()
+
+        async with trio.open_nursery() as nursery:
+            for number, name in enumerate(names[1:], 1):
+                nursery.start_soon(later, name, topology.start_over_s * number / len(names))
+        view.advance()
+        least = min(topology.nodes - 1, KNOWN_WHEN_READY)
+        while late := [name for name in names if not self._knows(name, least)]:
+            if trio.current_time() - began > topology.ready_within_s:
+                raise ScenarioFailed(
+                    f"{len(late)} of {len(names)} nodes, {late[0]} among them, had not joined within "
+                    f"{topology.ready_within_s:g} s of virtual time"
+                )
+            await trio.sleep(POLL_S)
+        return trio.current_time() - began
+
+    def up(self, name: str) -> bool:
+        return name in self._nodes
+
+    async def add(self, name: str, entries: Sequence[CorpusEntry]) -> list[Cid | None]:
+        node = self._node(name)
+        try:
+            outcomes = await node.add([NewEntry(entry.text, entry.tags, entry.domain) for entry in entries])
+        except StorageError as error:
+            raise ActorDown(name) from error
+        return [outcome.id if isinstance(outcome, Added) else None for outcome in outcomes]
+
+    async def ask(self, name: str, text: str, k: int) -> Reply:
+        node = self._node(name)
+        try:
+            answer = await node.query(text, None, k, (), None)
+        except StorageError as error:
+            raise ActorDown(name) from error
+        self._still(name, node)
+        return Reply(
+            tuple(hit.id for hit in answer.hits),
+            sum(not (hit.verified and verify_signature(hit.record)) for hit in answer.hits),
+            answer.cost.ms,
+            answer.cost.shards_missed,
+            answer.cost.deadline_hit,
+            answer.cost.hits_refused,
+        )
+
+    async def get(self, name: str, entry: Cid) -> str | None:
+        node = self._node(name)
+        try:
+            view = await node.get(entry)
+        except StorageError as error:
+            raise ActorDown(name) from error
+        self._still(name, node)
+        return view.text if view is not None and _proven(view) else None
+
+    async def edit(self, name: str, entry: Cid, text: str) -> bool:
+        node = self._node(name)
+        try:
+            return bool((await node.change(entry, Edit(text=text))).records)
+        except StorageError as error:
+            raise ActorDown(name) from error
+        except NotFound:
+            return False
+
+    async def kill(self, name: str) -> None:
+        if self._nodes.pop(name, None) is not None:
+            self._world.crash(self._identities[name].agent)
+            await trio.sleep(CLOSING_S)
+
+    async def start(self, name: str) -> None:
+        if name in self._nodes:
+            return
+        folder = self._folder / name
+        folder.mkdir(exist_ok=True)
+        bootstrap = () if name == "node-1" else (self._world.address(self._identities["node-1"].agent),)
+        self._nodes[name] = await start_node(
+            self._world,
+            self._identities[name],
+            self._founding,
+            folder,
+            self._scenario.seed,
+            NodeOptions(capacity=CAPACITY if name in self._storing else 0, bootstrap=bootstrap, name=name),
+            self._ground,
+        )
+
+    async def unplaced(self, name: str) -> frozenset[Cid] | None:
+        await trio.lowlevel.checkpoint()
+        return frozenset(self._node(name).unplaced(UNPLACED_LIMIT))
+
+    async def rest(self) -> Rest:
+        await trio.lowlevel.checkpoint()
+        pending = sum(node.status().pending for node in self._nodes.values())
+        return Rest(pending, self._replicas_equal())
+
+    async def has_copy(self, entry: Cid) -> bool | None:
+        await trio.lowlevel.checkpoint()
+        return any(node.holds(entry) for node in self._nodes.values())
+
+    def _replicas_equal(self) -> bool:
+        """Whether the R running nodes nearest to each shard hold the same there."""
+        storing = [node for name, node in self._nodes.items() if name in self._storing]
+        places = {node.agent: node.kademlia.self_contact().position for node in storing}
+        for shard in self._ground.layout.tree.leaves:
+            basis = shard.basis()
+            holders = closest(basis, storing, lambda node: places[node.agent], self._replication)
+            if len({node.replica(basis) for node in holders}) > 1:
+                return False
+        return True
+
+    @property
+    def _replication(self) -> int:
+        return self._founding.manifest.replication
+
+    def _knows(self, name: str, peers: int) -> bool:
+        node = self._nodes.get(name)
+        return node is not None and node.joined and len(node.kademlia.contacts()) >= peers
+
+    def _node(self, name: str) -> Node:
+        node = self._nodes.get(name)
+        if node is None:
+            raise ActorDown(name)
+        return node
+
+    def _still(self, name: str, node: Node) -> None:
+        """A node that was killed meanwhile has not answered anybody."""
+        if self._nodes.get(name) is not node:
+            raise ActorDown(name)
+
+
+def play(
+    scenario: Scenario, folder: Path, view: View, observer: Callable[[TraceEvent], None] | None = None
+) -> Result:
+    """Play a scenario in virtual time, with the nodes' files in `folder`; raises `ScenarioFailed`."""
+    with one_error():
+        return run_deterministic(_play, scenario, folder, view, observer, seed=scenario.seed)
+    raise AssertionError("unreachable")
+
+
+async def _play(
+    scenario: Scenario, folder: Path, view: View, observer: Callable[[TraceEvent], None] | None
+) -> Result:
+    topology, plan = scenario.topology, scenario.plan()
+    identities = {
+        name: Identity.from_seed(sha256(f"{scenario.seed}/{name}".encode()).digest())
+        for name in scenario.roster.everybody
+    }
+    low, high = (round(bound * 1_000) for bound in topology.latency_ms)
+    base = LatencyLink(scenario.seed, (low, high), round(topology.jitter_ms * 1_000), topology.loss)
+    names = {identity.agent: name for name, identity in identities.items()}
+    link = FaultyLink(base, plan, names, topology.bytes_per_s, origin_us=inf)
+    trace = Trace(observer)
+    async with open_world(scenario.seed, link, trace) as world:
+        stage = SimulatedStage(scenario, world, folder, identities)
+        ready_s = await stage.open(view)
+        link.origin_us = virtual_us()
+        timeline = Timeline(scenario, stage, stage.embedder, view, plan)
+        measured = await timeline.play()
+        counts = trace.methods().values()
+        metrics = {
+            "ready_s": round(ready_s, 6),
+            **measured.figures(),
+            "open_connections": world.open_connections(),
+            "messages": sum(one.requests + one.replies + one.refusals for one in counts),
+            "message_bytes": sum(one.request_bytes + one.reply_bytes for one in counts),
+            "messages_lost": sum(one.lost for one in counts),
+            "virtual_s": round(virtual_us() / SECOND_US, 6),
+        }
+    verdicts = tuple(Verdict(one, one.value_in(metrics)) for one in scenario.assertions)
+    return Result(scenario, metrics, verdicts, trace.hexdigest(), trace.events)
+
+
+def _proven(view: EntryView) -> bool:
+    """Whether an entry came with its create record, which its author signed and whose payload is intact."""
+    for record in view.records:
+        if record.cid != view.id or record.payload is None:
+            continue
+        try:
+            check_payload(record.header, record.payload)
+        except ChainError:
+            return False
+        return verify_signature(record)
+    return False
