@@ -31,6 +31,8 @@ class Role(IntFlag):
     AUTHOR = 2
     SHARD = 4
     LISTING = 8
+    KEPT = 16
+    """Not one of the network's: a node keeps the record for itself, at a basis that only it looks at."""
 
 
 ALL_ROLES = Role.SUBJECT | Role.AUTHOR | Role.SHARD

@@ -113,9 +113,13 @@ class RecordService:
             await self._store.hold(items)
             await self._on_held(items)
 
-    async def admit(self, bundle: Bundle) -> list[Judged]:
-        """Judge a bundle off the event loop and hold what is valid."""
-        judged, held = await self._run_blocking(self._judge, bundle)
+    async def admit(self, bundle: Bundle, also: Sequence[tuple[int, bytes]] = ()) -> list[Judged]:
+        """Judge a bundle off the event loop and hold what is valid.
+
+        `also`: (role, basis) pairs under which its items are held besides their own, for reasons of this
+        node.
+        """
+        judged, held = await self._run_blocking(self._judge, bundle, tuple(also))
         if held:
             await self.hold(held)
         return judged
@@ -288,10 +292,10 @@ class RecordService:
                 openings[author] = opening
         return bundle_value(openings.values(), headers.values(), items), len(items)
 
-    def _judge(self, bundle: Bundle) -> tuple[list[Judged], list[Held]]:
+    def _judge(self, bundle: Bundle, also: tuple[tuple[int, bytes], ...]) -> tuple[list[Judged], list[Held]]:
         """The verdicts, and what is to be held for them, companions first."""
         judged = self._intake.judge(bundle)
-        held = [one.held for one in judged if one.held is not None]
+        held = [Held(one.held.record, (*one.held.bases, *also)) for one in judged if one.held is not None]
         return judged, [*self._intake.companions(bundle, judged), *held] if held else []
 
     def _opening(self, author: AgentId) -> tuple[Record, Record] | None:

@@ -111,12 +111,12 @@ def decide(ledger: Ledger, tip: Tip, verdicts: Mapping[Cid, Verdict]) -> Decisio
             evidence += reveals[:2]
         elif reveals and _judged(ledger, reveals[0], verdicts):
             evidence.append(reveals[0])
-            reason = _fault(ledger, agent, reveals[0], verdicts)
+            reason = reveal_fault(ledger, agent, reveals[0], verdicts)
             if reason is None or reason == UNAVAILABLE:
                 single[agent] = reveals[0]
             if reason is not None:
                 refused[agent] = str(reason)
-    eligible = _eligible([ledger.reveals[cid][1] for cid in single.values()])
+    eligible = eligible_commits([ledger.reveals[cid][1] for cid in single.values()])
     contributions: list[Contribution] = []
     for agent, cid in single.items():
         reveal = ledger.reveals[cid][1]
@@ -139,7 +139,7 @@ def _judged(ledger: Ledger, cid: Cid, verdicts: Mapping[Cid, Verdict]) -> bool:
     return cid in verdicts or not needs_blob(ledger, ledger.reveals[cid][1])
 
 
-def _eligible(reveals: Sequence[Reveal]) -> frozenset[Cid]:
+def eligible_commits(reveals: Sequence[Reveal]) -> frozenset[Cid]:
     """The commits that more than half of these members had seen when they revealed."""
     counts: dict[Cid, int] = {}
     for reveal in reveals:
@@ -148,7 +148,8 @@ def _eligible(reveals: Sequence[Reveal]) -> frozenset[Cid]:
     return frozenset(cid for cid, count in counts.items() if 2 * count > len(reveals))
 
 
-def _fault(ledger: Ledger, agent: AgentId, cid: Cid, verdicts: Mapping[Cid, Verdict]) -> Verdict:
+def reveal_fault(ledger: Ledger, agent: AgentId, cid: Cid, verdicts: Mapping[Cid, Verdict]) -> Verdict:
+    """What is wrong with a reveal that is its author's only one: its commit, its terms, its blob."""
     reveal = ledger.reveals[cid][1]
     author, commit = ledger.commits.get(reveal.commit, (None, None))
     if commit is None or (author, commit.previous, commit.hash) != (agent, reveal.previous, reveal.hash()):

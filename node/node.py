@@ -33,6 +33,9 @@ from dht.publisher import Publisher
 from dht.record_store import Held
 from dht.records import RecordService
 from dht.repairer import Repairer
+from federated.engagement import Tools
+from federated.learning import Learning
+from federated.post import Post
 from node.asker import DEFAULT_DEADLINE_MS, EXTRA_HOLDERS, Asker
 from node.authoring import binding_codes, draft_entries, text_codes, vector_codes
 from node.derivation import drop_strays, index_missing, records_of, records_to_index
@@ -42,6 +45,7 @@ from node.entry_records import EntryRecords
 from node.errors import InvalidInput
 from node.founding import Ground, ground_for
 from node.holder import Holder
+from node.learning import ModelBlobs
 from node.models import Added, Answer, Change, Changed, EntryView, NewEntry, PeerView, Rejected, Status
 from node.opening import ensure_opening
 from node.participation import Participation
@@ -50,6 +54,7 @@ from node.storage.blob_files import BlobFiles
 from node.storage.derived_state import DerivedState
 from node.storage.errors import StorageError
 from node.storage.held_records import HeldRecords
+from node.storage.learning_memory import LearningMemory
 from node.storage.own_chain import OwnChain
 from sharding.tree import Prefix
 
@@ -75,6 +80,8 @@ class NodePaths:
     """Addresses of peers seen last; None where they are not remembered."""
     blobs: Path | None = None
     """Folder of blobs; None: `blobs` beside the chain."""
+    learning: Path | None = None
+    """What is remembered of learning tasks; None: `learning.db` beside the chain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,7 @@ class Node:
         held: HeldRecords,
         derived: DerivedState,
         blobs: BlobFiles,
+        remembered: LearningMemory,
         paths: NodePaths,
         nonce: int,
         ground: Ground,
@@ -221,6 +229,36 @@ class Node:
             read_only=lambda: self.read_only,
             run_blocking=run_blocking,
         )
+        post = Post(
+            network,
+            self.kademlia,
+            self._records,
+            held,
+            self._intake.judge,
+            self._opening_of,
+            self.network_id,
+            manifest.replication,
+            run_blocking,
+            lambda task: self.learning.follows(task),
+        )
+        self.learning = Learning(
+            Tools(
+                identity=identity,
+                kademlia=self.kademlia,
+                post=post,
+                own=own,
+                blobs=ModelBlobs(self.blobs, run_blocking),
+                memory=remembered,
+                clock=clock,
+                random=random,
+                run_blocking=run_blocking,
+                published=self._publisher.wake,
+            ),
+            network,
+            manifest.rules,
+            self._participation.while_writable,
+        )
+        """The learning tasks that this node follows, and their verbs."""
 
     # The verbs of the interface.
 
@@ -378,7 +416,10 @@ class Node:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part in the network until cancelled."""
-        await self._participation.run(task_status=task_status)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._participation.run)
+            await nursery.start(self.learning.run)
+            task_status.started()
 
     async def leave(self, within_s: float) -> int:
         """Hand over what would be short of a copy without this node, then say good-bye; then close it.
@@ -407,6 +448,7 @@ class Node:
 
     async def _on_held(self, items: Sequence[Held]) -> None:
         await self._holder.on_held(items)
+        self.learning.take([item.record for item in items])
         self._catch_up.note_stored()
 
     async def _on_dropped(self, left: Sequence[tuple[Cid, int]]) -> None:
@@ -451,6 +493,7 @@ class Node:
         counters.update(
             (f"kademlia_{name}_total", value) for name, value in asdict(self.kademlia.counters).items()
         )
+        counters.update(self.learning.counters())
         counters.update((f"blobs_{name}_total", value) for name, value in asdict(self.blobs.counters).items())
         counters.update((f"network_{name}_total", value) for name, value in self._network.counters().items())
         return counters
@@ -484,6 +527,7 @@ async def open_node(
         )
         held = HeldRecords(paths.held, writing)
         derived = DerivedState(paths.derived, writing)
+        remembered = LearningMemory(paths.learning or paths.chain.with_name("learning.db"), writing)
         try:
             blobs = await run_blocking(
                 BlobFiles,
@@ -491,7 +535,7 @@ async def open_node(
                 options.blobs_max_bytes,
                 clock.wall_us,
             )
-            for store in (own, held, derived):
+            for store in (own, held, derived, remembered):
                 await nursery.start(_keep_open, store)
             own.frozen = options.why_frozen(own.count())
             nonce = await ensure_opening(
@@ -517,6 +561,7 @@ async def open_node(
                 held,
                 derived,
                 blobs,
+                remembered,
                 paths,
                 nonce,
                 ground or ground_for(founding),
@@ -530,12 +575,12 @@ async def open_node(
                 await node.finish()
                 blobs.close()
         finally:
-            for store in (own, held, derived):
+            for store in (own, held, derived, remembered):
                 store.close()
 
 
 async def _keep_open(
-    store: OwnChain | HeldRecords | DerivedState,
+    store: OwnChain | HeldRecords | DerivedState | LearningMemory,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:

@@ -72,12 +72,12 @@ class Participation:
             nursery.start_soon(self._remember)
             await self._enter()
             self.joined = True
-            nursery.start_soon(self._while_writable, self._publisher.run)
+            nursery.start_soon(self.while_writable, self._publisher.run)
             nursery.start_soon(self._wake_publisher)
-            nursery.start_soon(self._while_writable, self._repairer.run)
+            nursery.start_soon(self.while_writable, self._repairer.run)
             if self._stores:
                 nursery.start_soon(self._resign_when_read_only)
-                nursery.start_soon(self._while_writable, self._catch_up.run)
+                nursery.start_soon(self.while_writable, self._catch_up.run)
 
     async def leave(self, within_s: float) -> int:
         """Hand over, within so many seconds, and say good-bye; returns the bases left short of a copy.
@@ -141,7 +141,7 @@ class Participation:
             seen = await self._kademlia.wait_changed(seen)
             self._publisher.wake()
 
-    async def _while_writable(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def while_writable(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run background work that writes; a full or failing disk ends the work, not the node.
 
         The databases take no writes until a restart then, and what was not published is still pending. While

@@ -252,11 +252,16 @@ class HeldRecords:
         return (0, bytes(DIGEST_SIZE)) if row is None else (row[0], row[1])
 
     def bases_after(self, basis: bytes, limit: int) -> list[BasisDigest]:
-        """Up to `limit` bases at which something is held, above `basis`, ascending, with roles and digest."""
-        sql = "SELECT basis, roles, records, total FROM digests WHERE basis > ? ORDER BY basis LIMIT ?"
-        return [
-            BasisDigest(row[0], row[1], (row[2], row[3])) for row in self._database.rows(sql, (basis, limit))
-        ]
+        """Up to `limit` bases at which something is held, above `basis`, ascending, with roles and digest.
+
+        Not those of this node alone (`KEPT`).
+        """
+        sql = (
+            "SELECT basis, roles, records, total FROM digests WHERE basis > ? AND roles != ? "
+            "ORDER BY basis LIMIT ?"
+        )
+        rows = self._database.rows(sql, (basis, int(Role.KEPT), limit))
+        return [BasisDigest(row[0], row[1], (row[2], row[3])) for row in rows]
 
     def bases(self, role: int) -> list[bytes]:
         """Every basis at which something is held in this role (a bit), ascending; O(number of bases)."""

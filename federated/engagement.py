@@ -1,0 +1,504 @@
+"""One task as one node follows it: the thin layer that waits around `Ledger` and `Round`.
+
+Records come in (delivered, polled, stored here as a holder, or our own) and go into the ledger; the round's
+machine says what to do; this does it. What others are to see is appended to the own chain first, and is
+durable, before it leaves. Everything can be taken up again after a restart: the ledger from the records kept,
+a promised update from the node's memory. Waiting is for news or for the next deadline.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from math import inf
+from typing import Any
+
+import trio
+
+from chain.cid import Cid
+from chain.identity import AgentId, Identity
+from chain.kinds import COMMIT, JOIN, LEAVE, RESULT, REVEAL, START
+from chain.learning import (
+    Commit,
+    Join,
+    Leave,
+    Result,
+    Reveal,
+    Start,
+    commit_body,
+    draft_on_task,
+    result_body,
+    reveal_body,
+    start_body,
+)
+from chain.record import Record
+from dht.errors import FrameError, NetworkError
+from dht.kademlia import Kademlia
+from dht.ports import Clock, Random, RunBlocking
+from federated.aggregation import Accumulator
+from federated.errors import Refused, UnknownTask, WrongState
+from federated.faults import UNAVAILABLE
+from federated.ledger import Ledger, Tip
+from federated.messages import SIGN, Question, Reply, Word, decode_reply
+from federated.ports import Blobs, Memory, NoRoom, OwnChain, TooLarge
+from federated.post import Post
+from federated.proposal import Verdict
+from federated.round import Action, Ask, Average, Look, Offer, Promise, Publish, Round, Show
+from federated.update import Fault, UpdateError, decode, inspect, most_bytes, update_size
+from validation.named import learning_of
+
+POLL_FIRST_S = 1.0
+POLL_MOST_S = 30.0
+"""A task's basis is polled after this long without news, twice as long each time, up to the second number."""
+POLL_ACTIVE_S = 4.0
+"""The longest pause while this node takes part in a round."""
+START_GRACE_S = 1.0
+"""Seconds that the author of a task waits for more members once there are enough."""
+RETRY_S = 1.0
+"""Seconds before a model that could not be had is asked for again."""
+NO_ROOM_S = 10.0
+"""Seconds before a model that could not be kept is computed again."""
+SIGN_TIMEOUT_S = 5.0
+MAX_LOG = 10_000
+"""Lines of a task's log that are kept."""
+MAX_TAKEN_UP = 256
+"""Records fetched at most from one agent because it says that they are missing here."""
+
+log = logging.getLogger(f"roseforest.{__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What all engagements of a node share."""
+
+    identity: Identity
+    kademlia: Kademlia
+    post: Post
+    own: OwnChain
+    blobs: Blobs
+    memory: Memory
+    clock: Clock
+    random: Random
+    run_blocking: RunBlocking
+    published: Callable[[], None]
+    """Called when the own chain has grown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a task's log: a record, as people read it. `number` counts from 1, `hlc` is in µs."""
+
+    number: int
+    hlc: int
+    event: str
+    agent: AgentId
+    round: int | None
+    record: Cid
+    text: str
+
+
+class Engagement:
+    """This node and one task. `run` follows it; the verbs may be called from other tasks."""
+
+    def __init__(self, tools: Tools, task: Record, wanted: bool) -> None:
+        self.ledger = Ledger(task)
+        self.log: deque[Line] = deque([_line(1, task)], maxlen=MAX_LOG)
+        """The newest of the task's records, in the order in which they came to be known here."""
+        self.wanted = wanted
+        self.round: Round | None = None
+        self._lines = 1
+        self._tools = tools
+        self._me = tools.identity.agent
+        self._last: Record | None = task if task.header.author == self._me else None
+        self._appending = trio.Lock()
+        self._news = trio.Event()
+        self._changed = trio.Event()
+        self._here: set[Cid] = set()
+        self._fetching: set[Cid] = set()
+        self._asked_again: set[bytes] = set()
+        self._ready_at: float | None = None
+        self._nursery: trio.Nursery | None = None
+
+    # -- what comes in --
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Valid records, with payload, of this task; known ones are passed over."""
+        news = False
+        for record in records:
+            known = self.ledger.has(record.cid)
+            if record.header.author == self._me and record.header.subject == self.ledger.cid:
+                last = self._last
+                if last is None or record.header.subject_seq > last.header.subject_seq:
+                    self._last = record
+            if self.ledger.add(record):
+                news = True
+            if not known and self.ledger.has(record.cid):
+                self._lines += 1
+                self.log.append(_line(self._lines, record))
+        if news:
+            self.wake()
+
+    def wake(self) -> None:
+        """Something happened."""
+        self._news.set()
+        self._changed.set()
+        self._changed = trio.Event()
+
+    # -- following --
+
+    async def run(self) -> None:
+        """Follow the task until cancelled."""
+        tools = self._tools
+        self.take(await tools.run_blocking(tools.post.kept, self.ledger.cid))
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._keep_polling)
+            while True:
+                self._news = trio.Event()
+                await self._go_on()
+                wake_at = inf if self.round is None else self.round.wake_at
+                if self._ready_at is not None:
+                    wake_at = min(wake_at, self._ready_at)
+                with trio.move_on_after(max(0.0, wake_at - tools.clock.monotonic())):
+                    await self._news.wait()
+
+    async def _keep_polling(self) -> None:
+        """Look at the task's holders for what was not delivered, more rarely while nothing happens there."""
+        tools, pause, turn = self._tools, POLL_FIRST_S, 0
+        while True:
+            came = await tools.post.poll(self.ledger.cid, not turn, turn)
+            turn += 1
+            active = self.round is not None and self.round.takes_part and not self.round.over
+            pause = POLL_FIRST_S if came else min(2 * pause, POLL_ACTIVE_S if active else POLL_MOST_S)
+            await trio.sleep(pause * tools.random.choice.uniform(0.8, 1.2))
+
+    async def _go_on(self) -> None:
+        """Do what is to be done now."""
+        ledger = self.ledger
+        if ledger.tip is None:
+            await self._maybe_start()
+            return
+        now = self._tools.clock.monotonic()
+        if self.round is None or self.round.over:
+            previous, self.round = self.round, Round(ledger, self._tools.identity, now)
+            await self._begin(self.round, previous)
+        round_ = self.round
+        if ledger.finished:
+            self._want_model(round_.tip)
+            return
+        if not round_.takes_part:
+            await self._maybe_ask_again(round_.tip)
+            return
+        self._want_model(round_.tip)
+        for action in round_.step(now):
+            await self._act(round_, action)
+        if round_.over:
+            self.wake()
+
+    async def _begin(self, round_: Round, previous: Round | None) -> None:
+        round_.offer = self._tools.memory.offer(self.ledger.cid, round_.tip.digest)
+        if previous is not None:
+            # What was for that round alone may go when room is short; the newest model and the first stay.
+            if previous.offer is not None:
+                await self._tools.blobs.release(previous.offer.blob)
+            if previous.tip.round > 1:
+                await self._tools.blobs.release(previous.tip.parameters)
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def _maybe_start(self) -> None:
+        """The author starts the task a moment after enough agents have joined."""
+        ledger, now = self.ledger, self._tools.clock.monotonic()
+        members = ledger.members()
+        self_started = ledger.task.header.author == self._me
+        if not self_started or len(members) < ledger.terms.min_members:
+            self._ready_at = None
+            return
+        if self._ready_at is None:
+            self._ready_at = now + (START_GRACE_S if len(members) < ledger.terms.max_members else 0.0)
+        if now < self._ready_at:
+            return
+        self._ready_at = None
+        joins = sorted((ledger.standings[agent].cid, agent) for agent in members)
+        roster = sorted((agent, cid) for cid, agent in joins[: ledger.terms.max_members])
+        await self.append(START, start_body(Start(tuple(roster))), key=b"start")
+        self.wake()
+
+    async def _maybe_ask_again(self, tip: Tip) -> None:
+        """Who wants to take part and was left out (it was away, or slow) asks to join once more."""
+        standing = self.ledger.standings.get(self._me)
+        out = standing is None or not standing.joins or standing.cid in tip.spent
+        if self.wanted and out and tip.digest not in self._asked_again:
+            self._asked_again.add(tip.digest)
+            await self.append(JOIN, {}, key=b"join" + tip.digest)
+
+    def _want_model(self, tip: Tip) -> None:
+        """See to it that what the round starts from is here."""
+        cid = tip.parameters
+        if cid in self._here or cid in self._fetching or self._nursery is None:
+            return
+        self._fetching.add(cid)
+        self._nursery.start_soon(self._fetch_model, cid, self._sources(tip))
+
+    async def _fetch_model(self, cid: Cid, sources: Sequence[AgentId]) -> None:
+        limit = update_size(self.ledger.terms.arrays)
+        try:
+            data = await self._tools.blobs.fetch(cid, limit, sources)
+        except TooLarge:
+            data = None
+        self._fetching.discard(cid)
+        if data is None:
+            await trio.sleep(RETRY_S)
+        else:
+            self._here.add(cid)
+        self.wake()
+
+    def _sources(self, tip: Tip) -> list[AgentId]:
+        """Who may have a round's model: who signed it, who is in the roster, and the author."""
+        steps = self.ledger.steps
+        signers = steps[-1].signers if steps else ()
+        found = [*signers, *tip.agents, *self.ledger.members(), self.ledger.task.header.author]
+        return [agent for agent in dict.fromkeys(found) if agent != self._me]
+
+    # -- acting --
+
+    async def _act(self, round_: Round, action: Action) -> None:
+        assert self._nursery is not None
+        match action:
+            case Promise(commit=commit):
+                await self.append(COMMIT, commit_body(commit), key=b"commit" + round_.tip.digest)
+            case Show(reveal=reveal):
+                await self.append(REVEAL, reveal_body(reveal), key=b"reveal" + round_.tip.digest)
+            case Look():
+                self._nursery.start_soon(self._look, round_, action)
+            case Average():
+                self._nursery.start_soon(self._average, round_, action)
+            case Ask():
+                self._nursery.start_soon(self._ask, round_, action)
+            case Publish(result=result):
+                digest = result.outcome.digest(self.ledger.cid)
+                await self.append(RESULT, result_body(result), key=b"result" + digest)
+
+    async def append(self, kind: str, body: dict[str, Any], key: bytes | None = None) -> Record:
+        """Append an operation on the task to the own chain, durably; then deliver it.
+
+        With `key` it is appended at most once, also across restarts. Not cancelled halfway.
+        """
+        tools = self._tools
+        unique = None if key is None else sha256(b"learning" + self.ledger.cid + key).digest()
+        with trio.CancelScope(shield=True):
+            async with self._appending:
+                draft = draft_on_task(self.ledger.task, self._last, kind, body)
+                ((cid, _),) = await tools.own.append([draft], [unique])
+                (record,) = [found for found in tools.own.get_many([cid]) if found is not None]
+                await tools.post.keep(self.ledger.cid, [record])
+                self.take([record])
+        tools.published()
+        if self._nursery is not None:
+            self._nursery.start_soon(tools.post.deliver, self.ledger.cid, [record], self._audience())
+        return record
+
+    def _audience(self) -> list[AgentId]:
+        """Who wants to hear of it at once: the roster, who wants to be in it, and the task's author."""
+        tip = self.ledger.tip
+        roster = () if tip is None else tip.agents
+        return list(dict.fromkeys([*roster, *self.ledger.members(), self.ledger.task.header.author]))
+
+    async def _look(self, round_: Round, look: Look) -> None:
+        if not self.ledger.has(look.commit):
+            for agent in look.agents:
+                await self._take_up(agent, [look.commit])
+                if self.ledger.has(look.commit):
+                    break
+        round_.looked(look.reveal, await self.verdict(look.blob, look.size, look.agents))
+        self.wake()
+
+    async def verdict(self, blob: Cid, size: int, agents: Sequence[AgentId]) -> Verdict:
+        """What is wrong with an update, once it is here; `UNAVAILABLE` when it cannot be had in time."""
+        terms = self.ledger.terms
+        data: bytes | None = None
+        try:
+            with trio.move_on_after(terms.reveal_ms / 1_000):
+                data = await self._tools.blobs.fetch(blob, most_bytes(terms.arrays), agents)
+        except TooLarge:
+            return Fault.SIZE
+        if data is None:
+            return UNAVAILABLE
+        if len(data) != size:
+            return Fault.SIZE
+        return await self._tools.run_blocking(inspect, terms.arrays, data, terms.max_abs)
+
+    async def _average(self, round_: Round, average: Average) -> None:
+        tools, began = self._tools, self._tools.clock.monotonic()
+        accumulator = await tools.run_blocking(Accumulator, self.ledger.terms)
+        for blob, examples in average.parts:
+            data = await tools.blobs.get(blob)
+            if data is None:
+                round_.failed(average.key)
+                self.wake()
+                return
+            await tools.run_blocking(accumulator.add, data, examples)
+        try:
+            cid = await tools.blobs.put(await tools.run_blocking(accumulator.mean))
+        except NoRoom as error:
+            log.error("the round's model cannot be kept, next try in %.0f s: %s", NO_ROOM_S, error)
+            await trio.sleep(NO_ROOM_S)
+            round_.failed(average.key)
+            self.wake()
+            return
+        self._here.add(cid)
+        round_.averaged(average.key, cid, tools.clock.monotonic() - began)
+        self.wake()
+
+    async def _ask(self, round_: Round, ask: Ask) -> None:
+        tools, reply = self._tools, None
+        try:
+            await tools.post.reach(ask.agent)
+            body = await tools.kademlia.request(ask.agent, SIGN, ask.question.encode(), SIGN_TIMEOUT_S)
+            reply = decode_reply(body)
+            if reply.word in (Word.MISSING, Word.ELSEWHERE):
+                await self._take_up(ask.agent, reply.cids)
+            round_.answered(ask.agent, ask.question, reply, tools.clock.monotonic())
+        except NetworkError as error:
+            if isinstance(error, FrameError):
+                tools.kademlia.report(ask.agent)
+            log.info("%s did not answer whether it signs: %s", ask.agent.hex()[:8], error)
+            round_.answered(ask.agent, ask.question, None, tools.clock.monotonic())
+        except ValueError as error:
+            tools.kademlia.report(ask.agent)
+            log.warning("%s: %s", ask.agent.hex()[:8], error)
+            round_.answered(ask.agent, ask.question, None, tools.clock.monotonic())
+        self.wake()
+
+    async def _take_up(self, agent: AgentId, cids: Sequence[Cid]) -> None:
+        """Fetch records that this node lacks from somebody who has them."""
+        unknown = [cid for cid in cids if not self.ledger.has(cid)][:MAX_TAKEN_UP]
+        if unknown:
+            try:
+                await self._tools.post.get(self.ledger.cid, agent, unknown)
+            except NetworkError as error:
+                log.info("fetching from %s failed: %s", agent.hex()[:8], error)
+
+    async def answer(self, agent: AgentId, question: Question) -> Reply:
+        """Reply to a proposer of this task, after fetching from it what it has seen and we have not."""
+        round_ = self.round
+        if round_ is None or round_.over or question.previous != round_.tip.digest:
+            led_on = [s.record for s in self.ledger.steps if s.before.digest == question.previous]
+            return Reply(Word.ELSEWHERE, cids=tuple(led_on[:1]))
+        if agent in round_.tip.agents:
+            await self._take_up(agent, question.view)
+        reply = round_.answer(agent, question, self._tools.clock.monotonic())
+        if reply.word is Word.BUSY:
+            self.wake()
+        return reply
+
+    # -- the user's verbs --
+
+    async def join(self) -> None:
+        """Ask to take part, from the next roster on."""
+        standing = self.ledger.standings.get(self._me)
+        self.wanted = True
+        await self._tools.memory.follow(self.ledger.cid, True)
+        tip = self.ledger.tip
+        if (
+            standing is None
+            or not standing.joins
+            or (tip is not None and standing.cid in tip.spent - _seats(tip))
+        ):
+            await self.append(JOIN, {})
+        self.wake()
+
+    async def leave(self) -> None:
+        """Take part no more, from the next roster on."""
+        standing = self.ledger.standings.get(self._me)
+        self.wanted = False
+        await self._tools.memory.follow(self.ledger.cid, False)
+        if standing is not None and standing.joins:
+            await self.append(LEAVE, {})
+        self.wake()
+
+    async def hand_in(self, number: int, blob: Cid, examples: int, metrics: dict[str, int]) -> None:
+        """The user's update for a round; returns when its commit is durable.
+
+        Raises `Refused` when it does not match the task, `WrongState` when it comes too late or twice.
+        """
+        round_, tools, terms = self.round, self._tools, self.ledger.terms
+        if round_ is None or not round_.takes_part:
+            raise WrongState("this node is not in the round's roster")
+        if round_.tip.round != number:
+            raise WrongState(f"round {number} is not the one under way, which is {round_.tip.round}")
+        if not round_.wants_update:
+            raise WrongState(f"round {number} takes no update from this node any more")
+        if not 1 <= examples <= terms.max_examples:
+            raise Refused(f"examples is {examples}, outside 1 … {terms.max_examples}, which the task allows")
+        data = await tools.blobs.get(blob)
+        if data is None:
+            raise UnknownTask("the update's blob is not here; post it first")
+        try:
+            await tools.run_blocking(decode, terms.arrays, data, terms.max_abs)
+        except UpdateError as error:
+            raise Refused(f"the update does not match the task ({error.fault}): {error}") from error
+        offer = Offer(blob, len(data), examples, metrics, tools.random.random_bytes(32))
+        await tools.memory.keep_offer(self.ledger.cid, round_.tip.digest, offer)
+        if not round_.wants_update or round_.over:
+            raise WrongState(f"round {number} took no update from this node any more")
+        round_.offer = offer
+        self.wake()
+        while not self.ledger.commits_of(round_.tip, self._me):
+            if round_.over:
+                raise WrongState(f"round {number} ended before the update was committed")
+            await self._changed.wait()
+
+    async def work(self, wait_s: float) -> tuple[str, Tip | None]:
+        """What the user's process is to do: ("train" | "wait" | "finished", what the round builds on)."""
+        with trio.move_on_after(wait_s):
+            while True:
+                state = self._work_now()
+                if state != "wait":
+                    return state, self.ledger.tip
+                await self._changed.wait()
+        return self._work_now(), self.ledger.tip
+
+    def _work_now(self) -> str:
+        tip = self.ledger.tip
+        if tip is None:
+            return "wait"
+        here = tip.parameters in self._here
+        if self.ledger.finished:
+            return "finished" if here else "wait"
+        round_ = self.round
+        ready = round_ is not None and not round_.over and round_.wants_update and here
+        return "train" if ready else "wait"
+
+
+def _line(number: int, record: Record) -> Line:
+    header = record.header
+    round_: int | None = None
+    text = ""
+    match learning_of(record):
+        case Start(roster=roster):
+            text = f"{len(roster)} members start"
+        case Commit(round=number_):
+            round_ = number_
+            text = "promises an update"
+        case Reveal(round=number_, examples=examples, size=size):
+            round_ = number_
+            text = f"shows an update of {size} bytes from {examples} examples"
+        case Result(outcome=outcome, signatures=signatures):
+            round_ = outcome.round
+            refused = ", ".join(reason for _, reason in outcome.refused)
+            text = f"result signed by {len(signatures)} of {len(outcome.members)}"
+            text += f"; refused: {refused}" if refused else ""
+        case Join():
+            text = "wants to take part"
+        case Leave():
+            text = "takes part no more"
+    event = header.kind.removeprefix("learning.")
+    return Line(number, header.hlc, event, header.author, round_, record.cid, text or "publishes the task")
+
+
+def _seats(tip: Tip) -> frozenset[Cid]:
+    return frozenset(join for _, join in tip.roster)

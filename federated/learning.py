@@ -1,0 +1,336 @@
+"""The learning service of a node: the tasks that it follows, and the verbs of its owner.
+
+It composes: one `Engagement` a task, `Post` for the network, and the two methods that other members ask. The
+node hands every record that it comes to hold to `take`. Nothing here decides; see `round` and `proposal`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import trio
+
+from chain.cid import Cid, is_record_cid
+from chain.errors import ChainError
+from chain.identity import AgentId
+from chain.kinds import KINDS_BY_RULE_VERSION, TASK
+from chain.learning import MAX_METRIC, MAX_METRICS, MAX_NAME, Reveal, Task
+from chain.record import Record
+from chain.source_chain import Draft
+from dht.errors import FrameError, RefusalCode, RequestRefused
+from dht.network import Network
+from federated.aggregation import Accumulator
+from federated.audit import audit_round
+from federated.engagement import Engagement, Line, Tools
+from federated.errors import LearningError, Refused, UnknownTask, WrongState
+from federated.ledger import Ledger
+from federated.messages import SIGN, decode_question
+from federated.ports import TooLarge
+from federated.post import belongs
+from federated.proposal import Verdict
+from federated.update import UpdateError, decode, most_bytes
+from federated.views import AuditView, TaskView, task_view
+
+MAX_FOLLOWED = 256
+"""Tasks that one node follows at a time."""
+MAX_PEEKED = 32
+"""Tasks of others that a listing looks into, the newest first; also how many of them are remembered."""
+PEEK_S = 10.0
+"""For so long what was read of a task that is not followed is taken for current."""
+LIST_TIMEOUT_S = 3.0
+PPM = 1_000_000
+
+log = logging.getLogger(f"roseforest.{__name__}")
+
+
+Guard = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
+
+
+class UnknownKind(LearningError):
+    """The network's rules are older than learning."""
+
+
+class Learning:
+    """The verbs; `run` must be running."""
+
+    def __init__(self, tools: Tools, network: Network, rules: int, while_writable: Guard) -> None:
+        """`while_writable` runs work that writes: a full disk ends the work, not the node."""
+        self._tools = tools
+        self._while_writable = while_writable
+        self._me = tools.identity.agent
+        self._rules = rules
+        self._engaged: dict[Cid, Engagement] = {}
+        self._peeked: OrderedDict[Cid, tuple[float, Ledger]] = OrderedDict()
+        self._nursery: trio.Nursery | None = None
+        self._engaging = trio.Lock()
+        self.signed = 0
+        """Results of others that this node has signed."""
+        network.register(SIGN, tools.kademlia.members_only(self._serve_sign))
+
+    # -- what the node calls --
+
+    def follows(self, task: Cid) -> bool:
+        """Whether this node follows a task."""
+        return task in self._engaged
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Records that have become held here, from wherever; those of followed tasks are taken up."""
+        by_task: dict[Cid, list[Record]] = {}
+        for record in records:
+            followed = record.payload is not None and record.subject in self._engaged
+            if followed and belongs(record.subject, record):
+                by_task.setdefault(record.subject, []).append(record)
+        for task, found in by_task.items():
+            self._engaged[task].take(found)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Follow the tasks that are remembered, and those that come, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for task, wanted in self._tools.memory.tasks():
+                try:
+                    await self._engage(task, wanted)
+                except UnknownTask as error:
+                    log.warning("a task cannot be followed now: %s", error)
+            task_status.started()
+            await trio.sleep_forever()
+
+    def counters(self) -> dict[str, int]:
+        """For metrics."""
+        rounds = sum(len(one.ledger.steps) for one in self._engaged.values())
+        return {
+            "learning_tasks": len(self._engaged),
+            "learning_rounds": rounds,
+            "learning_records_delivered_total": self._tools.post.delivered,
+            "learning_results_signed_total": self.signed,
+        }
+
+    # -- the owner's verbs --
+
+    async def create(self, terms: Task) -> Cid:
+        """Publish a task; it is durable, and followed from here, when this returns.
+
+        Raises `Refused` when the initial parameters are not here or do not match the arrays, `ChainError` for
+        terms out of range.
+        """
+        if TASK not in KINDS_BY_RULE_VERSION.get(self._rules, frozenset()):
+            raise UnknownKind(
+                f"this network was founded with rules {self._rules}, which know no learning tasks; "
+                "found a new network for them"
+            )
+        tools, body = self._tools, terms.to_body()
+        if len(self._engaged) >= MAX_FOLLOWED:
+            raise WrongState(f"this node follows {MAX_FOLLOWED} tasks already")
+        data = await tools.blobs.get(terms.parameters)
+        if data is None:
+            raise Refused("the initial parameters are not here; post their blob first")
+        try:
+            await tools.run_blocking(decode, terms.arrays, data, terms.max_abs)
+        except UpdateError as error:
+            raise Refused(f"the initial parameters do not match the task ({error.fault}): {error}") from error
+        with trio.CancelScope(shield=True):
+            ((cid, _),) = await tools.own.append([Draft(TASK, body)], [None])
+            (record,) = [found for found in tools.own.get_many([cid]) if found is not None]
+            await tools.post.keep(cid, [record])
+            await tools.memory.follow(cid, False)
+        tools.published()
+        self._start(record, False)
+        return cid
+
+    async def tasks(self) -> list[TaskView]:
+        """The tasks that this node follows and those that the network lists, newest first."""
+        views = {cid: self._view(one) for cid, one in self._engaged.items()}
+        with trio.move_on_after(LIST_TIMEOUT_S):
+            listed = await self._tools.post.listed()
+            async with trio.open_nursery() as nursery:
+
+                async def peek(record: Record) -> None:
+                    views[record.cid] = task_view(await self._peek(record.cid, record), self._me)
+
+                for record in [one for one in listed if one.cid not in views][-MAX_PEEKED:]:
+                    views[record.cid] = task_view(Ledger(record), self._me)
+                    nursery.start_soon(peek, record)
+        return sorted(views.values(), key=lambda view: view.id)
+
+    async def task(self, cid: Cid) -> TaskView:
+        """One task; raises `UnknownTask`."""
+        if cid in self._engaged:
+            return self._view(self._engaged[cid])
+        return task_view(await self._peek(cid, None), self._me)
+
+    async def join(self, cid: Cid) -> None:
+        """Follow a task and ask to take part in it. Raises `UnknownTask`, `WrongState` when it is over."""
+        engagement = await self._engage(cid, True)
+        if engagement.ledger.finished:
+            raise WrongState("the task is finished")
+        await engagement.join()
+
+    async def leave(self, cid: Cid) -> None:
+        """Take part no more; the task is still followed."""
+        await self._followed(cid).leave()
+
+    async def work(self, cid: Cid, wait_s: float) -> tuple[str, int, Cid, float | None, Task]:
+        """What the user's process is to do: (state, round, parameters, seconds to the deadline, terms)."""
+        engagement = self._followed(cid)
+        standing = engagement.ledger.standings.get(self._me)
+        if not engagement.ledger.finished and (standing is None or not standing.joins):
+            raise WrongState("this node has not joined the task")
+        state, tip = await engagement.work(wait_s)
+        terms = engagement.ledger.terms
+        if tip is None:
+            return state, 0, terms.parameters, None, terms
+        number = tip.round - (state == "finished" or engagement.ledger.finished)
+        return state, number, tip.parameters, self._deadline_s(engagement), terms
+
+    async def hand_in(
+        self, cid: Cid, number: int, blob: Cid, examples: int, metrics: Mapping[str, float]
+    ) -> None:
+        """The user's update for a round; see `Engagement.hand_in`."""
+        await self._followed(cid).hand_in(number, blob, examples, metrics_ppm(metrics))
+
+    def lines(self, cid: Cid, after: int, limit: int) -> list[Line]:
+        """Lines of a followed task's log after line `after`."""
+        return [line for line in self._followed(cid).log if line.number > after][:limit]
+
+    async def result(self, cid: Cid, number: int | None) -> tuple[int, Cid, Cid]:
+        """(round, parameters, record) of a finished round, the last one for None. Raises `UnknownTask`."""
+        steps = (await self._ledger(cid)).steps
+        chosen = steps[-1:] if number is None else [s for s in steps if s.outcome.round == number]
+        if not chosen:
+            raise UnknownTask("there is no result yet" if number is None else f"round {number} has no result")
+        return chosen[0].outcome.round, chosen[0].outcome.parameters, chosen[0].record
+
+    async def audit(self, cid: Cid, number: int | None) -> list[AuditView]:
+        """Compute finished rounds again, all of them or one; costs a look at every update of each."""
+        ledger = await self._ledger(cid)
+        steps = [s for s in ledger.steps if number is None or s.outcome.round == number]
+        if number is not None and not steps:
+            raise UnknownTask(f"round {number} has no result")
+        views: list[AuditView] = []
+        for step in steps:
+            sources = [*step.signers, *step.before.agents, ledger.task.header.author]
+
+            async def verdict_of(reveal: Reveal, sources: Sequence[AgentId] = tuple(sources)) -> Verdict:
+                look = self._engaged.get(cid) or Engagement(self._tools, ledger.task, False)
+                return await look.verdict(reveal.blob, reveal.size, sources)
+
+            async def average_of(
+                parts: tuple[tuple[Cid, int], ...], sources: Sequence[AgentId] = tuple(sources)
+            ) -> Cid | None:
+                return await self._average_of(ledger, parts, sources)
+
+            views.append(await audit_round(ledger, step, verdict_of, average_of))
+        return views
+
+    # -- what members ask --
+
+    async def _serve_sign(self, sender: AgentId, body: bytes) -> bytes:
+        try:
+            question = decode_question(body)
+        except FrameError as error:
+            self._tools.kademlia.report(sender)
+            raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
+        engagement = self._engaged.get(question.task)
+        if engagement is None:
+            raise RequestRefused(RefusalCode.FORBIDDEN, "this node does not follow the task")
+        reply = await engagement.answer(sender, question)
+        self.signed += bool(reply.signature)
+        return reply.encode()
+
+    # -- parts --
+
+    async def _engage(self, cid: Cid, wanted: bool) -> Engagement:
+        async with self._engaging:
+            if cid in self._engaged:
+                return self._engaged[cid]
+            if len(self._engaged) >= MAX_FOLLOWED:
+                raise WrongState(f"this node follows {MAX_FOLLOWED} tasks already")
+            record = await self._task_record(cid)
+            await self._tools.post.keep(cid, [record])
+            await self._tools.memory.follow(cid, wanted)
+            return self._start(record, wanted)
+
+    def _start(self, record: Record, wanted: bool) -> Engagement:
+        assert self._nursery is not None
+        engagement = self._engaged[record.cid] = Engagement(self._tools, record, wanted)
+        self._nursery.start_soon(self._while_writable, engagement.run)
+        return engagement
+
+    async def _task_record(self, cid: Cid) -> Record:
+        if not is_record_cid(cid):
+            raise UnknownTask("that is not the id of a task")
+        for record in (*self._tools.own.get_many([cid]), *self._tools.post.kept(cid)):
+            if record is not None and record.cid == cid and record.header.kind == TASK and record.payload:
+                return record
+        found = await self._tools.post.find_task(cid)
+        if found is None:
+            raise UnknownTask("no task with this id is known here or to its holders")
+        return found
+
+    async def _peek(self, cid: Cid, record: Record | None) -> Ledger:
+        """What the holders of a task that this node does not follow say about it."""
+        now = self._tools.clock.monotonic()
+        known = self._peeked.get(cid)
+        if known is not None and now - known[0] < PEEK_S:
+            return known[1]
+        try:
+            ledger = Ledger(record or await self._task_record(cid))
+        except ChainError as error:
+            raise UnknownTask(f"the task cannot be read: {error}") from error
+        ledger.add_all(await self._tools.post.read(cid))
+        self._peeked[cid] = (now, ledger)
+        self._peeked.move_to_end(cid)
+        while len(self._peeked) > MAX_PEEKED:
+            self._peeked.popitem(last=False)
+        return ledger
+
+    async def _ledger(self, cid: Cid) -> Ledger:
+        return self._engaged[cid].ledger if cid in self._engaged else await self._peek(cid, None)
+
+    def _followed(self, cid: Cid) -> Engagement:
+        if cid not in self._engaged:
+            raise UnknownTask("this node does not follow the task; join it first")
+        return self._engaged[cid]
+
+    def _view(self, engagement: Engagement) -> TaskView:
+        round_ = engagement.round
+        running = round_ is not None and round_.takes_part and not engagement.ledger.finished
+        phase = str(round_.phase) if running and round_ is not None else None
+        return task_view(engagement.ledger, self._me, phase, self._deadline_s(engagement))
+
+    def _deadline_s(self, engagement: Engagement) -> float | None:
+        round_ = engagement.round
+        if round_ is None or not round_.takes_part or engagement.ledger.finished:
+            return None
+        return max(0.0, round(round_.deadline() - self._tools.clock.monotonic(), 3))
+
+    async def _average_of(
+        self, ledger: Ledger, parts: tuple[tuple[Cid, int], ...], sources: Sequence[AgentId]
+    ) -> Cid | None:
+        tools = self._tools
+        accumulator = await tools.run_blocking(Accumulator, ledger.terms)
+        for blob, examples in parts:
+            try:
+                data = await tools.blobs.fetch(blob, most_bytes(ledger.terms.arrays), sources)
+            except TooLarge:
+                return None
+            if data is None:
+                return None
+            await tools.run_blocking(accumulator.add, data, examples)
+        return tools.blobs.cid_of(await tools.run_blocking(accumulator.mean))
+
+
+def metrics_ppm(metrics: Mapping[str, float]) -> dict[str, int]:
+    """Metrics as integers in ppm of their unit; raises `Refused` naming the one that cannot be."""
+    if len(metrics) > MAX_METRICS:
+        raise Refused(f"there are {len(metrics)} metrics, at most {MAX_METRICS} are carried")
+    found: dict[str, int] = {}
+    for name, value in metrics.items():
+        if not 0 < len(name.encode()) <= MAX_NAME:
+            raise Refused(f"metric name {name!r:.80} is empty or has over {MAX_NAME} bytes")
+        if not abs(value) * PPM < MAX_METRIC:  # false for NaN, too
+            raise Refused(f"metric {name!r} is {value}, which cannot be carried")
+        found[name] = round(value * PPM)
+    return found

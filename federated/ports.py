@@ -1,0 +1,85 @@
+"""What the driver of learning needs of a node besides the network: blobs, its own chain, and a little memory.
+
+The floors above implement these; everything here is durable when it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from chain.cid import Cid
+from chain.identity import AgentId
+from chain.record import Record
+from chain.source_chain import Draft
+from federated.round import Offer
+
+
+class TooLarge(Exception):
+    """A CID names a blob beyond the size that was asked for."""
+
+
+class NoRoom(Exception):
+    """A blob cannot be kept: the quota or the disk is full."""
+
+
+class Blobs(Protocol):
+    """Models as blobs."""
+
+    async def put(self, data: bytes) -> Cid:
+        """Keep a blob durably until it is released; its CID. Raises `NoRoom`."""
+        ...
+
+    async def get(self, cid: Cid) -> bytes | None:
+        """A blob that is here, or None."""
+        ...
+
+    async def fetch(self, cid: Cid, size_limit: int, agents: Sequence[AgentId]) -> bytes | None:
+        """A blob from here or from any of these agents, verified; None when none of them has it.
+
+        Raises `TooLarge` for one of more than `size_limit` bytes. May take long: cancel it.
+        """
+        ...
+
+    def cid_of(self, data: bytes) -> Cid:
+        """The CID that a blob would have."""
+        ...
+
+    async def release(self, cid: Cid) -> None:
+        """The blob is needed no more by a round; it may go when room is short."""
+        ...
+
+
+class OwnChain(Protocol):
+    """The node's own chain."""
+
+    async def append(self, drafts: Sequence[Draft], keys: Sequence[bytes | None]) -> list[tuple[Cid, bool]]:
+        """Append drafts, all or none; a key that was used before gives the earlier record."""
+        ...
+
+    def get_many(self, cids: Sequence[Cid]) -> list[Record | None]:
+        """Own records by CID."""
+        ...
+
+
+class Memory(Protocol):
+    """What a node remembers of its tasks besides records."""
+
+    def tasks(self) -> list[tuple[Cid, bool]]:
+        """The tasks that this node follows, and whether it wants to take part in each."""
+        ...
+
+    async def follow(self, task: Cid, wanted: bool) -> None:
+        """Follow a task from now on, also after a restart."""
+        ...
+
+    def offer(self, task: Cid, previous: bytes) -> Offer | None:
+        """The update handed in for the round that builds on `previous`."""
+        ...
+
+    async def keep_offer(self, task: Cid, previous: bytes, offer: Offer) -> None:
+        """Remember an update before it is promised: without its salt the promise could not be kept.
+
+        Forgets those of the task's earlier rounds.
+        """
+        ...

@@ -1,0 +1,116 @@
+"""The nouns of the learning verbs: what people and the HTTP API see of a task. Frozen data, ids in binary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from chain.cid import Cid
+from chain.identity import AgentId
+from chain.learning import Task
+from federated.ledger import Ledger, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Contributor:
+    """A member whose update counted in a round; metrics in ppm of their unit."""
+
+    agent: AgentId
+    examples: int
+    metrics: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundView:
+    """A finished round. `known` is False while reveals of it have not reached this node."""
+
+    round: int
+    record: Cid
+    parameters: Cid
+    contributors: tuple[Contributor, ...]
+    refused: tuple[tuple[AgentId, str], ...]
+    absent: tuple[AgentId, ...]
+    signers: tuple[AgentId, ...]
+    roster: tuple[AgentId, ...]
+    known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """A task as this node sees it now. `state` is open, running or finished; `deadline_s` from now."""
+
+    id: Cid
+    author: AgentId
+    terms: Task
+    state: str
+    round: int
+    parameters: Cid
+    joined: bool
+    own: bool
+    members: tuple[AgentId, ...]
+    roster: tuple[AgentId, ...]
+    history: tuple[RoundView, ...]
+    phase: str | None = None
+    deadline_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditView:
+    """A round computed again from records and blobs; `problem` says what does not fit."""
+
+    round: int
+    result: Cid
+    contributors: tuple[Contributor, ...]
+    refused: tuple[tuple[AgentId, str], ...]
+    problem: str | None
+
+
+def task_view(
+    ledger: Ledger, me: AgentId, phase: str | None = None, deadline_s: float | None = None
+) -> TaskView:
+    """The view of a ledger; O(rounds)."""
+    tip, terms = ledger.tip, ledger.terms
+    state = "open" if tip is None else "finished" if ledger.finished else "running"
+    standing = ledger.standings.get(me)
+    return TaskView(
+        id=ledger.cid,
+        author=ledger.task.header.author,
+        terms=terms,
+        state=state,
+        round=0 if tip is None else tip.round - ledger.finished,
+        parameters=terms.parameters if tip is None else tip.parameters,
+        joined=standing is not None and standing.joins,
+        own=ledger.task.header.author == me,
+        members=ledger.members(),
+        roster=() if tip is None else tip.agents,
+        history=tuple(round_view(ledger, step) for step in ledger.steps),
+        phase=phase,
+        deadline_s=deadline_s,
+    )
+
+
+def round_view(ledger: Ledger, step: Step) -> RoundView:
+    """One finished round."""
+    outcome = step.outcome
+    refused = dict(outcome.refused)
+    contributors = []
+    known = True
+    for cid in outcome.reveals:
+        if cid not in ledger.reveals:
+            known = False
+            continue
+        agent, reveal = ledger.reveals[cid]
+        if agent not in refused:
+            contributors.append(Contributor(agent, reveal.examples, reveal.metrics))
+    there = {one.agent for one in contributors} | refused.keys()
+    return RoundView(
+        round=outcome.round,
+        record=step.record,
+        parameters=outcome.parameters,
+        contributors=tuple(sorted(contributors, key=lambda one: one.agent)),
+        refused=outcome.refused,
+        absent=tuple(agent for agent in step.before.agents if agent not in there) if known else (),
+        signers=step.signers,
+        roster=step.before.agents,
+        known=known,
+    )
