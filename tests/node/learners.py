@@ -1,4 +1,4 @@
-"""Users' processes for simulated nodes: they train (a little arithmetic) and hand in, as `fl run` does over HTTP."""
+"""Users' processes for simulated nodes: they train a little arithmetic and hand it in, as `fl run` does."""
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import pytest
 import trio
 
 from tests.node.learners import Learner, join_all, learn, publish
