@@ -23,31 +23,22 @@ class Counters:
     late: int = 0
     """Replies that came after their request had ended."""
     bad_frames: int = 0
-    """Connections dropped for a bad, unexpected or unfinished frame, or for too many streams."""
+    """Connections dropped for a bad, unexpected or unfinished frame, ours or Yamux's, or too many streams."""
     dropped: int = 0
     """Connections dropped for other reasons of ours: peer does not read, no memory left."""
+    evicted: int = 0
+    """Peers dropped because they held most of the memory when it ran out."""
+    slowed: int = 0
+    """Times that a peer was read more slowly because it was beyond its pace."""
     dials: int = 0
     dial_failures: int = 0
     accepted: int = 0
     """Inbound connections whose peer proved its identity."""
     handshake_failures: int = 0
     """Inbound connections that did not get that far, or found no room."""
+    turned_away: int = 0
+    """Of these, the ones closed unread because their source opens connections too quickly."""
 
     def snapshot(self) -> dict[str, int]:
         """A copy by name."""
         return asdict(self)
-
-
-@dataclass(slots=True)
-class Budget:
-    """A pool of bytes that all connections share, so that many small holdings cannot add up to too much."""
-
-    size: int
-    used: int = 0
-
-    def take(self, count: int) -> bool:
-        """Reserve `count` bytes (negative: give back); False, reserving nothing, when they do not fit."""
-        if count > 0 and self.used + count > self.size:
-            return False
-        self.used += count
-        return True

@@ -20,16 +20,22 @@ from typing import Protocol
 
 import trio
 
-from dht.counters import Budget, Counters
+from dht.counters import Counters
 from dht.errors import FrameError, PeerUnreachable, RefusalCode, RequestRefused
 from dht.frames import MAX_ID, Frame, FrameDecoder, Refusal, Request, Response, encode_frame
-from dht.limits import WRITE_SIZE, Limits
+from dht.limits import FEED_SIZE, WRITE_SIZE, Limits
+from dht.memory import Budget
 from dht.network import MAX_BODY, Handler, PeerId
+from dht.pace import Pace
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
 _REFUSAL_ROOM = 64 * 1024
 """Bytes beyond `Limits.queue_bytes` that only refusals may use, so that a full queue can still say so."""
+
+
+class PeerStalled(PeerUnreachable):
+    """A write that the peer left no room for."""
 
 
 class ByteStream(Protocol):
@@ -40,12 +46,16 @@ class ByteStream(Protocol):
         ...
 
     async def write(self, data: bytes) -> None:
-        """Write at most `WRITE_SIZE` bytes. Raises `PeerUnreachable`."""
+        """Write at most `WRITE_SIZE` bytes. Raises `PeerUnreachable`, `PeerStalled` of them."""
         ...
 
 
 class Gate:
-    """Counts the requests being answered, per peer and in all."""
+    """Counts the requests being answered, per peer and in all.
+
+    A few places are every peer's own, so that a newcomer finds one however many others ask for all they can
+    get; the bound on connections bounds these.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -54,11 +64,17 @@ class Gate:
 
     def enter(self, peer: PeerId) -> bool:
         """Take a place; False when there is none."""
-        if self._total >= self._limits.handlers or self._running[peer] >= self._limits.handlers_per_peer:
+        running = self._running.get(peer, 0)
+        shared = running < self._limits.handlers_per_peer and self._total < self._limits.handlers
+        if not shared and running >= self._limits.handlers_own:
             return False
         self._running[peer] += 1
         self._total += 1
         return True
+
+    def running(self, peer: PeerId) -> int:
+        """How many requests of `peer` are being answered."""
+        return self._running.get(peer, 0)
 
     def leave(self, peer: PeerId) -> None:
         """Give the place back."""
@@ -76,14 +92,26 @@ class Shared:
         self.counters = Counters()
         self.budget = Budget(limits.held_bytes)
         self.gate = Gate(limits)
+        self.requests: Pace[PeerId] = Pace(limits.requests, limits.paced_peers)
+        self.units: Pace[PeerId] = Pace(limits.units, limits.paced_peers)
         self.handlers: dict[str, Handler] = {}
+
+    async def keep_pace(self, pace: Pace[PeerId], peer: PeerId, count: int) -> None:
+        """Let `peer` wait when it is beyond its pace. Always a checkpoint."""
+        wait = pace.delay(peer, count, trio.current_time())
+        if wait:
+            self.counters.slowed += 1
+            await trio.sleep(wait)
+        else:
+            await trio.lowlevel.checkpoint()
 
 
 class Outbox:
     """Frames waiting to be written, in order, bounded in bytes; a waiting frame can still be withdrawn."""
 
-    def __init__(self, stream: ByteStream, shared: Shared) -> None:
+    def __init__(self, stream: ByteStream, peer: PeerId, shared: Shared) -> None:
         self._stream = stream
+        self._peer = peer
         self._shared = shared
         self._waiting: OrderedDict[int, bytes] = OrderedDict()
         self._size = 0
@@ -92,18 +120,19 @@ class Outbox:
     def put(self, number: int, frame: bytes, room: int = 0) -> bool:
         """Queue a frame; False when it does not fit (`room`: extra bytes that may be used)."""
         fits = self._size + len(frame) <= self._shared.limits.queue_bytes + room
-        if not fits or number in self._waiting or not self._shared.budget.take(len(frame)):
+        if not fits or number in self._waiting or not self._shared.budget.take(self._peer, len(frame)):
             return False
         self._waiting[number] = frame
         self._size += len(frame)
         self._wake.set()
         return True
 
-    def withdraw(self, number: int) -> None:
-        """Forget a frame if it is still waiting."""
+    def withdraw(self, number: int) -> bool:
+        """Forget a frame if it is still waiting; whether it was."""
         frame = self._waiting.pop(number, None)
         if frame is not None:
             self._release(len(frame))
+        return frame is not None
 
     async def run(self) -> None:
         """Write until cancelled. Raises `PeerUnreachable`, also when the peer does not read in time."""
@@ -135,19 +164,23 @@ class Outbox:
                 with trio.move_on_after(self._shared.limits.write_timeout) as scope:
                     await self._stream.write(data[start : start + WRITE_SIZE])
                 if scope.cancelled_caught:
-                    self._shared.counters.dropped += 1
-                    raise PeerUnreachable(f"peer read nothing for {self._shared.limits.write_timeout:g} s")
+                    raise PeerStalled(f"peer read nothing for {self._shared.limits.write_timeout:g} s")
             self._shared.counters.bytes_out += len(data)
+        except PeerStalled:
+            self._shared.counters.dropped += 1
+            raise
         finally:
             self._release(len(data))
 
     def _release(self, count: int) -> None:
         self._size -= count
-        self._shared.budget.take(-count)
+        self._shared.budget.give(self._peer, count)
 
 
-async def _read_frames(stream: ByteStream, shared: Shared, receive: Callable[[Frame], None]) -> None:
-    """Hand every frame to `receive` until the peer ends the stream."""
+async def _read_frames(
+    stream: ByteStream, peer: PeerId, shared: Shared, receive: Callable[[Frame], None]
+) -> None:
+    """Hand every frame to `receive` until the peer ends the stream, no quicker than the peer's pace."""
     limits, counters = shared.limits, shared.counters
     decoder = FrameDecoder()
     held = 0
@@ -161,20 +194,26 @@ async def _read_frames(stream: ByteStream, shared: Shared, receive: Callable[[Fr
             if not data:
                 return
             counters.bytes_in += len(data)
-            frames = decoder.feed(data)
-            if not shared.budget.take(decoder.buffered - held):
-                counters.dropped += 1
-                raise PeerUnreachable(f"no memory left for frames (limit {limits.held_bytes} bytes)")
-            held = decoder.buffered
-            if not held:
-                deadline = math.inf
-            elif frames or deadline == math.inf:
-                deadline = trio.current_time() + limits.frame_timeout
-            counters.frames_in += len(frames)
-            for frame in frames:
-                receive(frame)
+            at = 0
+            while at < len(data):
+                piece = data[at : at + max(FEED_SIZE, decoder.missing)]
+                at += len(piece)
+                frames = decoder.feed(piece)
+                if not shared.budget.take(peer, decoder.buffered - held):
+                    counters.dropped += 1
+                    raise PeerUnreachable(f"no memory left for frames (limit {limits.held_bytes} bytes)")
+                held = decoder.buffered
+                counters.frames_in += len(frames)
+                for frame in frames:
+                    receive(frame)
+                if frames:
+                    await shared.keep_pace(shared.requests, peer, len(frames))
+                if not held:
+                    deadline = math.inf
+                elif frames or deadline == math.inf:
+                    deadline = trio.current_time() + limits.frame_timeout
     finally:
-        shared.budget.take(-held)
+        shared.budget.give(peer, held)
 
 
 class _Question:
@@ -194,8 +233,9 @@ class Asker:
         self._stream = stream
         self._peer = peer
         self._shared = shared
-        self._outbox = Outbox(stream, shared)
+        self._outbox = Outbox(stream, peer, shared)
         self._questions: dict[int, _Question] = {}
+        self._abandoned: OrderedDict[int, None] = OrderedDict()
         self._next = 0
         self._open = True
 
@@ -218,6 +258,7 @@ class Asker:
             raise self._overloaded(f"{len(self._questions)} requests are in flight")
         number = self._next
         self._next = (self._next + 1) & MAX_ID
+        self._abandoned.pop(number, None)
         frame = encode_frame(Request(number, method, body))
         if number in self._questions or not self._outbox.put(number, frame):
             counters.refused_out += 1
@@ -228,7 +269,8 @@ class Asker:
             await question.done.wait()
         finally:
             del self._questions[number]
-            self._outbox.withdraw(number)
+            if not self._outbox.withdraw(number) and question.reply is None:
+                self._abandon(number)
         if question.reply is None:
             raise self._lost()
         if isinstance(question.reply, Refusal):
@@ -240,7 +282,7 @@ class Asker:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._outbox.run)
-                await _read_frames(self._stream, self._shared, self._receive)
+                await _read_frames(self._stream, self._peer, self._shared, self._receive)
                 nursery.cancel_scope.cancel()
         finally:
             self._open = False
@@ -251,11 +293,20 @@ class Asker:
         if isinstance(frame, Request):
             raise FrameError("peer asks on the stream that it should answer on")
         question = self._questions.get(frame.id)
-        if question is None or question.done.is_set():
+        if question is not None and not question.done.is_set():
+            question.reply = frame
+            question.done.set()
+        elif frame.id in self._abandoned:
+            del self._abandoned[frame.id]
             self._shared.counters.late += 1
-            return
-        question.reply = frame
-        question.done.set()
+        else:
+            raise FrameError(f"peer answers request {frame.id}, which is not open")
+
+    def _abandon(self, number: int) -> None:
+        """The answer to `number` is no longer wanted, and may still come once."""
+        self._abandoned[number] = None
+        while len(self._abandoned) > self._shared.limits.abandoned:
+            self._abandoned.popitem(last=False)
 
     def _lost(self) -> PeerUnreachable:
         return PeerUnreachable(f"connection to peer {self._peer.hex()[:8]} was lost; try again later")
@@ -271,8 +322,9 @@ async def answer(stream: ByteStream, peer: PeerId, shared: Shared, touch: Callab
 
     Requests are answered side by side. Handlers still running when the stream ends are cancelled.
     """
-    outbox = Outbox(stream, shared)
+    outbox = Outbox(stream, peer, shared)
     limits, counters = shared.limits, shared.counters
+    running: set[int] = set()
 
     def refuse(number: int, code: int, reason: str) -> None:
         counters.refused_in += 1
@@ -294,12 +346,15 @@ async def answer(stream: ByteStream, peer: PeerId, shared: Shared, touch: Callab
             if refusal is not None:
                 refuse(request.id, *refusal)
         finally:
+            running.discard(request.id)
             shared.gate.leave(peer)
-            shared.budget.take(-len(request.body))
+            shared.budget.give(peer, len(request.body))
 
     def receive(frame: Frame) -> None:
         if not isinstance(frame, Request):
             raise FrameError("peer answers on the stream that it should ask on")
+        if frame.id in running:
+            raise FrameError(f"peer asks request {frame.id} again while it is being answered")
         touch()
         counters.requests_in += 1
         handler = shared.handlers.get(frame.method)
@@ -307,15 +362,16 @@ async def answer(stream: ByteStream, peer: PeerId, shared: Shared, touch: Callab
             refuse(frame.id, RefusalCode.UNKNOWN_METHOD, f"no method {frame.method!r}")
         elif not shared.gate.enter(peer):
             refuse(frame.id, RefusalCode.OVERLOADED, "too many requests at a time")
-        elif not shared.budget.take(len(frame.body)):
+        elif not shared.budget.take(peer, len(frame.body)):
             shared.gate.leave(peer)
             refuse(frame.id, RefusalCode.OVERLOADED, "too many bytes at a time")
         else:
+            running.add(frame.id)
             nursery.start_soon(handle, frame, handler)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outbox.run)
-        await _read_frames(stream, shared, receive)
+        await _read_frames(stream, peer, shared, receive)
         nursery.cancel_scope.cancel()
 
 

@@ -119,6 +119,11 @@ class FrameDecoder:
         """Bytes held of a frame that has begun and is not complete; 0 between frames."""
         return len(self._buffer) + (0 if self._wanted is None else LENGTH_SIZE)
 
+    @property
+    def missing(self) -> int:
+        """Bytes that the frame under way still lacks, 0 before its length is known."""
+        return 0 if self._wanted is None else self._wanted - len(self._buffer)
+
     def feed(self, data: bytes) -> list[Frame]:
         """Take the next chunk, return the frames it completed. O(len(data)).
 

@@ -22,6 +22,7 @@ import trio
 
 from chain.identity import peer_id
 from dht.addresses import Address, AddressBook, parse_address
+from dht.arrivals import Arrivals
 from dht.connection import Connection
 from dht.errors import (
     AddressError,
@@ -67,7 +68,8 @@ class LibP2PNetwork:
         self._connections: dict[PeerId, list[Connection]] = {}
         self._dials: dict[PeerId, _Dial] = {}
         self._dial_places = trio.CapacityLimiter(shared.limits.dials)
-        self._handshakes = 0
+        self._arrivals = Arrivals(shared.limits)
+        shared.budget.drop = self._drop_largest
         self._subscribers: list[
             tuple[trio.MemorySendChannel[PeerEvent], trio.MemoryReceiveChannel[PeerEvent]]
         ] = []
@@ -90,8 +92,9 @@ class LibP2PNetwork:
         return self._shared.counters.snapshot()
 
     def gauges(self) -> dict[str, int]:
-        """What is held now: connections, known_peers, held_bytes."""
+        """What is held now: connections, handshakes, known_peers, held_bytes."""
         return {
+            "handshakes": len(self._arrivals),
             "connections": sum(map(len, self._connections.values())),
             "known_peers": len(self._book),
             "held_bytes": self._shared.budget.used,
@@ -284,17 +287,22 @@ class LibP2PNetwork:
         """Have an inbound peer prove its identity, within time and room; None when it does not."""
         counters = self._shared.counters
         connection: Connection | None = None
-        if self._handshakes < self._limits.handshakes:
-            self._handshakes += 1
-            try:
-                with trio.move_on_after(self._limits.connect_timeout):
+        with trio.move_on_after(self._limits.connect_timeout) as scope:
+            host = _host_of(stream)
+            arrival = (
+                None if host is None else self._arrivals.enter(host, scope.cancel, self._clock.monotonic())
+            )
+            if arrival is None:
+                counters.turned_away += 1
+            else:
+                try:
                     secure = await self._transport.secure(stream, initiator=False)
                     connection = self._admit(secure)
                     self._book.reached(secure.peer, None)
-            except PeerUnreachable as error:
-                log.debug("inbound connection failed: %s", error)
-            finally:
-                self._handshakes -= 1
+                except PeerUnreachable as error:
+                    log.debug("inbound connection failed: %s", error)
+                finally:
+                    self._arrivals.leave(arrival)
         if connection is None:
             counters.handshake_failures += 1
         else:
@@ -322,7 +330,7 @@ class LibP2PNetwork:
             if not idle:
                 secure.abort()
                 raise PeerUnreachable(f"all {self._limits.connections} connections are busy; try again later")
-            self._drop(min(idle, key=lambda one: (one.last_used, one.peer)))
+            self._drop(min(idle, key=self._worth))
         connection = Connection(secure, self._shared, self._clock.monotonic())
         live = self._connections.setdefault(secure.peer, [])
         live.append(connection)
@@ -344,6 +352,20 @@ class LibP2PNetwork:
             log.exception("connection to peer %s failed", connection.peer.hex()[:8])
         finally:
             self._remove(connection)
+
+    def _worth(self, connection: Connection) -> tuple[bool, bool, float, PeerId]:
+        """What speaks for keeping a connection: the peer's address is verified, it is being answered, it was
+        used lately. An identity costs nothing, so strangers go before all others."""
+        peer = connection.peer
+        known = bool(self._book.addresses(peer))
+        return known, self._shared.gate.running(peer) > 0, connection.last_used, peer
+
+    def _drop_largest(self, peer: PeerId) -> None:
+        """The peer that holds most memory goes, as there is none left."""
+        self._shared.counters.evicted += 1
+        log.info("dropped peer %s: it holds most when memory runs out", peer.hex()[:8])
+        for connection in list(self._connections.get(peer, [])):
+            self._drop(connection)
 
     def _drop(self, connection: Connection) -> None:
         connection.scope.cancel()
@@ -391,7 +413,8 @@ async def open_libp2p_network(
     """
     if len(seed) != 32:
         raise ValueError(f"an Ed25519 seed has 32 bytes, not {len(seed)}")
-    transport = _transport(seed, limits)
+    shared = Shared(limits)
+    transport = _transport(seed, limits, shared)
     listeners: list[trio.SocketListener] = []
     raised: BaseException | None = None
     try:
@@ -399,7 +422,7 @@ async def open_libp2p_network(
             listeners.extend(await listen_on(parse_address(text)))
         own = [parse_address(text) for text in announce] if announce else bound_addresses(listeners)
         addresses = tuple(str(Address(one.kind, one.host, one.port, transport.local)) for one in own)
-        network = LibP2PNetwork(transport, clock, Shared(limits), addresses)
+        network = LibP2PNetwork(transport, clock, shared, addresses)
         async with trio.open_nursery() as nursery:
             await nursery.start(network.run, listeners)
             try:
@@ -418,7 +441,15 @@ async def open_libp2p_network(
             listener.socket.close()
 
 
-def _transport(seed: bytes, limits: Limits) -> Transport:
+def _host_of(stream: trio.SocketStream) -> str | None:
+    """The IP address at the other end; None when it has gone already."""
+    try:
+        return str(stream.socket.getpeername()[0])
+    except OSError:
+        return None
+
+
+def _transport(seed: bytes, limits: Limits, shared: Shared) -> Transport:
     """Import libp2p, about a second the first time, and keep it from writing to stderr.
 
     It takes its logger out of the hierarchy; without a handler there its warnings, which any stranger can
@@ -429,4 +460,4 @@ def _transport(seed: bytes, limits: Limits) -> Transport:
     libp2p = logging.getLogger("libp2p")
     if not libp2p.handlers:
         libp2p.addHandler(logging.NullHandler())
-    return Transport(seed, limits)
+    return Transport(seed, limits, shared)

@@ -4,9 +4,10 @@ The parts are py-libp2p's own and the wire is libp2p's, so any libp2p node can c
 `BasicHost` are left out on measurement: there every dial waits 250 ms, an inbound connection keeps its place
 (of 300) and its task until shutdown even when it closed long ago, listeners set SO_REUSEPORT so that two
 daemons share a port unnoticed, cancelling leaks listeners, and identify, auto-connect and pruning run on each
-connection. What is added here is bounds that the parts lack: how much a handshake may send, how many streams
-and unread bytes a peer may pile up (py-libp2p's Yamux announces a window but does not enforce it), and how
-long a write may take.
+connection. What is added here is bounds that the parts lack: how much a handshake may send and which keys it
+may prove (an RSA key takes 85 ms to check), how many streams and unread bytes a peer may pile up (py-libp2p's
+Yamux announces a window but does not enforce it), how quickly frames may come (`dht.mux_guard`), and how long
+a message or a write may take.
 
 Noise is the only security protocol offered, Yamux the only muxer. Importing this module imports libp2p, about
 a second; `dht.libp2p_network` does so when a network opens.
@@ -15,6 +16,7 @@ a second; `dht.libp2p_network` does so when a network opens.
 from __future__ import annotations
 
 import logging
+import math
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, cast
@@ -27,24 +29,29 @@ from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as new_noise_key
 from libp2p.custom_types import TProtocol
 from libp2p.io.abc import ReadWriteCloser
-from libp2p.io.exceptions import ConnectionClosedError, IOException
+from libp2p.io.exceptions import ConnectionClosedError, IncompleteReadError, IOException
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer.multiselect import Multiselect
 from libp2p.protocol_muxer.multiselect_client import MultiselectClient
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
+from libp2p.security.noise.patterns import PatternXX
+from libp2p.security.noise.pb import noise_pb2
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.security.secure_session import SecureSession
 from libp2p.security.security_multistream import SecurityMultistream
-from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamEOF
+from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamEOF, MuxedStreamError
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
+from noise.connection import Keypair, NoiseConnection
 
 from chain.identity import agent_from_text
-from dht.errors import PeerUnreachable
-from dht.exchange import ByteStream
-from dht.limits import READ_SIZE, Limits
-from dht.network import PeerId
+from dht.errors import FrameError, PeerUnreachable
+from dht.exchange import ByteStream, PeerStalled, Shared
+from dht.limits import READ_SIZE, UNITS_AT_ONCE, Limits
+from dht.mux_guard import MuxGuard, read_header
+from dht.network import PEER_ID_SIZE, PeerId
 
 if TYPE_CHECKING:
     from multiaddr import Multiaddr
@@ -54,7 +61,15 @@ log = logging.getLogger(f"roseforest.{__name__}")
 PROTOCOL = TProtocol("/roseforest/exchange/1")
 """The multistream-select name of our streams."""
 MAX_HANDSHAKE_READ = 4096
-"""Largest message of a handshake; those of Noise XX and multistream-select take a few hundred bytes."""
+"""Largest message of a handshake, and most that one negotiation may read in all; those of Noise XX and
+multistream-select take a few hundred bytes."""
+MAX_HANDSHAKE = 4 * MAX_HANDSHAKE_READ
+"""Most that a connection may send until it is secured."""
+NOISE_LENGTH = 2
+"""Bytes of the length before a Noise message."""
+ED25519_KEY = b"\x08\x01\x12\x20"
+"""How the protobuf of an Ed25519 public key begins (type 1, 32 bytes), canonically; libp2p's peer id of one
+holds the same."""
 MAX_NOISE_READ = 65_535
 """Largest read once the connection is secured: one Noise message."""
 
@@ -65,6 +80,8 @@ class _Socket(IRawConnection):  # type: ignore[misc]
     def __init__(self, stream: trio.SocketStream, initiator: bool, limits: Limits) -> None:
         self.is_initiator = initiator
         self.max_read = MAX_HANDSHAKE_READ
+        self._allowance = MAX_HANDSHAKE
+        self._secured = False
         self._stream = stream
         self._limits = limits
         self._buffer = bytearray()
@@ -73,17 +90,33 @@ class _Socket(IRawConnection):  # type: ignore[misc]
     async def read(self, n: int | None = None) -> bytes:
         if n is None or n > self.max_read:
             raise IOException(f"peer announces {n} bytes, {self.max_read} are allowed")
+        if not self._secured:
+            self._allowance -= n
+            if self._allowance < 0:
+                raise IOException(f"handshake of more than {MAX_HANDSHAKE} bytes")
+        # A Noise message is its length, two bytes that may be long in coming, and at once the rest.
+        begun = bool(self._buffer) or n > NOISE_LENGTH
+        deadline = trio.current_time() + self._limits.frame_timeout if begun else math.inf
         while len(self._buffer) < n:
             try:
-                data = await self._stream.receive_some(READ_SIZE)
+                with trio.move_on_at(deadline) as scope:
+                    data = await self._stream.receive_some(READ_SIZE)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise ConnectionClosedError(f"connection lost: {error}", transport="tcp") from error
+            if scope.cancelled_caught:
+                raise IOException(f"message not finished within {self._limits.frame_timeout:g} s")
             if not data:
                 break
             self._buffer += data
+            if not begun:
+                begun, deadline = True, trio.current_time() + self._limits.frame_timeout
         result = bytes(self._buffer[:n])
         del self._buffer[:n]
         return result
+
+    def secured(self) -> None:
+        """The handshake is over: Noise messages of any size may come."""
+        self._secured, self.max_read = True, MAX_NOISE_READ
 
     async def write(self, data: bytes) -> None:
         try:
@@ -121,43 +154,177 @@ class _Socket(IRawConnection):  # type: ignore[misc]
         return ConnectionType.DIRECT
 
 
-class _WindowExceeded(trio.TooSlowError):
-    """Unread data beyond every window. Yamux's reader ends the connection on TooSlowError, and on that
-    alone."""
+class _Ended(trio.TooSlowError):
+    """Nothing more comes to Yamux. Its reader ends the connection on TooSlowError, and on that alone."""
 
 
-class _BoundedYamux(Yamux):  # type: ignore[misc]
-    """Yamux that drops a peer which sends more than it was given credit for."""
+class _Guarded:
+    """The secured connection as Yamux reads it: header by header, each judged, paced and in time.
 
-    max_unread = 0
+    Yamux's own reader never waits between the frames of one Noise message, and survives many errors; here
+    every header is a checkpoint, and the first error is the end. `violation` says what the peer did wrong.
+    """
 
-    async def _read_data_body(self, length: int) -> bytes:
-        unread = sum(len(buffer) for buffer in self.stream_buffers.values())
-        if unread + length > self.max_unread:
-            raise _WindowExceeded
-        body: bytes = await super()._read_data_body(length)
-        return body
+    def __init__(self, secured: SecureSession, limits: Limits, shared: Shared, peer: PeerId) -> None:
+        self.violation: str | None = None
+        self.is_initiator = secured.is_initiator
+        self._secured = secured
+        self._limits = limits
+        self._shared = shared
+        self._peer = peer
+        self._parity = 0 if secured.is_initiator else 1
+        self._guard = MuxGuard(limits, self._parity)
+        self._buffer = bytearray()
+        self._body = 0
+        self._ended = False
+        self._units = 0
+        self._unread = 0
+        self._deadline = math.inf
+        self.muxed: Yamux | None = None
+
+    async def read(self, n: int) -> bytes:
+        """The next header, when Yamux asks for one, or the body that it announced."""
+        if self._ended:
+            raise _Ended
+        try:
+            await self._fill(n)
+            data = bytes(self._buffer[:n])
+            if self._body == 0:
+                await self._judge(data)
+            else:
+                self._body = 0
+        except Exception as error:
+            self._ended = True
+            clean = isinstance(error, (ConnectionClosedError, IncompleteReadError, PeerUnreachable))
+            if self.violation is None and not clean:
+                self.violation = str(error) or repr(error)
+            raise _Ended from error
+        del self._buffer[:n]
+        self._deadline = math.inf if not self._buffer else trio.current_time() + self._limits.frame_timeout
+        return data
+
+    async def _fill(self, n: int) -> None:
+        while len(self._buffer) < n:
+            begun = self._buffer or self._body
+            if begun and self._deadline == math.inf:
+                self._deadline = trio.current_time() + self._limits.frame_timeout
+            with trio.move_on_at(self._deadline if begun else math.inf) as scope:
+                message: bytes = await self._secured.read()
+            if scope.cancelled_caught:
+                raise FrameError(f"Yamux frame not finished within {self._limits.frame_timeout:g} s")
+            self._buffer += message
+            await self._keep_pace()
+
+    async def _keep_pace(self) -> None:
+        """Count a unit against the peer; others get their turn now and then, also while it is within its
+        pace."""
+        self._units += 1
+        if self._units == UNITS_AT_ONCE:
+            await self._shared.keep_pace(self._shared.units, self._peer, self._units)
+            self._units = 0
+
+    async def _judge(self, data: bytes) -> None:
+        header = read_header(data)
+        assert self.muxed is not None
+        buffers = self.muxed.stream_buffers
+        unread = buffers.get(header.stream)
+        theirs = sum(number % 2 == self._parity for number in self.muxed.streams)
+        wrong = self._guard.check(header, None if unread is None else len(unread), theirs)
+        if wrong is not None:
+            raise FrameError(wrong)
+        self._body = header.body
+        self.count_unread()
+        await self._keep_pace()
+
+    def count_unread(self) -> None:
+        """Take what waits in Yamux's buffers from the pool of memory, or give it back."""
+        assert self.muxed is not None
+        now = 0 if self._ended else self._body + sum(map(len, self.muxed.stream_buffers.values()))
+        if not self._shared.budget.take(self._peer, now - self._unread):
+            self._shared.counters.dropped += 1
+            raise PeerUnreachable("no memory left for stream data")
+        self._unread = now
+
+    def release(self) -> None:
+        """Give all memory back: nothing is read any more."""
+        self._ended = True
+        self._buffer.clear()
+        self.count_unread()
+
+    async def write(self, data: bytes) -> None:
+        """Send; after a failure nothing is read either: Yamux would go on with all that it has."""
+        try:
+            await self._secured.write(data)
+        except Exception:
+            self._ended = True
+            raise
+
+    async def close(self) -> None:
+        self._ended = True
+        await self._secured.close()
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        return None
+
+
+class _CheckedNoise(NoiseConnection):  # type: ignore[misc]
+    """A Noise handshake that refuses an identity which is no Ed25519 key before any work is done on it."""
+
+    def read_message(self, data: bytes) -> bytearray:
+        payload: bytearray = super().read_message(data)
+        if payload:  # the first message has none
+            key = noise_pb2.NoiseHandshakePayload.FromString(bytes(payload)).identity_key
+            if len(key) != len(ED25519_KEY) + PEER_ID_SIZE or not key.startswith(ED25519_KEY):
+                raise ValueError("the identity is no Ed25519 key")
+        return payload
+
+
+class _Pattern(PatternXX):  # type: ignore[misc]
+    """libp2p's XX pattern on `_CheckedNoise`."""
+
+    def create_noise_state(self, prologue: bytes | None = None) -> NoiseConnection:
+        state = _CheckedNoise.from_name(self.protocol_name)
+        state.set_keypair_from_private_bytes(Keypair.STATIC, self.noise_static_key.to_bytes())
+        state.set_prologue(prologue or b"")
+        return state
+
+
+class _Noise(NoiseTransport):  # type: ignore[misc]
+    """libp2p's Noise for Ed25519 identities only."""
+
+    def get_pattern(self) -> PatternXX:
+        return _Pattern(self.local_peer, self.libp2p_privkey, self.noise_privkey)
 
 
 class _Negotiation(ReadWriteCloser):  # type: ignore[misc]
-    """A Yamux stream as multistream-select reads it, with a bound on what a line may announce."""
+    """A connection as multistream-select reads it, with a bound on what a line may announce and on all lines
+    together."""
 
-    def __init__(self, stream: YamuxStream) -> None:
-        self._stream = stream
+    def __init__(
+        self,
+        read: Callable[[int], Awaitable[bytes]],
+        write: Callable[[bytes], Awaitable[None]],
+        is_initiator: bool,
+    ) -> None:
+        self.is_initiator = is_initiator
+        self._read = read
+        self._write = write
+        self._left = MAX_HANDSHAKE_READ
 
     async def read(self, n: int | None = None) -> bytes:
-        if n is None or n > MAX_HANDSHAKE_READ:
-            raise IOException(f"peer announces {n} bytes, {MAX_HANDSHAKE_READ} are allowed")
+        if n is None or n > self._left:
+            raise IOException(f"peer announces {n} bytes, {self._left} are allowed")
+        self._left -= n
         data = bytearray()
         while len(data) < n:
-            data += await self._stream.conn.read_stream(self._stream.stream_id, n - len(data))
+            data += await self._read(n - len(data))
         return bytes(data)
 
     async def write(self, data: bytes) -> None:
-        await self._stream.write(data)
+        await self._write(data)
 
     async def close(self) -> None:
-        await self._stream.close()
+        await trio.lowlevel.checkpoint()
 
     def get_remote_address(self) -> tuple[str, int] | None:
         return None
@@ -169,14 +336,16 @@ class _Stream(ByteStream):
     (py-libp2p's own `YamuxStream.read` sends an update for every read and grows the window up to 16 MiB.)
     """
 
-    def __init__(self, stream: YamuxStream, limits: Limits) -> None:
+    def __init__(self, stream: YamuxStream, guarded: _Guarded, limits: Limits) -> None:
         self._stream = stream
+        self._guarded = guarded
         self._credit_at = limits.stream_window // 2
         self._unacknowledged = 0
 
     async def read(self) -> bytes:
         try:
             data: bytes = await self._stream.conn.read_stream(self._stream.stream_id, READ_SIZE)
+            self._guarded.count_unread()
             self._unacknowledged += len(data)
             if self._unacknowledged >= self._credit_at:
                 credit, self._unacknowledged = self._unacknowledged, 0
@@ -191,6 +360,10 @@ class _Stream(ByteStream):
     async def write(self, data: bytes) -> None:
         try:
             await self._stream.write(data)
+        except MuxedStreamError as error:
+            if self._stream.send_window <= 0 and not self._stream.closed:
+                raise PeerStalled("peer gives no window to write into") from error
+            raise PeerUnreachable(f"stream broke: {error!r}") from error
         except Exception as error:
             raise PeerUnreachable(f"stream broke: {error!r}") from error
 
@@ -198,17 +371,20 @@ class _Stream(ByteStream):
 class SecureConnection:
     """An authenticated, multiplexed connection. `run` must be running for anything else to make progress."""
 
-    def __init__(self, raw: _Socket, muxed: _BoundedYamux, peer: PeerId, transport: Transport) -> None:
+    def __init__(
+        self, raw: _Socket, muxed: Yamux, guarded: _Guarded, peer: PeerId, transport: Transport
+    ) -> None:
         self.peer = peer
         self._raw = raw
         self._muxed = muxed
+        self._guarded = guarded
         self._transport = transport
 
     async def run(self, serve: Callable[[ByteStream], Awaitable[None]]) -> None:
         """Accept streams, each served in its own task, until the connection ends. Closes the socket.
 
-        Raises `FrameError` when the peer opens too many streams; what `serve` raises ends the connection too.
-        Either comes in an exception group.
+        Raises `FrameError` for what the peer did wrong below our streams; what `serve` raises ends the
+        connection too, in an exception group.
         """
         try:
             async with trio.open_nursery() as nursery:
@@ -218,14 +394,13 @@ class SecureConnection:
                         stream = cast(YamuxStream, await self._muxed.accept_stream())
                     except MuxedConnUnavailable:
                         break
-                    if len(self._muxed.streams) > self._transport.limits.streams:
-                        raise PeerUnreachable(
-                            f"peer opened more than {self._transport.limits.streams} streams"
-                        )
                     nursery.start_soon(self._serve, stream, serve)
                 nursery.cancel_scope.cancel()
         finally:
             self.abort()
+            self._guarded.release()
+        if self._guarded.violation is not None:
+            raise FrameError(self._guarded.violation)
 
     async def open(self) -> ByteStream:
         """Open a stream and agree on our protocol. Raises `PeerUnreachable`. Not to be cancelled midway."""
@@ -233,13 +408,13 @@ class SecureConnection:
             with trio.fail_after(self._transport.limits.stream_timeout):
                 await self._muxed.event_started.wait()
                 stream = await self._muxed.open_stream()
-                communicator = MultiselectCommunicator(_Negotiation(stream))
+                communicator = MultiselectCommunicator(self._negotiation(stream))
                 await MultiselectClient().select_one_of([PROTOCOL], communicator)
         except Exception as error:
             raise PeerUnreachable(
                 f"peer {self.peer.hex()[:8]} does not speak {PROTOCOL}: {error!r}"
             ) from error
-        return _Stream(stream, self._transport.limits)
+        return _Stream(stream, self._guarded, self._transport.limits)
 
     def abort(self) -> None:
         """Close the socket at once."""
@@ -247,7 +422,7 @@ class SecureConnection:
 
     async def _serve(self, stream: YamuxStream, serve: Callable[[ByteStream], Awaitable[None]]) -> None:
         if await self._negotiated(stream):
-            await serve(_Stream(stream, self._transport.limits))
+            await serve(_Stream(stream, self._guarded, self._transport.limits))
             await stream.close()
         self._forget(stream)
 
@@ -255,7 +430,7 @@ class SecureConnection:
         """Answer multistream-select; False, with the stream reset, when the peer wants something else."""
         try:
             with trio.fail_after(self._transport.limits.stream_timeout):
-                communicator = MultiselectCommunicator(_Negotiation(stream))
+                communicator = MultiselectCommunicator(self._negotiation(stream))
                 await self._transport.protocols.negotiate(communicator)
         except Exception as error:
             log.debug("peer %s opened a stream for something else: %r", self.peer.hex()[:8], error)
@@ -264,26 +439,36 @@ class SecureConnection:
             return False
         return True
 
+    def _negotiation(self, stream: YamuxStream) -> _Negotiation:
+        async def read(n: int) -> bytes:
+            data: bytes = await self._muxed.read_stream(stream.stream_id, n)
+            self._guarded.count_unread()
+            return data
+
+        return _Negotiation(read, stream.write, stream.is_initiator)
+
     def _forget(self, stream: YamuxStream) -> None:
         """Drop what Yamux would keep of a finished stream for a minute (data) or for good (its event)."""
         self._muxed.stream_buffers.pop(stream.stream_id, None)
         self._muxed.stream_events.pop(stream.stream_id, None)
         self._muxed.streams.pop(stream.stream_id, None)
+        self._guarded.count_unread()
 
 
 class Transport:
     """Turns TCP streams into `SecureConnection`s, with the identity that a 32-byte Ed25519 seed
     determines."""
 
-    def __init__(self, seed: bytes, limits: Limits) -> None:
+    def __init__(self, seed: bytes, limits: Limits, shared: Shared | None = None) -> None:
         private = Ed25519PrivateKey.new(seed)
         pair = KeyPair(private, private.get_public_key())
-        noise = NoiseTransport(pair, noise_privkey=new_noise_key().private_key)
+        noise = _Noise(pair, noise_privkey=new_noise_key().private_key)
         self.limits = limits
+        self.shared = Shared(limits) if shared is None else shared
         self.local: PeerId = pair.public_key.to_bytes()
         self.protocols = Multiselect({PROTOCOL: None})
         self._security = SecurityMultistream({NOISE: noise})
-        self._muxer = MuxerMultistream({TProtocol(YAMUX): _BoundedYamux})
+        self._muxer = MuxerMultistream({TProtocol(YAMUX): Yamux})
 
     async def secure(self, stream: trio.SocketStream, initiator: bool) -> SecureConnection:
         """Authenticate the peer at the other end; the caller bounds the time. Closes the socket on failure.
@@ -299,19 +484,19 @@ class Transport:
                 secured = await self._security.secure_outbound(raw, cast(ID, None))
             else:
                 secured = await self._security.secure_inbound(raw)
-            raw.max_read = MAX_NOISE_READ
+            raw.secured()
             remote = secured.get_remote_peer()
             peer = agent_from_text(remote.to_base58())
-            await self._muxer.select_transport(secured)
-            muxed = _BoundedYamux(secured, remote, is_initiator=initiator)
-            muxed.max_unread = self.limits.streams * self.limits.stream_window
+            await self._muxer.select_transport(_Negotiation(secured.read, secured.write, initiator))
+            guarded = _Guarded(secured, self.limits, self.shared, peer)
+            muxed = guarded.muxed = Yamux(guarded, remote, is_initiator=initiator)
         except Exception as error:
             raw.abort()
             raise PeerUnreachable(f"handshake failed: {error!r}") from error
         except BaseException:
             raw.abort()
             raise
-        return SecureConnection(raw, muxed, peer, self)
+        return SecureConnection(raw, muxed, guarded, peer, self)
 
 
 def _keep_alive(stream: trio.SocketStream, seconds: float) -> None:

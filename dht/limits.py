@@ -9,8 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dht.pace import Rate
+
 KIB = 1024
 MIB = 1024 * KIB
+_ARRIVALS = Rate(per_second=32, burst=512)
+_REQUESTS = Rate(per_second=4000, burst=8000)
+_UNITS = Rate(per_second=16_000, burst=32_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +28,12 @@ class Limits:
     """Connections to one peer (two nodes that dial each other at once get two); one more closes the
     oldest."""
     handshakes: int = 64
-    """Inbound connections that have not proven an identity yet; one more is closed unread."""
+    """Inbound connections that have not proven an identity yet; for one more the source that has most of
+    them gives up its oldest."""
+    arrivals: Rate = _ARRIVALS
+    """Inbound connections of one source (IPv4 address, IPv6 /64); one that comes quicker is closed unread."""
+    sources: int = 4096
+    """Sources whose arrivals are remembered."""
     streams: int = 16
     """Open streams on one connection; a peer that opens more is dropped."""
     stream_window: int = 256 * KIB
@@ -34,10 +44,21 @@ class Limits:
     """Requests of one peer answered at a time, no fewer than an honest peer sends; one more is refused."""
     handlers: int = 256
     """Requests of all peers answered at a time."""
+    handlers_own: int = 2
+    """Requests of one peer answered at a time whatever the others ask."""
+    requests: Rate = _REQUESTS
+    """Requests of one peer; one that asks quicker is read more slowly."""
+    units: Rate = _UNITS
+    """Noise messages and Yamux frames of one peer, whatever is in them; the same."""
+    paced_peers: int = 4096
+    """Peers whose pace is remembered."""
+    abandoned: int = 1024
+    """Requests of ours on one stream that ended early and whose late reply is still nothing wrong."""
     queue_bytes: int = 4 * MIB
     """Frames waiting to be written on one stream."""
     held_bytes: int = 128 * MIB
-    """All peers together: partial frames, requests being answered, and frames waiting to be written."""
+    """All peers together: partial frames, requests being answered, frames waiting to be written, and unread
+    stream data. When it runs out, the peer that holds most is dropped."""
     known_peers: int = 4096
     """Peers in the address book; one more forgets the one least recently learned or reached."""
     addresses_per_peer: int = 8
@@ -53,7 +74,7 @@ class Limits:
     write_timeout: float = 10.0
     """One write of at most `WRITE_SIZE` bytes; a peer that does not read is dropped."""
     frame_timeout: float = 30.0
-    """From the first byte of a frame to its last; a slower peer is dropped."""
+    """From the first byte of a frame to its last, ours, Yamux's or Noise's; a slower peer is dropped."""
     handler_timeout: float = 60.0
     """A handler of ours; a slower one is cancelled and answered as an internal error."""
     backoff_first: float = 1.0
@@ -70,3 +91,7 @@ READ_SIZE = 64 * KIB
 WRITE_SIZE = 65_507
 """Largest single write on a stream: with a Yamux header (12) it fills one Noise message (65,535 - 16)
 exactly."""
+FEED_SIZE = 2 * KIB
+"""Bytes of frames decoded before other tasks get their turn: at most some 190 frames."""
+UNITS_AT_ONCE = 16
+"""Noise messages and Yamux frames of one peer looked at before other tasks get their turn."""
