@@ -232,7 +232,15 @@ async def _run(
                 ThreadedBlocking(1),
             )
         url: str = await nursery.start(
-            partial(serve_api, node, settings, token, stop, unready=lambda: _unready(node))
+            partial(
+                serve_api,
+                node,
+                settings,
+                token,
+                stop,
+                unready=lambda: _unready(node),
+                learning=node.learning,
+            )
         )
         where = DaemonInfo(os.getpid(), url, network.addresses)
         home.write_daemon(where)

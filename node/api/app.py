@@ -22,10 +22,12 @@ from starlette.exceptions import HTTPException
 from chain.blob import MAX_BLOB
 from chain.cid import to_text
 from chain.errors import ChainBrokenError
+from federated.learning import Learning
 from node.api.blobs import STREAMED, add_blob_routes
 from node.api.docs_page import docs_page
 from node.api.editing import add_editing_routes, entry_id
 from node.api.guard import Guard
+from node.api.learning import add_learning_routes
 from node.api.metrics import Metrics
 from node.api.problems import KNOWN, Problem, problem_of
 from node.api.service import NodeService
@@ -70,13 +72,14 @@ def create_app(
     settings: Mapping[str, SettingOut] | None = None,
     hosts: Collection[str] = (),
     max_blob: int = MAX_BLOB,
+    learning: Learning | None = None,
 ) -> Guard:
     """The ASGI application for `node`.
 
     `stop` is called when a stop is asked for and must return at once. `unready` says why `/readyz` has to
     answer no, or None. `settings`
     is what `/v1/config` shows. `hosts` are names besides the loopback ones that requests may be sent to.
-    `max_blob`: bytes of the largest blob that is taken or fetched.
+    `max_blob`: bytes of the largest blob that is taken or fetched. `learning` brings the learning routes.
     """
     app = FastAPI(
         title="Rose Forest node",
@@ -99,6 +102,8 @@ def create_app(
     _add_chain_routes(app, node)
     _add_health_routes(app, unready)
     add_blob_routes(app, node, max_blob)
+    if learning is not None:
+        add_learning_routes(app, learning)
 
     @app.get("/v1/status", response_model=StatusOut, tags=["node"], summary="The node at a glance")
     async def status() -> StatusOut:

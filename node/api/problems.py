@@ -7,6 +7,7 @@
 | 404, 405 | not_found, method_not_allowed | no such entry, path or method |
 | 403 | forbidden | a retract by another than the entry's creator |
 | 409 | gone | the entry is deleted or retracted |
+| 409 | conflict | a learning task is not at the round, or this node not in the state, that is needed |
 | 412 | changed | the entry is no longer at the version in If-Match; the message says what changed |
 | 408 | too_slow | the body did not arrive in time |
 | 413 | too_large | the body is over the limit |
@@ -25,6 +26,8 @@ from dataclasses import dataclass
 from chain.blob import OversizedBlobError
 from chain.errors import ChainError
 from dht.blobs import BlobUnavailable
+from federated.errors import LearningError, UnknownTask, WrongState
+from federated.ports import NoRoom
 from node.embedding.errors import DamagedData, EmbeddingError
 from node.errors import Forbidden, Gone, InvalidInput, NotFound, NotReady, ReadOnly, VersionConflict
 from node.storage import errors as storage
@@ -55,6 +58,10 @@ _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (Forbidden, 403, "forbidden"),
     (Gone, 409, "gone"),
     (VersionConflict, 412, "changed"),
+    (UnknownTask, 404, "not_found"),
+    (WrongState, 409, "conflict"),
+    (LearningError, 422, "refused"),
+    (NoRoom, 507, "disk_full"),
     (NotReady, 503, "not_ready"),
     (storage.StorageClosed, 503, "not_ready"),
     (storage.DatabaseUnavailable, 503, "busy"),

@@ -17,6 +17,7 @@ import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
 
+from federated.learning import Learning
 from node.api.app import create_app
 from node.api.service import NodeService
 from node.api.shapes import SettingOut
@@ -37,12 +38,13 @@ async def serve_api(
     stop: trio.Event,
     *,
     unready: Callable[[], str | None] = lambda: None,
+    learning: Learning | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `node` until `stop` is set or the task is cancelled; both end it in order.
 
     Reports the URL (`http://host:port`) when connections are accepted. `POST /v1/stop` sets `stop`. `unready`
-    says why the node is not part of its network yet, for `/readyz`. Raises
+    says why the node is not part of its network yet, for `/readyz`. `learning` brings its routes. Raises
     `PortInUse` or `ConfigError` when it cannot listen at `settings.api`.
     """
     host, port = settings.api_bind
@@ -55,6 +57,7 @@ async def serve_api(
         settings={key: SettingOut(**item) for key, item in with_origins(settings).items()},
         hosts=settings.api_hosts,
         max_blob=settings.blob_max_mb << 20,
+        learning=learning,
     )
     name, actual = listener.getsockname()[:2]
     url = f"http://[{name}]:{actual}" if ":" in name else f"http://{name}:{actual}"

@@ -1,0 +1,452 @@
+"""The routes of learning tasks: publish, join, train from what `work` names, hand in, see what came out.
+
+The training is done by the user's own process, which talks to its node through these; `work` is a long poll.
+Metrics go over the wire as numbers and into records as integer ppm; floats in a task's config become strings,
+because signed records hold no floats.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Path, Query
+from pydantic import BaseModel, Field
+
+from chain.cid import Cid, from_text, is_blob_cid, is_record_cid, to_text
+from chain.errors import CidError
+from chain.identity import AgentId, peer_id
+from chain.learning import (
+    MAX_ABS,
+    MAX_ARRAYS,
+    MAX_CONFIG,
+    MAX_DEADLINE_MS,
+    MAX_DIMS,
+    MAX_EXAMPLES,
+    MAX_MEMBERS,
+    MAX_METRICS,
+    MAX_MODEL_BYTES,
+    MAX_ROUNDS,
+    MIN_DEADLINE_MS,
+    Array,
+    ConfigValue,
+    Task,
+)
+from federated.learning import PPM, Learning
+from federated.views import AuditView, Contributor, RoundView, TaskView
+from node.api.problems import BadId
+from node.api.shapes import Shape
+
+MAX_WAIT_S = 60
+"""Longest wait of one `work`."""
+MAX_LINES = 1000
+"""Lines of a task's log in one answer."""
+
+
+class ArrayIn(Shape):
+    """One array of a model."""
+
+    name: str
+    dtype: Literal["<f4", "<f8", "<i8"]
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=MAX_MODEL_BYTES)]], Field(max_length=MAX_DIMS)]
+
+
+class TaskIn(Shape):
+    """The terms of a new task. `parameters`: the blob with the initial model, posted before."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    arrays: Annotated[list[ArrayIn], Field(min_length=1, max_length=MAX_ARRAYS)]
+    parameters: str
+    rounds: Annotated[int, Field(ge=1, le=MAX_ROUNDS)]
+    min_members: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] = 2
+    max_members: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] = MAX_MEMBERS
+    deadline_ms: Annotated[int, Field(ge=MIN_DEADLINE_MS, le=MAX_DEADLINE_MS)] = 60_000
+    max_examples: Annotated[int, Field(ge=1, le=MAX_EXAMPLES)] = MAX_EXAMPLES
+    max_abs: Annotated[float, Field(gt=0, le=MAX_ABS)] = 1000.0
+    config: dict[str, str | bool | int | float] = Field(default={}, max_length=MAX_CONFIG)
+
+    def to_task(self) -> Task:
+        """The node's noun."""
+        return Task(
+            name=self.name,
+            arrays=tuple(Array(one.name, one.dtype, tuple(one.shape)) for one in self.arrays),
+            parameters=_id(self.parameters, blob=True),
+            rounds=self.rounds,
+            min_members=self.min_members,
+            max_members=self.max_members,
+            commit_ms=self.deadline_ms,
+            reveal_ms=self.deadline_ms,
+            result_ms=self.deadline_ms,
+            max_examples=self.max_examples,
+            max_abs=ceil(self.max_abs),
+            config={
+                key: repr(value) if isinstance(value, float) else value for key, value in self.config.items()
+            },
+        )
+
+
+class UpdateIn(Shape):
+    """What came of training: the update's blob, posted before, and how many examples it rests on."""
+
+    blob: str
+    examples: Annotated[int, Field(ge=1, le=MAX_EXAMPLES)]
+    metrics: dict[str, float] = Field(default={}, max_length=MAX_METRICS)
+
+
+class TaskMadeOut(BaseModel):
+    """The task's id: the CID of its record."""
+
+    id: str
+
+
+class ArrayOut(BaseModel):
+    """One array of a model."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+
+
+class ContributorOut(BaseModel):
+    """A member whose update counted."""
+
+    agent: str
+    examples: int
+    metrics: dict[str, float]
+
+
+class RefusedOut(BaseModel):
+    """A member whose update was refused, and the code of the reason."""
+
+    agent: str
+    reason: str
+
+
+class RoundOut(BaseModel):
+    """A finished round."""
+
+    round: int
+    result: str
+    parameters: str
+    contributors: list[ContributorOut]
+    refused: list[RefusedOut]
+    absent: list[str]
+    signers: list[str]
+    roster: list[str]
+
+
+class TaskOut(BaseModel):
+    """A task at a glance; `parameters` is the newest model."""
+
+    id: str
+    name: str
+    author: str
+    mode: str
+    strategy: str
+    state: Literal["open", "running", "finished"]
+    round: int
+    rounds: int
+    min_members: int
+    max_members: int
+    parameters: str
+    joined: bool
+    own: bool
+    members: list[str]
+    roster: list[str]
+
+
+class TaskDetailOut(TaskOut):
+    """A task with its terms and its rounds."""
+
+    arrays: list[ArrayOut]
+    config: dict[str, Any]
+    deadline_ms: int
+    max_examples: int
+    max_abs: int
+    phase: Literal["commit", "reveal", "result"] | None
+    deadline_s: float | None
+    history: list[RoundOut]
+
+
+class TasksOut(BaseModel):
+    """The tasks that this node follows, and those that the network lists."""
+
+    tasks: list[TaskOut]
+
+
+class JoinedOut(BaseModel):
+    """Whether this node wants to take part now."""
+
+    joined: bool
+
+
+class WorkOut(BaseModel):
+    """What to do: train from `parameters`, wait and ask again, or stop."""
+
+    state: Literal["train", "wait", "finished"]
+    round: int
+    parameters: str | None = None
+    config: dict[str, Any] | None = None
+    deadline_s: float | None = None
+
+
+class AcceptedOut(BaseModel):
+    """The update is promised to the other members."""
+
+    accepted: bool = True
+
+
+class LineOut(BaseModel):
+    """A record of the task as it became known here; `at_us` is its author's clock."""
+
+    n: int
+    at_us: int
+    event: str
+    agent: str
+    round: int | None
+    record: str
+    text: str
+
+
+class LinesOut(BaseModel):
+    """Lines of the log; ask again after `next`."""
+
+    events: list[LineOut]
+    next: int
+
+
+class ResultOut(BaseModel):
+    """A round's model and the record of its result."""
+
+    round: int
+    parameters: str
+    record: str
+
+
+class AuditedOut(BaseModel):
+    """A round computed again."""
+
+    round: int
+    ok: bool
+    result: str
+    contributors: list[ContributorOut]
+    refused: list[RefusedOut]
+    problem: str | None
+
+
+class AuditOut(BaseModel):
+    """The rounds asked for."""
+
+    rounds: list[AuditedOut]
+
+
+TaskId = Annotated[str, Path(description="the CID of the task's record")]
+RoundQuery = Annotated[int | None, Query(ge=1, le=MAX_ROUNDS)]
+
+
+def add_learning_routes(app: FastAPI, learning: Learning) -> None:
+    """Mount the routes over a node's learning service."""
+
+    @app.post(
+        "/v1/learning/tasks",
+        response_model=TaskMadeOut,
+        status_code=201,
+        tags=["learning"],
+        summary="Publish a task; durable when this answers",
+    )
+    async def create(task: TaskIn) -> TaskMadeOut:
+        return TaskMadeOut(id=to_text(await learning.create(task.to_task())))
+
+    @app.get("/v1/learning/tasks", response_model=TasksOut, tags=["learning"], summary="The network's tasks")
+    async def tasks() -> TasksOut:
+        return TasksOut(tasks=[TaskOut(**_task(view)) for view in await learning.tasks()])
+
+    @app.get(
+        "/v1/learning/tasks/{id}", response_model=TaskDetailOut, tags=["learning"], summary="A task as it is"
+    )
+    async def task(id: TaskId) -> TaskDetailOut:
+        return _detail(await learning.task(_id(id)))
+
+    @app.post(
+        "/v1/learning/tasks/{id}/join", response_model=JoinedOut, tags=["learning"], summary="Take part"
+    )
+    async def join(id: TaskId) -> JoinedOut:
+        await learning.join(_id(id))
+        return JoinedOut(joined=True)
+
+    @app.post(
+        "/v1/learning/tasks/{id}/leave",
+        response_model=JoinedOut,
+        tags=["learning"],
+        summary="Take part no more, from the next roster on",
+    )
+    async def leave(id: TaskId) -> JoinedOut:
+        await learning.leave(_id(id))
+        return JoinedOut(joined=False)
+
+    @app.get(
+        "/v1/learning/tasks/{id}/work",
+        response_model=WorkOut,
+        response_model_exclude_none=True,
+        tags=["learning"],
+        summary="What to train now; waits up to `wait` seconds for something to do",
+    )
+    async def work(
+        id: TaskId, wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S, allow_inf_nan=False)] = 0.0
+    ) -> WorkOut:
+        state, number, parameters, deadline_s, terms = await learning.work(_id(id), wait)
+        if state == "train":
+            shown = _config(terms.config)
+            return WorkOut(
+                state="train",
+                round=number,
+                parameters=to_text(parameters),
+                config=shown,
+                deadline_s=deadline_s,
+            )
+        if state == "finished":
+            return WorkOut(state="finished", round=number, parameters=to_text(parameters))
+        return WorkOut(state="wait", round=number)
+
+    @app.post(
+        "/v1/learning/tasks/{id}/rounds/{number}/update",
+        response_model=AcceptedOut,
+        tags=["learning"],
+        summary="Hand in this node's update for a round; promised to the others when this answers",
+    )
+    async def update(
+        id: TaskId, number: Annotated[int, Path(ge=1, le=MAX_ROUNDS)], update: UpdateIn
+    ) -> AcceptedOut:
+        blob = _id(update.blob, blob=True)
+        await learning.hand_in(_id(id), number, blob, update.examples, update.metrics)
+        return AcceptedOut()
+
+    @app.get(
+        "/v1/learning/tasks/{id}/log",
+        response_model=LinesOut,
+        tags=["learning"],
+        summary="What happened in a task that this node follows, in the order in which it heard of it",
+    )
+    async def log(
+        id: TaskId,
+        after: Annotated[int, Query(ge=0)] = 0,
+        limit: Annotated[int, Query(ge=1, le=MAX_LINES)] = 100,
+    ) -> LinesOut:
+        found = learning.lines(_id(id), after, limit)
+        events = [
+            LineOut(
+                n=one.number,
+                at_us=one.hlc,
+                event=one.event,
+                agent=peer_id(one.agent),
+                round=one.round,
+                record=to_text(one.record),
+                text=one.text,
+            )
+            for one in found
+        ]
+        return LinesOut(events=events, next=found[-1].number if found else after)
+
+    @app.get(
+        "/v1/learning/tasks/{id}/result",
+        response_model=ResultOut,
+        tags=["learning"],
+        summary="The model of a round, or the newest",
+    )
+    async def result(id: TaskId, round: RoundQuery = None) -> ResultOut:
+        number, parameters, record = await learning.result(_id(id), round)
+        return ResultOut(round=number, parameters=to_text(parameters), record=to_text(record))
+
+    @app.post(
+        "/v1/learning/tasks/{id}/audit",
+        response_model=AuditOut,
+        tags=["learning"],
+        summary="Compute finished rounds again from their records and updates",
+    )
+    async def audit(id: TaskId, round: RoundQuery = None) -> AuditOut:
+        return AuditOut(rounds=[_audited(view) for view in await learning.audit(_id(id), round)])
+
+
+def _task(view: TaskView) -> dict[str, Any]:
+    terms = view.terms
+    return {
+        "id": to_text(view.id),
+        "name": terms.name,
+        "author": peer_id(view.author),
+        "mode": terms.mode,
+        "strategy": terms.strategy,
+        "state": view.state,
+        "round": view.round,
+        "rounds": terms.rounds,
+        "min_members": terms.min_members,
+        "max_members": terms.max_members,
+        "parameters": to_text(view.parameters),
+        "joined": view.joined,
+        "own": view.own,
+        "members": [peer_id(agent) for agent in view.members],
+        "roster": [peer_id(agent) for agent in view.roster],
+    }
+
+
+def _detail(view: TaskView) -> TaskDetailOut:
+    terms = view.terms
+    return TaskDetailOut(
+        **_task(view),
+        arrays=[ArrayOut(name=a.name, dtype=a.dtype, shape=list(a.shape)) for a in terms.arrays],
+        config=_config(terms.config),
+        deadline_ms=terms.commit_ms,
+        max_examples=terms.max_examples,
+        max_abs=terms.max_abs,
+        phase=view.phase,  # type: ignore[arg-type]
+        deadline_s=view.deadline_s,
+        history=[_round(one) for one in view.history],
+    )
+
+
+def _round(view: RoundView) -> RoundOut:
+    return RoundOut(
+        round=view.round,
+        result=to_text(view.record),
+        parameters=to_text(view.parameters),
+        contributors=[_contributor(one) for one in view.contributors],
+        refused=[_refused(*pair) for pair in view.refused],
+        absent=[peer_id(agent) for agent in view.absent],
+        signers=[peer_id(agent) for agent in view.signers],
+        roster=[peer_id(agent) for agent in view.roster],
+    )
+
+
+def _audited(view: AuditView) -> AuditedOut:
+    return AuditedOut(
+        round=view.round,
+        ok=view.problem is None,
+        result=to_text(view.result),
+        contributors=[_contributor(one) for one in view.contributors],
+        refused=[_refused(*pair) for pair in view.refused],
+        problem=view.problem,
+    )
+
+
+def _contributor(one: Contributor) -> ContributorOut:
+    metrics = {name: value / PPM for name, value in one.metrics.items()}
+    return ContributorOut(agent=peer_id(one.agent), examples=one.examples, metrics=metrics)
+
+
+def _refused(agent: AgentId, reason: str) -> RefusedOut:
+    return RefusedOut(agent=peer_id(agent), reason=reason)
+
+
+def _config(config: Any) -> dict[str, Any]:
+    """A task's config as JSON; bytes, which only programs write, as hexadecimal digits."""
+    shown: dict[str, ConfigValue] = dict(config)
+    return {key: value.hex() if isinstance(value, bytes) else value for key, value in shown.items()}
+
+
+def _id(text: str, *, blob: bool = False) -> Cid:
+    try:
+        cid = from_text(text)
+    except CidError as error:
+        raise BadId(str(error)) from error
+    if not (is_blob_cid(cid) if blob else is_record_cid(cid)):
+        raise BadId(f"{text} is not the id of a {'blob' if blob else 'task'}")
+    return cid
