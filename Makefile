@@ -18,7 +18,7 @@ help:
 	@echo "make install only the environment; make format: let ruff rewrite"
 	@echo "make clean   remove the environment and every cache"
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.installed-demo
 	@$(BIN)/roseforest demo
 
 test: test-fast test-slow
@@ -59,19 +59,24 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	@$(PIP) -e .
 	@touch $@
 
+$(VENV)/.installed-demo: pyproject.toml | $(VENV)/bin/python
+	$(INSTALLING)
+	@$(PIP) -e '.[fl,examples]'
+	@touch $@ $(VENV)/.installed
+
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
 	$(INSTALLING)
-	@$(PIP) -e '.[test]'
+	@$(PIP) -e '.[test,fl,examples]'
 	@touch $@ $(VENV)/.installed
 
 # libp2p requires trio-typing, whose stubs for trio are older than trio's own types and hide them from mypy.
 $(VENV)/.installed-lint: pyproject.toml | $(VENV)/bin/python
 	$(INSTALLING)
-	@$(PIP) -e '.[test,lint]'
+	@$(PIP) -e '.[test,lint,fl,examples]'
 	@rm -rf $(VENV)/lib/python*/site-packages/trio-stubs
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 $(VENV)/.installed-bench: pyproject.toml | $(VENV)/bin/python
 	$(INSTALLING)
-	@$(PIP) -e '.[test,bench]'
+	@$(PIP) -e '.[test,bench,fl,examples]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test

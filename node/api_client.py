@@ -19,7 +19,7 @@ SECONDS = 30.0
 """How long a request may take; a query has its own, shorter deadline."""
 LONG_SECONDS = 600.0
 """For whole-chain and whole-index work."""
-MAX_RESPONSE = 256 << 20
+MAX_RESPONSE = 260 << 20
 
 
 class ApiError(NodeError):
@@ -58,6 +58,22 @@ class ApiClient:
         data = b"" if body is None else json.dumps(body).encode()
         return self._request(method, path, data, SECONDS, match)
 
+    def post_blob(self, data: bytes, seconds: float = SECONDS, pin: bool = True) -> Any:
+        """Store a blob; returns its `cid` and `size`. Raises `ApiError` or `DaemonNotRunning`.
+
+        Without `pin` the node may delete it when it needs the space.
+        """
+        path = f"/v1/blobs?{urlencode({'pin': str(pin).lower()})}"
+        kind = {"content-type": "application/octet-stream"}
+        return _unpack(*self._exchange("POST", path, data, seconds, kind))
+
+    def get_blob(self, cid: str, seconds: float = SECONDS) -> bytes:
+        """A blob's content, checked by the daemon. Raises `ApiError` or `DaemonNotRunning`."""
+        status, data = self._exchange("GET", f"/v1/blobs/{path_segment(cid)}", None, seconds)
+        if status >= 400:
+            _unpack(status, data)
+        return data
+
     def _request(
         self,
         method: str,
@@ -66,16 +82,28 @@ class ApiClient:
         seconds: float,
         more: dict[str, str] | None = None,
     ) -> Any:
+        return _unpack(*self._exchange(method, path, body, seconds, more))
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        seconds: float,
+        more: dict[str, str] | None = None,
+    ) -> tuple[int, bytes]:
         where = urlsplit(self.daemon.api)
         connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=seconds)
         headers = {"authorization": f"Bearer {self._token}", "host": "localhost", "connection": "close"}
-        headers |= more or {}
         if body:
             headers["content-type"] = "application/json"
+        headers |= more or {}
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
             data = response.read(MAX_RESPONSE)
+            if response.length:
+                raise http.client.IncompleteRead(data, response.length)
         except TimeoutError as error:
             raise DaemonNotRunning(
                 f"the daemon (process {self.daemon.pid}) did not answer within {seconds:g} s: "
@@ -88,7 +116,7 @@ class ApiClient:
             ) from error
         finally:
             connection.close()
-        return _unpack(response.status, data)
+        return response.status, data
 
 
 def path_segment(text: str) -> str:

@@ -1,0 +1,129 @@
+"""What a Flower project says about itself in its pyproject.toml, read without importing flwr or the project.
+
+Flower's own form: `[tool.flwr.app.components]` names `clientapp` and `serverapp` as `module:attribute`,
+`[tool.flwr.app.config]` holds the run config, whose nested tables are flattened with dots. Overrides and node
+configs are given as `key=value` pairs with TOML values, as on Flower's command line; an override may only
+name a key that the project has.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from federated.flower.errors import ProjectError
+
+FILE = "pyproject.toml"
+MAX_FILE = 1 << 20
+"""Bytes of a pyproject.toml that are read."""
+
+_PAIR = re.compile(r"""([^\s=]+)=('[^']*'|"[^"]*"|\S+)""")
+
+ConfigValue = bool | int | float | str
+"""What a run config and a node config may hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowerProject:
+    """One Flower project; `clientapp` and `serverapp` are `module:attribute`, empty when not given."""
+
+    root: Path
+    name: str
+    clientapp: str
+    serverapp: str
+    config: Mapping[str, ConfigValue] = field(default_factory=dict)
+
+    def with_config(self, overrides: Mapping[str, ConfigValue]) -> FlowerProject:
+        """The project with some values of its config replaced. Raises `ProjectError` for an unknown key."""
+        unknown = sorted(set(overrides) - set(self.config))
+        if unknown:
+            known = ", ".join(sorted(self.config)) or "none"
+            raise ProjectError(f"the app's config has no {unknown[0]!r}; its keys are: {known}")
+        return FlowerProject(
+            self.root, self.name, self.clientapp, self.serverapp, {**self.config, **overrides}
+        )
+
+
+def read_project(path: str | Path) -> FlowerProject:
+    """The Flower project in the folder `path`. Raises `ProjectError`."""
+    root = Path(path).expanduser()
+    try:
+        with open(root / FILE, "rb") as file:
+            text = file.read(MAX_FILE + 1)
+        if len(text) > MAX_FILE:
+            raise ProjectError(f"{root / FILE} is larger than {MAX_FILE} bytes")
+        data = tomllib.loads(text.decode("utf-8"))
+    except OSError as error:
+        raise ProjectError(
+            f"{root} is no Flower project: {FILE} cannot be read ({error.strerror})"
+        ) from error
+    except ValueError as error:
+        raise ProjectError(f"{root / FILE} is not TOML: {error}") from error
+    app = _table(_table(_table(data, "tool"), "flwr"), "app")
+    if not app:
+        raise ProjectError(f"{root / FILE} has no [tool.flwr.app]: {root} is no Flower project")
+    components = _table(app, "components")
+    name = _table(data, "project").get("name")
+    return FlowerProject(
+        root=root.absolute(),
+        name=name if isinstance(name, str) and name else root.absolute().name,
+        clientapp=_reference(root, components, "clientapp"),
+        serverapp=_reference(root, components, "serverapp"),
+        config=dict(_flat(root, _table(app, "config"))),
+    )
+
+
+def parse_pairs(texts: Iterable[str], option: str) -> dict[str, ConfigValue]:
+    """The pairs of texts like `partition-id=0 name="a b"`; values are TOML. Raises `ProjectError`."""
+    pairs: dict[str, ConfigValue] = {}
+    for text in texts:
+        rest = _PAIR.sub("", text).strip()
+        if rest:
+            raise ProjectError(f"{option}: {rest!r} is not key=value")
+        for key, value in _PAIR.findall(text):
+            pairs[key] = _value(option, key, value)
+    return pairs
+
+
+def _value(option: str, key: str, text: str) -> ConfigValue:
+    try:
+        value = tomllib.loads(f"value = {text}")["value"] if "\n" not in text else None
+    except ValueError:
+        value = None
+    if not isinstance(value, ConfigValue):
+        raise ProjectError(
+            f"{option}: {key}={text} is neither a number, nor true or false, nor a text in quotes of its own"
+        )
+    return value
+
+
+def _table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = data.get(key, {})
+    return value if isinstance(value, Mapping) else {}
+
+
+def _reference(root: Path, components: Mapping[str, Any], key: str) -> str:
+    value = components.get(key, "")
+    if value == "":
+        return ""
+    module, _, attribute = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if not all(part.isidentifier() for name in (module, attribute) for part in name.split(".")):
+        raise ProjectError(f"{root / FILE}: {key} = {value!r} is not module:attribute")
+    return str(value)
+
+
+def _flat(root: Path, table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, ConfigValue]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(root, value, f"{prefix}{key}.")
+        elif isinstance(value, ConfigValue):
+            yield f"{prefix}{key}", value
+        else:
+            raise ProjectError(
+                f"{root / FILE}: [tool.flwr.app.config] {prefix}{key} is neither a number, a text nor "
+                "true or false"
+            )

@@ -1,0 +1,378 @@
+"""`fl`: learning tasks. Here those commands that run a user's Flower app or move a model; the rest are views.
+
+The app runs in a process of its own that this command starts (`federated.flower`): never in the daemon, which
+is only asked and told over HTTP, as any other client would.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from node.commands.exit_codes import ExitCode
+from node.commands.learning_views import audit, figures, join, leave, list_tasks, log, path_of, status
+from node.commands.options import complete_file, complete_folder, home_option, json_option
+from node.commands.output import print_json, print_line
+
+if TYPE_CHECKING:
+    from federated.flower.app_runner import AppRunner
+    from federated.flower.participation import RoundDone
+    from federated.flower.project import FlowerProject
+    from node.api_client import ApiClient
+
+ROUNDS_KEY = "num-server-rounds"
+"""The name that Flower's own templates give the number of rounds in an app's config."""
+DEFAULT_ROUNDS = 3
+"""Flower's own default."""
+BLOB_SECONDS = 600.0
+
+
+@click.group("fl")
+def fl() -> None:
+    """Learning tasks: models that nodes train together, each on its own data."""
+
+
+for view in (list_tasks, join, leave, status, log, audit):
+    fl.add_command(view)
+
+
+@fl.command()
+@click.argument("path", required=False, shell_complete=complete_folder)
+@click.option(
+    "--initial", metavar="FILE", shell_complete=complete_file, help="Initial parameters from this .npz file."
+)
+@click.option("--name", metavar="NAME", help="What to call the task [the project's name].")
+@click.option("--rounds", type=click.IntRange(1, 10_000), metavar="N", help="Rounds [as the app says].")
+@click.option("--min-members", type=click.IntRange(1, 16), default=2, show_default=True, metavar="N")
+@click.option("--max-members", type=click.IntRange(1, 16), default=16, show_default=True, metavar="N")
+@click.option(
+    "--deadline",
+    type=click.FloatRange(1, 86_400),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a round waits for the slowest member.",
+)
+@click.option(
+    "--max-abs",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1000.0,
+    show_default=True,
+    metavar="X",
+    help="Largest magnitude of a parameter.",
+)
+@click.option("--run-config", multiple=True, metavar="'K=V …'", help="Other values for the app's config.")
+@click.option(
+    "--node-config", multiple=True, metavar="'K=V …'", help="What the ClientApp finds as node config."
+)
+@click.option("--verbose", is_flag=True, help="Show what Flower logs.")
+@home_option
+@json_option
+def create(
+    path: str | None,
+    initial: str | None,
+    name: str | None,
+    rounds: int | None,
+    min_members: int,
+    max_members: int,
+    deadline: float,
+    max_abs: float,
+    run_config: tuple[str, ...],
+    node_config: tuple[str, ...],
+    verbose: bool,
+    home: str | None,
+    as_json: bool,
+) -> None:
+    """Publish a task for the Flower project in PATH.
+
+    Its ServerApp runs up to its first train messages and says with which parameters and config the task
+    begins, and for how many rounds; --initial takes the parameters from a file instead, and needs no PATH.
+    """
+    if path is None and initial is None:
+        raise click.UsageError("give the PATH of a Flower project, or --initial FILE")
+    if min_members > max_members:
+        raise click.UsageError(f"--min-members {min_members} is more than --max-members {max_members}")
+    from federated.flower.initial import described, read_npz
+    from federated.flower.project import parse_pairs, read_project
+    from federated.flower.template import CONFIG_KEY, Template
+    from node.api_client import ApiClient
+    from node.home import open_home
+
+    client = ApiClient(open_home(home))
+    overrides = parse_pairs(run_config, "--run-config")
+    nodes = {"partition-id": 0, "num-partitions": 1, **parse_pairs(node_config, "--node-config")}
+    project = None if path is None else read_project(path).with_config(overrides)
+    captured: dict[str, Any] = {"template": Template().to_text(), "rounds": None, "strategy": None}
+    if project is not None and (initial is None or project.serverapp):
+        captured = _capture(project, nodes, verbose)
+        if captured["strategy"] is not None and not captured["averages"]:
+            print_line(
+                f"note: the app's strategy is {captured['strategy']}; the network takes the mean weighted by "
+                "examples (FedAvg), computed by every member",
+                err=True,
+            )
+    terms, blob = (captured["arrays"], captured["blob"]) if initial is None else described(read_npz(initial))
+    body = {
+        "name": name or (project.name if project is not None else "task"),
+        "arrays": terms,
+        "parameters": client.post_blob(blob, BLOB_SECONDS)["cid"],
+        "rounds": rounds or _rounds(project, captured),
+        "min_members": min_members,
+        "max_members": max_members,
+        "deadline_ms": round(deadline * 1000),
+        "max_abs": max_abs,
+        "config": {CONFIG_KEY: captured["template"]},
+    }
+    task = client.post("/v1/learning/tasks", body)["id"]
+    parameters = sum(_count(term["shape"]) for term in terms)
+    if as_json:
+        known = {key: body[key] for key in ("name", "rounds", "min_members", "max_members", "deadline_ms")}
+        strategy = captured["strategy"]
+        print_json({"id": task, **known, "parameters": parameters, "bytes": len(blob), "strategy": strategy})
+        return
+    print_line(task)
+    print_line(
+        f"{body['name']}: {body['rounds']} rounds, {parameters:,} parameters in {len(terms)} arrays; begins "
+        f"when {min_members} nodes have joined: roseforest fl run PATH {task}",
+        err=True,
+    )
+
+
+@fl.command()
+@click.argument("path", shell_complete=complete_folder)
+@click.argument("task")
+@click.option("--partition-id", type=int, metavar="N", help="Which part of the data this node has.")
+@click.option("--num-partitions", type=int, metavar="N", help="How many parts there are.")
+@click.option("--node-config", multiple=True, metavar="'K=V …'", help="More for the app's node config.")
+@click.option("--run-config", multiple=True, metavar="'K=V …'", help="Other values for the app's config.")
+@click.option("--no-evaluate", is_flag=True, help="Do not evaluate the result at the end.")
+@click.option("--verbose", is_flag=True, help="Show what Flower logs.")
+@home_option
+@json_option
+@click.pass_context
+def run(
+    ctx: click.Context,
+    path: str,
+    task: str,
+    partition_id: int | None,
+    num_partitions: int | None,
+    node_config: tuple[str, ...],
+    run_config: tuple[str, ...],
+    no_evaluate: bool,
+    verbose: bool,
+    home: str | None,
+    as_json: bool,
+) -> None:
+    """Take part in TASK with the ClientApp of the Flower project in PATH, until the task has finished.
+
+    Joins the task if the node has not. The app trains in a process of its own, on this machine; only its
+    updates leave it.
+    """
+    from federated.flower.errors import FlowerError
+    from federated.flower.project import parse_pairs, read_project
+    from node.home import open_home
+    from node.learning_member import Member, SystemClock
+
+    pairs = parse_pairs(node_config, "--node-config")
+    if partition_id is not None:
+        pairs["partition-id"] = partition_id
+    if num_partitions is not None:
+        pairs["num-partitions"] = num_partitions
+    project = read_project(path).with_config(parse_pairs(run_config, "--run-config"))
+    member = Member(open_home(home), task, SystemClock())
+    terms = member.terms()
+    from federated.flower.participation import take_part
+
+    with _runner(project, pairs, task, member.agent(), verbose) as app:
+        # Before joining: an app that does not load must not keep the others waiting.
+        app.open()
+        if not terms["joined"]:
+            member.join()
+        report = _Report(int(terms["rounds"]), as_json)
+        try:
+            part = take_part(member, terms, app, report, SystemClock(), evaluate=not no_evaluate)
+        except FlowerError:
+            member.leave()
+            raise
+        except KeyboardInterrupt:
+            print_line(
+                "this node still belongs to the task: run the same command again to go on, or "
+                f"roseforest fl leave {task}",
+                err=True,
+            )
+            raise
+    lost = [{"round": number, "reason": reason} for number, reason in part.lost.items()]
+    if as_json:
+        print_json(
+            {
+                "id": task,
+                "round": part.round,
+                "parameters": part.parameters,
+                "rounds": [_shown(done) for done in part.rounds],
+                "lost": lost,
+                "evaluation": part.evaluation,
+                "evaluation_problem": part.evaluation_problem or None,
+            }
+        )
+    else:
+        print_line(
+            f"finished after round {part.round}: trained in {len(part.rounds)}"
+            + (f", lost {len(lost)}" if lost else "")
+        )
+        print_line(f"parameters  {part.parameters}")
+        if part.evaluation is not None:
+            print_line(f"evaluation  {figures(part.evaluation)}")
+        elif part.evaluation_problem:
+            print_line(f"the result was not evaluated: {part.evaluation_problem}", err=True)
+    if lost:
+        ctx.exit(ExitCode.PARTLY_DONE)
+
+
+@fl.command()
+@click.argument("task")
+@click.option("--round", "number", type=click.IntRange(1), metavar="N", help="Of this round [the last].")
+@click.option(
+    "-o", "--output", metavar="FILE.npz", shell_complete=complete_file, help="Write the parameters here."
+)
+@home_option
+@json_option
+def result(task: str, number: int | None, output: str | None, home: str | None, as_json: bool) -> None:
+    """The parameters that a task has come to, as an .npz file for numpy.load."""
+    from node.api_client import ApiClient
+    from node.home import open_home
+
+    client = ApiClient(open_home(home))
+    parameters = {} if number is None else {"round": number}
+    answer = client.get(f"{path_of(task)}/result", **parameters)
+    if output is not None:
+        terms = client.get(path_of(task))
+        answer["file"] = output
+        answer["bytes"] = _write_npz(client, terms, answer["parameters"], output)
+    if as_json:
+        print_json(answer)
+        return
+    print_line(f"round       {answer['round']}")
+    print_line(f"parameters  {answer['parameters']}")
+    print_line(f"record      {answer['record']}")
+    if output is not None:
+        print_line(f"written     {output}")
+
+
+class _Report:
+    """Rounds as lines on a terminal; elsewhere only what was lost."""
+
+    def __init__(self, rounds: int, as_json: bool) -> None:
+        import sys
+
+        self._rounds = rounds
+        self._talk = sys.stderr.isatty() and not as_json
+        self._waits = False
+
+    def waiting(self, number: int) -> None:
+        if self._talk and not self._waits:
+            print_line("waiting for the others", err=True)
+        self._waits = True
+
+    def training(self, number: int, seconds: float) -> None:
+        self._waits = False
+        if self._talk:
+            print_line(f"round {number} of {self._rounds}: training, {seconds:.0f} s left", err=True)
+
+    def trained(self, done: RoundDone) -> None:
+        if self._talk:
+            said = f": {figures(done.metrics)}" if done.metrics else ""
+            work = f"{done.examples} examples in {done.seconds:.1f} s"
+            print_line(f"round {done.round} of {self._rounds}: {work}{said}", err=True)
+
+    def lost(self, number: int, reason: str) -> None:
+        print_line(f"round {number} is lost for this node: {reason}", err=True)
+
+
+def _capture(project: FlowerProject, nodes: dict[str, Any], verbose: bool) -> dict[str, Any]:
+    import sys
+
+    if sys.stderr.isatty():
+        print_line("running the ServerApp up to its first train messages", err=True)
+    with _runner(project, nodes, str(project.root), "", verbose) as app:
+        return app.capture()
+
+
+def _runner(project: FlowerProject, nodes: dict[str, Any], task: str, agent: str, verbose: bool) -> AppRunner:
+    from hashlib import sha256
+
+    from federated.flower.app_runner import AppRunner, AppSettings
+
+    def number(text: str) -> int:
+        """63 bits of a hash, never 0: how flwr names runs and nodes."""
+        return (int.from_bytes(sha256(text.encode()).digest()[:8], "big") >> 1) or 1
+
+    return AppRunner(project, AppSettings(number(task), number(agent), nodes, verbose))
+
+
+def _rounds(project: FlowerProject | None, captured: dict[str, Any]) -> int:
+    if captured["rounds"]:
+        return int(captured["rounds"])
+    said = None if project is None else project.config.get(ROUNDS_KEY)
+    return said if isinstance(said, int) and not isinstance(said, bool) else DEFAULT_ROUNDS
+
+
+def _count(shape: list[int]) -> int:
+    from math import prod
+
+    return prod(shape)
+
+
+def _shown(done: RoundDone) -> dict[str, Any]:
+    return {
+        "round": done.round,
+        "examples": done.examples,
+        "metrics": dict(done.metrics),
+        "seconds": round(done.seconds, 3),
+    }
+
+
+def _write_npz(client: ApiClient, terms: dict[str, Any], cid: str, output: str) -> int:
+    """Write a model as .npz, whole or not at all; returns its bytes."""
+    import os
+    import tempfile
+    import zipfile
+    from pathlib import Path
+
+    import numpy as np
+
+    from chain.learning import Array
+    from federated.update import decode
+    from node.errors import InvalidInput
+
+    specs = [Array(item["name"], item["dtype"], tuple(item["shape"])) for item in terms["arrays"]]
+    values = decode(specs, client.get_blob(cid, BLOB_SECONDS), terms["max_abs"])
+    target = Path(output)
+    try:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+            try:
+                # Not numpy's savez: names are its keywords, and an array may be called like one of its own.
+                with zipfile.ZipFile(file, "w") as archive:
+                    for spec, value in zip(specs, values, strict=True):
+                        with archive.open(f"{spec.name}.npy", "w", force_zip64=True) as entry:
+                            np.lib.format.write_array(entry, value, allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+                size = file.tell()
+                # A temporary file is its owner's alone; a result is an ordinary file.
+                os.fchmod(file.fileno(), 0o666 & ~_umask())
+                os.replace(file.name, target)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise InvalidInput(f"{output} cannot be written: {error.strerror}") from error
+    return size
+
+
+def _umask() -> int:
+    import os
+
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,181 @@
+"""`fl list`, `join`, `leave`, `status`, `log`, `audit`: learning tasks as the daemon tells them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from node.commands.exit_codes import ExitCode
+from node.commands.options import home_option, json_option
+from node.commands.output import INDENT, print_json, print_line
+
+LOG_PAGE = 500
+"""Events asked for at once."""
+FOLLOW_PAUSE = 1.0
+"""Seconds between two looks at a log that is followed."""
+AUDIT_SECONDS = 600.0
+SHOWN_ROUNDS = 10
+"""Rounds of the history that `status` shows; --json has all."""
+
+
+@click.command("list")
+@home_option
+@json_option
+def list_tasks(home: str | None, as_json: bool) -> None:
+    """List the tasks that the node knows: its own, those joined and those heard of."""
+    answer = _client(home).get("/v1/learning/tasks")
+    if as_json:
+        print_json(answer)
+        return
+    for task in answer["tasks"]:
+        part = "joined" if task["joined"] else "own" if task["own"] else "heard of"
+        print_line(f"{task['id']} {task['state']} {part}")
+        print_line(
+            f"{INDENT}{task['name']}: round {task['round']} of {task['rounds']}, "
+            f"{_members(len(task['members']))}, by {task['author']}"
+        )
+    if not answer["tasks"]:
+        print_line("no tasks yet")
+
+
+@click.command()
+@click.argument("task")
+@home_option
+@json_option
+def join(task: str, home: str | None, as_json: bool) -> None:
+    """Have the node ask to take part in TASK; to train, run fl run."""
+    answer = _client(home).post(f"{path_of(task)}/join")
+    if as_json:
+        print_json({"id": task, **answer})
+    else:
+        print_line(f"joined: roseforest fl run PATH {task} trains")
+
+
+@click.command()
+@click.argument("task")
+@home_option
+@json_option
+def leave(task: str, home: str | None, as_json: bool) -> None:
+    """Have the node leave TASK: from the next round on nobody waits for it."""
+    answer = _client(home).post(f"{path_of(task)}/leave")
+    if as_json:
+        print_json({"id": task, **answer})
+    else:
+        print_line("left")
+
+
+@click.command()
+@click.argument("task")
+@home_option
+@json_option
+def status(task: str, home: str | None, as_json: bool) -> None:
+    """Show how far TASK is, who takes part, and what each round came to."""
+    answer = _client(home).get(path_of(task))
+    if as_json:
+        print_json(answer)
+        return
+    left = "" if answer["deadline_s"] is None else f", {answer['deadline_s']:.0f} s left"
+    phase = "" if answer["phase"] is None else f" ({answer['phase']}{left})"
+    rows = [
+        ("task", answer["id"]),
+        ("name", answer["name"]),
+        ("author", answer["author"] + (" (this node)" if answer["own"] else "")),
+        ("state", f"{answer['state']}, round {answer['round']} of {answer['rounds']}{phase}"),
+        ("members", ", ".join(answer["members"]) or "none yet"),
+        ("roster", ", ".join(answer["roster"]) or "none yet"),
+        ("this node", "takes part" if answer["joined"] else "does not take part"),
+        ("model", f"{len(answer['arrays'])} arrays, {answer['parameters']}"),
+    ]
+    for name, value in rows:
+        print_line(f"{name:<10} {value}")
+    for entry in answer["history"][-SHOWN_ROUNDS:]:
+        print_line(f"round {entry['round']}: {_outcome(entry)}")
+
+
+@click.command()
+@click.argument("task")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what happens, until Ctrl-C or the task's end.")
+@home_option
+@json_option
+def log(task: str, follow: bool, home: str | None, as_json: bool) -> None:
+    """Show the signed records of TASK as they came; with --json one object a line."""
+    import time
+
+    client = _client(home)
+    after = 0
+    while True:
+        page = client.get(f"{path_of(task)}/log", after=after, limit=LOG_PAGE)
+        for event in page["events"]:
+            if as_json:
+                print_json(event)
+            else:
+                number = "" if event["round"] is None else f" round {event['round']}"
+                print_line(f"{_time(event['at_us'])} {event['event']}{number} by {event['agent']}")
+                print_line(f"{INDENT}{event['text']}")
+        after = page["next"]
+        if page["events"]:
+            continue
+        if not follow or client.get(path_of(task))["state"] == "finished":
+            return
+        time.sleep(FOLLOW_PAUSE)
+
+
+@click.command()
+@click.argument("task")
+@click.option("--round", "number", type=click.IntRange(1), metavar="N", help="Only this round [every one].")
+@home_option
+@json_option
+@click.pass_context
+def audit(ctx: click.Context, task: str, number: int | None, home: str | None, as_json: bool) -> None:
+    """Compute TASK's results again from the members' updates, and compare."""
+    client = _client(home)
+    where = f"{path_of(task)}/audit" + ("" if number is None else f"?round={number}")
+    answer = client.post(where, seconds=AUDIT_SECONDS)
+    bad = [entry for entry in answer["rounds"] if not entry["ok"]]
+    if as_json:
+        print_json(answer)
+    else:
+        for entry in answer["rounds"]:
+            verdict = "ok" if entry["ok"] else f"NOT OK: {entry['problem']}"
+            print_line(f"round {entry['round']}: {verdict}; {_outcome(entry)}")
+        print_line(f"{len(answer['rounds']) - len(bad)} of {len(answer['rounds'])} rounds recomputed alike")
+    if bad:
+        ctx.exit(ExitCode.DAMAGED)
+
+
+def path_of(task: str) -> str:
+    """The path of a task in the API."""
+    from node.api_client import path_segment
+
+    return f"/v1/learning/tasks/{path_segment(task)}"
+
+
+def figures(metrics: Mapping[str, float]) -> str:
+    """Metrics for people."""
+    return ", ".join(f"{name} {value:.6g}" for name, value in sorted(metrics.items()))
+
+
+def _client(home: str | None) -> Any:
+    from node.api_client import ApiClient
+    from node.home import open_home
+
+    return ApiClient(open_home(home))
+
+
+def _outcome(entry: Mapping[str, Any]) -> str:
+    said = [f"{_members(len(entry['contributors']))} contributed"]
+    said += [f"{item['agent']} refused ({item['reason']})" for item in entry["refused"]]
+    said += [f"{agent} absent" for agent in entry.get("absent", [])]
+    return ", ".join(said)
+
+
+def _members(number: int) -> str:
+    return f"{number} member{'' if number == 1 else 's'}"
+
+
+def _time(at_us: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S")
