@@ -111,7 +111,7 @@ async def drop_strays(
     found: list[Cid] = []
     for page in derived.all(PAGE):
         found += await run_blocking(strays, page)
-    await holder.remove(found)
+    await holder.forget(found)
     return len(found)
 
 

@@ -91,11 +91,13 @@ class Holder:
         async with self._turn:
             await self._refresh(entries)
 
-    async def remove(self, records: Sequence[Cid]) -> None:
-        """Forget the postings of these records, where there are any."""
+    async def forget(self, records: Sequence[Cid]) -> None:
+        """Remove the postings of those of these records that are not (any more) to be found here."""
         for start in range(0, len(records), MAX_POSTINGS):
-            numbers = await self._derived.remove(records[start : start + MAX_POSTINGS])
-            if numbers:
+            part = records[start : start + MAX_POSTINGS]
+            async with self._turn:
+                mine = await self._run_blocking(self._entries.to_index, part)
+                numbers = await self._derived.remove([cid for cid in part if cid not in mine])
                 await self._run_blocking(self._index.remove, numbers)
 
     async def rebuild(self, records: Iterable[Record]) -> int:

@@ -452,13 +452,8 @@ class Node:
         self._catch_up.note_stored()
 
     async def _on_dropped(self, left: Sequence[tuple[Cid, int]]) -> None:
-        """What is in no shard here any more is not found here any more, unless it is our own."""
-        gone = [cid for cid, roles in left if not roles & Role.SHARD]
-        gone = [cid for cid, own in zip(gone, self._own.get_many(gone), strict=True) if own is None]
-        await self._holder.remove(gone)
-        # It may have come back meanwhile, when its posting was still there and so not made again.
-        back = [cid for cid, roles in self._held.roles_of(gone).items() if roles & Role.SHARD]
-        await self._holder.add([record for record in self._held.get_many(back) if record is not None])
+        """What lies in no shard here any more is not found here any more, unless it is our own."""
+        await self._holder.forget([cid for cid, roles in left if not roles & Role.SHARD])
 
     def _keeps(self) -> bool:
         """Whether this node holds things for others, and goes on doing so."""
