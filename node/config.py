@@ -75,6 +75,10 @@ class Settings(BaseModel):
     blob_max_mb: Annotated[
         int, Field(ge=1, le=1_024, description="MiB of the largest blob that the HTTP API takes or fetches")
     ] = 256
+    leave_seconds: Annotated[
+        int,
+        Field(ge=0, le=600, description="seconds a stopping node may take to hand over its copies; 0: none"),
+    ] = 10
     log_level: Annotated[LogLevel, Field(description="least severity that is logged")] = "info"
     log_format: Annotated[LogFormat, Field(description="text: key=value pairs; json: one object a line")] = (
         "text"

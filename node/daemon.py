@@ -3,7 +3,8 @@
 `init_home` founds a network or joins one and leaves a complete home behind; every step can be repeated after
 a crash. `run_daemon` holds the home's lock, opens the node over libp2p, serves the API, and says in
 `daemon.json` where it can be reached once it is ready. SIGINT and SIGTERM end it in order: no new requests,
-what is queued is written, the index is saved.
+its peers get what would be short of a copy without it (a second signal ends that), what is queued is written,
+the index is saved.
 """
 
 from __future__ import annotations
@@ -218,7 +219,8 @@ async def _run(
     ):
         if node.frozen is None:
             claim(home, node.status().records)
-        nursery.start_soon(_stop_on_signal, stop)
+        hurry = trio.Event()
+        nursery.start_soon(_stop_on_signal, stop, hurry)
         local = () if settings.mdns is False else discoverable(network.addresses, settings.mdns is True)
         if local:
             nursery.start_soon(
@@ -256,6 +258,8 @@ async def _run(
         if node.frozen is None:
             claim(home, node.status().records)
         log.info("stopping")
+        if settings.leave_seconds:
+            await _leave(node, settings.leave_seconds, hurry)
         nursery.cancel_scope.cancel()
     log.info("stopped")
 
@@ -290,11 +294,26 @@ def _unready(node: Node) -> str | None:
     return "no bootstrap peer has let the node join its network yet; it keeps trying, see the log for why"
 
 
-async def _stop_on_signal(stop: trio.Event) -> None:
+async def _leave(node: Node, within_s: float, hurry: trio.Event) -> None:
+    """Leave in order, or at once when a second signal asks for it."""
+    async with trio.open_nursery() as nursery:
+
+        async def leave() -> None:
+            await node.leave(within_s)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(leave)
+        await hurry.wait()
+        log.warning("a second signal: not everything was handed over")
+        nursery.cancel_scope.cancel()
+
+
+async def _stop_on_signal(stop: trio.Event, hurry: trio.Event) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for _ in signals:
+            if stop.is_set():
+                hurry.set()
             stop.set()
-            return
 
 
 async def _open_chain(

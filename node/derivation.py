@@ -105,8 +105,8 @@ async def drop_strays(
 
     def strays(page: Sequence[Posting]) -> list[Cid]:
         others = [posting.record for posting in page if posting.author != agent]
-        roles = held.roles_of(others)
-        return [cid for cid in others if not roles.get(cid, 0) & Role.SHARD]
+        in_shard = held.in_role(others, int(Role.SHARD))
+        return [cid for cid in others if cid not in in_shard]
 
     found: list[Cid] = []
     for page in derived.all(PAGE):

@@ -133,7 +133,9 @@ class TestNetwork:
             if not home.is_initialised():
                 origin = ["--name", "testnet"] if join is None else ["--join", join]
                 await _run_to_end(name, ["init", "--home", str(home.root), *origin], log)
-            command = ["run", "--home", str(home.root), "--listen", LISTEN, "--api", API, *flags]
+            # They are stopped together, so that there is nobody to hand over to.
+            command = ["run", "--home", str(home.root), "--listen", LISTEN, "--api", API]
+            command += ["--leave-seconds", "0", *flags]
             if join is not None:
                 command += ["--bootstrap", join]
             node = await _start_daemon(name, home, command, log)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 DEFAULT_JOIN_BITS = 12
 MAX_JOIN_BITS = 40
 STOP_SECONDS = 30.0
-"""How long `stop` waits for the daemon to be gone."""
+"""How long `stop` waits for the daemon to be gone, beside the time that it may take to hand over."""
 EXIT_SECONDS = 1.0
 """How long it then waits for the process to end."""
 STOP_PAUSE = 0.05
@@ -115,6 +115,12 @@ def init(
 @click.option(
     "--capacity", type=int, metavar="N", help="Share of the data to hold, relative to 100; 0: none."
 )
+@click.option(
+    "--leave-seconds",
+    type=int,
+    metavar="N",
+    help="How long a stop may take to hand copies over; 0: not at all.",
+)
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
 @click.option("--log-format", metavar="FORMAT", help="text (key=value) or json.")
 @click.option("--log-file", metavar="FILE", help="Log to this rotating file instead of stderr.")
@@ -132,6 +138,7 @@ def run(
     bootstrap: tuple[str, ...],
     api: str | None,
     capacity: int | None,
+    leave_seconds: int | None,
     log_level: str | None,
     log_format: str | None,
     log_file: str | None,
@@ -159,6 +166,7 @@ def run(
             "bootstrap": bootstrap,
             "api": api,
             "capacity": capacity,
+            "leave_seconds": leave_seconds,
             "log_level": log_level,
             "log_format": log_format,
             "log_file": log_file,
@@ -201,12 +209,13 @@ def stop(home: str | None, as_json: bool) -> None:
 
     folder = open_home(home)
     client = ApiClient(folder)
+    within = STOP_SECONDS + client.get("/v1/config")["leave_seconds"]["value"]
     client.post("/v1/stop")
-    patience = time.monotonic() + STOP_SECONDS
+    patience = time.monotonic() + within
     while folder.locked_by() is not None:
         if time.monotonic() > patience:
             raise NotReady(
-                f"the daemon (process {client.daemon.pid}) is still stopping after {STOP_SECONDS:g} s: "
+                f"the daemon (process {client.daemon.pid}) is still stopping after {within:g} s: "
                 "look at its log"
             )
         time.sleep(STOP_PAUSE)

@@ -217,15 +217,6 @@ class HeldRecords:
         rows = self._database.rows_in("SELECT cid FROM records WHERE cid IN ({})", sorted(set(cids)))
         return frozenset(row[0] for row in rows)
 
-    def roles_of(self, cids: Sequence[Cid]) -> dict[Cid, int]:
-        """For each of these records that has a basis, all roles in which it is held."""
-        roles: dict[Cid, int] = {}
-        for cid, role in self._database.rows_in(
-            "SELECT cid, roles FROM bases WHERE cid IN ({})", sorted(set(cids))
-        ):
-            roles[cid] = roles.get(cid, 0) | role
-        return roles
-
     def at_basis(self, basis: bytes, after: Cid | None, limit: int) -> list[Record]:
         """Up to `limit` records held at a basis in any role, by CID, after the CID `after`."""
         sql = (

@@ -195,6 +195,10 @@ class Daemons:
             print(f"--- {daemon.log.name}\n{daemon.log.read_text(errors='replace')[-LOG_TAIL:]}")
 
 
+QUICK = {"ROSEFOREST_LEAVE_SECONDS": "0"}
+"""Most tests stop their daemons for other reasons than to see them hand over."""
+
+
 def eventually(probe: Callable[[], T], what: str) -> T:
     """The first true value of `probe`; fails the test when there is none in time."""
     end = time.monotonic() + SECONDS
@@ -206,4 +210,4 @@ def eventually(probe: Callable[[], T], what: str) -> T:
 
 def _environment(home: Path, variables: dict[str, str]) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("ROSEFOREST_")}
-    return {**kept, "ROSEFOREST_HOME": str(home), "OMP_NUM_THREADS": "1", **variables}
+    return {**kept, "ROSEFOREST_HOME": str(home), "OMP_NUM_THREADS": "1", **QUICK, **variables}
