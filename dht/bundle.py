@@ -2,8 +2,10 @@
 
 A bundle is the canonical array [openings, headers, items]: for each author the first two records of its
 chain, the signed headers that the items name (`prev`, `deps`, …), and the items, each a record with the roles
-it is stored in. Stores, fetches and query answers all carry this one shape. Decoding bounds the counts first;
-a malformed record inside costs that record only, because one bad item must not let a sender void a batch.
+it is stored in; what lies at a shard for the sake of another record of its entry names that shard's basis
+too, because its own bytes do not say it. Stores, fetches and query answers all carry this one shape. Decoding
+bounds the counts first; a malformed record inside costs that record only, because one bad item must not let a
+sender void a batch.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chain.cid import Cid
+from chain.cid import DIGEST_SIZE, Cid
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.record import Record, decode_record
@@ -30,12 +32,20 @@ class BundleError(DhtError):
     """A bundle does not have the shape of one; nothing in it was used."""
 
 
+MAX_SHARDS = 256
+"""Bases of shards that one item names."""
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A record and the roles (`dht.placement.Role` bits) in which it is passed on."""
+    """A record and the roles (`dht.placement.Role` bits) in which it is passed on.
+
+    In the SHARD role a record lies at the bases `shards`, ascending; without any, at that of its own vector.
+    """
 
     record: Record
     roles: int
+    shards: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +69,7 @@ def bundle_value(openings: Iterable[Opening], headers: Iterable[Record], items: 
     return [
         [[genesis.encode(), membrane.encode()] for genesis, membrane in openings],
         [header.without_payload().encode() for header in headers],
-        [[item.roles, item.record.encode()] for item in items],
+        [[item.roles, item.record.encode(), *([list(item.shards)] if item.shards else [])] for item in items],
     ]
 
 
@@ -88,10 +98,28 @@ def open_bundle(value: object) -> Bundle:
 
 
 def _item(raw: object) -> Item | BadItem:
-    if type(raw) is not list or len(raw) != 2 or type(raw[0]) is not int or not 0 <= raw[0] < 256:
-        return BadItem("an item is the array [roles, record]")
+    if (
+        type(raw) is not list
+        or len(raw) not in (2, 3)
+        or type(raw[0]) is not int
+        or not 0 <= raw[0] < 256
+        or not _are_shards(raw[2:])
+    ):
+        return BadItem("an item is the array [roles, record] or [roles, record, shards]")
     record = _record(raw[1])
-    return record if isinstance(record, BadItem) else Item(record, raw[0])
+    return record if isinstance(record, BadItem) else Item(record, raw[0], tuple(*raw[2:]))
+
+
+def _are_shards(rest: list[object]) -> bool:
+    if not rest:
+        return True
+    (shards,) = rest
+    return (
+        type(shards) is list
+        and 0 < len(shards) <= MAX_SHARDS
+        and all(type(basis) is bytes and len(basis) == DIGEST_SIZE for basis in shards)
+        and all(a < b for a, b in zip(shards, shards[1:], strict=False))
+    )
 
 
 def _record(raw: object) -> Record | BadItem:

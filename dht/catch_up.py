@@ -190,18 +190,18 @@ class CatchUp:
             mine = set(self._store.cids_at(basis, after, len(theirs) + MAX_MISSING))
             missing = [cid for cid in theirs if cid not in mine]
             budget -= len(missing)
-            whole &= await self._fetch(agent, missing)
+            whole &= await self._fetch(agent, shard, missing)
             after = theirs[-1]
         raise FrameError(f"{agent.hex()[:8]} offers more than {MAX_MISSING} records of shard {shard.text()}")
 
-    async def _fetch(self, agent: AgentId, missing: list[Cid]) -> bool:
+    async def _fetch(self, agent: AgentId, shard: Prefix, missing: list[Cid]) -> bool:
         whole = True
         while missing:
             started = trio.current_time()
             wanted = set(missing[:MAX_FETCH])
             bundle = await self._records.fetch(agent, missing[:MAX_FETCH])
             items = tuple(
-                Item(item.record, int(Role.SHARD))
+                Item(item.record, int(Role.SHARD), (shard.basis(),))
                 for item in bundle.items
                 if isinstance(item, Item) and item.record.cid in wanted
             )

@@ -10,7 +10,7 @@ run it off the event loop.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -22,7 +22,7 @@ from chain.kinds import CARRIES_CONTENT
 from chain.manifest import Manifest
 from chain.record import Record, decode_payload, verify_signature
 from dht.bundle import BadItem, Bundle, Item, Opening
-from dht.placement import Layout, Role, bases_of, needs_payload, roles_of
+from dht.placement import SHOWS, Layout, Role, bases_of, needs_payload, roles_of
 from dht.ports import Clock
 from dht.record_store import Held
 from dht.replies import StoreStatus
@@ -64,6 +64,7 @@ class Intake:
         self._records_of = records_of
         self._opening_of = opening_of
         self._layout = layout
+        self._leaves = frozenset(leaf.basis() for leaf in layout.tree.leaves)
         self._embed = embed
         self._clock = clock
         self._admitted: OrderedDict[AgentId, None] = OrderedDict()
@@ -75,28 +76,33 @@ class Intake:
         named, verified = self._named(bundle)
         openings, sound = self._openings(bundle)
         outcomes: list[Judged] = []
-        content: list[tuple[int, Role, Record, Content]] = []
+        content: list[tuple[int, Role, Record, Content, tuple[bytes, ...]]] = []
         for item in bundle.items:
             if isinstance(item, BadItem):
                 outcomes.append(Judged(StoreStatus.INVALID, "malformed"))
                 continue
             record = item.record
-            roles = Role(item.roles) & roles_of(record.header.kind)
+            kind = record.header.kind
+            roles = Role(item.roles) & (roles_of(kind) | (Role.SHARD if kind in SHOWS else Role(0)))
+            shards = item.shards if kind in SHOWS else ()
+            if not self._leaves.issuperset(shards):
+                outcomes.append(Judged(StoreStatus.INVALID, "no-such-shard"))
+                continue
             author = record.header.author
             context = self._context(
                 named, verified, openings.get(author), author if author in sound else None
             )
-            outcome = self._outcome(record, roles, context, now_us)
+            outcome = self._outcome(record, roles, shards, context, now_us)
             if (
                 outcome.held is not None
                 and record.payload is not None
                 and record.header.kind in CARRIES_CONTENT
             ):
-                content.append((len(outcomes), roles, record, self.content(record)))
+                content.append((len(outcomes), roles, record, self.content(record), shards))
             outcomes.append(outcome)
-        keys = self._layout.keys([(record, value) for _, _, record, value in content])
-        for (place, roles, record, _), key in zip(content, keys, strict=True):
-            bases = bases_of(record, roles, self._layout.shard_basis(key))
+        keys = self._layout.keys([(record, value) for _, _, record, value, _ in content])
+        for (place, roles, record, _, shards), key in zip(content, keys, strict=True):
+            bases = bases_of(record, roles, self._layout.shard_basis(key), shards)
             outcomes[place] = Judged(StoreStatus.HELD, held=Held(record, bases))
         return outcomes
 
@@ -129,8 +135,15 @@ class Intake:
         author's first two records; what its predecessors allow was its holders' business. Raises
         `RecordError` naming the rule.
         """
-        if record.payload is None or record.header.kind not in CARRIES_CONTENT:
-            raise RecordError("a hit is not a content record with its payload")
+        if record.header.kind not in CARRIES_CONTENT:
+            raise RecordError("a hit is not a content record")
+        self.verify(record, openings)
+        return self.content(record)
+
+    def verify(self, record: Record, openings: Mapping[AgentId, Opening]) -> None:
+        """Check a record with its payload on its own bytes and its author's opening; as `verify_content`."""
+        if record.payload is None:
+            raise RecordError("a hit, or the proof of one, comes without its payload")
         if not self._opening_holds(record.header.author, openings):
             raise RecordError("the opening of a hit's author is missing or does not pay the membrane")
         verdict = judge(record, self._context({}, frozenset(), None, None), links=False)
@@ -138,9 +151,10 @@ class Intake:
             raise RecordError(f"a hit breaks the rule {verdict.rule}: {verdict.reason}")
         if isinstance(verdict, Pending):
             raise RecordError("a hit names an epoch that this node does not know")
-        return self.content(record)
 
-    def _outcome(self, record: Record, roles: Role, context: Context, now_us: int) -> Judged:
+    def _outcome(
+        self, record: Record, roles: Role, shards: Iterable[bytes], context: Context, now_us: int
+    ) -> Judged:
         if record.payload is None and needs_payload(record.header.kind, roles):
             return Judged(StoreStatus.INVALID, "payload-missing")
         verdict = judge(record, context)
@@ -151,7 +165,7 @@ class Intake:
         if parks(record, now_us):
             return Judged(StoreStatus.PARKED)
         self._admit(record.header.author, record.header.seq)
-        return Judged(StoreStatus.HELD, held=Held(record, bases_of(record, roles, None)))
+        return Judged(StoreStatus.HELD, held=Held(record, bases_of(record, roles, None, shards)))
 
     def _context(
         self,

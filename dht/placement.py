@@ -4,20 +4,25 @@ A record is stored whole at its subject (so that an entry can be fetched by its 
 author's key (so that activity, and forks in it, can be seen), and, when it carries content, whole at the
 shard of its vector (so that a query finds it in one hop). A chain's opening lies whole at its author's key,
 and a learning task also where the network lists its tasks.
-The receiver of a record computes the same bases itself, so a sender only names roles.
+The receiver of a record computes the same bases itself, so a sender only names roles. But a shard's holder
+needs more than the contents of its own shard to show an entry as it is: what was written since about a value
+there, and the tags that stand in other values. Those records lie in the SHARD role at that shard too
+(`beside`), and who sends them there names the shard.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 
-from chain.cid import digest
+from chain.cid import Cid, digest
 from chain.content import Content
-from chain.kinds import CARRIES_CONTENT, OPENING, TASK
+from chain.kinds import CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, OPENING, TASK, VOTE
 from chain.record import Record
 from chain.vector import codes_from_bytes
+from crdt.entry_view import maximal_values
+from crdt.operations import Operation
 from dht.basis import author_basis, listing_basis, subject_basis
 from sharding.atlas import Atlas
 from sharding.key import shard_keys
@@ -65,6 +70,28 @@ class Layout:
         return self.tree.leaf_of(key).basis()
 
 
+SHOWS: frozenset[str] = (ENTRY_OPERATIONS | {CREATE}) - {VOTE}
+"""Kinds that change what a search shows of an entry."""
+
+
+def beside(
+    records: Mapping[Cid, Record], said: Mapping[Cid, Operation], own: Mapping[Cid, bytes]
+) -> dict[Cid, frozenset[bytes]]:
+    """For each of an entry's records the bases of the shards where it has to lie, its own included.
+
+    `own` are the shard bases of the content records. All records lie at the shards of all maximal values, and
+    a value besides at those that it overwrites, whose holders have to end them. Of `SHOWS` only; O(records).
+    """
+    maximal = frozenset(own[cid] for cid in maximal_values(records, said) if cid in own)
+    placed: dict[Cid, frozenset[bytes]] = {}
+    for cid in sorted(records):
+        if records[cid].header.kind in SHOWS:
+            value = said.get(cid)
+            over = value.over if isinstance(value, Content) else ()
+            placed[cid] = maximal | {own[target] for target in (cid, *over) if target in own}
+    return placed
+
+
 def roles_of(kind: str) -> Role:
     """The roles in which a record of this kind is stored."""
     if kind in OPENING:
@@ -81,18 +108,22 @@ def needs_payload(kind: str, roles: Role) -> bool:
     return kind in OPENING or bool(roles & ~Role.AUTHOR)
 
 
-def bases_of(record: Record, roles: Role, shard_basis: bytes | None) -> tuple[tuple[int, bytes], ...]:
+def bases_of(
+    record: Record, roles: Role, shard_basis: bytes | None, shards: Iterable[bytes] = ()
+) -> tuple[tuple[int, bytes], ...]:
     """The (role, basis) pairs of a record in these roles, ascending by role.
 
-    `shard_basis` is None for kinds without content, whose SHARD role is ignored.
+    `shards` are the bases of the SHARD role where they are given, else `shard_basis` is, that of the record's
+    own vector; None for kinds without content.
     """
     pairs: list[tuple[int, bytes]] = []
     if roles & Role.SUBJECT:
         pairs.append((int(Role.SUBJECT), subject_basis(record.subject)))
     if roles & Role.AUTHOR:
         pairs.append((int(Role.AUTHOR), author_basis(record.header.author)))
-    if roles & Role.SHARD and shard_basis is not None:
-        pairs.append((int(Role.SHARD), shard_basis))
+    if roles & Role.SHARD:
+        own = () if shard_basis is None else (shard_basis,)
+        pairs.extend((int(Role.SHARD), basis) for basis in sorted(shards) or own)
     if roles & Role.LISTING:
         pairs.append((int(Role.LISTING), listing_basis(record.header.network)))
     return tuple(pairs)

@@ -59,6 +59,10 @@ class HeldStore(Protocol):
         """The CIDs of `at_basis`, each with the roles in which it is held there."""
         ...
 
+    def lacking(self, pairs: Sequence[tuple[bytes, Cid]]) -> list[bool]:
+        """For each (basis, CID) whether no such record is held there."""
+        ...
+
     def digest_of(self, basis: bytes) -> Digest:
         """What lies at a basis in short; (0, 32 zero bytes) where nothing does."""
         ...

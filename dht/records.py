@@ -1,9 +1,9 @@
 """The record methods: how peers store, fetch and compare records, all of it bounded and checked.
 
 `record.store` takes a bundle and answers with one status a record; `record.fetch` serves records by CID,
-`record.at` all records at a basis, `record.digests` and `record.cids` let two holders find out what the other
-lacks. Only members are answered (an address record that pays the network's price). Whatever comes in, as a
-request or as a reply, goes through `Intake` before it is kept or believed.
+`record.at` all records at a basis, `record.digests`, `record.cids` and `record.lacks` let two holders find
+out what the other lacks. Only members are answered (an address record that pays the network's price).
+Whatever comes in, as a request or as a reply, goes through `Intake` before it is kept or believed.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ MAX_DIGESTS = 256
 MAX_CIDS = 4096
 MAX_LISTED = 200_000
 """CIDs taken from one node about one basis."""
+MAX_LACKS = 200
+"""(basis, record) pairs in one question of `record.lacks`."""
 MAX_QUESTION = 16 * 1024
 """Bytes of a question: the longest names `MAX_DIGESTS` bases. It is decoded on the event loop."""
 MAX_DIGESTS_REPLY = MAX_DIGESTS * 64
@@ -100,6 +102,7 @@ class RecordService:
             ("record.at", self._serve_at),
             ("record.digests", self._serve_digests),
             ("record.cids", self._serve_cids),
+            ("record.lacks", self._serve_lacks),
         ):
             network.register(method, kademlia.members_only(handler))
 
@@ -194,6 +197,17 @@ class RecordService:
             raise FrameError("record.cids reply is not ascending")
         return [record_cid_of_digest(one) for one in found]
 
+    async def lacks(self, agent: AgentId, pairs: Sequence[tuple[bytes, Cid]]) -> list[bool]:
+        """Ask one node for each (basis, CID), at most `MAX_LACKS`, whether it lacks that record there.
+
+        Raises `NetworkError`.
+        """
+        body = canonical.encode([[basis, digest(cid)] for basis, cid in pairs[:MAX_LACKS]])
+        value = _decode(await self._kademlia.request(agent, "record.lacks", body), MAX_LACKS + 8)
+        if type(value) is not bytes or len(value) != len(pairs[:MAX_LACKS]) or set(value) - {0, 1}:
+            raise FrameError("record.lacks reply is not a string of as many zeros and ones")
+        return [bool(one) for one in value]
+
     # Answering.
 
     async def _serve_store(self, sender: AgentId, body: bytes) -> bytes:
@@ -254,6 +268,15 @@ class RecordService:
         ):
             raise RequestRefused(RefusalCode.BAD_REQUEST, f"record.digests takes up to {MAX_DIGESTS} bases")
         return canonical.encode([list(self._store.digest_of(basis)) for basis in bases])
+
+    async def _serve_lacks(self, _sender: AgentId, body: bytes) -> bytes:
+        pairs = _request(body)
+        if len(pairs) > MAX_LACKS or not all(_is_place(pair) for pair in pairs):
+            raise RequestRefused(
+                RefusalCode.BAD_REQUEST, f"record.lacks takes up to {MAX_LACKS} pairs [basis, digest]"
+            )
+        asked = [(basis, record_cid_of_digest(one)) for basis, one in pairs]
+        return canonical.encode(bytes(await self._run_blocking(self._store.lacking, asked)))
 
     async def _serve_cids(self, _sender: AgentId, body: bytes) -> bytes:
         basis, after, limit = self._range(body, "record.cids", MAX_CIDS)
@@ -318,6 +341,14 @@ class RecordService:
 
 def _size(record: Record) -> int:
     return len(record.header_bytes) + len(record.payload or b"") + ITEM_BYTES
+
+
+def _is_place(pair: object) -> bool:
+    return (
+        type(pair) is list
+        and len(pair) == 2
+        and all(type(part) is bytes and len(part) == DIGEST_SIZE for part in pair)
+    )
 
 
 def _request(body: bytes) -> list[Any]:

@@ -23,7 +23,7 @@ import trio
 from chain.cid import Cid, record_cid_of_digest
 from chain.identity import AgentId
 from chain.record import Record
-from dht.bundle import Item
+from dht.bundle import MAX_SHARDS, Item
 from dht.errors import FrameError, NetworkError, RequestRefused
 from dht.kademlia import Kademlia
 from dht.placement import Role, needs_payload
@@ -92,6 +92,14 @@ class _Due:
     missing: dict[AgentId, frozenset[Cid] | None] = field(default_factory=dict)
     """What a holder lacks; None: everything."""
     covers: set[AgentId] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """In what roles a holder lacks a record, and at which shards: for operations its bytes do not say it."""
+
+    roles: int = 0
+    shards: set[bytes] = field(default_factory=set)
 
 
 class Repairer:
@@ -202,7 +210,7 @@ class Repairer:
         await self._ask_digests(due)
         await self._list(due)
         decided = [(one, decide(self._situation(one))) for one in due]
-        sends: dict[AgentId, dict[Cid, int]] = {}
+        sends: dict[AgentId, dict[Cid, _Wanted]] = {}
         sending = 0
         for one, decision in decided:
             self._note(one.track, decision)
@@ -338,13 +346,16 @@ class Repairer:
 
     # Sending.
 
-    def _add_missing(self, one: _Due, agent: AgentId, wanted: dict[Cid, int]) -> None:
+    def _add_missing(self, one: _Due, agent: AgentId, wanted: dict[Cid, _Wanted]) -> None:
         missing = one.missing[agent]
         for cid, roles in self._held_at(one.basis):
             if missing is None or cid in missing:
-                wanted[cid] = wanted.get(cid, 0) | roles
+                lack = wanted.setdefault(cid, _Wanted())
+                lack.roles |= roles
+                if roles & Role.SHARD:
+                    lack.shards.add(one.basis)
 
-    async def _push(self, agent: AgentId, wanted: Mapping[Cid, int]) -> None:
+    async def _push(self, agent: AgentId, wanted: Mapping[Cid, _Wanted]) -> None:
         async def push() -> None:
             cids = sorted(wanted)
             for start in range(0, len(cids), READ_AT_ONCE):
@@ -427,9 +438,10 @@ class Repairer:
             after = page[-1][0]
 
 
-def _item(record: Record, roles: int) -> Item | None:
+def _item(record: Record, wanted: _Wanted) -> Item | None:
     """What a holder in these roles gets; None for a record whose payload just went with another basis."""
-    whole = needs_payload(record.header.kind, Role(roles))
+    whole = needs_payload(record.header.kind, Role(wanted.roles))
     if whole and record.payload is None:
         return None
-    return Item(record if whole else record.without_payload(), roles)
+    shards = tuple(sorted(wanted.shards))[:MAX_SHARDS]
+    return Item(record if whole else record.without_payload(), wanted.roles, shards)

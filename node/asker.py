@@ -3,25 +3,30 @@
 The query's shards come from the atlas (`sharding.routing`), their holders from Kademlia, and `node.wave`
 decides whom to ask. All requests of a wave run at once under one deadline; a holder that is slow by its own
 history is hedged by the next replica. Every hit is verified here: the record's signature and payload hash,
-the network and epoch, its author's opening records, the content's shape, and the score, recomputed from the
-signed vector; a hit that fails is dropped and counts against the holder that sent it. Nothing is believed
-because of who said it.
+the network and epoch, its author's opening records, the content's shape, the score, recomputed from the
+signed vector, and its tags, from the records that give and take them; a hit that fails is dropped and counts
+against the holder that sent it. Nothing is believed because of who said it.
+
+What an entry's value once was is proven for ever, so old postings have to be told from new ones: a hit that
+another hit overwrites is dropped, and what this node has itself, or a holder that is not complete, counts for
+a shard only as long as no complete holder answered for it (`_Gathered.settled`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import trio
 
 from chain.cid import Cid
-from chain.content import Content
 from chain.errors import ChainError
 from chain.identity import AgentId
+from chain.kinds import CARRIES_CONTENT
 from chain.record import Record
 from chain.vector import Codes, codes_from_bytes, score_ppm
+from crdt.postings import is_tag_record, overwritten, proofs, proven_tags
 from dht.bundle import Bundle, Item
 from dht.errors import FrameError, NetworkError
 from dht.intake import Intake
@@ -29,11 +34,14 @@ from dht.kademlia import Kademlia
 from dht.network import Network
 from dht.placement import Layout
 from dht.ports import Clock, RunBlocking
-from dht.records import RecordService
-from node.holder import Holder, RecordsOf
+from dht.records import MAX_FETCH, RecordService
+from node.entry_records import EntryRecords
+from node.freshness import Freshened, Freshness
+from node.holder import Found, Holder, RecordsOf
 from node.models import Answer, Cost, Hit
 from node.search_protocol import (
     METHOD,
+    Ranked,
     SearchReply,
     SearchRequest,
     decode_reply,
@@ -64,12 +72,48 @@ log = logging.getLogger(f"roseforest.{__name__}")
 
 
 @dataclass(slots=True)
-class _Gathered:
-    """What a wave has brought so far; a record's best proof is the first that verified."""
+class _Candidate:
+    """A hit that verified. `doubtful`: the shard whose complete holder would have to show it, too; None when
+    one did, or when the record has not reached its holders yet."""
 
-    hits: dict[Cid, Hit] = field(default_factory=dict)
+    hit: Hit
+    doubtful: Prefix | None
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What a wave has brought so far, by content record; `answered` are the shards told completely."""
+
+    hits: dict[Cid, _Candidate] = field(default_factory=dict)
     nodes: set[AgentId] = field(default_factory=set)
+    answered: set[Prefix] = field(default_factory=set)
     refused: int = 0
+
+    def add(self, hit: Hit, doubtful: Prefix | None) -> None:
+        """Take a verified hit; of several copies the one beyond doubt counts, else the first."""
+        known = self.hits.get(hit.record.cid)
+        if known is None or (doubtful is None and known.doubtful is not None):
+            self.hits[hit.record.cid] = _Candidate(hit, doubtful)
+
+    def settled(self) -> tuple[list[Hit], int]:
+        """The best hit of each entry, best first, and how many were dropped as outdated."""
+        ended = overwritten(one.hit.record for one in self.hits.values())
+        current = [
+            one.hit
+            for one in self.hits.values()
+            if (one.hit.id, one.hit.record.cid) not in ended
+            and (one.doubtful is None or one.doubtful not in self.answered)
+        ]
+        best: dict[Cid, Hit] = {}
+        for hit in sorted(current, key=lambda hit: (-hit.score, hit.record.cid)):
+            best.setdefault(hit.id, hit)
+        ordered = sorted(best.values(), key=lambda hit: (-hit.score, hit.id))
+        return ordered, len(self.hits) - len(current)
+
+    def to_confirm(self, k: int) -> set[Prefix]:
+        """Shards nobody was heard about that would have to show one of the best `k` hits."""
+        best = sorted(self.hits.values(), key=lambda one: -one.hit.score)[:k]
+        return {one.doubtful for one in best if one.doubtful is not None} - self.answered
 
 
 class Asker:
@@ -82,6 +126,9 @@ class Asker:
         records: RecordService,
         holder: Holder,
         records_of: RecordsOf,
+        entries: EntryRecords,
+        unplaced: Callable[[Sequence[Cid]], set[Cid]],
+        freshness: Freshness,
         is_complete: Callable[[Prefix], bool],
         intake: Intake,
         layout: Layout,
@@ -94,6 +141,9 @@ class Asker:
         self._records = records
         self._holder = holder
         self._records_of = records_of
+        self._entries = entries
+        self._unplaced = unplaced
+        self._freshness = freshness
         self._is_complete = is_complete
         self._intake = intake
         self._layout = layout
@@ -108,8 +158,12 @@ class Asker:
         self.hits_refused = 0
         network.register(METHOD, kademlia.members_only(self._serve))
 
-    async def ask(self, codes: Codes, k: int, tags: Sequence[str], deadline_ms: int) -> Answer:
+    async def ask(
+        self, codes: Codes, k: int, tags: Sequence[str], deadline_ms: int, fresh: bool = False
+    ) -> Answer:
         """The `k` best entries of the network for `codes`, verified, with the answer's cost.
+
+        With `fresh` the entries' own holders are asked whether the hits are still what they say.
 
         The shards likeliest to hold the best are asked first. When they bring fewer than `k` hits (or fewer
         than `LEAST_HITS`: so few say nothing about where the rest lies), all others are asked as well.
@@ -122,10 +176,16 @@ class Asker:
         await self._collect_own(request, gathered)
         contacted = missed = 0
         left = deadline_ms / 1_000 - (self._clock.monotonic() - started)
+        best: list[Hit] = []
+        outdated = 0
+        freshened = Freshened()
         with trio.move_on_after(max(0.0, left)) as scope:
             for shards in (likely, others):
-                if contacted and len(gathered.hits) >= request.k:
-                    break
+                if contacted and len(gathered.settled()[0]) >= request.k:
+                    wanted = gathered.to_confirm(k) - set(likely)
+                    shards = tuple(shard for shard in others if shard in wanted)
+                    if not shards:
+                        break
                 contacted += len(shards)
                 missed += len(shards)  # until their holders have answered
                 wave = await self._plan(shards)
@@ -133,18 +193,27 @@ class Asker:
                     await self._run_wave(wave, replace(request, shards=shards), gathered)
                 finally:
                     missed += len(wave.missed) - len(shards)
-        best = sorted(gathered.hits.values(), key=lambda hit: (-hit.score, hit.id))
+                    gathered.answered |= set(shards) - set(wave.missed)
+            best, outdated = gathered.settled()
+            if fresh:
+                best = await self._freshness.check(best, k, codes, tags, freshened)
+        if scope.cancelled_caught:
+            best, outdated = gathered.settled()
+            best = [hit for hit in (freshened.hits.get(hit.id, hit) for hit in best) if hit is not None]
         self.hits_refused += gathered.refused
         return Answer(
             tuple(best[:k]),
             Cost(
                 shards_contacted=contacted,
                 shards_total=len(self._layout.tree.leaves),
-                nodes_contacted=len(gathered.nodes),
+                nodes_contacted=len(gathered.nodes | freshened.nodes),
                 ms=round((self._clock.monotonic() - started) * 1_000, 3),
                 shards_missed=missed,
                 deadline_hit=scope.cancelled_caught,
                 hits_refused=gathered.refused,
+                hits_outdated=outdated + freshened.ended,
+                heads_checked=len(freshened.hits),
+                heads_changed=freshened.changed,
             ),
         )
 
@@ -225,15 +294,22 @@ class Asker:
             send(wave.start())
 
     async def _collect_own(self, request: SearchRequest, gathered: _Gathered) -> None:
-        """What this node has itself, in whatever shard: it costs no message."""
-        ranked = await self._run_blocking(
-            self._holder.search, self._layout.tree.leaves, request.codes, request.k, request.tags
-        )
-        records = self._records_of([posting.record for posting, _ in ranked])
-        for (_, score), record in zip(ranked, records, strict=True):
+        """What this node has itself, in whatever shard: it costs no message.
+
+        What lies in a shard that it does not hold completely may have been changed where it does not hear it.
+        """
+        ranked, records, unplaced = await self._run_blocking(self._search_own, request)
+        for (posting, score), record in zip(ranked, records, strict=True):
             if record is not None and record.payload is not None:
-                content = self._intake.content(record)
-                self._merge(gathered, record, content, score, self._kademlia.agent)
+                shard = self._layout.tree.leaf_of(posting.shard_key)
+                sure = record.cid in unplaced or self._is_complete(shard)
+                hit = self._hit(record, score, posting.tags, self._kademlia.agent)
+                gathered.add(hit, None if sure else shard)
+
+    def _search_own(self, request: SearchRequest) -> tuple[list[Found], list[Record | None], set[Cid]]:
+        ranked = self._holder.search(self._layout.tree.leaves, request.codes, request.k, request.tags)
+        cids = [posting.record for posting, _ in ranked]
+        return ranked, self._records_of(cids), self._unplaced(cids)
 
     async def _take(
         self, node: AgentId, request: SearchRequest, reply: SearchReply, gathered: _Gathered
@@ -243,63 +319,100 @@ class Asker:
         What verifies is merged whatever else the holder sent. Raises `FrameError` when a hit does not, or is
         named and not served: then the holder's word that it told everything is worth nothing either.
         """
-        missing = dict(reply.ranking)
+        needed = {cid for one in reply.ranking for cid in (one.record, *one.proofs)}
+        have: dict[Cid, Record] = {}
         bundle = reply.bundle
+        problem: str | None = None
         while True:
-            verified, refused = await self._run_blocking(self._verify, bundle, missing, request)
-            for record, content, score in verified:
-                self._merge(gathered, record, content, score, node)
+            verified, refused = await self._run_blocking(self._verify, bundle, needed - have.keys())
+            have.update((record.cid, record) for record in verified)
+            missing = sorted(needed - have.keys())
             gathered.refused += refused
             if refused:
-                raise FrameError(f"{refused} of its hits do not verify")
-            if not missing:
-                return
-            if not verified and bundle is not reply.bundle:
-                raise FrameError(f"it names {len(missing)} hits that it does not serve")
-            bundle = await self._records.fetch(node, list(missing))
+                problem = f"{refused} of its records do not verify"
+            elif missing and not verified and bundle is not reply.bundle:
+                problem = f"it names {len(missing)} records that it does not serve"
+            if problem is not None or not missing:
+                break
+            bundle = await self._records.fetch(node, missing[:MAX_FETCH])
+        whole = set(reply.complete) >= set(request.shards)
+        hits, refused = await self._run_blocking(self._read, reply, have, request, node)
+        shards = {} if whole else await self._run_blocking(self._shards_of, hits)
+        for hit in hits:
+            shard = shards.get(hit.record.cid)
+            gathered.add(hit, None if whole or shard in reply.complete else shard)
+        gathered.refused += refused
+        if problem is not None or refused:
+            raise FrameError(problem or f"{refused} of its hits do not verify")
 
-    def _verify(
-        self, bundle: Bundle, missing: dict[Cid, int], request: SearchRequest
-    ) -> tuple[list[tuple[Record, Content, int]], int]:
-        """The hits of a bundle that hold, and how many do not; each is taken out of `missing` (its claimed
-        scores).
-        """
-        wanted = set(request.tags)
-        verified: list[tuple[Record, Content, int]] = []
+    def _verify(self, bundle: Bundle, wanted: set[Cid]) -> tuple[list[Record], int]:
+        """The records of a bundle that hold by themselves, and how many do not or were not asked for."""
+        verified: list[Record] = []
         refused = 0
         for item in bundle.items:
             try:
                 if not isinstance(item, Item):
                     raise FrameError(item.reason)
-                record = item.record
-                claimed = missing.pop(record.cid, None)
-                if claimed is None:
-                    raise FrameError("sends a hit that it has not ranked, or twice")
-                content = self._intake.verify_content(record, bundle.openings)
-                score = score_ppm(request.codes, codes_from_bytes(content.codes, self._dim))
-                if claimed != score:
-                    raise FrameError(f"claims the score {claimed} for a hit that scores {score}")
-                if not wanted.issubset(content.tags):
-                    raise FrameError("sends a hit without the tags asked for")
-                verified.append((record, content, score))
+                if item.record.cid not in wanted:
+                    raise FrameError("sends a record that it has not named, or twice")
+                self._intake.verify(item.record, bundle.openings)
+                wanted.discard(item.record.cid)
+                verified.append(item.record)
             except (ChainError, FrameError) as error:
                 refused += 1
                 log.warning("hit refused: %s", error)
         return verified, refused
 
-    @staticmethod
-    def _merge(gathered: _Gathered, record: Record, content: Content, score: int, holder: AgentId) -> None:
-        known = gathered.hits.get(record.subject)
-        if known is None or (score, record.cid) > (known.score, known.record.cid):
-            gathered.hits[record.subject] = Hit(
-                id=record.subject,
-                score=score,
-                author=record.header.author,
-                text=content.text,
-                tags=content.tags,
-                record=record,
-                holder=holder,
-            )
+    def _read(
+        self, reply: SearchReply, have: Mapping[Cid, Record], request: SearchRequest, node: AgentId
+    ) -> tuple[list[Hit], int]:
+        """The hits of a reply whose records are all here, and how many of them are not what they claim."""
+        hits: list[Hit] = []
+        refused = 0
+        wanted = set(request.tags)
+        seen: set[Cid] = set()
+        for one in reply.ranking:
+            if one.record not in have or any(cid not in have for cid in one.proofs):
+                continue
+            try:
+                record, proofs = have[one.record], [have[cid] for cid in one.proofs]
+                if record.cid in seen:
+                    raise FrameError("ranks a record twice")
+                seen.add(record.cid)
+                if record.header.kind not in CARRIES_CONTENT:
+                    raise FrameError(f"ranks a record of kind {record.header.kind!r:.80}")
+                content = self._intake.content(record)
+                score = score_ppm(request.codes, codes_from_bytes(content.codes, self._dim))
+                if one.score != score:
+                    raise FrameError(f"claims the score {one.score} for a hit that scores {score}")
+                if not all(proof.subject == record.subject and is_tag_record(proof) for proof in proofs):
+                    raise FrameError("sends a proof that proves no tag of its hit")
+                tags = proven_tags(record, proofs)
+                if not wanted.issubset(tags):
+                    raise FrameError("sends a hit without the tags asked for")
+                hits.append(self._hit(record, score, tags, node))
+            except (ChainError, FrameError) as error:
+                refused += 1
+                log.warning("hit refused: %s", error)
+        return hits, refused
+
+    def _shards_of(self, hits: Sequence[Hit]) -> dict[Cid, Prefix]:
+        pairs = [(hit.record, self._intake.content(hit.record)) for hit in hits]
+        keys = self._layout.keys(pairs)
+        return {
+            record.cid: self._layout.tree.leaf_of(key) for (record, _), key in zip(pairs, keys, strict=True)
+        }
+
+    def _hit(self, record: Record, score: int, tags: tuple[str, ...], holder: AgentId) -> Hit:
+        return Hit(
+            id=record.subject,
+            score=score,
+            author=record.header.author,
+            text=self._intake.content(record).text,
+            tags=tags,
+            record=record,
+            holder=holder,
+        )
 
     async def _serve(self, _sender: AgentId, body: bytes) -> bytes:
         self.served += 1
@@ -310,14 +423,20 @@ class Asker:
             return await self._run_blocking(self._answer, request, complete)
 
     def _answer(self, request: SearchRequest, complete: list[int]) -> bytes:
-        ranked = self._holder.search(request.shards, request.codes, request.k, request.tags)
-        records = self._records_of([posting.record for posting, _ in ranked])
-        ranking = [
-            (posting.record, score)
-            for (posting, score), record in zip(ranked, records, strict=True)
-            if record is not None and record.payload is not None
-        ]
-        bundle, _ = self._records.bundle(
-            (record for record in records if record is not None and record.payload is not None), named=False
-        )
+        found = self._holder.search(request.shards, request.codes, request.k, request.tags)
+        records = self._records_of([posting.record for posting, _ in found])
+        ranking: list[Ranked] = []
+        sent: dict[Cid, Record] = {}
+        extra: dict[Cid, Record] = {}
+        for (posting, score), record in zip(found, records, strict=True):
+            if record is None or record.payload is None:
+                continue
+            chosen: list[Cid] = []
+            if posting.tags != self._intake.content(record).tags:
+                about = self._entries.about(posting.entry)
+                chosen = proofs(record.cid, posting.tags, request.tags, about)
+                extra.update((cid, about[cid]) for cid in chosen)
+            ranking.append(Ranked(record.cid, score, tuple(chosen)))
+            sent[record.cid] = record
+        bundle, _ = self._records.bundle((sent | extra).values(), named=False)
         return encode_reply(complete, ranking, bundle)

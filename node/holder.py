@@ -41,7 +41,7 @@ ROUNDING_PPM = 4
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
-Ranked = tuple[Posting, int]
+Found = tuple[Posting, int]
 """A posting and its score in ppm."""
 
 
@@ -159,7 +159,7 @@ class Holder:
                 changes.append((new, gone, tags))
         return changes
 
-    def search(self, shards: Sequence[Prefix], codes: Codes, k: int, tags: Sequence[str]) -> list[Ranked]:
+    def search(self, shards: Sequence[Prefix], codes: Codes, k: int, tags: Sequence[str]) -> list[Found]:
         """The `k` best postings of `shards` that carry all `tags`; blocking."""
         wanted = set(tags)
         depth = k

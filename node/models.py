@@ -150,6 +150,12 @@ class Cost:
     shards_missed: int
     deadline_hit: bool
     hits_refused: int = 0
+    hits_outdated: int = 0
+    """Hits dropped because another one, or what their entry's holders say, shows that they have ended."""
+    heads_checked: int = 0
+    """Entries whose state was asked of their own holders, for `fresh`."""
+    heads_changed: int = 0
+    """Those among them that had operations, and were read whole."""
     expected_recall: float | None = None
 
 

@@ -18,6 +18,7 @@ import trio
 
 from chain.cid import Cid
 from chain.identity import AgentId, Identity
+from chain.kinds import ENTRY_OPERATIONS
 from chain.record import Record
 from chain.source_chain import ChainReport, Draft
 from dht.blobs import BlobService
@@ -26,6 +27,7 @@ from dht.hello import Founding, HelloServer
 from dht.intake import Intake
 from dht.kademlia import Kademlia
 from dht.network import Network
+from dht.offers import Offers
 from dht.placement import Role
 from dht.ports import Clock, Random, RunBlocking
 from dht.proofs import Proofs
@@ -44,6 +46,7 @@ from node.entry_reader import EntryReader
 from node.entry_records import EntryRecords
 from node.errors import InvalidInput
 from node.founding import Ground, ground_for
+from node.freshness import Freshness
 from node.holder import Holder
 from node.learning import ModelBlobs
 from node.models import Added, Answer, Change, Changed, EntryView, NewEntry, PeerView, Rejected, Status
@@ -187,19 +190,17 @@ class Node:
             run_blocking,
         )
         self.blobs = BlobService(network, self.kademlia, blobs, run_blocking, clock, random.choice)
-        self._asker = Asker(
-            network=network,
-            kademlia=self.kademlia,
-            records=self._records,
-            holder=self._holder,
-            records_of=self._find,
-            is_complete=self._is_complete,
-            intake=self._intake,
-            layout=self._layout,
-            dim=manifest.space.dim,
-            replication=manifest.replication,
-            clock=clock,
-            run_blocking=run_blocking,
+        self._offers = Offers(
+            self.kademlia,
+            self._records,
+            held,
+            self._entries.about,
+            self._entries.all_operated_on,
+            own.operated_on,
+            self._layout,
+            manifest.replication,
+            run_blocking,
+            random.choice,
         )
         self._reader = EntryReader(
             self.kademlia,
@@ -208,6 +209,31 @@ class Node:
             self._entries,
             manifest.replication + EXTRA_HOLDERS,
             run_blocking,
+        )
+        self._asker = Asker(
+            network=network,
+            kademlia=self.kademlia,
+            records=self._records,
+            holder=self._holder,
+            records_of=self._find,
+            entries=self._entries,
+            unplaced=own.unplaced,
+            freshness=Freshness(
+                self.kademlia,
+                self._records,
+                self._reader,
+                self._entries,
+                manifest.space.dim,
+                manifest.replication,
+                run_blocking,
+            ),
+            is_complete=self._is_complete,
+            intake=self._intake,
+            layout=self._layout,
+            dim=manifest.space.dim,
+            replication=manifest.replication,
+            clock=clock,
+            run_blocking=run_blocking,
         )
         self._editor = Editor(
             self.agent,
@@ -223,6 +249,7 @@ class Node:
             self._publisher,
             self._catch_up,
             self._repairer,
+            self._offers,
             bootstrap=options.bootstrap,
             stores=options.capacity > 0,
             memory=paths.peers,
@@ -291,8 +318,11 @@ class Node:
         k: int,
         tags: Sequence[str],
         deadline_ms: int | None,
+        fresh: bool = False,
     ) -> Answer:
         """The best `k` entries for a text or vector, carrying all `tags`.
+
+        `fresh`: checked with the holders of the entries found, which costs more.
 
         Raises `QueryError` or `EmbeddingError` for what cannot be asked.
         """
@@ -307,7 +337,8 @@ class Node:
         else:
             assert vector is not None
             codes = vector_codes(self._embedder, vector)
-        return await self._asker.ask(codes, k, tags, deadline_ms or self._options.query_deadline_ms)
+        deadline_ms = deadline_ms or self._options.query_deadline_ms
+        return await self._asker.ask(codes, k, tags, deadline_ms, fresh)
 
     async def get(self, entry: Cid) -> EntryView | None:
         """An entry as all its known operations fold, from here and its holders; None when nobody has it."""
@@ -328,7 +359,7 @@ class Node:
             peers=len(self.kademlia.contacts()),
             records=self._own.count(),
             held=self._held.count(),
-            pending=self._publisher.pending,
+            pending=self._publisher.pending + self._offers.pending,
             shards_held=0 if self.read_only else self._catch_up.shards_held,
             under_replicated=self._repairer.under_replicated,
             repairing=self._repairer.repairing,
@@ -450,10 +481,21 @@ class Node:
         await self._holder.on_held(items)
         self.learning.take([item.record for item in items])
         self._catch_up.note_stored()
+        self._offers.heard(
+            {
+                item.record.subject
+                for item in items
+                if item.record.header.kind in ENTRY_OPERATIONS
+                and any(role & Role.SUBJECT for role, _ in item.bases)
+            }
+        )
 
     async def _on_dropped(self, left: Sequence[tuple[Cid, int]]) -> None:
         """What lies in no shard here any more is not found here any more, unless it is our own."""
         await self._holder.forget([cid for cid, roles in left if not roles & Role.SHARD])
+        # What went may have said something about a value of its entry that is still found here.
+        records = [record for record in self._held.get_many([cid for cid, _ in left]) if record is not None]
+        await self._holder.refresh(sorted(self._entries.operated_on([record.subject for record in records])))
 
     def _keeps(self) -> bool:
         """Whether this node holds things for others, and goes on doing so."""
@@ -472,6 +514,7 @@ class Node:
             except StorageError as error:
                 log.error("an operation is kept but not indexed: %s", error)
         self._publisher.wake()
+        self._offers.wrote(record.subject)
         return record
 
     def _counters(self) -> dict[str, int]:
@@ -484,6 +527,7 @@ class Node:
             "bases_dropped_total": self._repairer.dropped,
             "own_records_refused_total": self._publisher.refused,
             "postings": len(self._holder),
+            "operations_offered_total": self._offers.offered,
         }
         counters.update(
             (f"kademlia_{name}_total", value) for name, value in asdict(self.kademlia.counters).items()

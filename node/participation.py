@@ -15,6 +15,7 @@ import trio
 
 from dht.catch_up import CatchUp
 from dht.kademlia import BootstrapError, Kademlia
+from dht.offers import Offers
 from dht.ports import RunBlocking
 from dht.publisher import Publisher
 from dht.repairer import Repairer
@@ -45,6 +46,7 @@ class Participation:
         publisher: Publisher,
         catch_up: CatchUp,
         repairer: Repairer,
+        offers: Offers,
         *,
         bootstrap: Sequence[str],
         stores: bool,
@@ -56,6 +58,7 @@ class Participation:
         self._publisher = publisher
         self._catch_up = catch_up
         self._repairer = repairer
+        self._offers = offers
         self._bootstrap = tuple(bootstrap)
         self._stores = stores
         self._memory = memory
@@ -73,6 +76,7 @@ class Participation:
             await self._enter()
             self.joined = True
             nursery.start_soon(self.while_writable, self._publisher.run)
+            nursery.start_soon(self.while_writable, self._offers.run)
             nursery.start_soon(self._wake_publisher)
             nursery.start_soon(self.while_writable, self._repairer.run)
             if self._stores:
@@ -92,6 +96,7 @@ class Participation:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._repairer.hand_over)
                 await self._publisher.drained()
+                await self._offers.drained()
         short = self._repairer.under_replicated
         if scope.cancelled_caught:
             log.warning(

@@ -1,9 +1,10 @@
 """The wire form of `shard.search`: one question to a holder, and its answer with proof.
 
 A request names the shards, the query's code, k and the tags that a hit must carry. The answer says for which
-of those shards the holder is complete, lists its best postings as (content record's CID, score in ppm), and
-brings the records themselves in a bundle with their authors' openings, so that one hop answers with proof.
-When records do not fit into the reply the list still names them and the asker fetches what it needs.
+of those shards the holder is complete, lists its best postings as (content record's CID, score in ppm, CIDs
+of the records that show its tags where those are not all its own), and brings the records themselves in a
+bundle with their authors' openings, so that one hop answers with proof. When records do not fit into the
+reply the list still names them and the asker fetches what it needs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from chain.cid import Cid, is_record_cid
 from chain.content import MAX_TAG, MAX_TAGS, check_text
 from chain.errors import ChainError, RecordError
 from chain.vector import PPM, Codes, codes_from_bytes
+from crdt.postings import MAX_PROOFS
 from dht.bundle import Bundle, BundleError, open_bundle
 from dht.errors import FrameError, RefusalCode, RequestRefused
 from dht.network import MAX_BODY
@@ -45,11 +47,20 @@ class SearchRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranked:
+    """A posting that a holder proposes: its content record, the score in ppm, and the proofs of its tags."""
+
+    record: Cid
+    score: int
+    proofs: tuple[Cid, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SearchReply:
-    """`complete`: shards of which the holder has everything. `ranking`: (content record, score in ppm)."""
+    """`complete`: shards of which the holder has everything. `ranking`: best first."""
 
     complete: tuple[Prefix, ...]
-    ranking: tuple[tuple[Cid, int], ...]
+    ranking: tuple[Ranked, ...]
     bundle: Bundle
 
 
@@ -79,9 +90,10 @@ def decode_request(body: bytes, dim: int) -> SearchRequest:
     return SearchRequest(shards, codes, k, tuple(tags))
 
 
-def encode_reply(complete: list[int], ranking: list[tuple[Cid, int]], bundle: list[Any]) -> bytes:
+def encode_reply(complete: list[int], ranking: list[Ranked], bundle: list[Any]) -> bytes:
     """`complete` are indexes into the request's shards."""
-    return canonical.encode([complete, [list(pair) for pair in ranking], bundle])
+    rows = [[one.record, one.score, *([list(one.proofs)] if one.proofs else [])] for one in ranking]
+    return canonical.encode([complete, rows, bundle])
 
 
 def decode_reply(reply: bytes, request: SearchRequest) -> SearchReply:
@@ -97,22 +109,28 @@ def decode_reply(reply: bytes, request: SearchRequest) -> SearchReply:
             raise FrameError("a search reply names shards that were not asked for")
         if type(ranking) is not list or len(ranking) > request.k:
             raise FrameError(f"a search reply holds more than the {request.k} hits asked for")
-        for pair in ranking:
-            if (
-                type(pair) is not list
-                or len(pair) != 2
-                or not is_record_cid(pair[0])
-                or type(pair[1]) is not int
-                or abs(pair[1]) > PPM
-            ):
-                raise FrameError("a ranked hit is the array [record CID, score in ppm]")
         return SearchReply(
             tuple(request.shards[place] for place in sorted(set(complete))),
-            tuple((cid, score) for cid, score in ranking),
+            tuple(map(_ranked, ranking)),
             open_bundle(bundle),
         )
     except (ChainError, BundleError) as error:
         raise FrameError(f"search reply is malformed: {error}") from error
+
+
+def _ranked(raw: object) -> Ranked:
+    if (
+        type(raw) is not list
+        or len(raw) not in (2, 3)
+        or not is_record_cid(raw[0])
+        or type(raw[1]) is not int
+        or abs(raw[1]) > PPM
+    ):
+        raise FrameError("a ranked hit is the array [record CID, score in ppm] or with proofs")
+    proofs = raw[2] if len(raw) == 3 else []
+    if type(proofs) is not list or len(proofs) > MAX_PROOFS or not all(map(is_record_cid, proofs)):
+        raise FrameError(f"the proofs of a ranked hit are at most {MAX_PROOFS} record CIDs")
+    return Ranked(raw[0], raw[1], tuple(proofs))
 
 
 def _prefix(raw: object) -> Prefix:

@@ -204,7 +204,12 @@ def _add_knowledge_routes(app: FastAPI, node: NodeService) -> None:
     @app.post("/v1/query", response_model=AnswerOut, tags=["knowledge"], summary="Ask the network by meaning")
     async def query(question: QueryIn) -> AnswerOut:
         answer = await node.query(
-            question.text, question.vector, question.k, tuple(question.tags), question.deadline_ms
+            question.text,
+            question.vector,
+            question.k,
+            tuple(question.tags),
+            question.deadline_ms,
+            question.fresh,
         )
         return answer_out(answer)
 

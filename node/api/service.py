@@ -44,11 +44,13 @@ class NodeService(Protocol):
         k: int,
         tags: Sequence[str],
         deadline_ms: int | None,
+        fresh: bool = False,
     ) -> Answer:
         """Ask the network for the `k` nearest entries that bear all `tags`.
 
         Exactly one of `text` and `vector` is given. Raises `EmbeddingError` when it has no code in the
-        network's space. `deadline_ms` None: the node's own setting.
+        network's space. `deadline_ms` None: the node's own setting. `fresh`: checked
+        with the holders of the entries.
         """
         ...
 

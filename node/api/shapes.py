@@ -98,6 +98,9 @@ class QueryIn(Shape):
         default=[], max_length=MAX_TAGS, description="only entries that bear all of these"
     )
     deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
+    fresh: bool = Field(
+        default=False, description="ask the entries' own holders whether the hits still stand"
+    )
 
     @model_validator(mode="after")
     def _one_of_both(self) -> QueryIn:
@@ -168,6 +171,9 @@ class CostOut(BaseModel):
     shards_missed: int
     deadline_hit: bool
     hits_refused: int
+    hits_outdated: int
+    heads_checked: int
+    heads_changed: int
     expected_recall: float | None
 
 
@@ -363,6 +369,9 @@ def answer_out(answer: Answer) -> AnswerOut:
             shards_missed=cost.shards_missed,
             deadline_hit=cost.deadline_hit,
             hits_refused=cost.hits_refused,
+            hits_outdated=cost.hits_outdated,
+            heads_checked=cost.heads_checked,
+            heads_changed=cost.heads_changed,
             expected_recall=cost.expected_recall,
         ),
     )

@@ -118,6 +118,7 @@ def get(id: str, provenance: bool, home: str | None, as_json: bool) -> None:
     shell_complete=complete_file,
     help="Ask with a vector (JSON list) instead of TEXT.",
 )
+@click.option("--fresh", is_flag=True, help="Have the entries' own holders confirm the hits.")
 @home_option
 @json_option
 def query(
@@ -126,6 +127,7 @@ def query(
     tags: tuple[str, ...],
     deadline: int | None,
     vector: str | None,
+    fresh: bool,
     home: str | None,
     as_json: bool,
 ) -> None:
@@ -136,7 +138,7 @@ def query(
     from node.home import open_home
 
     client = ApiClient(open_home(home))
-    question: dict[str, Any] = {"k": k, "tags": list(tags), "deadline_ms": deadline}
+    question: dict[str, Any] = {"k": k, "tags": list(tags), "deadline_ms": deadline, "fresh": fresh}
     if text is not None:
         question["text"] = read_text(text)
     else:
@@ -154,6 +156,8 @@ def query(
     cost = answer["cost"]
     missed = f" ({cost['shards_missed']} of them missed)" if cost["shards_missed"] else ""
     late = ", cut off by the deadline" if cost["deadline_hit"] else ""
+    if cost["heads_checked"]:
+        late = f", {cost['heads_checked']} checked with their holders{late}"
     print_line(
         f"{_count(len(answer['hits']), 'hit')}: asked {cost['shards_contacted']} of {cost['shards_total']} "
         f"shards{missed}, {_count(cost['nodes_contacted'], 'other node')}, {cost['ms']:.0f} ms{late}",

@@ -254,6 +254,11 @@ class OwnChain:
         row = self._database.row("SELECT count(*) FROM levels WHERE level < ?", (level,))
         return 0 if row is None else int(row[0])
 
+    def unplaced(self, cids: Sequence[Cid]) -> set[Cid]:
+        """Those of these own records that were not placed yet, or not at all of their holders."""
+        sql = "SELECT cid FROM records JOIN levels USING (seq) WHERE level = 0 AND cid IN ({})"
+        return {row[0] for row in self._database.rows_in(sql, sorted(set(cids)))}
+
     def below(self, level: int, after_seq: int, limit: int) -> list[Record]:
         """Up to `limit` records after `after_seq` (-1: all) that have not reached `level`, in order.
 

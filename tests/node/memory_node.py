@@ -128,6 +128,7 @@ class MemoryNode:
         k: int,
         tags: Sequence[str],
         deadline_ms: int | None,
+        fresh: bool = False,
     ) -> Answer:
         if self.starting:
             raise NotReady("the node is still joining; try again in a moment")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -10,10 +13,13 @@ import trio
 from chain.cid import Cid
 from chain.identity import AgentId
 from crdt.entry import fold
+from dht.basis import subject_basis
+from dht.network import PeerId
 from node.errors import Forbidden, Gone, InvalidInput, NotFound, VersionConflict
+from node.founding import REPLICATION
 from node.models import Delete, Edit, EntryView, NewEntry, Retag, Retract, Vote
 from node.node import Node
-from tests.node.simulated_nodes import Network, identity, simulate, vector
+from tests.node.simulated_nodes import Network, identity, simulate, until, vector
 
 FOUR = (100, 100, 100, 100)
 
@@ -124,3 +130,164 @@ def test_two_changes_at_once_by_one_node_follow_each_other(tmp_path: Path) -> No
             assert set(lines.values()) == {1}
 
     simulate(tmp_path, FOUR, scenario)
+
+
+@dataclass
+class Parted:
+    """10 ms one way between all on the same side; nothing between the sides."""
+
+    sides: dict[PeerId, int] = field(default_factory=dict)
+
+    def __call__(self, sender: PeerId, receiver: PeerId, size: int, rng: random.Random) -> int | None:
+        return 10_000 if self.sides.get(sender, 0) == self.sides.get(receiver, 0) else None
+
+    def part(self, *groups: Sequence[int]) -> None:
+        self.sides = {identity(n).agent: side for side, group in enumerate(groups, 1) for n in group}
+
+
+SEVEN = (100,) * 7
+HEALED_S = 60.0
+"""The bound on staleness; finding out that a node is back takes part of it."""
+
+
+async def texts(network: Network, number: int, seed: int, *tags: str, fresh: bool = False) -> list[str]:
+    """What a node finds nearest to `vector(seed)`."""
+    answer = await network.nodes[number].query(None, vector(seed), 5, tags, None, fresh)
+    assert answer.cost.shards_missed == 0
+    return [hit.text for hit in answer.hits]
+
+
+async def all_find(network: Network, seed: int, wanted: Sequence[str], *tags: str) -> None:
+    for number in network.nodes:
+        assert await texts(network, number, seed, *tags) == list(wanted), number
+
+
+def derived(node: Node) -> list[tuple[Cid, Cid, tuple[str, ...]]]:
+    """A node's postings as (entry, content record, tags)."""
+    pages = node._derived.all(100)
+    return sorted((one.entry, one.record, one.tags) for page in pages for one in page)
+
+
+async def rebuild_changes_nothing(network: Network) -> None:
+    for number, node in network.nodes.items():
+        before = derived(node)
+        await node.rebuild_index()
+        assert derived(node) == before, number
+
+
+def test_an_edit_moves_the_posting_and_the_old_one_is_gone_everywhere(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        id_ = await planted(network)
+        await all_find(network, 1, ["first"])
+        await network.nodes[2].change(id_, Edit(text="second", vector=vector(2)))
+        await network.settle()
+        for seed in (1, 2):
+            await all_find(network, seed, ["second"])
+            await all_find(network, seed, ["second"], "old")
+        await network.nodes[3].change(id_, Retag(add=("new",), remove=("old",)))
+        await network.settle()
+        await all_find(network, 2, ["second"], "new")
+        await all_find(network, 2, [], "old")
+        hit = (await network.ask(0, vector(2), tags=("new",))).hits[0]
+        assert hit.tags == ("new",)
+        await rebuild_changes_nothing(network)
+
+    simulate(tmp_path, SEVEN, scenario)
+
+
+@pytest.mark.parametrize("change", [Delete(), Retract()], ids=["delete", "retract"])
+def test_what_is_taken_away_is_found_by_nobody_and_a_delete_can_be_undone(
+    tmp_path: Path, change: Delete | Retract
+) -> None:
+    async def scenario(network: Network) -> None:
+        id_ = await planted(network)
+        await network.nodes[2].change(id_, Edit(text="second", vector=vector(2)))
+        await network.settle()
+        await network.nodes[1].change(id_, change)
+        await network.settle()
+        for seed in (1, 2):
+            await all_find(network, seed, [])
+        await rebuild_changes_nothing(network)
+        if isinstance(change, Delete):
+            await network.nodes[4].change(id_, Edit(text="third", vector=vector(3)))
+            await network.settle()
+            await all_find(network, 2, ["third"])
+            await all_find(network, 2, ["third"], "old")
+
+    simulate(tmp_path, SEVEN, scenario)
+
+
+def test_two_sides_edit_while_apart_and_agree_after(tmp_path: Path) -> None:
+    link = Parted()
+
+    async def scenario(network: Network) -> None:
+        id_ = await planted(network, 0)
+        link.part((0, 1, 2), (3, 4, 5, 6))
+        await network.nodes[1].change(id_, Edit(text="here", vector=vector(5)))
+        await network.nodes[4].change(id_, Edit(text="there", vector=vector(6)))
+        await network.nodes[5].change(id_, Retag(add=("far",)))
+        await trio.sleep(40)
+        link.part(range(7))
+        await trio.sleep(HEALED_S)
+        await network.settle()
+        shown = [await view(node, id_) for node in network.nodes.values()]
+        assert {encoded(one) for one in shown} == {encoded(shown[0])}
+        assert shown[0].conflict
+        assert {one.text for one in shown[0].values} == {"here", "there"}
+        assert shown[0].tags == ("far", "old")
+        for seed in (1, 5, 6):
+            for number in network.nodes:
+                (text,) = await texts(network, number, seed)
+                assert text in ("here", "there")
+                assert await texts(network, number, seed, "far") == [text]
+        await network.nodes[2].change(id_, Edit(text="both", vector=vector(7)))
+        await network.settle()
+        await all_find(network, 5, ["both"])
+        assert not (await view(network.nodes[6], id_)).conflict
+        await rebuild_changes_nothing(network)
+
+    simulate(tmp_path, SEVEN, scenario, link)
+
+
+def test_holders_of_an_entry_finish_what_its_author_could_not(tmp_path: Path) -> None:
+    """The author reaches one holder of the entry and dies: the postings follow all the same."""
+    link = Parted()
+
+    async def scenario(network: Network) -> None:
+        id_ = await planted(network, 0)
+        holders = await network.nodes[0].kademlia.holders(subject_basis(id_), REPLICATION)
+        numbers = {identity(n).agent: n for n in network.nodes}
+        author = next(n for n in network.nodes if identity(n).agent not in {c.agent for c in holders})
+        friend = numbers[holders[0].agent]
+        link.part((author, friend), [n for n in network.nodes if n not in (author, friend)])
+        done = await network.nodes[author].change(id_, Edit(text="second", vector=vector(2)))
+        await until(lambda: network.nodes[friend]._held.get(done.records[0]) is not None)
+        await network.crash(author)
+        link.part(range(7))
+        await trio.sleep(HEALED_S)
+        for seed in (1, 2):
+            await all_find(network, seed, ["second"])
+        for number in network.nodes:
+            assert (await view(network.nodes[number], id_)).fingerprint == done.version
+
+    simulate(tmp_path, SEVEN, scenario, link)
+
+
+def test_an_author_that_dies_before_it_published_does_so_when_it_is_back(tmp_path: Path) -> None:
+    link = Parted()
+
+    async def scenario(network: Network) -> None:
+        id_ = await planted(network, 4)
+        link.part((4,), (0, 1, 2, 3, 5, 6))
+        await network.nodes[4].change(id_, Edit(text="second", vector=vector(2)))
+        assert network.nodes[4].status().pending
+        assert [hit.text for hit in (await network.ask(4, vector(1))).hits] == ["second"]
+        await network.crash(4)
+        link.part(range(7))
+        await all_find(network, 1, ["first"])
+        node = await network.start(4)
+        await network.settle()
+        await all_find(network, 1, ["second"])
+        assert node.status().pending == 0
+
+    simulate(tmp_path, SEVEN, scenario, link)

@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 
 from chain.cid import digest, raw_cid
-from chain.content import Content
 from chain.kinds import CREATE
 from chain.source_chain import Draft, next_record
-from node.asker import HEDGE_MOST_S, Asker, _Gathered
+from node.asker import HEDGE_MOST_S, _Gathered
 from node.embedding.errors import EmbeddingError
-from node.models import NewEntry
+from node.models import Hit, NewEntry
 from node.node import QueryError
 from node.search_protocol import MAX_K
 from node.wave import Ask, Wave
@@ -304,7 +303,6 @@ def test_hits_that_do_not_fit_into_one_reply_all_arrive(tmp_path: Path) -> None:
 
 def test_an_entry_with_several_records_is_shown_once_by_the_best_in_whatever_order_they_come() -> None:
     author = identity(0)
-    content = Content("text", b"\x7f" * DIM)
     records = [
         next_record(author, raw_cid(b""), raw_cid(b""), None, Draft(CREATE, {"n": n}), 1, bytes(16))
         for n in range(3)
@@ -315,10 +313,12 @@ def test_an_entry_with_several_records_is_shown_once_by_the_best_in_whatever_ord
         for order in permutations(told):
             gathered = _Gathered()
             for record, score in order:
-                Asker._merge(gathered, record, content, score, author.agent)
-            (hit,) = gathered.hits.values()
-            best, score = max(told, key=lambda pair: (pair[1], pair[0].cid))
+                hit = Hit(record.subject, score, author.agent, "text", (), record, author.agent)
+                gathered.add(hit, None)
+            ((hit,), outdated) = gathered.settled()
+            best, score = min(told, key=lambda pair: (-pair[1], pair[0].cid))
             assert (hit.record.cid, hit.score) == (best.cid, score)
+            assert outdated == 0
 
 
 A, B, C, D = (bytes([n]) * 32 for n in range(4))
