@@ -48,6 +48,7 @@ from node.search_protocol import (
     decode_request,
     encode_reply,
 )
+from node.steps import Steps
 from node.wave import Ask, Wave
 from sharding.routing import CONTACT_MASS_PPM, contact_set, route
 from sharding.tree import Prefix
@@ -84,6 +85,7 @@ class _Candidate:
 class _Gathered:
     """What a wave has brought so far, by content record; `answered` are the shards told completely."""
 
+    steps: Steps
     hits: dict[Cid, _Candidate] = field(default_factory=dict)
     nodes: set[AgentId] = field(default_factory=set)
     answered: set[Prefix] = field(default_factory=set)
@@ -156,10 +158,20 @@ class Asker:
         self.queries = 0
         self.served = 0
         self.hits_refused = 0
+        self.turn_s = 0.0
+        """Seconds that searches for others have waited for their turn, in all."""
+        self.answering_s = 0.0
+        """Seconds that they took then, a wait for a thread included."""
         network.register(METHOD, kademlia.members_only(self._serve))
 
     async def ask(
-        self, codes: Codes, k: int, tags: Sequence[str], deadline_ms: int, fresh: bool = False
+        self,
+        codes: Codes,
+        k: int,
+        tags: Sequence[str],
+        deadline_ms: int,
+        fresh: bool = False,
+        steps: Steps | None = None,
     ) -> Answer:
         """The `k` best entries of the network for `codes`, verified, with the answer's cost.
 
@@ -170,10 +182,12 @@ class Asker:
         """
         self.queries += 1
         started = self._clock.monotonic()
-        likely, others = await self._run_blocking(self._choose, codes)
+        gathered = _Gathered(steps or Steps(self._clock))
+        with gathered.steps.step("route"):
+            likely, others = await self._run_blocking(self._choose, codes)
         request = SearchRequest(likely, codes, max(k, LEAST_HITS), tuple(tags))
-        gathered = _Gathered()
-        await self._collect_own(request, gathered)
+        with gathered.steps.step("own"):
+            await self._collect_own(request, gathered)
         contacted = missed = 0
         left = deadline_ms / 1_000 - (self._clock.monotonic() - started)
         best: list[Hit] = []
@@ -188,15 +202,18 @@ class Asker:
                         break
                 contacted += len(shards)
                 missed += len(shards)  # until their holders have answered
-                wave = await self._plan(shards)
+                with gathered.steps.step("plan"):
+                    wave = await self._plan(shards)
                 try:
-                    await self._run_wave(wave, replace(request, shards=shards), gathered)
+                    with gathered.steps.step("wave"):
+                        await self._run_wave(wave, replace(request, shards=shards), gathered)
                 finally:
                     missed += len(wave.missed) - len(shards)
                     gathered.answered |= set(shards) - set(wave.missed)
             best, outdated = gathered.settled()
             if fresh:
-                best = await self._freshness.check(best, k, codes, tags, freshened)
+                with gathered.steps.step("heads"):
+                    best = await self._freshness.check(best, k, codes, tags, freshened)
         if scope.cancelled_caught:
             best, outdated = gathered.settled()
             best = [hit for hit in (freshened.hits.get(hit.id, hit) for hit in best) if hit is not None]
@@ -214,6 +231,7 @@ class Asker:
                 hits_outdated=outdated + freshened.ended,
                 heads_checked=len(freshened.hits),
                 heads_changed=freshened.changed,
+                steps=gathered.steps.ms(),
             ),
         )
 
@@ -276,8 +294,11 @@ class Asker:
                 gathered.nodes.add(ask.node)
                 part = SearchRequest(ask.shards, request.codes, request.k, request.tags)
                 try:
+                    asked = self._clock.monotonic()
                     body = await self._kademlia.request(ask.node, METHOD, part.encode())
-                    reply = await self._run_blocking(decode_reply, body, part)
+                    gathered.steps.longest("answer", self._clock.monotonic() - asked)
+                    with gathered.steps.step("decode"):
+                        reply = await self._run_blocking(decode_reply, body, part)
                     await self._take(ask.node, part, reply, gathered)
                 except NetworkError as error:
                     log.info("asking %s failed: %s", ask.node.hex()[:8], error)
@@ -324,7 +345,8 @@ class Asker:
         bundle = reply.bundle
         problem: str | None = None
         while True:
-            verified, refused = await self._run_blocking(self._verify, bundle, needed - have.keys())
+            with gathered.steps.step("verify"):
+                verified, refused = await self._run_blocking(self._verify, bundle, needed - have.keys())
             have.update((record.cid, record) for record in verified)
             missing = sorted(needed - have.keys())
             gathered.refused += refused
@@ -334,10 +356,12 @@ class Asker:
                 problem = f"it names {len(missing)} records that it does not serve"
             if problem is not None or not missing:
                 break
-            bundle = await self._records.fetch(node, missing[:MAX_FETCH])
+            with gathered.steps.step("fetch"):
+                bundle = await self._records.fetch(node, missing[:MAX_FETCH])
         whole = set(reply.complete) >= set(request.shards)
-        hits, refused = await self._run_blocking(self._read, reply, have, request, node)
-        shards = {} if whole else await self._run_blocking(self._shards_of, hits)
+        with gathered.steps.step("verify"):
+            hits, refused = await self._run_blocking(self._read, reply, have, request, node)
+            shards = {} if whole else await self._run_blocking(self._shards_of, hits)
         for hit in hits:
             shard = shards.get(hit.record.cid)
             gathered.add(hit, None if whole or shard in reply.complete else shard)
@@ -417,10 +441,15 @@ class Asker:
     async def _serve(self, _sender: AgentId, body: bytes) -> bytes:
         self.served += 1
         request = decode_request(body, self._dim)
+        began = self._clock.monotonic()
         async with self._serving:
             # Read here, as it looks at the event loop's clock, and before the search that it vouches for.
             complete = [place for place, shard in enumerate(request.shards) if self._is_complete(shard)]
-            return await self._run_blocking(self._answer, request, complete)
+            waited = self._clock.monotonic()
+            reply = await self._run_blocking(self._answer, request, complete)
+            self.turn_s += waited - began
+            self.answering_s += self._clock.monotonic() - waited
+            return reply
 
     def _answer(self, request: SearchRequest, complete: list[int]) -> bytes:
         found = self._holder.search(request.shards, request.codes, request.k, request.tags)

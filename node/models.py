@@ -6,7 +6,7 @@ with ids in binary form; text forms are the edges' business. Scores and confiden
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -157,6 +157,8 @@ class Cost:
     heads_changed: int = 0
     """Those among them that had operations, and were read whole."""
     expected_recall: float | None = None
+    steps: Mapping[str, float] = field(default_factory=dict, compare=False)
+    """Milliseconds by step, see `node.steps`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ from node.models import Added, Answer, Change, Changed, EntryView, NewEntry, Pee
 from node.opening import ensure_opening
 from node.participation import Participation
 from node.search_protocol import MAX_K
+from node.steps import Steps
 from node.storage.blob_files import BlobFiles
 from node.storage.derived_state import DerivedState
 from node.storage.errors import StorageError
@@ -332,13 +333,15 @@ class Node:
             raise QueryError(f"the deadline is {deadline_ms} ms; give at least 1")
         if (text is None) == (vector is None):
             raise QueryError("give either a text or a vector to ask for")
-        if text is not None:
-            codes = await self._run_blocking(text_codes, self._embedder, text)
-        else:
-            assert vector is not None
-            codes = vector_codes(self._embedder, vector)
+        steps = Steps(self._clock)
+        with steps.step("embed"):
+            if text is not None:
+                codes = await self._run_blocking(text_codes, self._embedder, text)
+            else:
+                assert vector is not None
+                codes = vector_codes(self._embedder, vector)
         deadline_ms = deadline_ms or self._options.query_deadline_ms
-        return await self._asker.ask(codes, k, tags, deadline_ms, fresh)
+        return await self._asker.ask(codes, k, tags, deadline_ms, fresh, steps)
 
     async def get(self, entry: Cid) -> EntryView | None:
         """An entry as all its known operations fold, from here and its holders; None when nobody has it."""
@@ -521,6 +524,8 @@ class Node:
         counters = {
             "queries_total": self._asker.queries,
             "searches_served_total": self._asker.served,
+            "searches_waited_us_total": round(self._asker.turn_s * 1_000_000),
+            "searches_answered_us_total": round(self._asker.answering_s * 1_000_000),
             "hits_refused_total": self._asker.hits_refused,
             "records_caught_up_total": self._catch_up.fetched,
             "records_repaired_total": self._repairer.sent,

@@ -211,7 +211,7 @@ def _add_knowledge_routes(app: FastAPI, node: NodeService) -> None:
             question.deadline_ms,
             question.fresh,
         )
-        return answer_out(answer)
+        return answer_out(answer, question.trace)
 
 
 def _add_chain_routes(app: FastAPI, node: NodeService) -> None:

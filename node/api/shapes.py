@@ -101,6 +101,7 @@ class QueryIn(Shape):
     fresh: bool = Field(
         default=False, description="ask the entries' own holders whether the hits still stand"
     )
+    trace: bool = Field(default=False, description="show what each step of the query took")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> QueryIn:
@@ -175,6 +176,9 @@ class CostOut(BaseModel):
     heads_checked: int
     heads_changed: int
     expected_recall: float | None
+    steps_ms: dict[str, float] | None = Field(
+        default=None, description="milliseconds by step, when `trace` was asked for"
+    )
 
 
 class AnswerOut(BaseModel):
@@ -344,8 +348,8 @@ def record_out(record: Record, data: bool) -> RecordOut:
     )
 
 
-def answer_out(answer: Answer) -> AnswerOut:
-    """An answer as JSON."""
+def answer_out(answer: Answer, trace: bool = False) -> AnswerOut:
+    """An answer as JSON; `trace`: with what its steps took."""
     cost = answer.cost
     return AnswerOut(
         hits=[
@@ -373,6 +377,7 @@ def answer_out(answer: Answer) -> AnswerOut:
             heads_checked=cost.heads_checked,
             heads_changed=cost.heads_changed,
             expected_recall=cost.expected_recall,
+            steps_ms=dict(cost.steps) if trace else None,
         ),
     )
 

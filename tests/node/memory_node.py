@@ -141,7 +141,7 @@ class MemoryNode:
                 author = record.header.author
                 hits.append(Hit(record.cid, score, author, content.text, content.tags, record, author))
         hits.sort(key=lambda hit: (-hit.score, hit.id))
-        return Answer(tuple(hits[:k]), Cost(1, 1, 1, 0.5, 0, False))
+        return Answer(tuple(hits[:k]), Cost(1, 1, 1, 0.5, 0, False, steps={"own": 0.5}))
 
     async def get(self, entry: Cid) -> EntryView | None:
         return view_of(entry, (await self.find(entry)).about(entry))

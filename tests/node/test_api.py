@@ -97,6 +97,12 @@ async def api() -> AsyncIterator[Served]:
         yield served
 
 
+async def test_the_steps_of_a_query_are_shown_to_who_asks_for_them(api: Served) -> None:
+    assert (await api.post("/v1/query", {"text": "x"})).value["cost"]["steps_ms"] is None
+    traced = (await api.post("/v1/query", {"text": "x", "trace": True})).value
+    assert traced["cost"]["steps_ms"] == {"own": 0.5}
+
+
 async def test_an_added_entry_is_found_with_its_proof(api: Served) -> None:
     entry = {
         "text": "Rain comes from clouds.",

@@ -15,11 +15,13 @@ import pytest
 from chain.cid import digest, raw_cid
 from chain.kinds import CREATE
 from chain.source_chain import Draft, next_record
+from dht.ports import SystemClock
 from node.asker import HEDGE_MOST_S, _Gathered
 from node.embedding.errors import EmbeddingError
 from node.models import Hit, NewEntry
 from node.node import QueryError
 from node.search_protocol import MAX_K
+from node.steps import Steps
 from node.wave import Ask, Wave
 from sharding.tree import ShardTree
 from tests.node.simulated_nodes import (
@@ -311,7 +313,7 @@ def test_an_entry_with_several_records_is_shown_once_by_the_best_in_whatever_ord
     for scores in ((1, 2, 2), (2, 2, 1), (3, 2, 1)):
         told = list(zip(same, scores, strict=True))
         for order in permutations(told):
-            gathered = _Gathered()
+            gathered = _Gathered(Steps(SystemClock()))
             for record, score in order:
                 hit = Hit(record.subject, score, author.agent, "text", (), record, author.agent)
                 gathered.add(hit, None)
@@ -354,3 +356,17 @@ def test_holders_are_asked_before_neighbours_and_late_ones_last() -> None:
     (next_,) = wave.on_failure(first[0])
     assert next_.node in (B, D)
     assert Wave({ONE: (A,)}, late={A}).start() == [Ask(A, (ONE,))]
+
+
+def test_steps_follow_the_queries_course_and_are_shown_only_where_they_happened(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        await network.fill(12, authors=(0, 1))
+        answer = await network.ask(0, vector(1))
+        steps = answer.cost.steps
+        assert {"embed", "route", "own", "plan", "wave", "answer", "decode", "verify"} <= set(steps)
+        assert "fetch" not in steps
+        in_turn = sum(steps[name] for name in ("route", "own", "plan", "wave"))
+        assert in_turn == pytest.approx(answer.cost.ms, abs=1.0)
+        assert 0 < steps["answer"] + steps["decode"] <= steps["wave"] + 1.0
+
+    simulate(tmp_path, (100, 100, 100, 100), scenario)
