@@ -151,6 +151,7 @@ class BlobService:
         self._gate = Gate(replace(DEFAULT_LIMITS, handlers=SERVED, handlers_per_peer=PER_AGENT))
         self._lanes: dict[AgentId, _Lane] = {}
         self._turns = trio.Semaphore(FETCHES)
+        self._looking = trio.Lock()
         self._under_way: dict[Cid, trio.Event] = {}
         network.register(LIST, kademlia.members_only(self._serve_list))
         network.register(GET, kademlia.members_only(self._serve_chunk))
@@ -369,7 +370,14 @@ class BlobService:
     async def _serve_list(self, sender: AgentId, body: bytes) -> bytes:
         (cid,) = _question(body, 1)
         with self._place_for(sender):
-            return await self._run_blocking(self._list_of, cid)
+            info = self.store.info(cid)
+            if info is None:
+                return canonical.encode(None)
+            if info.complete:
+                return await self._run_blocking(self._list_of, cid)
+            # What is missing of it may have to be found out by reading it: no more than one thread for that.
+            async with self._looking:
+                return await self._run_blocking(self._list_of, cid)
 
     async def _serve_chunk(self, sender: AgentId, body: bytes) -> bytes:
         cid, index = _question(body, 2)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import trio
 
-from chain.cid import Cid
+from chain.cid import Cid, to_text
 from chain.identity import AgentId, Identity
 from chain.kinds import ENTRY_OPERATIONS
 from chain.record import Record
@@ -44,7 +44,7 @@ from node.derivation import drop_strays, index_missing, records_of, records_to_i
 from node.editor import Editor
 from node.entry_reader import EntryReader
 from node.entry_records import EntryRecords
-from node.errors import InvalidInput
+from node.errors import InvalidInput, NotReady
 from node.founding import Ground, ground_for
 from node.freshness import Freshness
 from node.holder import Holder
@@ -64,6 +64,8 @@ from sharding.tree import Prefix
 
 SOFTWARE = "roseforest/0.1.0"
 DEFAULT_BLOBS_BYTES = 2048 << 20
+BLOB_FETCH_S = 600.0
+"""Seconds that the owner's request for a blob of others may take, before it is told to ask again."""
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
@@ -400,10 +402,19 @@ class Node:
         return await self._run_blocking(self._own.verify)
 
     async def fetch_blob(self, cid: Cid, size_limit: int) -> None:
-        """Have a blob here, asking the peers that are known for it; see `BlobService.fetch_to_disk`."""
+        """Have a blob here, asking the peers that are known for it; see `BlobService.fetch_to_disk`.
+
+        Raises `NotReady` after `BLOB_FETCH_S`.
+        """
         known = [contact.agent for contact in self.kademlia.contacts()]
         usable = [agent for agent in known if not self.kademlia.is_suspect(agent)]
-        await self.blobs.fetch_to_disk(cid, size_limit, usable)
+        with trio.move_on_after(BLOB_FETCH_S) as scope:
+            await self.blobs.fetch_to_disk(cid, size_limit, usable)
+        if scope.cancelled_caught:
+            raise NotReady(
+                f"the blob {to_text(cid)} did not arrive within {BLOB_FETCH_S:g} s; what did is kept: "
+                "ask again"
+            )
 
     async def rebuild_index(self) -> int:
         """Make postings and index again from the records; returns how many postings there are."""

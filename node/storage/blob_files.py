@@ -6,7 +6,7 @@
 | DIGEST.part | a blob of which chunks are missing, in full length, with holes |
 | DIGEST.data | a whole blob |
 | DIGEST.pin | empty; while it is there the blob is never evicted |
-| *.tmp | something half written, deleted at the next start |
+| *.tmp | something of ours half written, deleted at the next start |
 
 Lists, pins and whole blobs appear by rename, after an fsync. Chunks of a partial blob are not synced one by
 one: after a crash each is believed only if it still hashes to its digest, so a torn one is fetched again and
@@ -42,6 +42,7 @@ MAX_BLOBS = 16_384
 TOUCH_US = 60_000_000
 """A blob's last use is written down at most this often."""
 _NAME = re.compile(r"([0-9a-f]{64})\.(list|part|data|pin)")
+_TEMPORARY = re.compile(r"([0-9a-f]{64}\.(list|pin)|draft-[0-9]+)\.tmp")
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
@@ -114,12 +115,15 @@ class BlobFiles:
             return frozenset(missing)
 
     def chunk(self, cid: Cid, index: int) -> bytes | None:
-        """One chunk that matches the list; None when it is not here."""
+        """One chunk that matches the list; None when it is not here. Reads no more than that chunk."""
         blob = self._blobs.get(cid)
-        if blob is None or index >= len(blob.chunks) or index in self._look(blob):
+        if blob is None or index >= len(blob.chunks):
             return None
         with self._lock:
+            if blob.missing is not None and index in blob.missing:
+                return None
             self._use(blob)
+            expected = blob.complete or blob.missing is not None
             path = self._path(cid, "data" if blob.complete else "part")
         try:
             with open(path, "rb") as file:
@@ -129,7 +133,8 @@ class BlobFiles:
         except OSError as error:
             raise disk_error(path, error) from error
         if not blob.chunks.matches(index, data):
-            self._damaged(blob)
+            if expected:
+                self._damaged(blob)
             return None
         return data
 
@@ -399,11 +404,15 @@ class BlobFiles:
             match = _NAME.fullmatch(path.name)
             if match is not None:
                 found.setdefault(blob_cid_of_digest(bytes.fromhex(match[1])), {})[match[2]] = path
-            elif path.suffix == ".tmp":
+            elif _TEMPORARY.fullmatch(path.name):
                 path.unlink()
         blobs = []
         for cid, paths in found.items():
-            blob = self._open(cid, paths)
+            try:
+                blob = self._open(cid, paths)
+            except OSError as error:
+                log.warning("the blob %s cannot be read and is left alone: %s", to_text(cid), error)
+                continue
             if blob is not None:
                 blobs.append(blob)
                 continue

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -95,6 +96,18 @@ _LAYOUT: Final = Layout(
 )
 
 
+@dataclass(slots=True)
+class _Used:
+    """What records keep from being reclaimed: themselves, what they name, and their authors' openings."""
+
+    cids: set[Cid] = field(default_factory=set)
+    authors: set[AgentId] = field(default_factory=set)
+
+    def note(self, record: Record) -> None:
+        self.cids.update((record.cid, *named_by(record)))
+        self.authors.add(record.header.author)
+
+
 class HeldRecords:
     """The records held. Reads are plain calls, from any thread; writes need `run` to be running."""
 
@@ -103,7 +116,7 @@ class HeldRecords:
         self._database = open_database(path, _LAYOUT, options or Options())
         self._writer = GroupWriter(self._database, run_blocking)
         self._run_blocking = run_blocking
-        self._fresh: set[Cid] | None = None  # while `reclaim` looks: what was held or named since it began
+        self._fresh: _Used | None = None  # while `reclaim` looks: what is used by what was held meanwhile
 
     @property
     def read_only(self) -> str | None:
@@ -138,10 +151,7 @@ class HeldRecords:
                     raise StorageLimit(
                         f"basis {basis.hex():.72}, roles {roles}: expected {BASIS_SIZE} bytes, ≤ {MAX_ROLES}"
                     )
-        if self._fresh is not None:
-            for item in items:
-                self._fresh.update((item.record.cid, *named_by(item.record)))
-        await self._writer.submit(lambda connection: _hold(connection, items))
+        await self._writer.submit(lambda connection: self._hold(connection, items))
 
     async def drop(self, basis: bytes, expected: Digest) -> list[tuple[Cid, int]] | None:
         """Hold nothing at a basis any more, if its digest still is `expected`; durable on return.
@@ -159,10 +169,12 @@ class HeldRecords:
         records, bare = self._tally()
         if bare < RECLAIM_AT or bare * RECLAIM_SHARE < records or self._fresh is not None:
             return 0
-        fresh = self._fresh = set()
+        fresh = self._fresh = _Used()
         try:
-            named, authors = await self._run_blocking(self._in_use)
-            return await self._writer.submit(lambda connection: _reclaim(connection, named | fresh, authors))
+            # From its transaction on every `hold` notes what it uses; those before it are on disk, and seen.
+            await self._writer.submit(lambda connection: None)
+            used = await self._run_blocking(self._in_use)
+            return await self._writer.submit(lambda connection: _reclaim(connection, used, fresh))
         finally:
             self._fresh = None
 
@@ -318,28 +330,32 @@ class HeldRecords:
                     _let_go(connection, one)
         return left
 
+    def _hold(self, connection: sqlite3.Connection, items: Sequence[Held]) -> None:
+        fresh = self._fresh
+        if fresh is not None:
+            for item in items:
+                fresh.note(item.record)
+        _hold(connection, items)
+
     def _tally(self) -> tuple[int, int]:
         row = self._database.row("SELECT records, bare FROM tally")
         if row is None:
             raise self._database.corrupt("its tally is missing")
         return int(row[0]), int(row[1])
 
-    def _in_use(self) -> tuple[set[Cid], set[AgentId]]:
-        """What the records that have a basis name, and their authors; O(records), blocking."""
+    def _in_use(self) -> _Used:
+        """What the records that have a basis use; O(records), blocking."""
         sql = (
             f"SELECT id, {COLUMNS} FROM records WHERE id > ? AND bare = 0 "
             "AND EXISTS (SELECT 1 FROM bases WHERE bases.cid = records.cid) ORDER BY id LIMIT ?"
         )
-        named: set[Cid] = set()
-        authors: set[AgentId] = set()
+        used = _Used()
         after = -1
         while rows := self._database.rows(sql, (after, RECLAIM_PAGE)):
             after = rows[-1][0]
             for row in rows:
-                record = from_row(self._database, row[1:])
-                named.update(named_by(record))
-                authors.add(record.header.author)
-        return named, authors
+                used.note(from_row(self._database, row[1:]))
+        return used
 
 
 def _hold(connection: sqlite3.Connection, items: Sequence[Held]) -> None:
@@ -387,12 +403,13 @@ def _let_go(connection: sqlite3.Connection, cid: Cid) -> None:
         connection.execute("UPDATE tally SET bare = bare + 1")
 
 
-def _reclaim(connection: sqlite3.Connection, named: set[Cid], authors: set[AgentId]) -> int:
+def _reclaim(connection: sqlite3.Connection, used: _Used, fresh: _Used) -> int:
+    cids, authors = used.cids | fresh.cids, used.authors | fresh.authors
     rows = connection.execute("SELECT id, cid, author, kind FROM records WHERE bare = 1").fetchall()
     gone = [
         (row[0],)
         for row in rows
-        if row[1] not in named and not (row[3] in (GENESIS, MEMBRANE) and row[2] in authors)
+        if row[1] not in cids and not (row[3] in (GENESIS, MEMBRANE) and row[2] in authors)
     ]
     connection.executemany("DELETE FROM records WHERE id = ?", gone)
     connection.execute("UPDATE tally SET records = records - ?1, bare = bare - ?1", (len(gone),))

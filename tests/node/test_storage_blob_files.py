@@ -160,10 +160,10 @@ def test_what_a_crash_left_half_written_is_deleted(files: BlobFiles, tmp_path: P
     (tmp_path / f"{'1' * 64}.list").write_bytes(b"no content")
     (tmp_path / f"{'2' * 64}.list").write_bytes(b"damaged")
     (tmp_path / f"{'2' * 64}.data").write_bytes(b"x")
-    (tmp_path / "notes.txt").write_bytes(b"not ours")
+    (tmp_path / "notes.tmp").write_bytes(b"not ours")
     again = BlobFiles(tmp_path, 8 * MIB, Ticks())
     names = {one.name for one in tmp_path.iterdir()}
-    assert names == {path(files, cid, "list").name, path(files, cid, "data").name, "notes.txt"}
+    assert names == {path(files, cid, "list").name, path(files, cid, "data").name, "notes.tmp"}
     assert [info.cid for info in again.infos()] == [cid]
     assert again.size() == 2 * BLOCK
 
@@ -184,6 +184,30 @@ def test_a_bit_that_rots_is_not_given_out_and_can_be_fetched_again(files: BlobFi
     assert files.begin(chunk_list(data)) == {1}
     files.keep(cid, 1, part(data, 1))
     assert files.read(cid) == data
+
+
+def test_a_blob_that_cannot_be_read_does_not_keep_the_others_from_being_used(
+    files: BlobFiles, tmp_path: Path
+) -> None:
+    good, bad = put(files, content(10)), put(files, content(10, 1))
+    path(files, bad, "list").unlink()
+    path(files, bad, "list").mkdir()
+    again = BlobFiles(tmp_path, 8 * MIB, Ticks())
+    assert [info.cid for info in again.infos()] == [good]
+    assert path(files, bad, "data").exists()
+
+
+def test_chunks_of_a_partial_blob_are_given_out_before_all_of_it_was_looked_at(
+    files: BlobFiles, tmp_path: Path
+) -> None:
+    data = content(3 * CHUNK)
+    chunks = chunk_list(data)
+    files.begin(chunks)
+    files.keep(chunks.cid, 1, part(data, 1))
+    again = BlobFiles(tmp_path, 8 * MIB, Ticks())
+    assert [again.chunk(chunks.cid, index) for index in range(3)] == [None, part(data, 1), None]
+    assert again._blobs[chunks.cid].missing is None
+    assert again.missing(chunks.cid) == frozenset({0, 2})
 
 
 def test_a_file_that_became_shorter_is_a_partial_blob(files: BlobFiles, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -171,6 +172,38 @@ def test_what_comes_while_reclaiming_keeps_what_it_names(
 
         monkeypatch.setattr(held, "_run_blocking", late)
         assert await held.reclaim() == 0
+        assert held.get(POOL[3].cid) == POOL[3].without_payload()
+
+    in_store(tmp_path / "held.db", work)
+
+
+def test_what_was_on_its_way_to_disk_when_reclaiming_began_keeps_what_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held_records, "RECLAIM_AT", 1)
+
+    async def work(held: HeldRecords) -> None:
+        await held.hold([placed(POOL[3], Role.SHARD)])
+        await held.drop(SHARD, held.digest_of(SHARD))
+        disk = trio.Event()
+
+        async def slow(fn: Callable[..., object], *args: object) -> object:
+            await disk.wait()
+            return fn(*args)
+
+        monkeypatch.setattr(held._writer, "_run_blocking", slow)
+        reclaimed: list[int] = []
+
+        async def reclaim() -> None:
+            reclaimed.append(await held.reclaim())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(held.hold, [placed(POOL[4], Role.SHARD)])  # it names the record that is to go
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(reclaim)
+            await trio.testing.wait_all_tasks_blocked()
+            disk.set()
+        assert reclaimed == [0]
         assert held.get(POOL[3].cid) == POOL[3].without_payload()
 
     in_store(tmp_path / "held.db", work)
