@@ -11,14 +11,14 @@ calls holds the same nodes in the same order.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
 from chain.identity import AgentId
 from dht.contact import Contact, address_groups
-from dht.distance import KEY_BITS, bucket_index, closest
+from dht.distance import bucket_index, closest, prefix_length
 
 K = 20
 """Nodes in a bucket, in an answer, and in the result of a lookup (Kademlia's k)."""
@@ -58,7 +58,8 @@ class RoutingTable:
     def __init__(self, own: bytes, k: int = K) -> None:
         self._own = own
         self._k = k
-        self._buckets = [_Bucket() for _ in range(KEY_BITS)]
+        self._buckets: defaultdict[int, _Bucket] = defaultdict(_Bucket)
+        """By index; all but a few of the 256 stay empty for ever, so each is made when first used."""
         self._index: dict[AgentId, int] = {}
         self._waiting: dict[AgentId, int] = {}
         self._groups: Counter[str] = Counter()
@@ -72,7 +73,7 @@ class RoutingTable:
 
     def __iter__(self) -> Iterator[Contact]:
         """All contacts: bucket by bucket, least recently confirmed first."""
-        for index in sorted(set(self._index.values())):
+        for index in sorted(self._buckets):
             yield from self._buckets[index].members.values()
 
     @property
@@ -144,8 +145,31 @@ class RoutingTable:
     def closest(
         self, target: bytes, n: int, wanted: Callable[[Contact], bool] | None = None
     ) -> list[Contact]:
-        """The `n` contacts closest to `target` (32 bytes), nearest first; only `wanted` ones. O(table)."""
-        return closest(target, filter(wanted, self), _position, n)
+        """The `n` contacts closest to `target` (32 bytes), nearest first; only `wanted` ones.
+
+        O(k · log k + buckets) where the table is full near the target, O(table) at worst.
+        """
+        found: list[Contact] = []
+        for indices in self._outward(target):
+            group = [one for index in indices for one in self._buckets[index].members.values()]
+            found += closest(target, filter(wanted, group), _position, n - len(found))
+            if len(found) >= n:
+                break
+        return found
+
+    def _outward(self, target: bytes) -> Iterator[list[int]]:
+        """The buckets that have members, in groups each of which is nearer to `target` than the next.
+
+        The bucket where the target itself belongs shares more bits with it than all others; then come those
+        beyond, which all part from the target at the same bit; then the others, one by one towards the first.
+        """
+        home = prefix_length(self._own, target)
+        indices = sorted(index for index, bucket in self._buckets.items() if bucket.members)
+        yield [index for index in indices if index == home]
+        yield [index for index in indices if index > home]
+        for index in reversed(indices):
+            if index < home:
+                yield [index]
 
     def occupied(self) -> list[int]:
         """The indices of the buckets worth refreshing: every one up to the deepest that has a member."""
