@@ -3,9 +3,9 @@
 `python -m benchmarks.sim [--quick] [--nodes N]`. Whole nodes: the scenario `cold-start` played to its end
 (events a second are messages and connections that the trace saw), and idle networks of two sizes, whose
 difference in peak memory is the memory of a node. The kernel: a filled network of 10,000 nodes (`--nodes
-100000` takes 4 GB and some minutes), lookups with all nodes alive and with a third of them silently dead, and,
-at a size where letting every node join is quick, the same after real joins, so that the filled tables can be
-compared with grown ones. Each part runs in a process of its own, one after the other.
+100000` takes 4 GB and some minutes), lookups with all nodes alive and with a third of them silently dead.
+Where letting every node join is quick, the same after real joins, so that the filled tables can be compared
+with grown ones. Each part runs in a process of its own, one after the other.
 """
 
 from __future__ import annotations
@@ -64,8 +64,9 @@ def play_scenario(scale: float) -> dict[str, Any]:
         "entries": result.metrics["entry_created_count"],
         "events": result.events,
         "seconds": round(seconds, 2),
-        "events_per_s": rounded(result.events / seconds),
+        "events_per_s": rounded((result.events or 0) / seconds),
         "virtual_s": result.metrics["virtual_s"],
+        "peak_mb": rounded(peak_mb()),
         "ok": result.ok,
     }
 

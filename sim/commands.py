@@ -14,10 +14,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from node.commands.exit_codes import ExitCode
+
 if TYPE_CHECKING:
+    from sim.result import Result
+    from sim.scenario import Scenario
     from sim.testnet import NetworkEvent, TestNetwork
 
 T = TypeVar("T")
+
+_GIVEN = click.core.ParameterSource.COMMANDLINE
 
 FAILED = 1
 """Exit code when a daemon did not start or a promise did not hold."""
@@ -38,22 +44,50 @@ def testnet() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Keep homes and logs in this folder; without it they are temporary.",
 )
+@click.option(
+    "--scenario",
+    "name",
+    metavar="FILE|NAME",
+    help="Take the nodes from a scenario, and play it: workload, kills and returns (see sim list).",
+)
+@click.option("--seed", type=click.IntRange(0, 1 << 32), help="Replaces the scenario's own.")
+@click.option("--scale", type=click.FloatRange(0.01, 100), default=1.0, help="Of the scenario; see sim run.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each event.")
-def up(nodes: int, folder: Path | None, as_json: bool) -> None:
+@click.pass_context
+def up(
+    ctx: click.Context,
+    nodes: int,
+    folder: Path | None,
+    name: str | None,
+    seed: int | None,
+    scale: float,
+    as_json: bool,
+) -> None:
     """Start a network and run it until Ctrl-C.
 
-    Says where each daemon's API and home folder are, and how a node of yours joins.
+    Says where each daemon's API and home folder are, and how a node of yours joins. With --scenario it ends
+    with code 13 when an assertion that can be measured on real daemons fails.
     """
-    from sim.testnet import open_test_network
-
+    given = {one for one in ("nodes", "seed", "scale") if ctx.get_parameter_source(one) is _GIVEN}
+    if name is not None and "nodes" in given:
+        raise click.UsageError("--nodes goes without --scenario, which says itself how many; see --scale")
+    if name is None and given - {"nodes"}:
+        raise click.UsageError("--seed and --scale go with --scenario")
+    scenario = None if name is None else _scenario(name, seed, scale)
+    count = nodes if scenario is None else scenario.topology.nodes
     if not as_json:
-        click.echo(f"starting {nodes} daemons", err=True)
+        click.echo(f"starting {count} daemons", err=True)
+    results: list[Result] = []
 
     async def main() -> None:
         import trio
 
-        async with open_test_network(nodes, folder, on_event=lambda event: _show(event, as_json)) as network:
+        from sim.testnet import open_test_network
+
+        async with open_test_network(count, folder, on_event=lambda event: _show(event, as_json)) as network:
             _show_ready(network, as_json)
+            if scenario is not None and name is not None:
+                results.append(await _play(scenario, name, network, as_json))
             await trio.sleep_forever()
 
     _run(main)
@@ -61,6 +95,8 @@ def up(nodes: int, folder: Path | None, as_json: bool) -> None:
         _line({"event": "stopped"})
     else:
         click.echo("stopped")
+    if any(not result.ok for result in results):
+        ctx.exit(ExitCode.ASSERTION)
 
 
 @click.command()
@@ -102,6 +138,43 @@ def demo(seed: int, nodes: int, questions: int, as_json: bool) -> None:
         raise click.Abort
     if as_json:
         _line(report.figures())
+
+
+def _scenario(name: str, seed: int | None, scale: float) -> Scenario:
+    from sim.real_stage import check_playable
+    from sim.scenario import load_scenario, scaled
+
+    scenario = load_scenario(name, seed)
+    if scale != 1:
+        scenario = scaled(scenario, scale)
+    check_playable(scenario, name)
+    return scenario
+
+
+async def _play(scenario: Scenario, name: str, network: TestNetwork, as_json: bool) -> Result:
+    """Play a scenario on the daemons and show what came of it."""
+    from rich.console import Console
+
+    from sim.real_stage import left_out, play_real
+    from sim.scenario_view import ScenarioView, show_result
+
+    skipped = left_out(scenario)
+    if as_json:
+        _line({"event": "skipped", "parts": skipped})
+    else:
+        click.echo(f"left out on real sockets: {', '.join(skipped)}", err=True)
+    view = ScenarioView(Console(stderr=True, quiet=as_json))
+    try:
+        result = await play_real(scenario, network, view)
+    finally:
+        view.close()
+    short = Path(name).name.removesuffix(".toml")
+    if as_json:
+        _line({"event": "result", **result.to_json(short)})
+    else:
+        show_result(Console(), short, result)
+        click.echo("the daemons go on; Ctrl-C stops all of it.")
+    return result
 
 
 def _run(main: Callable[[], Awaitable[T]]) -> T | None:

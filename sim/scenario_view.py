@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from sim.assertions import STATISTICS
+from sim.result import Result, Verdict
 from sim.scenario import Scenario
-from sim.simulated_stage import Result, Verdict
 
 
 class ScenarioView:
@@ -23,12 +23,13 @@ class ScenarioView:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._began: float | None = None
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
     def phase(self, title: str, total: int | None = None) -> None:
         self.close()
-        self._console.print(f"[dim]{trio.current_time():7.1f} s[/dim]  [bold]{escape(title)}[/bold]")
+        self._console.print(f"[dim]{self._time()}[/dim]  [bold]{escape(title)}[/bold]")
         if total and self._console.is_terminal:
             columns = [TextColumn("           {task.description}"), BarColumn(), MofNCompleteColumn()]
             self._bar = Progress(*columns, console=self._console, transient=True)
@@ -37,10 +38,15 @@ class ScenarioView:
 
     def advance(self, by: int = 1) -> None:
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, advance=by, description=f"{trio.current_time():.1f} s")
+            self._bar.update(self._task, advance=by, description=self._time().strip())
 
     def note(self, text: str) -> None:
-        self._console.print(f"[dim]{trio.current_time():7.1f} s[/dim]  {escape(text)}", highlight=False)
+        self._console.print(f"[dim]{self._time()}[/dim]  {escape(text)}", highlight=False)
+
+    def _time(self) -> str:
+        if self._began is None:
+            self._began = trio.current_time()
+        return f"{trio.current_time() - self._began:7.1f} s"
 
     def close(self) -> None:
         """Take the bar away."""
@@ -54,7 +60,8 @@ def show_result(out: Console, name: str, result: Result) -> None:
     show_metrics(out, name, result.scenario, result.metrics)
     for verdict in result.verdicts:
         out.print(_line(verdict), highlight=False)
-    out.print(f"trace {result.trace[:16]}  {result.events:,} events", style="dim", highlight=False)
+    if result.trace is not None:
+        out.print(f"trace {result.trace[:16]}  {result.events:,} events", style="dim", highlight=False)
 
 
 def show_metrics(out: Console, name: str, scenario: Scenario, metrics: dict[str, Any]) -> None:
@@ -77,6 +84,8 @@ def _shown(value: Any) -> str:
 
 
 def _line(verdict: Verdict) -> str:
+    if verdict.value is None:
+        return f"[dim]  ?    {escape(str(verdict.assertion))}  (not measured)[/dim]"
     mark = "[green]holds[/green]" if verdict.held else "[red]FAILS[/red]"
-    value = "not measured" if verdict.value is None else f"{verdict.value:g}"
+    value = f"{verdict.value:g}"
     return f"{mark}  {escape(str(verdict.assertion))}  [dim]({value})[/dim]"

@@ -8,11 +8,9 @@ connections at once and keeps its files; started again, it finds its way back by
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from math import inf
 from pathlib import Path
-from typing import Any
 
 import trio
 
@@ -28,11 +26,11 @@ from node.founding import Ground, ground_for
 from node.models import Added, Edit, EntryView, NewEntry
 from node.node import Node, NodeOptions
 from node.storage.errors import StorageError
-from sim.assertions import Assertion
 from sim.errors import ScenarioFailed, one_error
 from sim.faults import SECOND_US, FaultyLink
 from sim.links import LatencyLink
 from sim.network import SimWorld, open_world
+from sim.result import Result, judged
 from sim.scenario import Scenario
 from sim.stage import ActorDown, Reply, Rest
 from sim.timeline import POLL_S, Timeline, View
@@ -47,54 +45,6 @@ CLOSING_S = 0.05
 """Virtual seconds after a kill until the node's files are closed."""
 UNPLACED_LIMIT = 10_000
 """Own records of a node that are looked at for `sync_lag`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """An assertion and what came of it; `value` is None for what was not measured."""
-
-    assertion: Assertion
-    value: float | None
-
-    @property
-    def held(self) -> bool:
-        """Whether it was measured and holds."""
-        return self.value is not None and self.assertion.holds(self.value)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a run came to: its metrics by the names of `sim.assertions`, and its assertions."""
-
-    scenario: Scenario
-    metrics: dict[str, Any]
-    verdicts: tuple[Verdict, ...]
-    trace: str
-    """Hash of everything that the network carried; equal for equal runs."""
-    events: int
-
-    @property
-    def ok(self) -> bool:
-        """Whether all assertions hold."""
-        return all(verdict.held for verdict in self.verdicts)
-
-    def to_json(self, name: str) -> dict[str, Any]:
-        """One JSON object."""
-        return {
-            "scenario": name,
-            "about": self.scenario.about,
-            "seed": self.scenario.seed,
-            "nodes": self.scenario.topology.nodes,
-            "observers": self.scenario.topology.observers,
-            "metrics": self.metrics,
-            "assertions": [
-                {"assert": str(verdict.assertion), "value": verdict.value, "ok": verdict.held}
-                for verdict in self.verdicts
-            ],
-            "trace": self.trace,
-            "events": self.events,
-            "ok": self.ok,
-        }
 
 
 class SimulatedStage:
@@ -291,8 +241,7 @@ async def _play(
             "messages_lost": sum(one.lost for one in counts),
             "virtual_s": round(virtual_us() / SECOND_US, 6),
         }
-    verdicts = tuple(Verdict(one, one.value_in(metrics)) for one in scenario.assertions)
-    return Result(scenario, metrics, verdicts, trace.hexdigest(), trace.events)
+    return Result(scenario, metrics, judged(scenario, metrics), trace.hexdigest(), trace.events)
 
 
 def _proven(view: EntryView) -> bool:

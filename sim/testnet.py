@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 import trio
 
@@ -87,6 +88,10 @@ class RunningNode:
         """What the node's API answers to POST `path`; raises what `ApiClient.post` does."""
         return await trio.to_thread.run_sync(self._api.post, path, body, seconds)
 
+    async def patch(self, path: str, body: Any) -> Any:
+        """What the node's API answers to PATCH `path`; raises what `ApiClient.send` does."""
+        return await trio.to_thread.run_sync(self._api.send, "PATCH", path, body)
+
     @property
     def alive(self) -> bool:
         """Whether the process runs."""
@@ -125,8 +130,15 @@ class TestNetwork:
         """Start one more node in the folder `name`, with more flags for `roseforest run`.
 
         A home that is there already is run as it is; else it is initialised, by joining through the address
-        `join` or, without one, as the founder of a network. Raises `DaemonFailed`.
+        `join` or, without one, as the founder of a network. A node that ran in this network before takes
+        its former place and addresses. Raises `DaemonFailed`.
         """
+        former = next((number for number, node in enumerate(self.nodes) if node.name == name), None)
+        listen, api = LISTEN, API
+        if former is not None:
+            before = self.nodes[former].started
+            listen = before.addresses[0].rsplit("/p2p/", 1)[0]
+            api = urlsplit(before.api).netloc
         async with self._starts:
             home = Home(self.folder / name)
             log = self.folder / f"{name}.log"
@@ -134,12 +146,15 @@ class TestNetwork:
                 origin = ["--name", "testnet"] if join is None else ["--join", join]
                 await _run_to_end(name, ["init", "--home", str(home.root), *origin], log)
             # They are stopped together, so that there is nobody to hand over to.
-            command = ["run", "--home", str(home.root), "--listen", LISTEN, "--api", API]
+            command = ["run", "--home", str(home.root), "--listen", listen, "--api", api]
             command += ["--leave-seconds", "0", *flags]
             if join is not None:
                 command += ["--bootstrap", join]
             node = await _start_daemon(name, home, command, log)
-        self.nodes.append(node)
+        if former is None:
+            self.nodes.append(node)
+        else:
+            self.nodes[former] = node
         self._on_event(node.started)
         self._nursery.start_soon(self._watch, node)
         return node

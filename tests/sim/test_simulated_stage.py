@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from sim.errors import ScenarioFailed
+from sim.result import Result
 from sim.scenario import load_scenario, parse_scenario, scaled, shipped
-from sim.simulated_stage import Result, play
+from sim.simulated_stage import play
 
 ROOT = Path(__file__).parents[2]
 TINY = """
