@@ -44,7 +44,7 @@ RETRY_S = 0.5
 MAX_ATTEMPTS = 3
 """Attempts of the whole roster; then those who answer may go on."""
 MAX_EXTENSIONS = 3
-"""Times that the commit deadline is put off because too few are done."""
+"""Times that the commit deadline is put off because not even half of the members are done."""
 MAX_REFETCH = 3
 """Times that a blob which could not be had is asked for again because somebody has it."""
 
@@ -294,8 +294,7 @@ class Round:
         if len(done) == len(roster) or 2 * shown > len(roster):
             self._enter(Phase.REVEAL, now)
         elif now >= deadline:
-            enough = min(self.ledger.terms.min_members, len(roster))
-            if len(done) >= enough or (done and self._extensions >= MAX_EXTENSIONS):
+            if 2 * len(done) >= len(roster) or (done and self._extensions >= MAX_EXTENSIONS):
                 self._enter(Phase.REVEAL, now)
             else:
                 self._extensions += 1

@@ -10,9 +10,12 @@ import trio
 
 from chain.cid import Cid
 from chain.learning import Array, Task
+from federated.engagement import Engagement
 from federated.errors import LearningError
+from federated.round import Offer
 from federated.update import decode, encode
 from node.node import Node
+from node.storage.errors import StorageError
 from tests.node.simulated_nodes import Network
 
 ARRAYS = (Array("w", "<f4", (40, 3)), Array("b", "<f8", (3,)))
@@ -56,7 +59,6 @@ class Learner:
     task: Cid
     trains_s: float = TRAIN_S
     examples: int = 10
-    change: Callable[[int, bytes], bytes] = lambda _, data: data
     handed_in: list[int] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     final: bytes | None = None
@@ -73,7 +75,7 @@ class Learner:
                 continue
             try:
                 await self._once()
-            except (LearningError, KeyError) as error:
+            except (LearningError, StorageError, KeyError) as error:  # KeyError: the node has gone
                 self.refused.append(str(error))
                 await trio.sleep(1.0)
 
@@ -91,10 +93,43 @@ class Learner:
             await trio.sleep(self.trains_s)
             rng = np.random.default_rng(self.number)
             pulled = [(x + 0.5 * (rng.normal(size=x.shape) - x)).astype(x.dtype) for x in model]
-            update = self.change(number, encode(task.arrays, pulled))
-            info = await node.blobs.put(update)
-            await node.learning.hand_in(self.task, number, info.cid, self.examples, {"loss": 0.25})
+            await self.hand_in(node, number, encode(task.arrays, pulled))
             self.handed_in.append(number)
+
+    async def hand_in(self, node: Node, number: int, update: bytes) -> None:
+        info = await node.blobs.put(update)
+        await node.learning.hand_in(self.task, number, info.cid, self.examples, {"loss": 0.25})
+
+
+@dataclass
+class Liar(Learner):
+    """A user whose node does not check what it hands in: whatever `lie` makes of the update goes out."""
+
+    lie: Callable[[bytes], bytes] = lambda data: data
+
+    async def hand_in(self, node: Node, number: int, update: bytes) -> None:
+        engagement = node.learning._engaged[self.task]
+        round_ = engagement.round
+        assert round_ is not None
+        info = await node.blobs.put(self.lie(update))
+        offer = Offer(info.cid, info.size, self.examples, {}, bytes(32))
+        await node.learning._tools.memory.keep_offer(self.task, round_.tip.digest, offer)
+        round_.offer = offer
+        engagement.wake()
+        await trio.sleep(1.0)
+
+
+def engagement(network: Network, number: int, task: Cid) -> Engagement:
+    return network.nodes[number].learning._engaged[task]
+
+
+async def soon(condition: Callable[[], object], within_s: float = 60.0, every_s: float = 0.01) -> None:
+    """Wait in virtual time for a moment that does not last; raises `TooSlowError`."""
+    with trio.fail_after(within_s):
+        while True:
+            if condition():
+                return
+            await trio.sleep(every_s)
 
 
 async def learn(network: Network, learners: Sequence[Learner], within_s: float = 600.0) -> None:
