@@ -68,8 +68,11 @@ class ApiClient:
         return _unpack(*self._exchange("POST", path, data, seconds, kind))
 
     def get_blob(self, cid: str, seconds: float = SECONDS) -> bytes:
-        """A blob's content, checked by the daemon. Raises `ApiError` or `DaemonNotRunning`."""
-        status, data = self._exchange("GET", f"/v1/blobs/{path_segment(cid)}", None, seconds)
+        """A blob's content, checked by the daemon, which fetches it if need be.
+
+        Raises `ApiError` or `DaemonNotRunning`.
+        """
+        status, data = self._exchange("GET", f"/v1/blobs/{path_segment(cid)}?fetch=true", None, seconds)
         if status >= 400:
             _unpack(status, data)
         return data

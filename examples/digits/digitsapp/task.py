@@ -8,6 +8,7 @@ Everything is drawn from seeds, so a run can be repeated.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ class Data:
         return len(self.labels)
 
 
+@cache
 def load() -> tuple[Data, Data]:
     """All training images and the test images, in an order that is always the same."""
     from sklearn.datasets import load_digits
