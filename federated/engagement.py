@@ -62,6 +62,8 @@ RETRY_S = 1.0
 NO_ROOM_S = 10.0
 """Seconds before a model that could not be kept is computed again."""
 SIGN_TIMEOUT_S = 5.0
+ANSWER_WAIT_S = 2.0
+"""How long a proposer's question waits here for what is still being fetched or computed."""
 MAX_LOG = 10_000
 """Lines of a task's log that are kept."""
 MAX_TAKEN_UP = 256
@@ -390,10 +392,17 @@ class Engagement:
             return Reply(Word.ELSEWHERE, cids=tuple(led_on[:1]))
         if agent in round_.tip.agents:
             await self._take_up(agent, question.view)
-        reply = round_.answer(agent, question, self._tools.clock.monotonic())
-        if reply.word is Word.BUSY:
-            self.wake()
-        return reply
+        clock = self._tools.clock
+        until = clock.monotonic() + ANSWER_WAIT_S
+        while True:
+            changed = self._changed
+            reply = round_.answer(agent, question, clock.monotonic())
+            left = until - clock.monotonic()
+            if reply.word is not Word.BUSY or left <= 0:
+                return reply
+            self._news.set()  # what is missing may be ours to fetch or to compute
+            with trio.move_on_after(left):
+                await changed.wait()
 
     # -- the user's verbs --
 
