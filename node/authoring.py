@@ -1,7 +1,7 @@
 """From what a user hands in to what is signed or asked: texts become codes, entries become drafts.
 
-A batch is embedded in one call; when a text in it has no code, the texts are taken one by one, so that a bad
-entry is rejected by itself and the others go on. Everything here blocks and is called off the event loop.
+A batch is embedded in one call; when a text in it has no code, it is halved until the bad entries are
+rejected by themselves, and the others go on. Everything here blocks and is called off the event loop.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from chain.source_chain import Draft
 from chain.vector import Codes
 from node.embedding.caller import CallerVectors
 from node.embedding.embedder import Embedder
-from node.embedding.errors import EmbeddingError, WrongSize
+from node.embedding.errors import EmbedderFailed, EmbedderMissing, EmbeddingError, WrongSize
 from node.models import NewEntry, Rejected
 
 
@@ -31,7 +31,10 @@ class Drafted:
 
 
 def draft_entries(embedder: Embedder | CallerVectors, limits: Limits, entries: Sequence[NewEntry]) -> Drafted:
-    """Draft an `entry.create` for every entry that can be one in a network of these limits."""
+    """Draft an `entry.create` for every entry that can be one in a network of these limits.
+
+    Raises `EmbedderMissing` or `EmbedderFailed` when no text could be embedded, whichever.
+    """
     drafted = Drafted([], [], [])
     codes: dict[int, bytes] = {}
     texts: list[int] = []
@@ -69,9 +72,10 @@ def text_codes(embedder: Embedder | CallerVectors, text: str) -> Codes:
 def binding_codes(embedder: Embedder | CallerVectors) -> Callable[[str], bytes | None] | None:
     """What validation holds vectors against: a text's codes, or None where it has none.
 
-    There is nothing to hold a caller's vectors against: for them the function itself is None.
+    There is nothing to hold a caller's vectors against, nor those of an embedder that gives another machine
+    other codes: for them the function itself is None.
     """
-    if isinstance(embedder, CallerVectors):
+    if not embedder.exact:
         return None
 
     def codes_of(text: str) -> bytes | None:
@@ -99,14 +103,16 @@ def _embed(
     try:
         rows = embedder.embed([entries[place].text for place in places])
         return {place: row.tobytes() for place, row in zip(places, rows, strict=True)}
+    except (EmbedderMissing, EmbedderFailed):
+        raise
     except EmbeddingError as error:
         if len(places) == 1:
             rejected.append(Rejected(places[0], str(error)))
             return {}
-    codes: dict[int, bytes] = {}
-    for place in places:
-        codes.update(_embed(embedder, entries, [place], rejected))
-    return codes
+    # Halves, because a call may be a request to somewhere: one bad text in n costs 2 log n of them.
+    middle = len(places) // 2
+    first = _embed(embedder, entries, places[:middle], rejected)
+    return first | _embed(embedder, entries, places[middle:], rejected)
 
 
 def _content(entry: NewEntry, codes: bytes) -> Content:

@@ -15,14 +15,17 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from node.embedding.external import KEY_VARIABLE, EmbedderSettings
 from node.errors import ConfigError
 from node.home import HOME_VARIABLE, PASSPHRASE_VARIABLE, Home, write_atomically
 
 PREFIX = "ROSEFOREST_"
 NOT_SETTINGS = frozenset(
-    {HOME_VARIABLE, "ROSEFOREST_DEBUG", PASSPHRASE_VARIABLE, "ROSEFOREST_NEW_PASSPHRASE"}
+    {HOME_VARIABLE, "ROSEFOREST_DEBUG", PASSPHRASE_VARIABLE, "ROSEFOREST_NEW_PASSPHRASE", KEY_VARIABLE}
 )
 """Variables with the prefix that are no settings."""
+SECTION = "embedder"
+"""The keys that begin with this word may stand without it in a section of this name."""
 MAX_CONFIG_FILE = 256 * 1024
 MAX_ADDRESSES = 64
 MAX_CAPACITY = 1_000_000
@@ -65,6 +68,17 @@ class Settings(BaseModel):
     query_deadline_ms: Annotated[
         int, Field(ge=1, le=60_000, description="milliseconds after which a query answers with what it has")
     ] = 3_000
+    embedder_url: Annotated[
+        str | None, Field(description="base address of an OpenAI-compatible endpoint that embeds texts")
+    ] = None
+    embedder_model: Annotated[
+        str | None, Field(description="what to ask it for, or a model's folder; none: the space's own name")
+    ] = None
+    embedder_batch: Annotated[int, Field(ge=1, le=2048, description="texts in one call of the embedder")] = 64
+    embedder_timeout_s: Annotated[
+        float, Field(gt=0, le=600, description="seconds that one call of the embedder may take")
+    ] = 30.0
+    embedder_retries: Annotated[int, Field(ge=0, le=10, description="more tries when a call fails")] = 3
     mdns: Annotated[
         bool | None,
         Field(description="look for peers on the local network; none: when `listen` goes beyond loopback"),
@@ -112,6 +126,17 @@ class Settings(BaseModel):
         split_api(value)
         return value
 
+    def embedder(self, environment: Mapping[str, str] | None = None) -> EmbedderSettings:
+        """How this node reaches the network's embedder; its key comes from the environment alone."""
+        return EmbedderSettings(
+            url=self.embedder_url,
+            model=self.embedder_model,
+            batch=self.embedder_batch,
+            timeout_s=self.embedder_timeout_s,
+            retries=self.embedder_retries,
+            key=(os.environ if environment is None else environment).get(KEY_VARIABLE) or None,
+        )
+
     @property
     def api_bind(self) -> tuple[str, int]:
         """Host and port of the API."""
@@ -120,6 +145,7 @@ class Settings(BaseModel):
 
 KEYS = tuple(name for name in Settings.model_fields if name != "origins")
 _LISTS = frozenset({"listen", "bootstrap", "api_hosts"})
+_OPTIONAL = frozenset({"log_file", "mdns", "embedder_url", "embedder_model"})
 
 
 def split_api(value: str) -> tuple[str, int]:
@@ -174,8 +200,14 @@ def with_origins(settings: Settings) -> dict[str, dict[str, Any]]:
     return {key: {"value": values[key], "origin": settings.origins.get(key, "default")} for key in KEYS}
 
 
-def write_initial_config(home: Home, listen: tuple[str, ...], api: str, bootstrap: tuple[str, ...]) -> None:
-    """Write a first `config.toml`; an existing one is left as it is."""
+def write_initial_config(
+    home: Home,
+    listen: tuple[str, ...],
+    api: str,
+    bootstrap: tuple[str, ...],
+    embedder: EmbedderSettings | None = None,
+) -> None:
+    """Write a first `config.toml`; an existing one is left as it is. Of `embedder`, url and model stay."""
     if home.config.exists():
         return
     lines = [
@@ -187,6 +219,10 @@ def write_initial_config(home: Home, listen: tuple[str, ...], api: str, bootstra
         f"bootstrap = {_toml_list(bootstrap)}",
         f"api = {_toml_string(api)}",
     ]
+    named = [] if embedder is None else [("url", embedder.url), ("model", embedder.model)]
+    kept = [f"{key} = {_toml_string(value)}" for key, value in named if value is not None]
+    if kept:
+        lines += ["", f"[{SECTION}]", *kept]
     write_atomically(home.config, ("\n".join(lines) + "\n").encode())
 
 
@@ -207,6 +243,14 @@ def _read_file(home: Home) -> dict[str, Any]:
         raise ConfigError(
             f"{path} is not TOML: {_one_line(str(error))}; correct it or move it away"
         ) from error
+    section = values.pop(SECTION, {})
+    if not isinstance(section, dict):
+        raise ConfigError(f"{path}: {SECTION} is a section: write its keys under [{SECTION}]")
+    if "key" in section or "api_key" in section:
+        raise ConfigError(
+            f"{path}: an embedder's key does not belong into a file: put it into {KEY_VARIABLE}"
+        )
+    values |= {f"{SECTION}_{key}": value for key, value in section.items()}
     unknown = [key for key in values if key not in KEYS]
     if unknown:
         raise ConfigError(f"{path}: {unknown[0]} is not a setting; known are {_known()}")
@@ -216,7 +260,7 @@ def _read_file(home: Home) -> dict[str, Any]:
 def _from_text(key: str, text: str) -> Any:
     if key in _LISTS:
         return tuple(part.strip() for part in text.split(",") if part.strip())
-    return None if key in ("log_file", "mdns") and not text else text
+    return None if key in _OPTIONAL and not text else text
 
 
 def _known() -> str:

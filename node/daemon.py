@@ -24,7 +24,7 @@ import trio
 from chain.cid import Cid, blob_cid, to_text
 from chain.errors import ChainError
 from chain.identity import AgentId, Identity, peer_id
-from chain.manifest import Manifest, decode_manifest
+from chain.manifest import Manifest, Space, decode_manifest
 from dht.errors import DhtError
 from dht.hello import Founding, fetch_founding
 from dht.libp2p_network import open_libp2p_network
@@ -32,8 +32,11 @@ from dht.mdns import discover, discoverable
 from dht.ports import SystemClock, ThreadedBlocking, system_random
 from node.config import Settings, write_initial_config
 from node.derivation import rebuild_derived
+from node.embedding.caller import CallerVectors
+from node.embedding.embedder import Embedder
+from node.embedding.external import EmbedderSettings, Unavailable, is_external
 from node.errors import HomeDamaged, HomeError, InvalidInput, JoinFailed
-from node.founding import embedder_for, found, layout_for
+from node.founding import embedder_for, found, ground_for, layout_for
 from node.home import DaemonInfo, Home, Protection, write_atomically
 from node.instance import claim, why_frozen
 from node.node import SOFTWARE, Node, NodeOptions, NodePaths, open_node
@@ -45,6 +48,10 @@ WORKER_THREADS = 4
 """Blocking calls at once. FAISS runs single-threaded inside each."""
 WRITER_THREADS = 3
 """One for each database."""
+EMBED_THREADS = 2
+"""Calls of an embedder that is not ours at once: however slow it is, judging and searching go on."""
+TRIAL = "rose"
+"""The text that an embedder is tried with."""
 THREAD_SWITCH_S = 0.0005
 """How long a worker may keep the interpreter while the event loop wants it. Python's 5 ms would add up to
 hundreds over the steps of one query whenever records are being judged in the background."""
@@ -57,12 +64,16 @@ log = logging.getLogger(f"roseforest.{__name__}")
 
 @dataclass(frozen=True, slots=True)
 class InitResult:
-    """What `init` made. `network` is the network id; `created` is False when the home was complete before."""
+    """What `init` made. `network` is the network id; `created` is False when the home was complete before.
+
+    `lacking` says why this node cannot embed texts for the network, or is None.
+    """
 
     agent: AgentId
     network: Cid
     network_name: str
     created: bool
+    lacking: str | None = None
 
 
 def init_home(
@@ -74,8 +85,13 @@ def init_home(
     profile_name: str | None,
     vectors_dim: int | None,
     protection: Protection | None = None,
+    space: Space | None = None,
+    embedding: EmbedderSettings | None = None,
 ) -> InitResult:
     """Found the network `name`, or join the one that answers at the multiaddr `join`.
+
+    `space` is that of an embedder which is not ours, for the network to found, and `embedding` says how to
+    reach it: it is tried before anything is signed.
 
     The keys that it makes are sealed by `protection`, or stand in the clear without one.
 
@@ -96,24 +112,26 @@ def init_home(
         passphrase = None if protection is None else protection.passphrase
         identity = Identity.from_seed(home.read_key(passphrase))
         recovery = Identity.from_seed(home.read_recovery_key(passphrase)).agent
-        founding = _join(identity, join) if join else _found(home, identity, name, join_bits, vectors_dim)
+        founding = (
+            _join(identity, join) if join else _found(home, identity, name, join_bits, vectors_dim, space)
+        )
         manifest = founding.manifest
         if founding.epochs:
             raise JoinFailed(
                 f"the network {manifest.name!r} has gone on to epoch {len(founding.epochs)}; this release "
                 "knows networks at epoch 0 only: install a newer one"
             )
-        embedder_for(manifest.space)
+        lacking = _try_embedder(embedder_for(manifest.space, embedding))
         layout_for(manifest, founding.atlas_bytes)
         if founding.atlas_bytes is not None:
             home.write_atlas(to_text(blob_cid(founding.atlas_bytes)), founding.atlas_bytes)
         trio.run(_open_chain, home, identity, manifest, recovery, profile_name or "")
-        write_initial_config(home, DEFAULT_LISTEN, DEFAULT_API, (join,) if join else ())
+        write_initial_config(home, DEFAULT_LISTEN, DEFAULT_API, (join,) if join else (), embedding)
         home.ensure_token(secrets.token_urlsafe(32))
         claim(home, 0)
         home.write_manifest(founding.manifest_bytes)  # last: a home with a manifest is complete
         home.founding.unlink(missing_ok=True)
-    return InitResult(identity.agent, manifest.network_id, manifest.name, True)
+    return InitResult(identity.agent, manifest.network_id, manifest.name, True, lacking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +231,10 @@ async def _run(
             random=system_random(),
             run_blocking=ThreadedBlocking(WORKER_THREADS),
             write_blocking=ThreadedBlocking(WRITER_THREADS),
+            embed_blocking=ThreadedBlocking(EMBED_THREADS)
+            if is_external(founding.manifest.space.model)
+            else None,
+            ground=ground_for(founding, settings.embedder()),
             options=options,
         ) as node,
         trio.open_nursery() as nursery,
@@ -337,8 +359,26 @@ async def _open_chain(
         await own.aclose()
 
 
+def _try_embedder(embedder: Embedder | CallerVectors) -> str | None:
+    """Embed a word where the embedder is not ours; why this node has none, or None.
+
+    Raises `EmbeddingError` for one that does not work: its settings are to be put right first.
+    """
+    if not is_external(embedder.space):
+        return None
+    if isinstance(embedder, Unavailable):
+        return embedder.reason
+    embedder.embed([TRIAL])
+    return None
+
+
 def _found(
-    home: Home, identity: Identity, name: str | None, join_bits: int, vectors_dim: int | None
+    home: Home,
+    identity: Identity,
+    name: str | None,
+    join_bits: int,
+    vectors_dim: int | None,
+    space: Space | None,
 ) -> Founding:
     """A new network; the one that an interrupted `init` began when a chain is there that belongs to it."""
     if home.chain_db.exists():
@@ -361,7 +401,7 @@ def _found(
             )
     else:
         manifest = found(
-            name or "rose forest", identity.agent, join_bits, vectors_dim, SystemClock().wall_us()
+            name or "rose forest", identity.agent, join_bits, vectors_dim, SystemClock().wall_us(), space
         )
         try:
             data = manifest.encode()

@@ -17,6 +17,8 @@ from dht.hello import Founding
 from dht.placement import Layout
 from node.embedding.caller import CallerVectors
 from node.embedding.embedder import Embedder
+from node.embedding.external import EmbedderSettings, external_embedder, is_external
+from node.errors import InvalidInput
 from sharding.atlas import Atlas
 from sharding.tree import ShardTree
 
@@ -44,15 +46,28 @@ class Ground:
     layout: Layout
 
 
-def ground_for(founding: Founding) -> Ground:
+def ground_for(founding: Founding, settings: EmbedderSettings | None = None) -> Ground:
     """The ground of a network; raises `SpaceError`. About 60 ms and 10 MB."""
     manifest = founding.manifest
-    return Ground(embedder_for(manifest.space), layout_for(manifest, founding.atlas_bytes))
+    return Ground(embedder_for(manifest.space, settings), layout_for(manifest, founding.atlas_bytes))
 
 
-def found(name: str, founder: AgentId, join_bits: int, vectors_dim: int | None, now_us: int) -> Manifest:
-    """The manifest of a new network: the built-in embedder's space, or `vectors_dim` caller's vectors."""
-    if vectors_dim is None:
+def found(
+    name: str,
+    founder: AgentId,
+    join_bits: int,
+    vectors_dim: int | None,
+    now_us: int,
+    external: Space | None = None,
+) -> Manifest:
+    """The manifest of a new network: the built-in embedder's space, or `vectors_dim` caller's vectors.
+
+    With `external`, the space of an embedder that is not ours; there is no atlas for it yet, so its entries
+    lie in random shards and a query asks them all.
+    """
+    if external is not None:
+        space, atlas = external, None
+    elif vectors_dim is None:
         from node.embedding.packaged import packaged_atlas
         from node.embedding.static import DIM, SPACE
 
@@ -74,10 +89,26 @@ def found(name: str, founder: AgentId, join_bits: int, vectors_dim: int | None, 
     )
 
 
-def embedder_for(space: Space) -> Embedder | CallerVectors:
-    """The embedder of a manifest's space; raises `SpaceError` naming both sides when there is none."""
+def external_space(model: str, dim: int) -> Space:
+    """The space of an embedder that is not ours; raises `InvalidInput` for a name that says no such."""
+    if not is_external(model):
+        raise InvalidInput(
+            f"{model!r} is no embedder: give sentence-transformers:NAME or openai:NAME, or leave --embedder "
+            "out for the built-in one"
+        )
+    return Space(model, dim)
+
+
+def embedder_for(space: Space, settings: EmbedderSettings | None = None) -> Embedder | CallerVectors:
+    """The embedder of a manifest's space; raises `SpaceError` naming both sides when there is none.
+
+    For a space of an embedder that is not ours, `settings` say how to reach it; one that this node lacks is
+    an `Unavailable` embedder and no error, because the node can still hold and answer.
+    """
     if space.model == CALLER_SPACE:
         return CallerVectors(space.model, space.dim)
+    if is_external(space.model):
+        return external_embedder(space.model, space.dim, settings or EmbedderSettings())
     from node.embedding.static import StaticEmbedder
 
     embedder = StaticEmbedder()

@@ -126,6 +126,7 @@ class Node:
         paths: NodePaths,
         nonce: int,
         ground: Ground,
+        embed_blocking: RunBlocking,
     ) -> None:
         manifest = founding.manifest
         self.agent = identity.agent
@@ -134,6 +135,7 @@ class Node:
         self._network = network
         self._clock = clock
         self._run_blocking = run_blocking
+        self._embed_blocking = embed_blocking
         self._options = options
         self._own = own
         self._held = held
@@ -245,7 +247,7 @@ class Node:
             manifest.rules,
             self._reader,
             self._append,
-            run_blocking,
+            embed_blocking,
         )
         self._participation = Participation(
             self.kademlia,
@@ -297,7 +299,7 @@ class Node:
 
         Raises `StorageError` (read-only, disk full): then none of them was added.
         """
-        drafted = await self._run_blocking(draft_entries, self._embedder, self.manifest.limits, entries)
+        drafted = await self._embed_blocking(draft_entries, self._embedder, self.manifest.limits, entries)
         keys = [entries[place].key for place in drafted.places]
         # A caller that gives up must not leave entries in the chain which the index does not know.
         with trio.CancelScope(shield=True):
@@ -338,7 +340,7 @@ class Node:
         steps = Steps(self._clock)
         with steps.step("embed"):
             if text is not None:
-                codes = await self._run_blocking(text_codes, self._embedder, text)
+                codes = await self._embed_blocking(text_codes, self._embedder, text)
             else:
                 assert vector is not None
                 codes = vector_codes(self._embedder, vector)
@@ -566,12 +568,14 @@ async def open_node(
     run_blocking: RunBlocking,
     options: NodeOptions,
     write_blocking: RunBlocking | None = None,
+    embed_blocking: RunBlocking | None = None,
     ground: Ground | None = None,
 ) -> AsyncIterator[Node]:
     """Open the databases, write the chain's opening if need be, and run the node until the block ends.
 
     `write_blocking` runs the databases' writers, where that is not `run_blocking`: an fsync must not wait
-    behind judging. `ground` is what `ground_for` gives, for callers that share it between nodes.
+    behind judging; `embed_blocking` runs the embedder likewise, when it may be slow. `ground` is what
+    `ground_for` gives, for callers that share it between nodes.
     Raises `StorageError` for files that cannot be used and `SpaceError` when the network's space is not ours.
     """
     manifest = founding.manifest
@@ -620,6 +624,7 @@ async def open_node(
                 paths,
                 nonce,
                 ground or ground_for(founding),
+                embed_blocking or run_blocking,
             )
             await node.start()
             async with trio.open_nursery() as background:

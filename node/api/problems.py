@@ -16,6 +16,7 @@
 | 500 | unexpected | a defect of this program; the log has the traceback |
 | 503 | not_ready | the node starts or stops |
 | 503 | busy | too many requests are under way, or another process has locked a database |
+| 503 | embedder | the network's embedder does not answer this node, or with nonsense |
 | 507 | read_only, disk_full | nothing was written; the message says what to do |
 """
 
@@ -28,7 +29,7 @@ from chain.errors import ChainError
 from dht.blobs import BlobUnavailable
 from federated.errors import LearningError, UnknownTask, WrongState
 from federated.ports import NoRoom
-from node.embedding.errors import DamagedData, EmbeddingError
+from node.embedding.errors import DamagedData, EmbedderFailed, EmbeddingError
 from node.errors import Forbidden, Gone, InvalidInput, NotFound, NotReady, ReadOnly, VersionConflict
 from node.storage import errors as storage
 
@@ -72,6 +73,7 @@ _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (storage.BlobGone, 404, "not_found"),
     (storage.DatabaseCorrupt, 500, "damaged"),
     (DamagedData, 500, "unexpected"),
+    (EmbedderFailed, 503, "embedder"),
     (OversizedBlobError, 413, "too_large"),
     (BlobUnavailable, 404, "not_found"),
     (BadId, 400, "bad_request"),

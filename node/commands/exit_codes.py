@@ -53,6 +53,7 @@ EXIT_CODES = MappingProxyType(
         "node.storage.errors.DiskFull": ExitCode.READ_ONLY,
         "node.storage.errors.ReadOnly": ExitCode.READ_ONLY,
         "node.embedding.errors.DamagedData": ExitCode.DAMAGED,
+        "node.embedding.errors.EmbedderFailed": ExitCode.NETWORK,
         "node.embedding.errors.EmbeddingError": ExitCode.REFUSED,
         "node.founding.SpaceError": ExitCode.REFUSED,
         "chain.errors.ChainError": ExitCode.REFUSED,

@@ -39,6 +39,14 @@ STOP_PAUSE = 0.05
     help="Found a network whose entries bring their own vectors of this dimension.",
 )
 @click.option(
+    "--embedder",
+    metavar="SPACE",
+    help="Found a network in the space of sentence-transformers:NAME or openai:NAME, with --dims.",
+)
+@click.option("--dims", type=click.IntRange(1, 4096), metavar="D", help="Dimensions of --embedder's vectors.")
+@click.option("--embedder-url", metavar="URL", help="Endpoint that embeds texts for openai:NAME.")
+@click.option("--embedder-model", metavar="MODEL", help="What it calls the model, or the model's folder.")
+@click.option(
     "--passphrase", "protect", is_flag=True, help="Seal the keys with a passphrase, asked for here."
 )
 @passphrase_file_option
@@ -50,23 +58,32 @@ def init(
     join_bits: int,
     agent_name: str | None,
     vectors: int | None,
+    embedder: str | None,
+    dims: int | None,
+    embedder_url: str | None,
+    embedder_model: str | None,
     protect: bool,
     passphrase_file: str | None,
     home: str | None,
     as_json: bool,
 ) -> None:
     """Make a home folder: found a network, or join one with --join."""
-    if join is not None and (name is not None or vectors is not None):
+    if join is not None and (name, vectors, embedder, dims) != (None, None, None, None):
         raise click.UsageError(
-            "--join takes name and vectors from the network: leave --name and --vectors out"
+            "--join takes these from the network: leave --name, --vectors, --embedder and --dims out"
         )
+    if (embedder is None) != (dims is None) or (embedder is not None and vectors is not None):
+        raise click.UsageError("--embedder SPACE needs --dims D, and no --vectors")
     from chain.cid import to_text
     from chain.identity import peer_id
     from node.commands.passphrase import protection_for
+    from node.config import load_settings
     from node.daemon import init_home
+    from node.founding import external_space
     from node.home import open_home
 
     folder = open_home(home)
+    settings = load_settings(folder, {"embedder_url": embedder_url, "embedder_model": embedder_model})
     result = init_home(
         folder,
         name=name,
@@ -75,6 +92,8 @@ def init(
         profile_name=agent_name,
         vectors_dim=vectors,
         protection=protection_for(folder, protect, passphrase_file),
+        space=None if embedder is None or dims is None else external_space(embedder, dims),
+        embedding=settings.embedder(),
     )
     sealed = folder.is_sealed()
     if as_json:
@@ -86,6 +105,7 @@ def init(
                 "network_name": result.network_name,
                 "created": result.created,
                 "protected": sealed,
+                "lacking": result.lacking,
             }
         )
         return
@@ -94,6 +114,13 @@ def init(
     )
     print_line(f"agent    {peer_id(result.agent)}")
     print_line(f"network  {to_text(result.network)} ({result.network_name})")
+    if result.lacking is not None:
+        print_line(f"It can hold and answer, not add or ask: {result.lacking}.", err=True)
+    if embedder is not None and result.created:
+        print_line(
+            "There is no atlas for this space: entries lie in random shards, and a query asks them all.",
+            err=True,
+        )
     if result.created:
         how = (
             "is sealed by your passphrase: there is no way in without it" if sealed else "stands unencrypted"

@@ -31,6 +31,8 @@ class CallerVectors:
         if not 1 <= self.dim <= MAX_DIM:
             raise ValueError(f"the space {self.space!r} has {self.dim} dimensions; use 1 to {MAX_DIM}")
 
+    exact = False
+
     def embed(self, texts: Sequence[str]) -> NDArray[np.int8]:
         """Codes of shape (0, dim) for no texts; any text raises `TextNotAccepted`."""
         import numpy as np

@@ -29,6 +29,11 @@ class Embedder(Protocol):
         """Number of components of a code."""
         ...
 
+    @property
+    def exact(self) -> bool:
+        """Whether every machine gets the same codes, so that a text's vector can be validated."""
+        ...
+
     def embed(self, texts: Sequence[str]) -> NDArray[np.int8]:
         """Codes of ``texts``, shape (n, dim), row i for text i.
 

@@ -34,5 +34,17 @@ class TextNotAccepted(EmbeddingError):
     """The space takes the caller's vectors, and a text came without one."""
 
 
+class TextRefused(EmbeddingError):
+    """An embedder that is not ours does not take a text."""
+
+
+class EmbedderMissing(EmbeddingError):
+    """This node has no embedder for the network's space; it can hold and answer, not add or ask."""
+
+
+class EmbedderFailed(EmbeddingError):
+    """The embedder cannot be had or answers with nonsense; another text would fare no better."""
+
+
 class DamagedData(EmbeddingError):
     """A packaged data file is missing or is not the one that the space's name stands for."""

@@ -47,6 +47,7 @@ class StaticEmbedder:
 
     space = SPACE
     dim = DIM
+    exact = True
 
     def __init__(self) -> None:
         """Load the packaged table: about 60 ms, 8 MB. Raises `DamagedData` if it is not the right one."""

@@ -153,6 +153,7 @@ async def test_bad_terms_and_unknown_tasks_are_refused(tmp_path: Path) -> None:
     async with learning_api(tmp_path) as api:
         first = await post_blob(api, saved(0, 0, 0))
         good = {"name": "a line", "arrays": ARRAYS, "parameters": first, "rounds": 1}
+        change: dict[str, Any]
         for change in (
             {"arrays": []},
             {"arrays": [{**ARRAYS[0], "dtype": "<f2"}]},
