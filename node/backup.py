@@ -2,7 +2,8 @@
 
     backup.json   whose home, of which network, when it was taken
     instance      the mark that this home came out of a backup (`node.instance`), however it is unpacked
-    key, recovery-key, manifest, config.toml, peers, chain.db, held.db, atlas/…, blobs/…
+    key, recovery-key, manifest, config.toml, peers, chain.db, held.db, learning.db,
+                  atlas/…, blobs/…
     hashes.json   size and sha256 of every file before it; without it the backup is incomplete
 
 Databases are snapshots, so a daemon may go on writing meanwhile. Keys stay as they are, sealed or not.
@@ -44,8 +45,10 @@ MAX_HASHES: Final = 32 << 20
 """Bytes of hashes.json."""
 DESCRIPTION: Final = "backup.json"
 HASHES: Final = "hashes.json"
+UNFINISHED: Final = frozenset({".part", ".tmp"})
+"""Blobs that are being fetched or written; their holders have them."""
 REQUIRED: Final = frozenset({"instance", "key", "manifest", "chain.db"})
-_PLAIN: Final = frozenset({*REQUIRED, "recovery-key", "config.toml", "peers", "held.db"})
+_PLAIN: Final = frozenset({*REQUIRED, "recovery-key", "config.toml", "peers", "held.db", "learning.db"})
 _NESTED: Final = re.compile(r"(atlas|blobs)(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,80}){1,2}")
 
 
@@ -138,7 +141,7 @@ def _write(home: Home, target: Path, folder: Path, described: tuple[str, str, st
         for name in ("key", "recovery-key", "manifest", "config.toml", "peers"):
             if (home.root / name).exists():
                 add(name, home.root / name)
-        for database in (home.chain_db, home.held_db):
+        for database in (home.chain_db, home.held_db, home.learning_db):
             if database.exists():
                 copy = folder / database.name
                 take_snapshot(database, copy)
@@ -167,6 +170,8 @@ def _nested(home: Home, blobs: bool) -> Iterator[tuple[str, Path]]:
     for top in (home.atlases, *([home.blobs] if blobs else [])):
         for path in sorted(top.rglob("*")):
             name = path.relative_to(home.root).as_posix()
+            if path.suffix in UNFINISHED:
+                continue
             if path.is_file() and not path.is_symlink() and _NESTED.fullmatch(name):
                 yield name, path
 

@@ -8,6 +8,7 @@
 | instance | what tells this home from a copy of it | |
 | atlas/CID | atlas blobs, by content | |
 | chain.db, held.db, derived.db | own chain, others' records, rebuildable state | |
+| learning.db | what this node promised in learning tasks | |
 | index/ | the vector index, rebuildable | |
 | blobs/ | large content by digest: model parameters, see `node.storage.blob_files` | |
 | api-token | bearer token of the HTTP API | 0600 |
@@ -146,6 +147,10 @@ class Home:
     @property
     def held_db(self) -> Path:
         return self.root / "held.db"
+
+    @property
+    def learning_db(self) -> Path:
+        return self.root / "learning.db"
 
     @property
     def derived_db(self) -> Path:

@@ -30,7 +30,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     init_home(home, name="forest", join=None, join_bits=2, profile_name=None, vectors_dim=4)
     (home.blobs / "ab").mkdir(parents=True)
     (home.blobs / "ab" / "blob").write_bytes(b"parameters")
-    (home.blobs / ".draft").write_bytes(b"half")
+    for name in (".draft", "fetching.part", "writing.tmp"):
+        (home.blobs / name).write_bytes(b"half")
     return home
 
 
