@@ -11,7 +11,7 @@ from functools import partial
 from typing import NoReturn, TypeVar
 
 from chain.identity import AgentId
-from dht.contact import ContactError
+from dht.contact import BadAddressError, ContactError, MalformedContactError, UnpaidContactError
 from dht.errors import FrameError, RefusalCode, RequestRefused
 from dht.membership import BAD_ANSWER, Membership
 from dht.network import Handler, Network
@@ -30,8 +30,12 @@ from dht.peer_messages import (
 )
 from dht.ports import Clock
 from dht.requests import Requests
+from dht.turns import Turns
 
 T = TypeVar("T")
+
+FALSE = (MalformedContactError, UnpaidContactError, BadAddressError)
+"""What no honest node shows of itself, whatever its clock and its network."""
 
 
 class Answers:
@@ -41,19 +45,30 @@ class Answers:
         self._members = members
         self._requests = requests
         self._clock = clock
+        self._turns = Turns()
         network.register(EXCHANGE, self._on_exchange)
         network.register(FIND, self._on_find)
         network.register(PING, self.members_only(self._on_ping))
         network.register(LEAVE, self.members_only(self._on_leave))
 
-    def members_only(self, handler: Handler) -> Handler:
-        """Wrap a handler so that only peers with an address record are answered; others are FORBIDDEN."""
+    def members_only(self, handler: Handler, *, heavy: bool = False) -> Handler:
+        """Wrap a handler so that only peers with an address record are answered; others are FORBIDDEN.
+
+        `heavy`: askers take turns. Such a handler must not ask other nodes: two that do would wait for each
+        other's turns.
+        """
 
         async def guarded(sender: AgentId, body: bytes) -> bytes:
             self._admit(sender)
             return await handler(sender, body)
 
-        return guarded
+        async def in_turn(sender: AgentId, body: bytes) -> bytes:
+            self._admit(sender)
+            async with self._turns.of(sender):
+                self._check_conduct(sender)  # what it sent before may have been judged meanwhile
+                return await handler(sender, body)
+
+        return in_turn if heavy else guarded
 
     async def _on_exchange(self, sender: AgentId, body: bytes) -> bytes:
         self._meet(sender, _read(decode_exchange, body))
@@ -84,6 +99,8 @@ class Answers:
         try:
             contact = self._members.book.learn(record, self._clock.wall_us())
         except ContactError as error:
+            if isinstance(error, FALSE):
+                self._members.blame(sender, BAD_ANSWER)
             self._forbid(str(error))
         if contact.agent != sender:
             self._members.blame(sender, BAD_ANSWER)

@@ -200,9 +200,12 @@ class Kademlia:
                         self._members.neighbourhoods.remember(basis, found, lookup.radius, now)
         return self._members.with_own(basis, found, count)
 
-    def members_only(self, handler: Handler) -> Handler:
-        """Wrap a handler so that only peers with an address record are answered; others are FORBIDDEN."""
-        return self._answers.members_only(handler)
+    def members_only(self, handler: Handler, *, heavy: bool = False) -> Handler:
+        """Wrap a handler so that only peers with an address record are answered; others are FORBIDDEN.
+
+        `heavy`: it occupies worker threads and asks nobody; askers take turns (`dht.turns`).
+        """
+        return self._answers.members_only(handler, heavy=heavy)
 
     # -- coming and going --
 

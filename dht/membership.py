@@ -28,10 +28,11 @@ from dht.contact import (
     UnpaidContactError,
     make_contact,
 )
-from dht.contact_book import ContactBook
+from dht.contact_book import MAX_CONTACTS, ContactBook
 from dht.distance import closest
 from dht.liveness import Liveness
 from dht.neighbourhoods import Neighbourhoods
+from dht.pace import Pace, Rate
 from dht.ports import Clock
 from dht.routing_table import K, RoutingTable
 
@@ -43,6 +44,10 @@ EVICT_AFTER = 3
 """Failures after which a suspect loses its place to a contact that waits for it."""
 BAD_ANSWER = 1.0
 """Penalty points of an answer that does not decode or holds a record that does not verify."""
+
+CHANGES = Rate(per_second=0.1, burst=16)
+"""How often one peer may enter the table or change what decides where things lie (position, capacity or none,
+full or not): each time all holders compute anew what lies where."""
 
 
 @dataclass(slots=True)
@@ -59,6 +64,8 @@ class KademliaCounters:
     bad_answers: int = 0
     forbidden: int = 0
     """Requests of others refused for want of an address record, or because the sender is ignored."""
+    restless: int = 0
+    """Times that a peer wanted to be placed otherwise sooner than it may."""
 
 
 class Membership:
@@ -92,6 +99,7 @@ class Membership:
         self._own: Contact | None = None
         self._conduct = Conduct()
         self._changed = trio.Event()
+        self._changes: Pace[AgentId] = Pace(CHANGES, MAX_CONTACTS)
         self.position = position(self._network_id, identity.agent, nonce)
         self.book = ContactBook(self._network_id, manifest.join_bits)
         self.table = RoutingTable(self.position)
@@ -170,11 +178,16 @@ class Membership:
     def welcome(self, contact: Contact) -> None:
         """A peer that is alive showed this record: it gets a place if it stores and there is room."""
         held = self.table.get(contact.agent)
+        now = self._clock.monotonic()
+        if _placement(held) != _placement(contact) and self._changes.delay(contact.agent, 0, now):
+            self.counters.restless += 1
+            return
         self.table.offer(contact)
         now_held = self.table.get(contact.agent)
         if now_held is not None and (held is None or now_held.position != held.position):
             self.neighbourhoods.appeared(now_held)
         if _placement(held) != _placement(now_held):
+            self._changes.delay(contact.agent, 1, now)
             self._bump()
 
     def verified(self, sender: AgentId, records: Sequence[bytes]) -> list[Contact]:

@@ -115,7 +115,7 @@ class Proofs:
         self._random = random
         self._run_blocking = run_blocking
         self._keeps = keeps
-        network.register("record.prove", kademlia.members_only(self._serve))
+        network.register("record.prove", kademlia.members_only(self._serve, heavy=True))
 
     async def prove(self, agent: AgentId, wanted: Mapping[Cid, bool]) -> frozenset[Cid]:
         """Those of at most `MAX_PROOFS` records that `agent` proves; True where with payload.

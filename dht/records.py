@@ -96,15 +96,15 @@ class RecordService:
         self._run_blocking = run_blocking
         self._on_held = on_held
         self._accepts = accepts
-        for method, handler in (
-            ("record.store", self._serve_store),
-            ("record.fetch", self._serve_fetch),
-            ("record.at", self._serve_at),
-            ("record.digests", self._serve_digests),
-            ("record.cids", self._serve_cids),
-            ("record.lacks", self._serve_lacks),
+        for method, handler, heavy in (
+            ("record.store", self._serve_store, True),
+            ("record.fetch", self._serve_fetch, True),
+            ("record.at", self._serve_at, True),
+            ("record.digests", self._serve_digests, False),
+            ("record.cids", self._serve_cids, False),
+            ("record.lacks", self._serve_lacks, True),
         ):
-            network.register(method, kademlia.members_only(handler))
+            network.register(method, kademlia.members_only(handler, heavy=heavy))
 
     async def hold(self, items: Sequence[Held]) -> None:
         """Make valid records durable here and tell `on_held`, both or neither.

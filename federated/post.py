@@ -83,7 +83,7 @@ class Post:
         self._seen: dict[tuple[AgentId, Cid], tuple[int, bytes]] = {}
         self.delivered = 0
         """Records that came by delivery and were valid."""
-        network.register(DELIVER, kademlia.members_only(self._serve_deliver))
+        network.register(DELIVER, kademlia.members_only(self._serve_deliver, heavy=True))
 
     # -- here --
 

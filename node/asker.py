@@ -35,6 +35,7 @@ from dht.network import Network
 from dht.placement import Layout
 from dht.ports import Clock, RunBlocking
 from dht.records import MAX_FETCH, RecordService
+from dht.turns import Turns
 from node.entry_records import EntryRecords
 from node.freshness import Freshened, Freshness
 from node.holder import Found, Holder, RecordsOf
@@ -154,7 +155,7 @@ class Asker:
         self._clock = clock
         self._run_blocking = run_blocking
         self._late: dict[AgentId, float] = {}
-        self._serving = trio.Semaphore(MAX_SERVED)
+        self._serving = Turns(MAX_SERVED, MAX_SERVED)
         self.queries = 0
         self.served = 0
         self.hits_refused = 0
@@ -438,11 +439,11 @@ class Asker:
             holder=holder,
         )
 
-    async def _serve(self, _sender: AgentId, body: bytes) -> bytes:
+    async def _serve(self, sender: AgentId, body: bytes) -> bytes:
         self.served += 1
         request = decode_request(body, self._dim)
         began = self._clock.monotonic()
-        async with self._serving:
+        async with self._serving.of(sender):
             # Read here, as it looks at the event loop's clock, and before the search that it vouches for.
             complete = [place for place, shard in enumerate(request.shards) if self._is_complete(shard)]
             waited = self._clock.monotonic()
