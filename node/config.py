@@ -33,6 +33,9 @@ DEFAULT_CAPACITY = 100
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
+LOG_LEVELS: tuple[str, ...] = get_args(LogLevel)
+LOG_FORMATS: tuple[str, ...] = get_args(LogFormat)
+LOG_PARTS = ("chain", "crdt", "sharding", "validation", "dht", "federated", "node", "sim")
 
 
 class Settings(BaseModel):
@@ -94,6 +97,10 @@ class Settings(BaseModel):
         Field(ge=0, le=600, description="seconds a stopping node may take to hand over its copies; 0: none"),
     ] = 10
     log_level: Annotated[LogLevel, Field(description="least severity that is logged")] = "info"
+    log_parts: Annotated[
+        tuple[str, ...],
+        Field(max_length=MAX_ADDRESSES, description="PART=LEVEL for parts that say more or less"),
+    ] = ()
     log_format: Annotated[LogFormat, Field(description="text: key=value pairs; json: one object a line")] = (
         "text"
     )
@@ -117,6 +124,19 @@ class Settings(BaseModel):
             if "/p2p/" not in address:
                 raise ValueError(
                     f"{address!r} does not say which peer it expects: it must end in /p2p/PEER-ID"
+                )
+        return value
+
+    @field_validator("log_parts")
+    @classmethod
+    def _parts_and_levels(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            part, separator, level = item.partition("=")
+            known = part.split(".")[0] in LOG_PARTS and all(name.isidentifier() for name in part.split("."))
+            if not separator or not known or level not in LOG_LEVELS:
+                raise ValueError(
+                    f"{item!r} is not PART=LEVEL such as dht.kademlia=debug; parts begin with one of "
+                    f"{', '.join(LOG_PARTS)}, levels are {', '.join(LOG_LEVELS)}"
                 )
         return value
 
@@ -144,7 +164,7 @@ class Settings(BaseModel):
 
 
 KEYS = tuple(name for name in Settings.model_fields if name != "origins")
-_LISTS = frozenset({"listen", "bootstrap", "api_hosts"})
+_LISTS = frozenset({"listen", "bootstrap", "api_hosts", "log_parts"})
 _OPTIONAL = frozenset({"log_file", "mdns", "embedder_url", "embedder_model"})
 
 
@@ -282,7 +302,3 @@ def _toml_string(value: str) -> str:
 
 def _toml_list(values: tuple[str, ...]) -> str:
     return "[" + ", ".join(map(_toml_string, values)) + "]"
-
-
-LOG_LEVELS: tuple[str, ...] = get_args(LogLevel)
-LOG_FORMATS: tuple[str, ...] = get_args(LogFormat)

@@ -11,6 +11,7 @@ import json
 import logging
 import logging.handlers
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,12 @@ class KeyValues(logging.Formatter):
         return " ".join(f"{key}={_plain(value)}" for key, value in _facts(self, record).items())
 
 
-def set_up_logging(level: str, style: str, file: Path | None) -> None:
+def set_up_logging(level: str, style: str, file: Path | None, parts: Sequence[tuple[str, str]] = ()) -> None:
     """Send the process's log to `file` (rotating), or to stderr; replaces an earlier set-up.
 
-    `level` and `style` are values of `Settings.log_level` and `Settings.log_format`. Raises `ConfigError`
-    when the file cannot be opened.
+    `level` and `style` are values of `Settings.log_level` and `Settings.log_format`; `parts` are pairs such
+    as ("dht.kademlia", "debug"), for parts of the program that say more or less. Raises `ConfigError` when
+    the file cannot be opened.
     """
     handler: logging.Handler
     if file is None:
@@ -63,7 +65,12 @@ def set_up_logging(level: str, style: str, file: Path | None) -> None:
         old.close()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith(f"{ROOT}.") and isinstance(logger, logging.Logger):
+            logger.setLevel(logging.NOTSET)
     logging.getLogger(ROOT).setLevel(level.upper())
+    for part, of_part in parts:
+        logging.getLogger(f"{ROOT}.{part}").setLevel(of_part.upper())
 
 
 def _facts(formatter: logging.Formatter, record: logging.LogRecord) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -69,6 +70,24 @@ def test_exit_codes_and_settings_are_documented_as_they_are() -> None:
         assert shown == (
             "none" if value is None else str(value) if not isinstance(value, tuple) else _list(value)
         )
+
+
+def test_the_unit_file_is_one_that_systemd_takes(tmp_path: Path) -> None:
+    """Its program is replaced by one that is there; everything else is checked as it stands."""
+    text = (ROOT / "docs/roseforest.service").read_text()
+    codes = re.search(r"^RestartPreventExitStatus=(.*)$", text, re.MULTILINE)
+    assert codes is not None
+    assert {int(code) for code in codes[1].split()} <= {code.value for code in ExitCode}
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed")
+    unit = tmp_path / "roseforest.service"
+    unit.write_text(text.replace("/opt/roseforest/bin/roseforest", sys.executable))
+    verdict = subprocess.run(
+        [analyze, "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False, timeout=60
+    )
+    said = [line for line in verdict.stderr.splitlines() if str(unit) in line or unit.name in line]
+    assert (verdict.returncode, said) == (0, [])
 
 
 def _list(value: tuple[str, ...]) -> str:

@@ -149,6 +149,9 @@ def init(
     help="How long a stop may take to hand copies over; 0: not at all.",
 )
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+@click.option(
+    "--log-parts", multiple=True, metavar="PART=LEVEL", help="A part that says more or less, as dht=debug."
+)
 @click.option("--log-format", metavar="FORMAT", help="text (key=value) or json.")
 @click.option("--log-file", metavar="FILE", help="Log to this rotating file instead of stderr.")
 @click.option(
@@ -167,6 +170,7 @@ def run(
     capacity: int | None,
     leave_seconds: int | None,
     log_level: str | None,
+    log_parts: tuple[str, ...],
     log_format: str | None,
     log_file: str | None,
     force: bool,
@@ -195,13 +199,15 @@ def run(
             "capacity": capacity,
             "leave_seconds": leave_seconds,
             "log_level": log_level,
+            "log_parts": log_parts,
             "log_format": log_format,
             "log_file": log_file,
         },
     )
     passphrase = passphrase_of(folder, passphrase_file)
     file = None if settings.log_file is None else folder.root / settings.log_file
-    set_up_logging(settings.log_level, settings.log_format, file)
+    parts = [(part, level) for part, _, level in (item.partition("=") for item in settings.log_parts)]
+    set_up_logging(settings.log_level, settings.log_format, file, parts)
     from chain.cid import to_text
     from chain.identity import peer_id
     from node.daemon import run_daemon

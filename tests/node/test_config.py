@@ -121,3 +121,30 @@ def test_any_other_text_is_refused_or_is_host_and_port(text: str) -> None:
     assert host
     assert 0 <= port <= 65_535
     assert text in (f"{host}:{text.rpartition(':')[2]}", f"[{host}]:{text.rpartition(':')[2]}")
+
+
+def test_a_section_names_the_embedder_and_never_its_key(home: Home) -> None:
+    home.config.write_text('[embedder]\nurl = "http://127.0.0.1:1/v1"\nbatch = 8\n')
+    settings = load_settings(
+        home, environment={"ROSEFOREST_EMBEDDER_MODEL": "m", "ROSEFOREST_EMBEDDER_KEY": "s"}
+    )
+    how = settings.embedder({"ROSEFOREST_EMBEDDER_KEY": "s"})
+    assert (how.url, how.model, how.batch, how.key) == ("http://127.0.0.1:1/v1", "m", 8, "s")
+    assert "'s'" not in repr(settings)
+    for text, words in (
+        ('[embedder]\nkey = "s"\n', "ROSEFOREST_EMBEDDER_KEY"),
+        ('[embedder]\nspeed = "s"\n', "embedder_speed is not a setting"),
+        ('embedder = "s"\n', "is a section"),
+        ("[embedder]\nbatch = 0\n", "embedder_batch"),
+    ):
+        home.config.write_text(text)
+        with pytest.raises(ConfigError, match=words):
+            load_settings(home, environment={})
+
+
+def test_parts_of_the_log_are_named_with_their_levels(home: Home) -> None:
+    settings = load_settings(home, environment={"ROSEFOREST_LOG_PARTS": "dht=debug, node.api=warning"})
+    assert settings.log_parts == ("dht=debug", "node.api=warning")
+    for wrong in ("dht", "dht=loud", "dth=debug", "=debug", "dht.=debug", "dht kademlia=debug"):
+        with pytest.raises(ConfigError, match=r"--log-parts.*PART=LEVEL"):
+            load_settings(home, {"log_parts": (wrong,)}, {})
