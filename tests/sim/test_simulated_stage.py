@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from sim.assertions import RUN_METRICS, STEP_METRICS
 from sim.errors import ScenarioFailed
 from sim.result import Result
 from sim.scenario import load_scenario, parse_scenario, scaled, shipped
@@ -169,6 +171,22 @@ settle_within_s = 30
     assert metrics["replicas_equal"] == 0
     assert metrics["copies_gone"] == 0
     assert "settle_s" not in metrics
+
+
+@pytest.mark.slow
+def test_the_example_of_the_documentation_is_complete_and_holds(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "simulator.md").read_text("utf-8")
+    (example,) = re.findall(r"^```toml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    result = run(example, tmp_path)
+    assert [(str(one.assertion), one.value) for one in result.verdicts if not one.held] == []
+    assert len(result.verdicts) == 7
+
+
+def test_the_documentation_names_every_scenario_metric_and_fault() -> None:
+    text = (ROOT / "docs" / "simulator.md").read_text("utf-8")
+    steps = [name for metrics in STEP_METRICS.values() for name in metrics]
+    names = [*shipped(), *RUN_METRICS, *steps, "partition", "crash", "churn", "slow", "bandwidth", "loss"]
+    assert [name for name in names if f"`{name}`" not in text] == []
 
 
 @pytest.mark.slow
