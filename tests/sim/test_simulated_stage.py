@@ -91,7 +91,7 @@ def command(*arguments: str, hash_seed: int = 0) -> subprocess.Popen[str]:
 
 def results(*processes: subprocess.Popen[str]) -> list[dict[str, Any]]:
     try:
-        return [json.loads(process.communicate(timeout=400)[0]) for process in processes]
+        return [json.loads(process.communicate(timeout=600)[0]) for process in processes]
     finally:
         for process in processes:
             process.kill()
