@@ -57,6 +57,8 @@ class Seen:
     ids: tuple[str, ...]
     node_ms: float
     steps: dict[str, float]
+    shards: int
+    nodes: int
 
 
 class Client:
@@ -78,7 +80,14 @@ class Client:
             raise RuntimeError(f"a query was answered with {response.status}: {data[:200]!r}")
         answer = json.loads(data)
         cost = answer["cost"]
-        return Seen(ms, tuple(hit["id"] for hit in answer["hits"]), cost["ms"], cost["steps_ms"])
+        return Seen(
+            ms,
+            tuple(hit["id"] for hit in answer["hits"]),
+            cost["ms"],
+            cost["steps_ms"],
+            cost["shards_contacted"],
+            cost["nodes_contacted"],
+        )
 
     def text(self, path: str) -> str:
         self._connection.request("GET", path, headers=self._headers)
@@ -190,7 +199,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 async def measure(quick: bool, folder: Path | None) -> dict[str, Any]:
-    single, many = (150, 480) if quick else (1_000, 3_200)
+    single, many = (150, 480) if quick else (400, 1_280)
     corpus = await trio.to_thread.run_sync(lambda: list(entries())[:ENTRIES])
     questions = questions_of(corpus, WARM_UP + single + many)
     figures: dict[str, Any] = {"nodes": NODES, "entries": len(corpus), "k": K}
@@ -211,6 +220,8 @@ async def measure(quick: bool, folder: Path | None) -> dict[str, Any]:
         exact, exact_took = await run([local.ask], asked)
         figures |= latency("1_client", answers, took) | steps("1_client", answers)
         figures |= held("1_client", before, after)
+        figures["shards_contacted_median"] = median(seen.shards for seen in answers)
+        figures["nodes_contacted_median"] = median(seen.nodes for seen in answers)
         figures |= peer("1_client", exact, exact_took)
         for name, asks in (("16_clients_1_node", alone), ("16_clients_5_nodes", clients)):
             before = await counters(network)

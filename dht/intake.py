@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
-from chain.cid import Cid
+from chain.cid import Cid, raw_cid
 from chain.content import Content, content_from_body
 from chain.errors import RecordError
 from chain.identity import AgentId
@@ -33,6 +33,9 @@ from validation.verdict import VALID, Invalid, Pending
 
 MAX_KNOWN_OPENINGS = 10_000
 """Authors whose opening is remembered to be good; beyond it the longest unused is checked again."""
+
+MAX_KNOWN_RECORDS = 8_192
+"""Records remembered to hold by themselves; beyond it the longest unused is checked again."""
 
 Records = Callable[[Sequence[Cid]], list[Record | None]]
 OpeningOf = Callable[[AgentId], Opening | None]
@@ -68,6 +71,7 @@ class Intake:
         self._embed = embed
         self._clock = clock
         self._admitted: OrderedDict[AgentId, None] = OrderedDict()
+        self._known: OrderedDict[Cid, bytes] = OrderedDict()  # the signature that was checked
         self._lock = Lock()  # bundles are judged on several worker threads
 
     def judge(self, bundle: Bundle) -> list[Judged]:
@@ -141,9 +145,14 @@ class Intake:
         return self.content(record)
 
     def verify(self, record: Record, openings: Mapping[AgentId, Opening]) -> None:
-        """Check a record with its payload on its own bytes and its author's opening; as `verify_content`."""
+        """Check a record with its payload on its own bytes and its author's opening; as `verify_content`.
+
+        What held once is remembered: popular hits, which every holder sends in every answer, cost a hash.
+        """
         if record.payload is None:
             raise RecordError("a hit, or the proof of one, comes without its payload")
+        if self._is_known(record):
+            return
         if not self._opening_holds(record.header.author, openings):
             raise RecordError("the opening of a hit's author is missing or does not pay the membrane")
         verdict = judge(record, self._context({}, frozenset(), None, None), links=False)
@@ -151,6 +160,24 @@ class Intake:
             raise RecordError(f"a hit breaks the rule {verdict.rule}: {verdict.reason}")
         if isinstance(verdict, Pending):
             raise RecordError("a hit names an epoch that this node does not know")
+        self.remember([record])
+
+    def remember(self, records: Iterable[Record]) -> None:
+        """Note that these records, with their payloads, hold by themselves: they are own, held or checked."""
+        with self._lock:
+            for record in records:
+                self._known[record.cid] = record.signature
+                self._known.move_to_end(record.cid)
+            while len(self._known) > MAX_KNOWN_RECORDS:
+                self._known.popitem(last=False)
+
+    def _is_known(self, record: Record) -> bool:
+        """Whether these very bytes held before: the CID names header and payload; the signature is kept."""
+        with self._lock:
+            if self._known.get(record.cid) != record.signature:
+                return False
+            self._known.move_to_end(record.cid)
+        return record.payload is not None and raw_cid(record.payload) == record.header.payload
 
     def _outcome(
         self, record: Record, roles: Role, shards: Iterable[bytes], context: Context, now_us: int

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from chain.cid import Cid
+from chain.content import Content
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.kinds import CARRIES_CONTENT
@@ -38,7 +39,7 @@ from dht.records import MAX_FETCH, RecordService
 from dht.turns import Turns
 from node.entry_records import EntryRecords
 from node.freshness import Freshened, Freshness
-from node.holder import Found, Holder, RecordsOf
+from node.holder import Holder, RecordsOf
 from node.models import Answer, Cost, Hit
 from node.search_protocol import (
     METHOD,
@@ -320,18 +321,26 @@ class Asker:
 
         What lies in a shard that it does not hold completely may have been changed where it does not hear it.
         """
-        ranked, records, unplaced = await self._run_blocking(self._search_own, request)
-        for (posting, score), record in zip(ranked, records, strict=True):
-            if record is not None and record.payload is not None:
-                shard = self._layout.tree.leaf_of(posting.shard_key)
-                sure = record.cid in unplaced or self._is_complete(shard)
-                hit = self._hit(record, score, posting.tags, self._kademlia.agent)
-                gathered.add(hit, None if sure else shard)
+        hits, unplaced = await self._run_blocking(self._search_own, request)
+        for hit, shard in hits:
+            sure = hit.record.cid in unplaced or self._is_complete(shard)
+            gathered.add(hit, None if sure else shard)
 
-    def _search_own(self, request: SearchRequest) -> tuple[list[Found], list[Record | None], set[Cid]]:
+    def _search_own(self, request: SearchRequest) -> tuple[list[tuple[Hit, Prefix]], set[Cid]]:
+        """The best of this node's own postings with their shards, and the records not placed yet."""
         ranked = self._holder.search(self._layout.tree.leaves, request.codes, request.k, request.tags)
         cids = [posting.record for posting, _ in ranked]
-        return ranked, self._records_of(cids), self._unplaced(cids)
+        records = self._records_of(cids)
+        self._intake.remember(one for one in records if one is not None and one.payload is not None)
+        hits = [
+            (
+                self._hit(record, self._intake.content(record), score, posting.tags, self._kademlia.agent),
+                self._layout.tree.leaf_of(posting.shard_key),
+            )
+            for (posting, score), record in zip(ranked, records, strict=True)
+            if record is not None and record.payload is not None
+        ]
+        return hits, self._unplaced(cids)
 
     async def _take(
         self, node: AgentId, request: SearchRequest, reply: SearchReply, gathered: _Gathered
@@ -415,7 +424,7 @@ class Asker:
                 tags = proven_tags(record, proofs)
                 if not wanted.issubset(tags):
                     raise FrameError("sends a hit without the tags asked for")
-                hits.append(self._hit(record, score, tags, node))
+                hits.append(self._hit(record, content, score, tags, node))
             except (ChainError, FrameError) as error:
                 refused += 1
                 log.warning("hit refused: %s", error)
@@ -428,12 +437,13 @@ class Asker:
             record.cid: self._layout.tree.leaf_of(key) for (record, _), key in zip(pairs, keys, strict=True)
         }
 
-    def _hit(self, record: Record, score: int, tags: tuple[str, ...], holder: AgentId) -> Hit:
+    @staticmethod
+    def _hit(record: Record, content: Content, score: int, tags: tuple[str, ...], holder: AgentId) -> Hit:
         return Hit(
             id=record.subject,
             score=score,
             author=record.header.author,
-            text=self._intake.content(record).text,
+            text=content.text,
             tags=tags,
             record=record,
             holder=holder,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -17,7 +17,7 @@ from chain.record import Record, sign_record
 from chain.source_chain import Draft
 from dht.basis import author_basis, subject_basis
 from dht.bundle import BadItem, Bundle, Item, Opening
-from dht.intake import Intake
+from dht.intake import MAX_KNOWN_RECORDS, Intake
 from dht.placement import ALL_ROLES, Layout, Role
 from dht.replies import StoreStatus
 from sharding.tree import ShardTree
@@ -52,8 +52,8 @@ class Desk:
     def records_of(self, cids: Sequence[Cid]) -> list[Record | None]:
         return [self.records.get(cid) for cid in cids]
 
-    def intake(self) -> Intake:
-        return Intake(MANIFEST, self.records_of, self.openings.get, LAYOUT, None, self)
+    def intake(self, embed: Callable[[str], bytes | None] | None = None) -> Intake:
+        return Intake(MANIFEST, self.records_of, self.openings.get, LAYOUT, embed, self)
 
 
 def bundle(
@@ -255,3 +255,33 @@ def test_a_hit_is_checked_on_its_own_bytes_and_its_authors_opening() -> None:
     ):
         with pytest.raises(RecordError, match=reason):
             Desk().intake().verify_content(bad, {} if opening is None else {author.agent: opening})
+
+
+def test_a_hit_that_held_is_known_again_but_not_with_another_signature_or_payload() -> None:
+    author = Author(1, MANIFEST, NOW_US)
+    record = author.create("text", CODES)
+    other = author.create("other", CODES)
+    judged: list[str] = []
+
+    def embed(text: str) -> bytes | None:
+        judged.append(text)
+        return CODES
+
+    intake = Desk().intake(embed)
+    opening = {author.agent: author.opening}
+    for _ in range(3):
+        intake.verify(record, opening)
+    assert judged == ["text"]
+    for bad in (forged(record), replace(record, payload=other.payload), record.without_payload()):
+        with pytest.raises(RecordError):
+            intake.verify(bad, opening)
+    intake.verify(record, {})
+    assert judged.count("text") <= 2
+    intake.remember([other])
+    intake.verify(other, {})
+    assert "other" not in judged
+    for number in range(MAX_KNOWN_RECORDS):
+        intake.remember([replace(other, cid=number.to_bytes(8, "big"))])
+    judged.clear()
+    intake.verify(record, opening)
+    assert judged == ["text"]
