@@ -88,7 +88,8 @@ class EntryReader:
 
         Raises what the store raises.
         """
-        items = [Held(record) for record in (*found.companions.values(), *found.records.values())]
+        records = [*found.companions.values(), *found.records.values()]
+        items = [Held(record) for record in await self._run_blocking(self._local.lacking, records)]
         for start in range(0, len(items), HOLD_AT_ONCE):
             await self._records.hold(items[start : start + HOLD_AT_ONCE])
 

@@ -38,6 +38,16 @@ class EntryRecords:
                 found[record.cid] = record if known is None else merge_copies(known, record)
         return found
 
+    def lacking(self, records: Sequence[Record]) -> list[Record]:
+        """Those of these records that are not here, or without the payload that they have."""
+        cids = [record.cid for record in records]
+        known = zip(records, self._own.get_many(cids), self._held.get_many(cids), strict=True)
+        return [
+            record
+            for record, own, held in known
+            if own is None and (held is None or (held.payload is None and record.payload is not None))
+        ]
+
     def operated_on(self, entries: Sequence[Cid]) -> set[Cid]:
         """Those of `entries` of which operations are here."""
         return self._own.operated_on(entries) | self._held.operated_on(entries)
@@ -49,6 +59,12 @@ class EntryRecords:
             while page := source.subjects_after(after, PAGE):
                 yield page
                 after = page[-1]
+
+    def at_home(self, pairs: Sequence[tuple[bytes, Cid]]) -> set[Cid]:
+        """Those content records, each with its own shard's basis, that are own ones or held at that basis."""
+        own = self._own.have([cid for _, cid in pairs])
+        lacking = self._held.lacking(pairs)
+        return own | {cid for (_, cid), lacks in zip(pairs, lacking, strict=True) if not lacks}
 
     def to_index(self, contents: Sequence[Cid]) -> set[Cid]:
         """Those of these content records that this node searches: own ones, and those held for a shard."""

@@ -11,7 +11,7 @@ records, with the same result.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import trio
@@ -79,11 +79,13 @@ class Holder:
 
         An entry with operations is derived anew from all its records, O(records); others take one posting.
         """
-        await self._derive(records, frozenset(record.cid for record in records))
+        await self._derive(records, None)
 
     async def on_held(self, items: Sequence[Held]) -> None:
         """Derive what these records change; new postings only for what was stored here for a shard."""
-        in_shard = {item.record.cid for item in items if any(role & Role.SHARD for role, _ in item.bases)}
+        in_shard = {
+            (basis, item.record.cid) for item in items for role, basis in item.bases if role & Role.SHARD
+        }
         await self._derive([item.record for item in items], in_shard)
 
     async def refresh(self, entries: Sequence[Cid]) -> None:
@@ -114,7 +116,8 @@ class Holder:
         await self.add(batch)
         return len(self._index)
 
-    async def _derive(self, records: Sequence[Record], to_index: Container[Cid]) -> None:
+    async def _derive(self, records: Sequence[Record], held_at: Collection[tuple[bytes, Cid]] | None) -> None:
+        """`held_at`: what may get a new posting, each with the basis of its own shard; None: whatever comes."""
         about = [one for one in records if one.header.kind == CREATE or one.header.kind in ENTRY_OPERATIONS]
         about = [one for one in about if one.header.kind != VOTE]
         if not about:
@@ -122,8 +125,17 @@ class Holder:
         async with self._turn:
             changed = {one.subject for one in about if one.header.kind != CREATE}
             changed |= await self._run_blocking(self._entries.operated_on, [one.subject for one in about])
-            plain = [one for one in about if one.cid in to_index and one.subject not in changed]
+            plain = [one for one in about if one.subject not in changed]
+            if held_at is not None:
+                here = {cid for _, cid in held_at}
+                plain = [one for one in plain if one.cid in here]
             postings = await self._run_blocking(self._postings, plain)
+            if held_at is not None:
+                postings = [
+                    posting
+                    for posting in postings
+                    if (self._layout.shard_basis(posting.shard_key), posting.record) in held_at
+                ]
             if postings:
                 await self._index_postings(await self._derived.put(postings))
             await self._refresh(sorted(changed))
@@ -150,11 +162,13 @@ class Holder:
             records = self._entries.about(entry)
             show = shown(entry, records)
             there = {posting.record: posting.tags for posting in self._derived.of_entry(entry)}
-            mine = self._entries.to_index([cid for cid, _ in show.values])
-            living = {cid: content for cid, content in show.values if cid in mine}
-            new = self._postings([records[cid] for cid in living if cid not in there], show.tags)
-            gone = sorted(there.keys() - living.keys())
-            tags = {cid: show.tags for cid in sorted(living) if there.get(cid, show.tags) != show.tags}
+            living = self._postings([records[cid] for cid, _ in show.values], show.tags)
+            # A value may lie here only beside another one of its entry: then others show it.
+            mine = self._entries.at_home([(self._layout.shard_basis(p.shard_key), p.record) for p in living])
+            living = [posting for posting in living if posting.record in mine]
+            new = [posting for posting in living if posting.record not in there]
+            gone = sorted(there.keys() - mine)
+            tags = {p.record: show.tags for p in living if there.get(p.record, show.tags) != show.tags}
             if new or gone or tags:
                 changes.append((new, gone, tags))
         return changes

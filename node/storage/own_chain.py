@@ -208,6 +208,11 @@ class OwnChain:
         sql = "SELECT DISTINCT subject FROM operations WHERE subject > ? ORDER BY subject LIMIT ?"
         return [row[0] for row in self._database.rows(sql, (subject, limit))]
 
+    def have(self, cids: Sequence[Cid]) -> set[Cid]:
+        """Those of `cids` that are of this chain."""
+        sql = "SELECT cid FROM records WHERE cid IN ({})"
+        return {row[0] for row in self._database.rows_in(sql, sorted(set(cids)))}
+
     def opening(self) -> tuple[Record, Record] | None:
         """The genesis and membrane records, once they are written."""
         first = self.read(0, 2)

@@ -34,6 +34,9 @@ items = st.lists(
         Item,
         st.sampled_from(RECORDS).flatmap(lambda record: st.sampled_from([record, record.without_payload()])),
         st.integers(0, 255),
+        st.lists(st.binary(min_size=32, max_size=32), unique=True, max_size=3).map(
+            lambda bases: tuple(sorted(bases))
+        ),
     ),
     max_size=8,
 )
@@ -110,6 +113,15 @@ def test_counts_are_bounded_before_anything_is_decoded(part: int, limit: int) ->
     value[part].append(None)
     with pytest.raises(BundleError, match=str(limit + 1)):
         open_bundle(value)
+
+
+@pytest.mark.parametrize(
+    "shards",
+    [[], [b"short"], [bytes(32), bytes(32)], [b"b" * 32, b"a" * 32], bytes(32), None, [bytes(32)] * 300, [1]],
+)
+def test_shards_are_a_few_ascending_bases(shards: object) -> None:
+    (item,) = open_bundle([[], [], [[4, RECORDS[0].encode(), shards]]]).items
+    assert isinstance(item, BadItem)
 
 
 @pytest.mark.parametrize("roles", [-1, 256, True, None, b"1", 1.0])

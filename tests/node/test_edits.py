@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +15,16 @@ from chain.identity import AgentId
 from crdt.entry import fold
 from dht.basis import subject_basis
 from dht.network import PeerId
+from dht.offers import RESCAN_S, STALE_S
+from dht.placement import Role
 from node.errors import Forbidden, Gone, InvalidInput, NotFound, VersionConflict
 from node.founding import REPLICATION
 from node.models import Delete, Edit, EntryView, NewEntry, Retag, Retract, Vote
 from node.node import Node
-from tests.node.simulated_nodes import Network, identity, simulate, until, vector
+from sim.network import open_world
+from sim.virtual_clock import run_deterministic
+from sim.whole_node import found_network
+from tests.node.simulated_nodes import DIM, Network, identity, override, simulate, until, vector
 
 FOUR = (100, 100, 100, 100)
 
@@ -146,8 +151,6 @@ class Parted:
 
 
 SEVEN = (100,) * 7
-HEALED_S = 60.0
-"""The bound on staleness; finding out that a node is back takes part of it."""
 
 
 async def texts(network: Network, number: int, seed: int, *tags: str, fresh: bool = False) -> list[str]:
@@ -168,6 +171,32 @@ def derived(node: Node) -> list[tuple[Cid, Cid, tuple[str, ...]]]:
     return sorted((one.entry, one.record, one.tags) for page in pages for one in page)
 
 
+def holders_that_show(network: Network, record: Cid) -> list[int]:
+    """The nodes that hold a content record for a shard and have a posting of it."""
+    return [
+        number
+        for number, node in network.nodes.items()
+        if node._held.in_role([record], int(Role.SHARD)) and record in {cid for _, cid, _ in derived(node)}
+    ]
+
+
+async def value_away_from_its_entry(network: Network) -> tuple[Cid, Cid, list[int]]:
+    """An entry, its value of the text "second", and the nodes that show that and hold nothing else of it."""
+    id_ = await planted(network, 0)
+    holders = await network.nodes[0].kademlia.holders(subject_basis(id_), REPLICATION)
+    near = {contact.agent for contact in holders}
+    for number in network.nodes:
+        done = await network.nodes[number].change(
+            id_, Edit(text="second", vector=vector(2), domain=str(number))
+        )
+        await network.settle()
+        (value,) = done.records
+        outside = [n for n in holders_that_show(network, value) if identity(n).agent not in near]
+        if len(outside) > 1:
+            return id_, value, outside
+    raise AssertionError("the value always lies with its entry")
+
+
 async def rebuild_changes_nothing(network: Network) -> None:
     for number, node in network.nodes.items():
         before = derived(node)
@@ -181,6 +210,7 @@ def test_an_edit_moves_the_posting_and_the_old_one_is_gone_everywhere(tmp_path: 
         await all_find(network, 1, ["first"])
         await network.nodes[2].change(id_, Edit(text="second", vector=vector(2)))
         await network.settle()
+        assert not holders_that_show(network, id_)
         for seed in (1, 2):
             await all_find(network, seed, ["second"])
             await all_find(network, seed, ["second"], "old")
@@ -195,6 +225,7 @@ def test_an_edit_moves_the_posting_and_the_old_one_is_gone_everywhere(tmp_path: 
     simulate(tmp_path, SEVEN, scenario)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [Delete(), Retract()], ids=["delete", "retract"])
 def test_what_is_taken_away_is_found_by_nobody_and_a_delete_can_be_undone(
     tmp_path: Path, change: Delete | Retract
@@ -217,6 +248,7 @@ def test_what_is_taken_away_is_found_by_nobody_and_a_delete_can_be_undone(
     simulate(tmp_path, SEVEN, scenario)
 
 
+@pytest.mark.slow
 def test_two_sides_edit_while_apart_and_agree_after(tmp_path: Path) -> None:
     link = Parted()
 
@@ -228,8 +260,9 @@ def test_two_sides_edit_while_apart_and_agree_after(tmp_path: Path) -> None:
         await network.nodes[5].change(id_, Retag(add=("far",)))
         await trio.sleep(40)
         link.part(range(7))
-        await trio.sleep(HEALED_S)
+        await trio.sleep(STALE_S)
         await network.settle()
+        assert not holders_that_show(network, id_)
         shown = [await view(node, id_) for node in network.nodes.values()]
         assert {encoded(one) for one in shown} == {encoded(shown[0])}
         assert shown[0].conflict
@@ -254,25 +287,27 @@ def test_holders_of_an_entry_finish_what_its_author_could_not(tmp_path: Path) ->
     link = Parted()
 
     async def scenario(network: Network) -> None:
-        id_ = await planted(network, 0)
+        id_, value, outside = await value_away_from_its_entry(network)
         holders = await network.nodes[0].kademlia.holders(subject_basis(id_), REPLICATION)
-        numbers = {identity(n).agent: n for n in network.nodes}
-        author = next(n for n in network.nodes if identity(n).agent not in {c.agent for c in holders})
-        friend = numbers[holders[0].agent]
+        friend = next(n for n in network.nodes if identity(n).agent == holders[0].agent)
+        author = next(n for n in network.nodes if n not in outside and n != friend)
         link.part((author, friend), [n for n in network.nodes if n not in (author, friend)])
-        done = await network.nodes[author].change(id_, Edit(text="second", vector=vector(2)))
+        done = await network.nodes[author].change(id_, Edit(text="third", vector=vector(3)))
         await until(lambda: network.nodes[friend]._held.get(done.records[0]) is not None)
         await network.crash(author)
+        assert holders_that_show(network, value)
         link.part(range(7))
-        await trio.sleep(HEALED_S)
-        for seed in (1, 2):
-            await all_find(network, seed, ["second"])
+        await trio.sleep(STALE_S)
+        assert not holders_that_show(network, value)
+        for seed in (2, 3):
+            await all_find(network, seed, ["third"])
         for number in network.nodes:
             assert (await view(network.nodes[number], id_)).fingerprint == done.version
 
     simulate(tmp_path, SEVEN, scenario, link)
 
 
+@pytest.mark.slow
 def test_an_author_that_dies_before_it_published_does_so_when_it_is_back(tmp_path: Path) -> None:
     link = Parted()
 
@@ -291,3 +326,79 @@ def test_an_author_that_dies_before_it_published_does_so_when_it_is_back(tmp_pat
         assert node.status().pending == 0
 
     simulate(tmp_path, SEVEN, scenario, link)
+
+
+def test_an_entrys_holders_follow_it_up_when_the_author_does_not(tmp_path: Path) -> None:
+    """No node comes or goes: what alone moves the posting is that its entry's holders heard of the edit."""
+
+    async def scenario(network: Network) -> None:
+        await trio.sleep(4 * RESCAN_S)  # until nobody looks through everything because of the beginning
+        id_, value, outside = await value_away_from_its_entry(network)
+        editor = next(n for n in network.nodes if n not in outside)
+        override(network.nodes[editor]._offers, "wrote", lambda _: None)
+        await network.nodes[editor].change(id_, Edit(text="third", vector=vector(3)))
+        assert holders_that_show(network, value)
+        await trio.sleep(STALE_S)
+        assert not holders_that_show(network, value)
+        for seed in (2, 3):
+            await all_find(network, seed, ["third"])
+
+    simulate(tmp_path, SEVEN, scenario)
+
+
+def test_who_edits_keeps_what_it_edited(tmp_path: Path) -> None:
+    """A node that holds nothing for others, and is alone afterwards, still shows its edit."""
+    link = Parted()
+
+    async def scenario(network: Network) -> None:
+        id_ = await planted(network, 0)
+        await network.nodes[3].change(id_, Edit(text="second", vector=vector(2)))
+        await network.settle()
+        link.part((3,), (0, 1, 2))
+        shown = await view(network.nodes[3], id_)
+        assert (shown.text, shown.tags) == ("second", ("old",))
+        assert [hit.text for hit in (await network.ask(3, vector(2))).hits] == ["second"]
+
+    simulate(tmp_path, (100, 100, 100, 0), scenario, link)
+
+
+def test_what_a_crash_left_underived_is_derived_at_the_start(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        id_ = await planted(network)
+        kept = await planted(network)
+        node = network.nodes[3]
+
+        async def nothing(*_: object) -> None:
+            """The process dies after the records are durable, and before anything is made of them."""
+
+        override(node._holder, "_derive", nothing)
+        await node.change(id_, Delete())
+        await node.change(kept, Retag(add=("new",)))
+        await network.crash(3)
+        node = await network.start(3)
+        assert [tags for entry, _, tags in derived(node) if entry == kept] in ([], [("new", "old")])
+        assert id_ not in {entry for entry, _, _ in derived(node)}
+        await network.settle()
+        assert id_ not in {entry for entry, _, _ in derived(node)}
+        await all_find(network, 1, ["first"], "new")
+        await rebuild_changes_nothing(network)
+
+    simulate(tmp_path, (100, 100, 100, 100), scenario)
+
+
+def test_a_network_of_older_rules_knows_no_votes_and_does_the_rest(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_world(1, None) as world:
+            founding = found_network(identity(0), DIM)
+            manifest = replace(founding.manifest, rules=1)
+            founding = replace(founding, manifest=manifest, manifest_bytes=manifest.encode())
+            network = Network(world, founding, tmp_path)
+            await network.open((100, 100))
+            id_ = await planted(network, 0)
+            with pytest.raises(InvalidInput, match=r"rules \(version 1\) do not know entry.vote"):
+                await network.nodes[1].change(id_, Vote(1))
+            await network.nodes[1].change(id_, Edit(text="second", vector=vector(2)))
+            await network.settle()
+            assert (await view(network.nodes[0], id_)).text == "second"
+
+    run_deterministic(main, seed=1)

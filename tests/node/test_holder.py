@@ -180,8 +180,11 @@ def test_only_content_held_in_the_shard_role_gets_a_posting(tmp_path: Path) -> N
     codes_ = bytes([1, 2, 3, 127])
     whole, header, elsewhere = (author.create(text, codes_) for text in ("whole", "header", "elsewhere"))
     basis = bytes(32)
+    own = LAYOUT.shard_basis(digest(whole.cid))
+    beside = author.create("beside", codes_)
     items = [
-        Held(whole, ((int(Role.SUBJECT), basis), (int(Role.SHARD), basis))),
+        Held(whole, ((int(Role.SUBJECT), basis), (int(Role.SHARD), own))),
+        Held(beside, ((int(Role.SHARD), bytes(32)),)),
         Held(header.without_payload(), ((int(Role.SHARD), basis),)),
         Held(elsewhere, ((int(Role.SUBJECT), basis),)),
         Held(author.records[2], ((int(Role.SHARD), basis),)),

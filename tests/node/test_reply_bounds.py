@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from dht.errors import RequestRefused
 from dht.network import MAX_BODY
 from dht.placement import Role
 from dht.record_store import Held
-from dht.records import MAX_FETCH, MAX_QUESTION
+from dht.records import MAX_FETCH, MAX_LACKS, MAX_QUESTION
 from tests.dht.authors import Author
 from tests.node.simulated_nodes import DIM, Network, simulate
 
@@ -96,7 +97,9 @@ def test_what_does_not_fit_one_reply_comes_with_the_next(tmp_path: Path) -> None
     simulate(tmp_path, (100, 0), scenario)
 
 
-@pytest.mark.parametrize("method", ["record.fetch", "record.at", "record.digests", "record.cids"])
+@pytest.mark.parametrize(
+    "method", ["record.fetch", "record.at", "record.digests", "record.cids", "record.lacks"]
+)
 def test_a_question_that_is_longer_than_any_honest_one_is_not_decoded(tmp_path: Path, method: str) -> None:
     """Decoding happens on the event loop."""
 
@@ -106,6 +109,22 @@ def test_a_question_that_is_longer_than_any_honest_one_is_not_decoded(tmp_path: 
             await guest.kademlia.request(holder.agent, method, canonical.encode([0] * MAX_QUESTION))
         honest = canonical.encode([bytes([n]) * 32 for n in range(MAX_FETCH)])
         assert len(honest) < MAX_QUESTION
+
+    simulate(tmp_path, (100, 0), scenario)
+
+
+@pytest.mark.parametrize(
+    "question", [[1], [[b"x", bytes(32)]], [[bytes(32)]], [[bytes(32), bytes(32)]] * (MAX_LACKS + 1)]
+)
+def test_a_malformed_question_about_what_is_lacking_is_refused(tmp_path: Path, question: list[Any]) -> None:
+    async def scenario(network: Network) -> None:
+        holder, guest = network.nodes[0], network.nodes[1]
+        with pytest.raises(RequestRefused, match=r"record.lacks takes up to|the limit is"):
+            await guest.kademlia.request(holder.agent, "record.lacks", canonical.encode(question))
+        there = next(iter(holder._held.bases_after(b"", 1))).basis
+        (cid,) = holder._held.cids_at(there, None, 1)
+        asked = [(there, cid), (bytes(32), cid), (there, record_cid_of_digest(bytes(32)))]
+        assert await guest._records.lacks(holder.agent, asked) == [False, True, True]
 
     simulate(tmp_path, (100, 0), scenario)
 
