@@ -117,7 +117,7 @@ class Holder:
         return len(self._index)
 
     async def _derive(self, records: Sequence[Record], held_at: Collection[tuple[bytes, Cid]] | None) -> None:
-        """`held_at`: what may get a new posting, each with the basis of its own shard; None: whatever comes."""
+        """`held_at`: what may get a new posting, each with its own shard's basis; None: whatever comes."""
         about = [one for one in records if one.header.kind == CREATE or one.header.kind in ENTRY_OPERATIONS]
         about = [one for one in about if one.header.kind != VOTE]
         if not about:
