@@ -22,6 +22,11 @@ MAX_CONTAINERS = 16_384
 and honest values, bundles of records included, have a few thousand.
 """
 
+MAX_ELEMENTS = 65_536
+"""Elements of all its arrays and maps together, in both directions. A megabyte of small integers would take
+half a second; honest values of that size are byte strings, of which there are a few thousand.
+"""
+
 Value = Any
 """None | bool | int | str | bytes | list[Value] | dict[str, Value]; mypy has no useful recursive `Any`-free
 form.
@@ -33,7 +38,8 @@ def encode(value: Value) -> bytes:
 
     Raises:
         EncodingError: a float, another type, a non-string key, an integer outside -2**63 … 2**64-1, a lone
-            surrogate, nesting deeper than `MAX_DEPTH`, or more than `MAX_CONTAINERS` arrays and maps.
+            surrogate, nesting deeper than `MAX_DEPTH`, or more than `MAX_CONTAINERS` arrays and maps or
+            `MAX_ELEMENTS` elements.
     """
     try:
         return bytes(msgpack.packb(_canonical(value, 0, _Count()), use_bin_type=True))
@@ -47,7 +53,8 @@ def decode(data: bytes, limit: int) -> Value:
     """Decode canonical bytes of at most `limit` bytes.
 
     Raises:
-        OversizedError: `data` is longer than `limit`, or holds more than `MAX_CONTAINERS` arrays and maps.
+        OversizedError: `data` is longer than `limit`, or holds more than `MAX_CONTAINERS` arrays and maps or
+            `MAX_ELEMENTS` elements.
         TruncatedError: `data` ends early, or announces more elements than it has bytes.
         NonCanonicalError: floats, extension types, unsorted or duplicate keys, long integer forms,
             trailing bytes, or anything else that would not re-encode to `data`.
@@ -85,24 +92,28 @@ def decode(data: bytes, limit: int) -> Value:
 
 
 class _Count:
-    """Counts the arrays and maps of one value, as they are read or written."""
+    """Counts the arrays and maps of one value and their elements, as they are read or written."""
 
-    __slots__ = ("left",)
+    __slots__ = ("containers", "elements")
 
     def __init__(self) -> None:
-        self.left = MAX_CONTAINERS
+        self.containers = MAX_CONTAINERS
+        self.elements = MAX_ELEMENTS
 
-    def one(self) -> None:
-        self.left -= 1
-        if self.left < 0:
+    def one(self, elements: int) -> None:
+        self.containers -= 1
+        self.elements -= elements
+        if self.containers < 0:
             raise OversizedError(f"value has more than {MAX_CONTAINERS} arrays and maps")
+        if self.elements < 0:
+            raise OversizedError(f"value has more than {MAX_ELEMENTS} elements")
 
     def array(self, items: list[Value]) -> list[Value]:
-        self.one()
+        self.one(len(items))
         return items
 
     def sorted_map(self, pairs: list[tuple[Any, Any]]) -> dict[str, Value]:
-        self.one()
+        self.one(len(pairs))
         return _sorted_map(pairs)
 
 
@@ -113,10 +124,10 @@ def _canonical(value: Value, depth: int, count: _Count) -> Value:
     if depth >= MAX_DEPTH:
         raise EncodingError(f"value is nested deeper than {MAX_DEPTH} levels")
     if kind is list or kind is tuple:
-        count.one()
+        count.one(len(value))
         return [_canonical(item, depth + 1, count) for item in value]
     if kind is dict:
-        count.one()
+        count.one(len(value))
         for key in value:
             if type(key) is not str:
                 raise EncodingError(f"map key {key!r} is not a string")

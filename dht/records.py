@@ -100,8 +100,8 @@ class RecordService:
             ("record.store", self._serve_store, True),
             ("record.fetch", self._serve_fetch, True),
             ("record.at", self._serve_at, True),
-            ("record.digests", self._serve_digests, False),
-            ("record.cids", self._serve_cids, False),
+            ("record.digests", self._serve_digests, True),
+            ("record.cids", self._serve_cids, True),
             ("record.lacks", self._serve_lacks, True),
         ):
             network.register(method, kademlia.members_only(handler, heavy=heavy))
@@ -267,6 +267,9 @@ class RecordService:
             type(one) is bytes and len(one) == BASIS_SIZE for one in bases
         ):
             raise RequestRefused(RefusalCode.BAD_REQUEST, f"record.digests takes up to {MAX_DIGESTS} bases")
+        return await self._run_blocking(self._digests_of, bases)
+
+    def _digests_of(self, bases: Sequence[bytes]) -> bytes:
         return canonical.encode([list(self._store.digest_of(basis)) for basis in bases])
 
     async def _serve_lacks(self, _sender: AgentId, body: bytes) -> bytes:
@@ -280,6 +283,9 @@ class RecordService:
 
     async def _serve_cids(self, _sender: AgentId, body: bytes) -> bytes:
         basis, after, limit = self._range(body, "record.cids", MAX_CIDS)
+        return await self._run_blocking(self._cids_of, basis, after, limit)
+
+    def _cids_of(self, basis: bytes, after: Cid | None, limit: int) -> bytes:
         return canonical.encode(b"".join(map(digest, self._store.cids_at(basis, after, limit))))
 
     def bundle(self, records: Iterable[Record], *, named: bool = True) -> tuple[list[Any], int]:

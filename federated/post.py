@@ -150,10 +150,14 @@ class Post:
     async def get(self, task: Cid, agent: AgentId, cids: Sequence[Cid]) -> None:
         """Fetch records of a task from one agent, and keep what is valid. Raises `NetworkError`."""
         for start in range(0, len(cids), MAX_FETCH):
-            bundle = await self._records.fetch(agent, cids[start : start + MAX_FETCH])
+            asked = cids[start : start + MAX_FETCH]
+            bundle = await self._records.fetch(agent, asked)
+            came = {item.record.cid for item in bundle.items if isinstance(item, Item)}
             judged = await self._admit(task, bundle)
-            if any(one.rule for one in judged):
+            if any(one.rule for one in judged) or came.isdisjoint(asked):
                 self._kademlia.report(agent)
+            if came.isdisjoint(asked):
+                raise FrameError(f"{agent.hex()[:8]} does not send what it lists")
 
     async def find_task(self, task: Cid) -> Record | None:
         """The record of a task, from its holders."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.canonical import MAX_CONTAINERS, MAX_DEPTH, decode, encode
+from chain.canonical import MAX_CONTAINERS, MAX_DEPTH, MAX_ELEMENTS, decode, encode
 from chain.errors import EncodingError, NonCanonicalError, OversizedError, TruncatedError
 from tests.chain.samples import damage, values
 
@@ -151,6 +151,20 @@ def test_arrays_and_maps_are_counted_in_both_directions(empty: object) -> None:
         encode(most)
     with pytest.raises(OversizedError, match=str(MAX_CONTAINERS)):
         decode(msgpack.packb(most), LIMIT)
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_their_elements_are_counted_in_both_directions(parts: int) -> None:
+    each = [0] * ((MAX_ELEMENTS - parts) // parts)
+    most = [each] * parts
+    assert decode(encode(most), 2 * LIMIT) == most
+    more = [*most[1:], [*each, *[0] * (parts + 1)]]
+    with pytest.raises(OversizedError, match=str(MAX_ELEMENTS)):
+        encode(more)
+    with pytest.raises(OversizedError, match=str(MAX_ELEMENTS)):
+        decode(msgpack.packb(more), 2 * LIMIT)
+    with pytest.raises(OversizedError, match=str(MAX_ELEMENTS)):
+        encode({f"{key:05}": 0 for key in range(MAX_ELEMENTS + 1)})
 
 
 def test_the_limit_is_in_bytes_and_comes_first() -> None:

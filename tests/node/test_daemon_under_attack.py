@@ -124,6 +124,16 @@ async def find_flood(one: Member) -> None:
         await one.ask(FIND, encode_find(number.to_bytes(32, "big"), record))
 
 
+async def listing_flood(one: Member) -> None:
+    """Small questions with long answers, read from disk: many at a time."""
+    await one.enter()
+    bases = [number.to_bytes(32, "big") for number in range(256)]
+    async with trio.open_nursery() as nursery:
+        for number in range(30):
+            nursery.start_soon(one.ask, "record.digests", canonical.encode(bases))
+            nursery.start_soon(one.ask, "record.cids", canonical.encode([bases[number], None, 4096]))
+
+
 async def bundle_flood(one: Member) -> None:
     """Valid bundles as large as they may be, many at a time: each record is hashed, verified and embedded."""
     await one.enter()
@@ -193,7 +203,15 @@ async def attack(daemon: Daemon, kind: Attack, number: int, goes_on: bool) -> No
             return
 
 
-ATTACKS = [hello_flood, introduction_flood, false_introductions, find_flood, bundle_flood, false_bundles]
+ATTACKS = [
+    hello_flood,
+    introduction_flood,
+    false_introductions,
+    find_flood,
+    listing_flood,
+    bundle_flood,
+    false_bundles,
+]
 
 
 @pytest.mark.parametrize("kind", ATTACKS)
