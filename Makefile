@@ -11,7 +11,7 @@ BENCHMARKS ?= $(filter-out report,$(patsubst benchmarks/%.py,%,$(filter-out benc
 .PHONY: help demo test test-fast test-slow lint format bench clean install
 
 help:
-	@echo "make demo    five daemons on this machine, a sixth that holds nothing asks them ten questions"
+	@echo "make demo    five daemons on this machine answer ten questions; four of them train a model together"
 	@echo "make test    all tests (make test-fast: those that start no daemon)"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make bench   every benchmark (QUICK=1: each under a minute)"

@@ -107,14 +107,15 @@ def up(
 @click.option(
     "--questions", type=click.IntRange(1, 40), default=10, show_default=True, help="Questions asked."
 )
+@click.option("--learning/--no-learning", default=True, show_default=True, help="Also the second half.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print all figures as one JSON object; the story goes to stderr."
 )
-def demo(seed: int, nodes: int, questions: int, as_json: bool) -> None:
+def demo(seed: int, nodes: int, questions: int, learning: bool, as_json: bool) -> None:
     """Load, ask, kill a daemon, ask again: the whole story.
 
     Loads a real corpus into a network of daemons, asks it from a node that holds nothing, kills one of the
-    daemons, and asks again.
+    daemons, and asks again. Then four of those left train a model together, each on its own data.
     """
     from rich.console import Console
 
@@ -127,10 +128,14 @@ def demo(seed: int, nodes: int, questions: int, as_json: bool) -> None:
     async def main() -> DemoReport:
         view = RichView(out, progress)
         try:
-            report = await run_demo(seed, nodes, questions, view)
+            report = await run_demo(seed, nodes, questions, view, learning)
         finally:
             view.close()
         view.report(report)
+        if report.learning is not None:
+            view.learning(report.learning)
+        elif learning:
+            progress.print(f"No second half: {report.learning_skipped}", highlight=False, soft_wrap=True)
         return report
 
     report = _run(main)

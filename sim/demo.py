@@ -1,7 +1,8 @@
 """The main job, shown on real daemons: load a corpus through five nodes, ask from a sixth that holds nothing.
 
 Every step goes the way a user's would: separate processes, the HTTP API, questions fixed beforehand in
-`questions.json`. Then one daemon is killed and the questions are asked again. The report states what was seen
+`questions.json`. Then one daemon is killed and the questions are asked again. In the second half
+(`sim.demo_learning`) daemons that are left train a model together. The report states what was seen
 as figures; a promise that did not hold (an answer that is unverified, missing, or not the same after the
 kill) raises `PromiseBroken`.
 """
@@ -13,13 +14,14 @@ import os
 import random
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from typing import Any, Protocol
 
 import trio
 
 from node.corpus import CorpusEntry, entries
+from sim import demo_learning
 from sim.errors import PromiseBroken
 from sim.testnet import NetworkEvent, RunningNode, open_test_network
 
@@ -82,6 +84,8 @@ class DemoReport:
     killed: str
     before: tuple[ShownAnswer, ...]
     after: tuple[ShownAnswer, ...]
+    learning: demo_learning.LearningReport | None = None
+    learning_skipped: str = ""
 
     @property
     def same(self) -> int:
@@ -121,8 +125,10 @@ class DemoView(Protocol):
         ...
 
 
-async def run_demo(seed: int, nodes: int, questions: int, view: DemoView) -> DemoReport:
-    """Play the whole demo and return its figures.
+async def run_demo(
+    seed: int, nodes: int, questions: int, view: DemoView, learning: bool = True
+) -> DemoReport:
+    """Play the whole demo and return its figures; its second half if `learning` and what it needs is there.
 
     Raises `PromiseBroken`, and `DaemonFailed` when a daemon does not start.
     """
@@ -177,9 +183,22 @@ async def run_demo(seed: int, nodes: int, questions: int, view: DemoView) -> Dem
             after=after,
         )
         check_promises(report)
+        left = [node for node in storing if node is not victim]
+        skipped = _why_no_learning(left, learning)
+        if not skipped:
+            report = replace(report, learning=await demo_learning.run_learning(left, seed, view))
+            watch.lap("learn")
         view.phase("Stopping the daemons")
     watch.laps["total"] = watch.total()
-    return report
+    return replace(report, learning_skipped=skipped)
+
+
+def _why_no_learning(left: Sequence[RunningNode], learning: bool) -> str:
+    if not learning:
+        return "--no-learning was given"
+    if len(left) < demo_learning.LEAST_MEMBERS:
+        return f"{len(left)} daemon is left; two are needed"
+    return demo_learning.missing()
 
 
 def load_questions() -> list[Question]:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from sim.demo import TOP, DemoReport, ShownAnswer, summary
+from sim.demo_learning import LearningReport
 from sim.testnet import NetworkEvent, NodeEnded
 
 LOG_STEPS = 4
@@ -113,6 +114,34 @@ class RichView:
             f"{seconds['settle']:.1f} s later.\n"
             f"{report.killed} was killed with SIGKILL. Largest daemon: {max(report.rss_mb.values()):.0f} MB. "
             f"Whole run: {seconds['total']:.1f} s on {report.cores} cores, seed {report.seed}.",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def learning(self, report: LearningReport) -> None:
+        """The table of the second half."""
+        self.close()
+        table = Table(
+            title=f"Digits, {report.rounds} rounds of {report.epochs} epochs: accuracy on "
+            f"{report.test_examples} images that nobody trained on",
+            title_justify="left",
+        )
+        for column in ("trained on", "images", "accuracy"):
+            table.add_column(column, justify="right" if column != "trained on" else "left")
+        for name in report.members:
+            table.add_row(f"{name} alone", str(report.examples[name]), f"{report.alone[name]:.3f}")
+        everything = str(sum(report.examples.values()))
+        together = f"[bold]{len(report.members)} nodes together, each its own part[/bold]"
+        table.add_row(together, everything, f"[bold]{report.shared:.3f}[/bold]")
+        table.add_row("all of it in one place", everything, f"{report.central:.3f}")
+        self._out.print()
+        self._out.print(table)
+        (result,) = set(report.results.values())
+        self._out.print(
+            f"All {len(report.members)} hold the same bytes: {result}\n"
+            f"{report.audited} of {report.rounds} rounds, computed again from the signed updates, came to "
+            f"the same. An update is {report.update_bytes:,} bytes ({report.parameters:,} parameters). With "
+            f"everything: {report.seconds:.1f} s.",
             highlight=False,
             soft_wrap=True,
         )

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +68,15 @@ class NodeEnded:
 NetworkEvent = NodeStarted | NodeEnded
 
 
+@dataclass(frozen=True, slots=True)
+class CommandDone:
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
 class RunningNode:
     """One daemon process of a test network."""
 
@@ -91,6 +100,23 @@ class RunningNode:
     async def patch(self, path: str, body: Any) -> Any:
         """What the node's API answers to PATCH `path`; raises what `ApiClient.send` does."""
         return await trio.to_thread.run_sync(self._api.send, "PATCH", path, body)
+
+    async def blob(self, cid: str) -> bytes:
+        """A blob as the node's API gives it out; raises what `ApiClient.get_blob` does."""
+        return await trio.to_thread.run_sync(self._api.get_blob, cid)
+
+    async def command(self, *arguments: str, environment: Mapping[str, str] | None = None) -> CommandDone:
+        """Run `roseforest ARGUMENTS` on the node's home to its end, as its user would."""
+        done = await trio.run_process(
+            _command([*arguments, "--home", str(self.home.root)]),
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            env={**_environment(), **(environment or {})},
+        )
+        return CommandDone(
+            done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+        )
 
     @property
     def alive(self) -> bool:

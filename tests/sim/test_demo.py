@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from sim.demo import (
     check_promises,
     load_questions,
 )
+from sim.demo_learning import LearningReport, check_learning
 from sim.errors import PromiseBroken
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +88,51 @@ def test_forty_questions_each_with_accepted_names() -> None:
     assert all(question.accepted for question in questions)
 
 
+LEARNED = LearningReport(
+    task="task",
+    members=("node-1", "node-2"),
+    rounds=3,
+    epochs=5,
+    alpha=0.5,
+    parameters=10,
+    update_bytes=100,
+    examples={"node-1": 5, "node-2": 7},
+    test_examples=9,
+    shared=0.9,
+    central=0.95,
+    alone={"node-1": 0.7, "node-2": 0.8},
+    results={"node-1": "cid", "node-2": "cid"},
+    identical_bytes=True,
+    lost_rounds=0,
+    audited=3,
+    audit_problems=(),
+    seconds=1.0,
+)
+
+
+def test_a_training_that_keeps_its_promises_passes_and_is_in_the_figures() -> None:
+    check_learning(LEARNED)
+    figures = replace(report(GOOD, GOOD), learning=LEARNED).figures()
+    assert json.loads(json.dumps(figures, allow_nan=False))["learning"]["shared"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"results": {"node-1": "one", "node-2": "other"}}, "different models.*other"),
+        ({"identical_bytes": False}, "different models"),
+        ({"lost_rounds": 1}, "1 updates were lost"),
+        ({"audited": 2}, "2 rounds could be computed again, not 3"),
+        ({"audit_problems": ("another hash",)}, "another hash"),
+        ({"shared": 0.8}, r"0\.800 is no better than 0\.800"),
+    ],
+)
+def test_a_promise_broken_by_a_training_is_one_clear_line(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(PromiseBroken, match=reason) as caught:
+        check_learning(replace(LEARNED, **change))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.slow
 def test_the_whole_demo_with_all_forty_questions(capsys: pytest.CaptureFixture[str]) -> None:
     """Prints the share with an accepted name in the top three, whatever it is."""
@@ -112,5 +159,12 @@ def test_the_whole_demo_with_all_forty_questions(capsys: pytest.CaptureFixture[s
         assert [len(shown["ids"]) for shown in figures[when]] == [ASKED] * 40
         assert all(hit["verified"] for shown in figures[when] for hit in shown["hits"])
         assert summary[when]["shards_missed"] == summary[when]["deadlines_hit"] == 0
-    for word in ("Loading", "SIGKILL", "verified", "same answers"):
+    learning = figures["learning"]
+    assert figures["learning_skipped"] == ""
+    assert len(learning["members"]) == len(learning["results"]) == 4
+    assert len(set(learning["results"].values())) == 1
+    assert learning["identical_bytes"]
+    assert learning["audited"] == learning["rounds"]
+    assert max(learning["alone"].values()) < learning["shared"] <= 1.0
+    for word in ("Loading", "SIGKILL", "verified", "same answers", "together", "in one place"):
         assert word in done.stderr
