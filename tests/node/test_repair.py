@@ -72,7 +72,7 @@ async def assert_all_is_found(network: Network, askers: tuple[int, ...] | None =
 
 
 async def filled(network: Network, count: int = 24) -> None:
-    await network.fill(count, authors=range(8))
+    await network.fill(count, authors=sorted(network.nodes))
     await comes_in_order(network, REPAIRED_WITHIN_S)
 
 
@@ -228,3 +228,48 @@ def test_an_author_leaves_the_repair_to_the_holders_that_are_left(tmp_path: Path
         assert len(holdings(network)[subject_basis(id_)]) == REPLICATION
 
     simulate(tmp_path, EIGHT, scenario)
+
+
+def wanting(network: Network, number: int) -> int:
+    """How many copies (a record at a basis) node `number` should have by now and does not have."""
+    return sum(
+        len(frozenset().union(*by.values()) - by.get(number, frozenset()))
+        for basis, by in holdings(network).items()
+        if number in nearest(network, basis)
+    )
+
+
+def moved(network: Network) -> int:
+    """Copies sent or fetched by all nodes together, since they started."""
+    return sum(
+        node.status().counters[name]
+        for node in network.nodes.values()
+        for name in ("records_repaired_total", "records_caught_up_total")
+    )
+
+
+@pytest.mark.slow
+def test_a_node_that_was_away_for_hours_moves_what_it_missed_and_no_more(tmp_path: Path) -> None:
+    """With its disk, and without a restart of anybody else; the others had long made up for it."""
+
+    async def scenario(network: Network) -> None:
+        await filled(network, 60)
+        await network.crash(3)
+        await trio.sleep(2 * 3600)
+        await network.fill(20, authors=(1, 2), seed=5_000)
+        await comes_in_order(network, DROPPED_WITHIN_S, exactly=True)
+        await trio.sleep(1800)
+        before = moved(network)
+        back = await network.start(3)
+        missed = wanting(network, 3)
+        has = sum(len(by.get(3, ())) for by in holdings(network).values())
+        assert 20 <= missed < has / 2
+        await network.settle()
+        await comes_in_order(network, REPAIRED_WITHIN_S)
+        assert moved(network) - before <= missed
+        assert back.status().under_replicated == 0
+        await comes_in_order(network, DROPPED_WITHIN_S, exactly=True)
+        assert moved(network) - before <= missed
+        await assert_all_is_found(network, (3,))
+
+    simulate(tmp_path, (100,) * 6, scenario)
