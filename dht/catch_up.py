@@ -69,6 +69,7 @@ class CatchUp:
         self._complete: set[Prefix] = set()
         self._alone: set[Prefix] = set()
         self._taken: dict[tuple[AgentId, Prefix], tuple[int, bytes]] = {}
+        self._dropped: set[Prefix] = set()
         self._turns = {shard: trio.Lock() for shard in tree.leaves}
         self._liars: set[AgentId] = set()
         self._failures: dict[AgentId, int] = {}
@@ -104,6 +105,15 @@ class CatchUp:
                 nursery.cancel_scope.cancel()
             pause = INTERVAL_FIRST_S if self._kademlia.version != seen else min(2 * pause, INTERVAL_S)
 
+    def dropped(self, basis: bytes) -> None:
+        """What lies at a basis was given up: if that is a shard, nothing is complete about it any more.
+
+        Nor is it after a round that began before.
+        """
+        gone = {shard for shard in self._tree.leaves if shard.basis() == basis}
+        self._complete -= gone
+        self._dropped |= gone
+
     def note_stored(self) -> None:
         """Records have been stored here; what came may have had companions that went elsewhere."""
         self._stored.set()
@@ -118,6 +128,7 @@ class CatchUp:
 
     async def round(self) -> None:
         """Compare all shards that this node should hold with their other holders."""
+        self._dropped = set()
         others: dict[AgentId, list[Prefix]] = {}
         mine: dict[Prefix, list[AgentId]] = {}
         for shard in self._tree.leaves:
@@ -150,7 +161,11 @@ class CatchUp:
                 for agent in agents[: max(1, self._replication - 1)]
                 if agent not in self._liars and self._failures.get(agent, 0) < PATIENCE
             ]
-            if (fellows or not agents) and all(shard in agreed[agent] for agent in fellows):
+            if (
+                shard not in self._dropped
+                and (fellows or not agents)
+                and all(shard in agreed[agent] for agent in fellows)
+            ):
                 self._complete.add(shard)
 
     async def _with(self, agent: AgentId, shards: Sequence[Prefix], agreed: set[Prefix]) -> None:

@@ -35,8 +35,6 @@ MAX_FETCH = 128
 MAX_AT = 256
 MAX_DIGESTS = 256
 MAX_CIDS = 4096
-MAX_LISTED = 200_000
-"""CIDs taken from one node about one basis."""
 MAX_LACKS = 200
 """(basis, record) pairs in one question of `record.lacks`."""
 MAX_QUESTION = 16 * 1024
@@ -171,19 +169,6 @@ class RecordService:
                 raise FrameError("a digest is the array [count, sum]")
             digests.append((pair[0], pair[1]))
         return digests
-
-    async def all_cids(self, agent: AgentId, basis: bytes) -> set[Cid]:
-        """All CIDs that one node lists at a basis; raises `NetworkError`, also above `MAX_LISTED`."""
-        found: set[Cid] = set()
-        after: Cid | None = None
-        while page := await self.cids(agent, basis, after):
-            found.update(page)
-            after = page[-1]
-            if len(found) > MAX_LISTED:
-                raise FrameError(f"{agent.hex()[:8]} lists more than {MAX_LISTED} records at one basis")
-            if len(page) < MAX_CIDS:
-                break
-        return found
 
     async def cids(self, agent: AgentId, basis: bytes, after: Cid | None) -> list[Cid]:
         """Ask one node for the next CIDs at a basis, at most `MAX_CIDS`, ascending. Raises `NetworkError`."""

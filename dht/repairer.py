@@ -1,10 +1,10 @@
 """The repairer: brings every basis held here to its R nearest nodes, and drops what others hold.
 
 A *look* goes through all bases held, a page at a time: it finds out who the nearest nodes are, asks each of
-them for the digests of many bases in one request, lists only where those differ, and does what `dht.repair`
-decides. Bases at which nothing has changed since they were found in order cost no message. A look follows
-every change of membership once that has settled, repeats while something is to be done, and once in
-`SWEEP_S` asks about everything again. Between two requests the repairer rests, so that queries go first.
+them for the digests of many bases in one request, where those differ what it lacks, and does what
+`dht.repair` decides. Bases at which nothing has changed since they were found in order cost no message. A
+look follows every change of membership once that has settled, repeats while something is to be done, and once
+in `SWEEP_S` asks about everything again. Between two requests the repairer rests, so that queries go first.
 
 It pushes, and `dht.catch_up` pulls: who lacks the copies of a subject cannot know that there is one, while a
 holder of a shard has to know whether it is complete before it answers for it. A node that leaves in order
@@ -28,9 +28,9 @@ from dht.errors import FrameError, NetworkError, RequestRefused
 from dht.kademlia import Kademlia
 from dht.placement import Role, needs_payload
 from dht.ports import Random, RunBlocking
-from dht.proofs import MAX_PROOFS, Proofs
+from dht.proofs import MAX_PROOFS, VOUCHED_S, Proofs
 from dht.record_store import BasisDigest, Digest, HeldStore
-from dht.records import MAX_DIGESTS, RecordService
+from dht.records import MAX_DIGESTS, MAX_LACKS, RecordService
 from dht.repair import DROP_AFTER_S, Decision, Situation, decide, holders_of
 from dht.replies import StoreStatus
 
@@ -43,8 +43,12 @@ AT_ONCE = 4
 READ_AT_ONCE = 256
 """Records read from disk at a time to be sent."""
 LIST_PAGE = 4096
+BREATHE_EVERY = 32
+"""Bases of which the holders are found out before the event loop gets its turn."""
 SAMPLE = 32
 """Records of one basis that a holder has to prove: a random run of those there."""
+DROP_AT_ONCE = 64
+"""Bases proven together: few enough that they are dropped while those who have proven them keep them."""
 SETTLE_S = 2.0
 """After a change of membership: whoever is only slow is back by then, and catching up has begun."""
 SOON_S = 5.0
@@ -61,7 +65,7 @@ LEAVE_PAUSE_S = 0.25
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
-OnDropped = Callable[[Sequence[tuple[Cid, int]]], Awaitable[None]]
+OnDropped = Callable[[bytes, Sequence[tuple[Cid, int]]], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -103,7 +107,10 @@ class _Wanted:
 
 
 class Repairer:
-    """Drives `dht.repair.decide` over the network. `on_dropped` is told (cid, roles left) of what went."""
+    """Drives `dht.repair.decide` over the network.
+
+    `on_dropped` is told of a basis that went, and each record there with the roles that it still has here.
+    """
 
     def __init__(
         self,
@@ -206,9 +213,15 @@ class Repairer:
     # One page.
 
     async def _page(self, page: Sequence[BasisDigest], everything: bool, alone: bool) -> None:
-        due = [one for entry in page if (one := await self._track(entry, everything)) is not None]
+        due: list[_Due] = []
+        for place, entry in enumerate(page):
+            if place % BREATHE_EVERY == 0:
+                await trio.lowlevel.checkpoint()
+            one = await self._track(entry, everything)
+            if one is not None:
+                due.append(one)
         await self._ask_digests(due)
-        await self._list(due)
+        await self._compare(due)
         decided = [(one, decide(self._situation(one))) for one in due]
         sends: dict[AgentId, dict[Cid, _Wanted]] = {}
         sending = 0
@@ -225,7 +238,9 @@ class Repairer:
                     nursery.start_soon(self._push, agent, sends[agent])
         finally:
             self.repairing = 0
-        await self._drop_proven([(one, decision.prove) for one, decision in decided if decision.prove])
+        unproven = [(one, decision.prove) for one, decision in decided if decision.prove]
+        for start in range(0, len(unproven), DROP_AT_ONCE):
+            await self._drop_proven(unproven[start : start + DROP_AT_ONCE])
 
     async def _track(self, entry: BasisDigest, everything: bool) -> _Due | None:
         """Note what lies at a basis now; None when nothing is to be asked about it."""
@@ -301,7 +316,7 @@ class Repairer:
             for agent in sorted(asked):
                 nursery.start_soon(self._with, agent, "comparing", partial(ask, agent))
 
-    async def _list(self, due: Sequence[_Due]) -> None:
+    async def _compare(self, due: Sequence[_Due]) -> None:
         """Find out what holders lack whose digests differ from ours."""
         differing: dict[AgentId, list[_Due]] = {}
         for one in due:
@@ -317,21 +332,27 @@ class Repairer:
                     differing.setdefault(agent, []).append(one)
 
         async def ask(agent: AgentId) -> None:
-            for one in differing[agent]:
+            pairs = [(one, cid) for one in differing[agent] for cid, _ in self._held_at(one.basis)]
+            lacking: dict[bytes, set[Cid]] = {one.basis: set() for one in differing[agent]}
+            for start in range(0, len(pairs), MAX_LACKS):
+                part = pairs[start : start + MAX_LACKS]
                 async with self._slots:
                     began = trio.current_time()
-                    theirs = await self._records.all_cids(agent, one.basis)
-                    await self._rest(began, 32 * len(theirs) + 100)
-                missing = frozenset(cid for cid, _ in self._held_at(one.basis) if cid not in theirs)
-                if missing:
-                    one.missing[agent] = missing
+                    answers = await self._records.lacks(agent, [(one.basis, cid) for one, cid in part])
+                    await self._rest(began, 70 * len(part))
+                for (one, cid), lacks in zip(part, answers, strict=True):
+                    if lacks:
+                        lacking[one.basis].add(cid)
+            for one in differing[agent]:
+                if lacking[one.basis]:
+                    one.missing[agent] = frozenset(lacking[one.basis])
                 elif self._store.digest_of(one.basis) == one.track.digest:
                     one.covers.add(agent)
                     one.track.more[agent] = one.said[agent]
 
         async with trio.open_nursery() as nursery:
             for agent in sorted(differing):
-                nursery.start_soon(self._with, agent, "listing", partial(ask, agent))
+                nursery.start_soon(self._with, agent, "comparing", partial(ask, agent))
 
     async def _with(self, agent: AgentId, doing: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do something with one peer; that it fails is its own matter, and the others go on."""
@@ -382,6 +403,7 @@ class Repairer:
     # Dropping.
 
     async def _drop_proven(self, candidates: Sequence[tuple[_Due, tuple[AgentId, ...]]]) -> None:
+        asked_at = trio.current_time()
         samples = {one.basis: self._sample(one.basis) for one, _ in candidates}
         asked: dict[AgentId, dict[Cid, bool]] = {}
         for one, agents in candidates:
@@ -403,7 +425,8 @@ class Repairer:
                 nursery.start_soon(self._with, agent, "proving", partial(ask, agent))
         for one, agents in candidates:
             sure = frozenset(agent for agent in agents if samples[one.basis].keys() <= proven[agent])
-            fresh = self._kademlia.version == one.track.version
+            now = trio.current_time()
+            fresh = self._kademlia.version == one.track.version and now - asked_at < VOUCHED_S / 2
             if fresh and decide(replace(self._situation(one), proven=sure)).drop:
                 await self._drop(one)
 
@@ -425,7 +448,7 @@ class Repairer:
             try:
                 left = await self._store.drop(one.basis, one.track.digest)
                 if left is not None:
-                    await self._on_dropped(left)
+                    await self._on_dropped(one.basis, left)
                     self.dropped += 1
                     self._tracks.pop(one.basis, None)
             finally:

@@ -506,8 +506,9 @@ class Node:
             }
         )
 
-    async def _on_dropped(self, left: Sequence[tuple[Cid, int]]) -> None:
+    async def _on_dropped(self, basis: bytes, left: Sequence[tuple[Cid, int]]) -> None:
         """What lies in no shard here any more is not found here any more, unless it is our own."""
+        self._catch_up.dropped(basis)
         await self._holder.forget([cid for cid, roles in left if not roles & Role.SHARD])
         # What went may have said something about a value of its entry that is still found here.
         records = [record for record in self._held.get_many([cid for cid, _ in left]) if record is not None]

@@ -92,11 +92,14 @@ class Participation:
         others = any(not self._kademlia.is_suspect(contact.agent) for contact in self._kademlia.contacts())
         if not self.joined or not others:
             return 0
+        wrote = self._publisher.pending
         with trio.move_on_after(within_s) as scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._repairer.hand_over)
                 await self._publisher.drained()
                 await self._offers.drained()
+            if wrote:  # and this node itself may have been one of those who took it
+                await self._repairer.hand_over()
         short = self._repairer.under_replicated
         if scope.cancelled_caught:
             log.warning(

@@ -117,6 +117,7 @@ class HeldRecords:
         self._writer = GroupWriter(self._database, run_blocking)
         self._run_blocking = run_blocking
         self._fresh: _Used | None = None  # while `reclaim` looks: what is used by what was held meanwhile
+        self._kept_bare = 0  # what the last look found to be named still: no reason to look again
 
     @property
     def read_only(self) -> str | None:
@@ -167,7 +168,8 @@ class HeldRecords:
         Does nothing until there are enough of them (`RECLAIM_AT`, `RECLAIM_SHARE`); then O(records held).
         """
         records, bare = self._tally()
-        if bare < RECLAIM_AT or bare * RECLAIM_SHARE < records or self._fresh is not None:
+        enough = bare >= self._kept_bare + RECLAIM_AT and bare * RECLAIM_SHARE >= records
+        if not enough or self._fresh is not None:
             return 0
         fresh = self._fresh = _Used()
         try:
@@ -177,6 +179,7 @@ class HeldRecords:
             return await self._writer.submit(lambda connection: _reclaim(connection, used, fresh))
         finally:
             self._fresh = None
+            self._kept_bare = self._tally()[1]
 
     def get(self, cid: Cid) -> Record | None:
         """The record of this CID, with its payload if that is here."""

@@ -253,7 +253,7 @@ def test_a_node_that_was_away_for_hours_moves_what_it_missed_and_no_more(tmp_pat
     """With its disk, and without a restart of anybody else; the others had long made up for it."""
 
     async def scenario(network: Network) -> None:
-        await filled(network, 60)
+        await filled(network, 40)
         await network.crash(3)
         await trio.sleep(2 * 3600)
         await network.fill(20, authors=(1, 2), seed=5_000)
@@ -272,4 +272,4 @@ def test_a_node_that_was_away_for_hours_moves_what_it_missed_and_no_more(tmp_pat
         assert moved(network) - before <= missed
         await assert_all_is_found(network, (3,))
 
-    simulate(tmp_path, (100,) * 6, scenario)
+    simulate(tmp_path, (100,) * 5, scenario)
