@@ -177,9 +177,30 @@ async def run_task(nodes: Sequence[RunningNode], label: str, figures: dict[str, 
     figures[f"{label}_round_over_numpy"] = rounded(median(seconds) / floating_s)
     figures[f"{label}_mb_in_per_peer"] = rounded(median(arrived) / 1e6)
     figures[f"{label}_bytes_over_least"] = rounded(median(arrived) / least, 4)
+    parts = await phases(nodes[0], path)
+    figures.update((f"{label}_{name}", value) for name, value in parts.items())
     figures[f"{label}_posting_one_update_ms"] = rounded(1_000 * posting_s)
     audit = await nodes[1].post(f"{path}/audit?round=1", None, SECONDS)
     figures[f"{label}_audit_ok"] = audit["rounds"][0]["ok"]
+
+
+async def phases(node: RunningNode, path: str) -> dict[str, float]:
+    """Where a round's time goes, by the clocks in its records: medians over the rounds, in ms.
+
+    From the first commit to the last, on to the last reveal, and from there (blobs, averages, signatures) to
+    the result.
+    """
+    events = (await node.get(f"{path}/log?limit=1000"))["events"]
+    times: dict[int, dict[str, list[int]]] = {}
+    for event in events:
+        if event["round"] is not None:
+            times.setdefault(event["round"], {}).setdefault(event["event"], []).append(event["at_us"])
+    parts: dict[str, list[float]] = {"commits_ms": [], "reveals_ms": [], "to_the_result_ms": []}
+    for one in times.values():
+        marks = (min(one["commit"]), max(one["commit"]), max(one["reveal"]), min(one["result"]))
+        for name, start, end in zip(parts, marks, marks[1:], strict=False):
+            parts[name].append((end - start) / 1_000)
+    return {name: rounded(median(values)) for name, values in parts.items()}
 
 
 async def join(node: RunningNode, path: str) -> None:

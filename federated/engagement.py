@@ -55,6 +55,8 @@ POLL_MOST_S = 30.0
 """A task's basis is polled after this long without news, twice as long each time, up to the second number."""
 POLL_ACTIVE_S = 4.0
 """The longest pause while this node takes part in a round."""
+POLL_IDLE_S = 600.0
+"""The same once the task is finished: only a better result for an old round could still come."""
 START_GRACE_S = 1.0
 """Seconds that the author of a task waits for more members once there are enough."""
 RETRY_S = 1.0
@@ -174,13 +176,16 @@ class Engagement:
             came = await tools.post.poll(self.ledger.cid, not turn, turn)
             turn += 1
             active = self.round is not None and self.round.takes_part and not self.round.over
-            pause = POLL_FIRST_S if came else min(2 * pause, POLL_ACTIVE_S if active else POLL_MOST_S)
+            most = POLL_ACTIVE_S if active else POLL_IDLE_S if self.ledger.finished else POLL_MOST_S
+            pause = POLL_FIRST_S if came else min(2 * pause, most)
             await trio.sleep(pause * tools.random.choice.uniform(0.8, 1.2))
 
     async def _go_on(self) -> None:
         """Do what is to be done now."""
         ledger = self.ledger
         if ledger.tip is None:
+            if self.wanted:
+                self._want_model(ledger.terms.parameters, [ledger.task.header.author, *ledger.members()])
             await self._maybe_start()
             return
         now = self._tools.clock.monotonic()
@@ -189,12 +194,12 @@ class Engagement:
             await self._begin(self.round, previous)
         round_ = self.round
         if ledger.finished:
-            self._want_model(round_.tip)
+            self._want_model(round_.tip.parameters, self._sources(round_.tip))
             return
         if not round_.takes_part:
             await self._maybe_ask_again(round_.tip)
             return
-        self._want_model(round_.tip)
+        self._want_model(round_.tip.parameters, self._sources(round_.tip))
         for action in round_.step(now):
             await self._act(round_, action)
         if round_.over:
@@ -237,13 +242,12 @@ class Engagement:
             self._asked_again.add(tip.digest)
             await self.append(JOIN, {}, key=b"join" + tip.digest)
 
-    def _want_model(self, tip: Tip) -> None:
-        """See to it that what the round starts from is here."""
-        cid = tip.parameters
+    def _want_model(self, cid: Cid, sources: Sequence[AgentId]) -> None:
+        """See to it that what a round starts from is here."""
         if cid in self._here or cid in self._fetching or self._nursery is None:
             return
         self._fetching.add(cid)
-        self._nursery.start_soon(self._fetch_model, cid, self._sources(tip))
+        self._nursery.start_soon(self._fetch_model, cid, sources)
 
     async def _fetch_model(self, cid: Cid, sources: Sequence[AgentId]) -> None:
         limit = update_size(self.ledger.terms.arrays)

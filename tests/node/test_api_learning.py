@@ -153,8 +153,7 @@ async def test_bad_terms_and_unknown_tasks_are_refused(tmp_path: Path) -> None:
     async with learning_api(tmp_path) as api:
         first = await post_blob(api, saved(0, 0, 0))
         good = {"name": "a line", "arrays": ARRAYS, "parameters": first, "rounds": 1}
-        change: dict[str, Any]
-        for change in (
+        changes: tuple[dict[str, Any], ...] = (
             {"arrays": []},
             {"arrays": [{**ARRAYS[0], "dtype": "<f2"}]},
             {"arrays": [{**ARRAYS[0], "shape": [4]}]},
@@ -165,7 +164,8 @@ async def test_bad_terms_and_unknown_tasks_are_refused(tmp_path: Path) -> None:
             {"max_abs": 0},
             {"config": {"x": [1]}},
             {"more": 1},
-        ):
+        )
+        for change in changes:
             assert problem(await api.post("/v1/learning/tasks", good | change)) == (422, "refused"), change
         elsewhere = to_text(from_text(first)[:-1] + b"\0")
         reply = await api.post("/v1/learning/tasks", good | {"parameters": elsewhere})

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import trio
 
+from chain import canonical
 from chain.cid import Cid
+from federated.errors import Refused
 from federated.faults import UNAVAILABLE, WEIGHT
+from federated.learning import UnknownKind
 from federated.proposal import proposers
 from federated.round import Phase
 from federated.update import Fault
 from federated.views import TaskView
 from tests.node.learners import (
-    ARRAYS,
     TRAIN_S,
     Learner,
     Liar,
@@ -69,7 +70,6 @@ def test_four_nodes_end_with_the_same_bytes(tmp_path: Path) -> None:
     simulate(tmp_path, [100] * 4, scenario)
 
 
-W = np.zeros((40, 3), "<f4")
 LIES: dict[str, tuple[Callable[[bytes], bytes], int, str]] = {
     "shape": (lambda data: data.replace(b"(40, 3)", b"(3, 40)"), 10, Fault.SHAPE),
     "dtype": (lambda data: data.replace(b"<f4", b"<i4"), 10, Fault.DTYPE),
@@ -112,15 +112,10 @@ def test_an_update_that_its_author_does_not_serve_is_refused(tmp_path: Path) -> 
         await join_all(network, task, [0, 1, 2, 3])
 
         async def nothing(sender: bytes, body: bytes) -> bytes:
-            from chain import canonical
-
             return canonical.encode(None)
 
-        override(
-            network.nodes[1]._network,
-            "_handlers",
-            {**network.nodes[1]._network._handlers, "blob.list": nothing},
-        )  # type: ignore[attr-defined]
+        handlers = network.nodes[1]._network._handlers  # type: ignore[attr-defined]
+        override(network.nodes[1]._network, "_handlers", {**handlers, "blob.list": nothing})
         learners = [Learner(network, number, task) for number in (0, 2, 3)]
         hiding = Learner(network, 1, task)
         async with trio.open_nursery() as nursery:
@@ -229,12 +224,12 @@ def test_a_member_restarted_in_the_middle_of_a_round_keeps_its_promise(tmp_path:
         task = await publish(network.nodes[0])
         await join_all(network, task, [0, 1, 2, 3])
         learners = [Learner(network, number, task) for number in range(4)]
-        learners[0].trains_s = 6.0  # so that the others are still in the commit phase
+        learners[0].trains_s = 2.0  # so that the others are still in the commit phase
 
         async def restart() -> None:
             await soon(lambda: committed(network, task, 0, 2))
             await network.crash(2)
-            await trio.sleep(0.5)
+            await trio.sleep(0.3)
             await network.start(2)
 
         async with trio.open_nursery() as nursery:
@@ -318,14 +313,25 @@ def test_who_only_looks_sees_the_task_and_can_audit_it(tmp_path: Path) -> None:
     simulate(tmp_path, [100] * 5, scenario)
 
 
+def test_a_network_of_older_rules_says_that_it_knows_no_tasks(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        node = network.nodes[0]
+        override(node.learning, "_rules", 1)
+        before = node.status().records
+        with pytest.raises(UnknownKind, match="founded with rules 1"):
+            await publish(node)
+        assert node.status().records == before
+
+    simulate(tmp_path, [100], scenario)
+
+
 def test_the_initial_model_is_checked_before_anything_is_signed(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         node = network.nodes[0]
         info = await node.blobs.put(initial()[:-1])
         before = node.status().records
-        with pytest.raises(Exception, match="do not match the task"):
+        with pytest.raises(Refused, match="do not match the task"):
             await publish(node, parameters=info.cid)
         assert node.status().records == before
-        assert len(ARRAYS) == 2
 
     simulate(tmp_path, [100], scenario)
