@@ -235,6 +235,9 @@ class Learning:
         engagement = self._engaged.get(question.task)
         if engagement is None:
             raise RequestRefused(RefusalCode.FORBIDDEN, "this node does not follow the task")
+        if self._tools.own.frozen is not None:
+            # The original may have signed another result of the round.
+            raise RequestRefused(RefusalCode.FORBIDDEN, "this node may be a copy, and signs nothing")
         reply = await engagement.answer(sender, question)
         self.signed += bool(reply.signature)
         return reply.encode()

@@ -51,7 +51,9 @@ class Blobs(Protocol):
 
 
 class OwnChain(Protocol):
-    """The node's own chain."""
+    """The node's own chain. While `frozen` says why, this node may be a copy, and signs nothing."""
+
+    frozen: str | None
 
     async def append(self, drafts: Sequence[Draft], keys: Sequence[bytes | None]) -> list[tuple[Cid, bool]]:
         """Append drafts, all or none; a key that was used before gives the earlier record."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from node.commands.exit_codes import ExitCode
@@ -71,8 +73,29 @@ def test_the_index_of_an_old_home_is_rebuilt_from_its_records(daemons: Daemons, 
     assert (done.code, done.value["vectors"]) == (0, len(FOUNDERS + JOINERS))
 
 
-def test_an_old_network_keeps_the_rules_that_it_was_founded_with(old_home: Path) -> None:
+def test_an_old_network_keeps_its_rules_and_says_what_they_do_not_know(
+    daemons: Daemons, old_home: Path
+) -> None:
+    """Edits and tags are of rule version 1; votes and learning came with version 2."""
     assert load_founding(open_home(old_home)).manifest.rules == 1
+    daemon = daemons.run(old_home)
+    entry = daemon.ask("POST", "/v1/query", {"text": FOUNDERS[0][0]}).value["hits"][0]["id"]
+    for change in (("edit", entry, "Honey bees dance."), ("tag", entry, "dance")):
+        done = daemons.command(old_home, *change)
+        assert done.code == 0, done
+    assert daemon.get(f"/v1/entries/{entry}")["tags"] == ["bees", "dance"]
+    done = daemons.command(old_home, "vote", entry, "up")
+    assert done.code == ExitCode.REFUSED
+    assert "rules (version 1) do not know entry.vote" in done.complaint
+    model = BytesIO()
+    np.save(model, np.zeros(3, np.float32))
+    blob = daemon.ask("POST", "/v1/blobs", model.getvalue()).value["cid"]
+    arrays = [{"name": "w", "dtype": "<f4", "shape": [3]}]
+    task = {"name": "a line", "arrays": arrays, "parameters": blob, "rounds": 1}
+    refused = daemon.ask("POST", "/v1/learning/tasks", task)
+    assert refused.status in (409, 422)
+    assert "founded with rules 1" in refused.message
+    assert daemon.ask("POST", "/v1/chain/verify").value["length"] == 8
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
