@@ -100,6 +100,8 @@ def init_home(
     """
     if name is not None and not name.strip():
         raise InvalidInput("the network's name is empty; leave --name out for a default one")
+    if home.is_initialised():
+        return _already(home, name, join)  # also while its daemon runs
     home.create_folders()
     with home.locked():
         if home.is_initialised():

@@ -180,12 +180,12 @@ class Home:
         """Raise `HomeMissing` unless `init` finished here."""
         if not self.root.is_dir():
             raise HomeMissing(
-                f"there is no home folder {self.root}: create one with roseforest init{self._flag()}"
+                f"there is no home folder {self.root}: create one with roseforest init{self.flag()}"
             )
         for path in (self.key, self.manifest):
             if not path.exists():
                 raise HomeMissing(
-                    f"{path} is missing: restore it from a backup, or finish roseforest init{self._flag()}"
+                    f"{path} is missing: restore it from a backup, or finish roseforest init{self.flag()}"
                 )
 
     def require_unsigned(self) -> None:
@@ -280,7 +280,7 @@ class Home:
     def read_token(self) -> str:
         """The API's bearer token; raises `HomeMissing` or `HomeDamaged`."""
         text = read_secret(
-            self.token, f"delete it and restart the daemon: roseforest run{self._flag()} makes a new one"
+            self.token, f"delete it and restart the daemon: roseforest run{self.flag()} makes a new one"
         )
         if not _TOKEN.fullmatch(text.strip()):
             raise HomeDamaged(
@@ -355,7 +355,7 @@ class Home:
             if not _take_lock(descriptor):
                 raise HomeInUse(
                     f"{self.root} is in use by process {_pid_in(descriptor)}: "
-                    f"stop it with roseforest stop{self._flag()}, or use another --home"
+                    f"stop it with roseforest stop{self.flag()}, or use another --home"
                 )
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
@@ -377,7 +377,8 @@ class Home:
             os.close(descriptor)
         return None
 
-    def _flag(self) -> str:
+    def flag(self) -> str:
+        """What a command needs to be said to work on this home: nothing for the default one."""
         return "" if self.root == default_root() else f" --home {self.root}"
 
     def _open_key(self, path: Path, passphrase: str | None) -> bytes:

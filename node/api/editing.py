@@ -143,7 +143,7 @@ def entry_id(text: str) -> Cid:
     try:
         cid = from_text(text)
     except CidError as error:
-        raise BadId(str(error)) from error
+        raise BadId(f"{text[:80]!r} is not a CID: give an id as add and query print it") from error
     if not is_record_cid(cid):
         raise BadId(f"{text} is the id of a payload or blob, not of an entry")
     return cid

@@ -150,7 +150,7 @@ def query(
     for place, hit in enumerate(answer["hits"], 1):
         mark = "verified" if hit["verified"] else "NOT VERIFIED"
         tagged = f" [{', '.join(hit['tags'])}]" if hit["tags"] else ""
-        print_line(f"{place:>2}. {hit['score']:.3f} {mark} by {hit['author']}{tagged}")
+        print_line(f"{place:>2}. {hit['score']:.3f} by {hit['author']}, {mark}{tagged}")
         print_line(f"{INDENT}{hit['id']}")
         print_line(excerpt(hit["text"], EXCERPT_LINES, EXCERPT_WIDTH))
     cost = answer["cost"]

@@ -126,6 +126,7 @@ def init(
             "is sealed by your passphrase: there is no way in without it" if sealed else "stands unencrypted"
         )
         print_line(f"The signing key in {folder.key} {how}. Move {folder.recovery_key} elsewhere.", err=True)
+        print_line(f"Next: roseforest run{folder.flag()}", err=True)
     elif protect and not sealed:
         print_line("The keys are as they were: seal them with roseforest key passphrase.", err=True)
 

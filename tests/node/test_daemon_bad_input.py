@@ -62,7 +62,7 @@ def test_what_the_api_refuses(daemons: Daemons) -> None:
     refused(daemon.ask("GET", f"/v1/entries/{daemon.get('/v1/status')['network']}"), 400, "not of an entry")
     other = daemon.get("/v1/chain/log")["records"][0]["id"]
     refused(daemon.ask("GET", f"/v1/entries/{other}"), 404, other)
-    refused(daemon.ask("GET", "/v1/entries/nonsense"), 400, "nonsense", "not a CID")
+    refused(daemon.ask("GET", "/v1/entries/nonsense"), 400, "nonsense", "not a CID", "add and query print it")
     refused(daemon.ask("GET", f"/v1/entries/{known[:-1]}"), 400, "CID")
     refused(daemon.ask("POST", "/v1/entries", b"{"), 400, "JSON")
     for entry, word in (

@@ -78,3 +78,12 @@ def test_a_finished_home_founds_no_second_network(tmp_path: Path) -> None:
     init(home)
     with pytest.raises(HomeError, match="already belongs"):
         init(home, "another")
+
+
+def test_a_finished_home_says_so_also_while_its_daemon_runs(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    made = init(home)
+    with home.locked():
+        assert init(home) == InitResult(made.agent, made.network, "forest", created=False)
+        with pytest.raises(HomeError, match="already belongs"):
+            init(home, "another")
