@@ -27,7 +27,7 @@ from dht.record_store import Held
 from dht.records import RecordService
 from dht.replies import StoreStatus
 from node.entry_records import EntryRecords
-from node.models import Ballot, EntryView, Value
+from node.models import MAX_BALLOTS, MAX_VALUES, Ballot, EntryView, Value
 
 TIMEOUT_S = 2.0
 MAX_PAGES = 16
@@ -142,10 +142,16 @@ def view_of(entry: Cid, records: Sequence[Record]) -> EntryView | None:
             for author, slots in folded.version.authors
         ),
         fingerprint=folded.version.fingerprint,
-        values=tuple(Value(cid, by_cid[cid].header.author, content.text) for cid, content in folded.contents),
+        values=tuple(
+            Value(cid, by_cid[cid].header.author, content.text)
+            for cid, content in folded.contents[:MAX_VALUES]
+        ),
         delete_overruled=folded.delete_overruled,
+        up=folded.up,
+        down=folded.down,
         votes=tuple(
-            Ballot(one.agent, one.vote.value, one.vote.reason, one.vote.confidence) for one in folded.votes
+            Ballot(one.agent, one.vote.value, one.vote.reason, one.vote.confidence)
+            for one in folded.votes[:MAX_BALLOTS]
         ),
         records=tuple(sorted(records, key=lambda record: (record.header.lamport, record.cid))),
     )

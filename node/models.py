@@ -169,6 +169,11 @@ class Answer:
     cost: Cost
 
 
+MAX_VALUES = 16
+"""Conflicting values that an entry's view lists: anybody can make one, of 64 KiB."""
+MAX_BALLOTS = 256
+
+
 @dataclass(frozen=True, slots=True)
 class EntryView:
     """An entry as its operations fold: the shown winner, its conflicts, and where it came from."""
@@ -187,10 +192,14 @@ class EntryView:
     fingerprint: str = ""
     """The version in short: what `if_version` takes."""
     values: tuple[Value, ...] = ()
-    """All values shown, the winner first; more than one are in conflict."""
+    """The values shown, the winner first; more than one are in conflict. At most `MAX_VALUES` of them."""
     delete_overruled: bool = False
     """A delete was not heeded, because an edit that it had not seen wins."""
+    up: int = 0
+    down: int = 0
+    """How many agents voted for it, and against it."""
     votes: tuple[Ballot, ...] = ()
+    """At most `MAX_BALLOTS` of them, agents ascending."""
     records: tuple[Record, ...] = ()
     """The operations, in the order in which they fold; the provenance."""
 

@@ -235,7 +235,7 @@ class BallotOut(BaseModel):
 
 
 class VotesOut(BaseModel):
-    """The votes as they count: one an agent."""
+    """The votes as they count, one an agent; the first 256 ballots by agent."""
 
     up: int
     down: int
@@ -401,8 +401,8 @@ def entry_out(view: EntryView, provenance: bool) -> EntryOut:
             for one in view.values
         ],
         votes=VotesOut(
-            up=sum(one.value > 0 for one in view.votes),
-            down=sum(one.value < 0 for one in view.votes),
+            up=view.up,
+            down=view.down,
             ballots=[
                 BallotOut(
                     agent=peer_id(one.agent),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -18,9 +18,11 @@ from crdt.entry_view import Ballot
 from crdt.operations import Tag, Untag, Vote
 from crdt.version_vector import VersionVector
 from tests.crdt import laws
-from tests.crdt.histories import history
+from tests.crdt.histories import Choose, History, history
 
 SEEDS = 150
+
+Law = Callable[[History, Choose], None]
 
 
 def first_copy_wins(patch: pytest.MonkeyPatch) -> None:
@@ -175,11 +177,18 @@ BUGS = (
 )
 
 
-def broken_laws() -> set[str]:
+RARE: dict[str, tuple[Law, ...]] = {
+    "smallest_branch_votes": (laws.one_vote_an_agent,),
+    "untag_is_not_proven": (laws.postings_are_the_views,),
+}
+"""Bugs that few histories show: only the law that is about them is tried, to save time."""
+
+
+def broken_laws(tried: Sequence[Law] = laws.LAWS) -> set[str]:
     """Names of laws that some of the seeded histories break; stops at the first seed that breaks one."""
     for seed in range(SEEDS):
         broken = set()
-        for law in laws.LAWS:
+        for law in tried:
             chance = Random(f"{seed} {law.__name__}")
             story = history(chance.randrange, 12)
             try:
@@ -196,7 +205,7 @@ def test_a_planted_bug_is_noticed(
     bug: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bug(monkeypatch)
-    assert broken_laws()
+    assert broken_laws(RARE.get(bug.__name__, laws.LAWS))
 
 
 def test_without_a_bug_no_seed_breaks_a_law() -> None:
