@@ -12,6 +12,8 @@ from node import instance
 from node.errors import HomeDamaged
 from node.home import Home
 from node.instance import claim, machine, restored_mark, why_frozen
+from tests.node.learners import Learner, join_all, learn, publish
+from tests.node.simulated_nodes import Network, identity, simulate
 
 
 @pytest.fixture
@@ -83,3 +85,24 @@ def test_a_note_that_cannot_be_read_is_no_licence_to_write(home: Home, note: byt
     home.instance.write_bytes(note)
     with pytest.raises(HomeDamaged, match="--force"):
         why_frozen(home, 5)
+
+
+@pytest.mark.slow
+def test_a_node_that_may_be_a_copy_signs_no_result_of_a_round(tmp_path: Path) -> None:
+    """Its original may have signed another one; the others are enough."""
+
+    async def scenario(network: Network) -> None:
+        task = await publish(network.nodes[0])
+        await join_all(network, task, [0, 1, 2, 3])
+        copy = network.nodes[1]
+        copy._own.frozen = "this home is a copy"
+        length = copy._own.count()
+        await learn(network, [Learner(network, number, task) for number in (0, 2, 3)])
+        view = await network.nodes[0].learning.task(task)
+        assert view.state == "finished"
+        for one in view.history:
+            assert identity(1).agent not in one.signers
+        assert copy.learning.signed == 0
+        assert copy._own.count() == length
+
+    simulate(tmp_path, [100] * 4, scenario)
