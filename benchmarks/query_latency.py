@@ -253,10 +253,21 @@ def latency(name: str, answers: Sequence[Seen], took: float) -> dict[str, Any]:
 
 
 def steps(name: str, answers: Sequence[Seen]) -> dict[str, Any]:
-    """Median milliseconds of each step; `http` is what the client waited beyond all of them."""
-    shown = {step: rounded(median(seen.steps.get(step, 0.0) for seen in answers)) for step in STEPS}
-    own = [seen.ms - seen.node_ms - seen.steps["embed"] for seen in answers]
-    return {f"{name}_steps_median_ms": {**shown, "http": rounded(median(own))}}
+    """Median milliseconds of each step, over all and over the slowest twentieth.
+
+    `http` is what the client waited beyond all of them.
+    """
+
+    def medians(some: Sequence[Seen]) -> dict[str, float]:
+        shown = {step: rounded(median(seen.steps.get(step, 0.0) for seen in some)) for step in STEPS}
+        beyond = median(seen.ms - seen.node_ms - seen.steps["embed"] for seen in some)
+        return {**shown, "http": rounded(beyond)}
+
+    slowest = sorted(answers, key=lambda seen: seen.ms)[-max(1, len(answers) // 20) :]
+    return {
+        f"{name}_steps_median_ms": medians(answers),
+        f"{name}_steps_slowest_5_percent_ms": medians(slowest),
+    }
 
 
 def held(name: str, before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
