@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -78,13 +78,14 @@ def up(
     if not as_json:
         click.echo(f"starting {count} daemons", err=True)
     results: list[Result] = []
+    flags = {} if scenario is None else _flags(scenario)
 
     async def main() -> None:
         import trio
 
         from sim.testnet import open_test_network
 
-        async with open_test_network(count, folder, on_event=lambda event: _show(event, as_json)) as network:
+        async with open_test_network(count, folder, lambda event: _show(event, as_json), flags) as network:
             _show_ready(network, as_json)
             if scenario is not None and name is not None:
                 results.append(await _play(scenario, name, network, as_json))
@@ -154,6 +155,12 @@ def _scenario(name: str, seed: int | None, scale: float) -> Scenario:
         scenario = scaled(scenario, scale)
     check_playable(scenario, name)
     return scenario
+
+
+def _flags(scenario: Scenario) -> dict[str, Sequence[str]]:
+    from sim.real_stage import flags_of
+
+    return flags_of(scenario.plan())
 
 
 async def _play(scenario: Scenario, name: str, network: TestNetwork, as_json: bool) -> Result:

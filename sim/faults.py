@@ -82,10 +82,14 @@ class Narrow:
 
 @dataclass(frozen=True, slots=True)
 class Down:
-    """A node is killed when the span begins and started again, with its disk, when it ends."""
+    """A node is killed when the span begins and started again, with its disk, when it ends.
+
+    One that goes `in_order` is asked to leave instead: it may hand over first.
+    """
 
     span: Span
     node: str
+    in_order: bool = False
 
 
 LinkFault = Partition | Slow | Lossy | Narrow
@@ -94,11 +98,12 @@ Fault = LinkFault | Down
 
 @dataclass(frozen=True, slots=True)
 class HostEvent:
-    """A node is killed (`up` False) or started again."""
+    """A node is killed or leaves in order (`up` False), or is started again."""
 
     at_us: int
     node: str
     up: bool
+    in_order: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +147,12 @@ class FaultPlan:
     def host_events(self) -> list[HostEvent]:
         """Kills and starts in order of time; where a node's spans overlap or touch it is down once."""
         spans: dict[str, list[Span]] = {}
+        in_order: set[tuple[str, int]] = set()
         for fault in self.faults:
             if isinstance(fault, Down):
                 spans.setdefault(fault.node, []).append(fault.span)
+                if fault.in_order:
+                    in_order.add((fault.node, fault.span.start_us))
         events: list[HostEvent] = []
         for node in sorted(spans):
             merged: list[Span] = []
@@ -154,7 +162,7 @@ class FaultPlan:
                 else:
                     merged.append(span)
             for span in merged:
-                events.append(HostEvent(span.start_us, node, False))
+                events.append(HostEvent(span.start_us, node, False, (node, span.start_us) in in_order))
                 if span.end_us < inf:
                     events.append(HostEvent(round(span.end_us), node, True))
         return sorted(events, key=lambda event: (event.at_us, event.up, event.node))

@@ -29,6 +29,7 @@ from sim.testnet import MAX_NODES, RunningNode, TestNetwork
 from sim.timeline import Timeline, View
 
 OBSERVER_FLAGS = ("--capacity", "0")
+LEAVE_FLAGS = ("--leave-seconds", "5")
 POLL_S = 0.2
 KNOWN_WHEN_READY = 20
 """Peers that a daemon knows when it counts as ready, or all there are."""
@@ -111,10 +112,16 @@ class RealStage:
         if node is not None and node.alive:
             await node.kill()
 
+    async def leave(self, name: str) -> None:
+        node = self._found(name)
+        if node is not None and node.alive:
+            await node.stop()
+
     async def start(self, name: str) -> None:
         doors = [node for node in self._network.nodes if node.name != name and node.alive]
         door = doors[0].started.addresses[0] if doors else None
-        await self._network.start(name, join=door, flags=OBSERVER_FLAGS if name in self._observers else ())
+        flags = OBSERVER_FLAGS if name in self._observers else self._network.flags_of.get(name, ())
+        await self._network.start(name, join=door, flags=flags)
 
     async def unplaced(self, name: str) -> frozenset[Cid] | None:
         await trio.lowlevel.checkpoint()
@@ -179,7 +186,7 @@ def left_out(scenario: Scenario) -> list[str]:
     if topology.bytes_per_s is not None:
         parts.append(f"topology.bytes_per_s {topology.bytes_per_s:,}")
     for number, fault in enumerate(scenario.faults):
-        if fault.kind not in ("crash", "churn"):
+        if fault.kind not in ("crash", "leave", "churn"):
             parts.append(f"faults[{number}] ({fault.kind})")
     return parts
 
@@ -187,6 +194,11 @@ def left_out(scenario: Scenario) -> list[str]:
 def playable(plan: FaultPlan) -> FaultPlan:
     """The faults of a plan that a process can meet."""
     return FaultPlan(tuple(fault for fault in plan.faults if isinstance(fault, Down)))
+
+
+def flags_of(plan: FaultPlan) -> dict[str, Sequence[str]]:
+    """Flags of the daemons that leave in order: time to hand over, which a test network does not give."""
+    return {event.node: LEAVE_FLAGS for event in plan.host_events() if event.in_order}
 
 
 async def play_real(scenario: Scenario, network: TestNetwork, view: View) -> Result:

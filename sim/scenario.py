@@ -29,6 +29,8 @@ MAX_NODES = 1_000
 MAX_ENTRIES = 100_000
 MAX_SECONDS = 7 * 24 * 3600
 MAX_STEPS = 100
+MIN_LEAVE_S = 15
+"""A node that leaves in order may need so long, and can only return once it has gone."""
 SMALLEST = {"nodes": 4, "entries": 8, "queries": 4}
 """What `scaled` goes no lower than, unless the scenario itself has less."""
 
@@ -129,6 +131,14 @@ class CrashFault(_Fault):
     return_after_s: Span_s | None = None
 
 
+class LeaveFault(_Fault):
+    """Nodes stop in order: they hand over first."""
+
+    kind: Literal["leave"]
+    nodes: Selector
+    return_after_s: Annotated[float, Field(ge=MIN_LEAVE_S, le=MAX_SECONDS)] | None = None
+
+
 class ChurnFault(_Fault):
     """Nodes come and go: exponential times up and down of these averages; all are up in the end."""
 
@@ -167,7 +177,7 @@ class LossFault(_Fault):
 
 
 FaultTable = Annotated[
-    PartitionFault | CrashFault | ChurnFault | SlowFault | BandwidthFault | LossFault,
+    PartitionFault | CrashFault | LeaveFault | ChurnFault | SlowFault | BandwidthFault | LossFault,
     Field(discriminator="kind"),
 ]
 
@@ -215,9 +225,13 @@ class Scenario(_Table):
                 case PartitionFault(sides=sides):
                     picked = [frozenset(roster.select(side, f"{place}/{n}")) for n, side in enumerate(sides)]
                     faults.append(Partition(span, tuple(picked)))
-                case CrashFault(nodes=nodes, return_after_s=after):
+                case (
+                    CrashFault(nodes=nodes, return_after_s=after)
+                    | LeaveFault(nodes=nodes, return_after_s=after)
+                ):
                     end = inf if after is None else start + round(after * SECOND_US)
-                    faults += [Down(Span(start, end), name) for name in roster.select(nodes, place)]
+                    leaves = isinstance(fault, LeaveFault)
+                    faults += [Down(Span(start, end), name, leaves) for name in roster.select(nodes, place)]
                 case ChurnFault(nodes=nodes, up_s=up_s, down_s=down_s):
                     rng = random.Random(f"{self.seed}/{place}/churn")
                     faults += churn(roster.select(nodes, place), span, up_s, down_s, rng)
@@ -382,6 +396,6 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-TAGS = {"add", "ask", "edit", "get", "partition", "crash", "churn", "slow", "bandwidth", "loss"}
+TAGS = {"add", "ask", "edit", "get", "partition", "crash", "leave", "churn", "slow", "bandwidth", "loss"}
 INNER = {"str", "int", "tuple[str, ...]", "literal['all']", "constrained-str", "function-after[]"}
 """What pydantic adds to a place to say which alternative of a type it tried."""

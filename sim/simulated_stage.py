@@ -41,6 +41,8 @@ from sim.whole_node import found_network, start_node
 CAPACITY = 100
 KNOWN_WHEN_READY = 20
 """Peers that a node knows when it counts as ready, or all there are: a full bucket."""
+LEAVE_S = 10.0
+"""Virtual seconds that a node may take to hand over before it goes."""
 CLOSING_S = 0.05
 """Virtual seconds after a kill until the node's files are closed."""
 UNPLACED_LIMIT = 10_000
@@ -142,6 +144,12 @@ class SimulatedStage:
         if self._nodes.pop(name, None) is not None:
             self._world.crash(self._identities[name].agent)
             await trio.sleep(CLOSING_S)
+
+    async def leave(self, name: str) -> None:
+        node = self._nodes.get(name)
+        if node is not None:
+            await node.leave(LEAVE_S)
+            await self.kill(name)
 
     async def start(self, name: str) -> None:
         if name in self._nodes:

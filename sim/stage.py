@@ -71,6 +71,10 @@ class Stage(Protocol):
         """End the node at once, as a power cut does."""
         ...
 
+    async def leave(self, name: str) -> None:
+        """Stop the node in order, as its owner does: it hands over first."""
+        ...
+
     async def start(self, name: str) -> None:
         """Start the node again on its disk."""
         ...

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
@@ -140,8 +141,15 @@ class TestNetwork:
 
     __test__ = False  # the name is no invitation to pytest
 
-    def __init__(self, folder: Path, on_event: Callable[[NetworkEvent], None], nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        on_event: Callable[[NetworkEvent], None],
+        nursery: trio.Nursery,
+        flags_of: Mapping[str, Sequence[str]],
+    ) -> None:
         self.folder = folder
+        self.flags_of = flags_of
         self.nodes: list[RunningNode] = []
         self._on_event = on_event
         self._nursery = nursery
@@ -198,21 +206,24 @@ class TestNetwork:
 
 @asynccontextmanager
 async def open_test_network(
-    nodes: int, folder: Path | None = None, on_event: Callable[[NetworkEvent], None] = lambda event: None
+    nodes: int,
+    folder: Path | None = None,
+    on_event: Callable[[NetworkEvent], None] = lambda event: None,
+    flags_of: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> AsyncIterator[TestNetwork]:
     """A network of `nodes` daemons, all ready; they end with the block.
 
     Homes and logs lie in `folder`, made if need be and kept, or in a temporary one, removed at the end. What
-    happens in between is told to `on_event`. Raises `DaemonFailed` when a node does not start, `ValueError`
-    for a number of nodes outside 1..`MAX_NODES`.
+    happens in between is told to `on_event`; `flags_of` gives nodes more flags by name. Raises `DaemonFailed`
+    when a node does not start, `ValueError` for a number of nodes outside 1..`MAX_NODES`.
     """
     if not 1 <= nodes <= MAX_NODES:
         raise ValueError(f"a test network has 1 to {MAX_NODES} nodes, not {nodes}")
     with _folder(folder) as place, one_error():
         async with trio.open_nursery() as nursery:
-            network = TestNetwork(place, on_event, nursery)
+            network = TestNetwork(place, on_event, nursery, flags_of)
             try:
-                await network.start("node-1")
+                await network.start("node-1", flags=flags_of.get("node-1", ()))
                 async with trio.open_nursery() as starting:
                     for number in range(2, nodes + 1):
                         starting.start_soon(_start_joining, network, f"node-{number}")
@@ -239,7 +250,7 @@ def _folder(folder: Path | None) -> Iterator[Path]:
 
 
 async def _start_joining(network: TestNetwork, name: str) -> None:
-    await network.start(name, join=network.bootstrap)
+    await network.start(name, join=network.bootstrap, flags=network.flags_of.get(name, ()))
 
 
 async def _start_daemon(name: str, home: Home, command: Sequence[str], log: Path) -> RunningNode:

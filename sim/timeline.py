@@ -130,7 +130,7 @@ class Timeline:
         async with trio.open_nursery() as watching:
             watching.start_soon(self._watch_sync)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._meet_fate, began)
+                nursery.start_soon(self._meet_fate, began, nursery)
                 first = 0
                 for step in self._scenario.workload:
                     match step:
@@ -150,15 +150,22 @@ class Timeline:
 
     # What fate does.
 
-    async def _meet_fate(self, began: float) -> None:
+    async def _meet_fate(self, began: float, leaving: trio.Nursery) -> None:
         for event in self._plan.host_events():
             await trio.sleep_until(began + event.at_us / SECOND_US)
             if event.up:
                 await self._stage.start(event.node)
+                self._view.note(f"{event.node} is back")
+            elif event.in_order:
+                leaving.start_soon(self._leave, event.node)
             else:
                 await self._stage.kill(event.node)
-            self._view.note(f"{event.node} {'is back' if event.up else 'is killed'}")
+                self._view.note(f"{event.node} is killed")
         await trio.sleep_until(began + self._plan.ends_us() / SECOND_US)
+
+    async def _leave(self, name: str) -> None:
+        await self._stage.leave(name)
+        self._view.note(f"{name} has left")
 
     # What users do.
 

@@ -81,10 +81,10 @@ def test_kills_and_starts_take_turns_and_cover_exactly_the_spans(downs: list[Dow
 
 
 def test_a_node_whose_spells_touch_is_killed_once() -> None:
-    plan = FaultPlan((Down(Span(5, 9), "a"), Down(Span(9, 12), "a"), Down(Span(6), "b")))
+    plan = FaultPlan((Down(Span(5, 9), "a"), Down(Span(9, 12), "a", True), Down(Span(6), "b", True)))
     assert plan.host_events() == [
         HostEvent(5, "a", False),
-        HostEvent(6, "b", False),
+        HostEvent(6, "b", False, in_order=True),
         HostEvent(12, "a", True),
     ]
 

@@ -17,7 +17,7 @@ from node.api_client import ApiClient, ApiError
 from node.errors import DaemonNotRunning
 from node.home import Home
 from sim.faults import Down, Span
-from sim.real_stage import check_playable, left_out, playable
+from sim.real_stage import check_playable, flags_of, left_out, playable
 from sim.scenario import ScenarioError, load_scenario, parse_scenario, scaled
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +55,10 @@ kind = "partition"
 at_s = 4
 for_s = 2
 sides = ["node-3"]
+[[faults]]
+kind = "leave"
+at_s = 16
+nodes = "node-3"
 [[workload]]
 do = "ask"
 name = "ask"
@@ -119,7 +123,7 @@ def test_a_daemon_of_ones_own_joins_a_scenario_on_real_sockets(tmp_path: Path) -
         assert figures["checked_count"] == 12
         assert figures["steps"]["edit"]["edited_count"] == 2
         assert figures["steps"]["load"]["fetch_lag"]["count"] >= 1
-        answer = until_peers(home, 3).post("/v1/query", {"text": "anything at all", "k": 5})
+        answer = until_peers(home, 2).post("/v1/query", {"text": "anything at all", "k": 5})
         assert len(answer["hits"]) == 5
         assert all(hit["verified"] for hit in answer["hits"])
         network.send_signal(signal.SIGINT)
@@ -181,7 +185,11 @@ def test_what_real_sockets_cannot_do_is_named_and_left_out() -> None:
         "topology.bytes_per_s 1,000,000",
         "faults[1] (partition)",
     ]
-    assert playable(scenario.plan()).faults == (Down(Span(4_000_000, 6_000_000), "node-2"),)
+    assert playable(scenario.plan()).faults == (
+        Down(Span(4_000_000, 6_000_000), "node-2"),
+        Down(Span(16_000_000), "node-3", in_order=True),
+    )
+    assert flags_of(scenario.plan()) == {"node-3": ("--leave-seconds", "5")}
 
 
 def test_more_daemons_than_a_test_network_has_are_refused_in_one_line() -> None:

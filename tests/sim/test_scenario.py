@@ -76,6 +76,7 @@ def test_an_error_names_the_file_the_key_and_the_value(change: tuple[str, str], 
     [
         ('kind = "flood"\nat_s = 1', r"faults\[0\]: input tag 'flood'"),
         ('kind = "loss"\nat_s = 1\nnodes = "all"\nloss = 2', r"faults\[0\].loss: 2: "),
+        ('kind = "leave"\nat_s = 1\nnodes = "all"\nreturn_after_s = 5', r"faults\[0\].return_after_s: 5: "),
         ('kind = "crash"\nnodes = "all"', r"faults\[0\].at_s: this key is missing"),
         ('kind = "crash"\nat_s = 1\nnodes = "node-13"', r"faults\[0\].nodes: 'node-13' is no selector"),
         ('kind = "partition"\nat_s = 1\nfor_s = 5\nsides = []', r"faults\[0\].sides"),
@@ -109,6 +110,11 @@ kind = "crash"
 at_s = 1
 nodes = ["node-2", "node-3"]
 [[faults]]
+kind = "leave"
+at_s = 1
+nodes = "node-6"
+return_after_s = 20
+[[faults]]
 kind = "slow"
 at_s = 0
 nodes = "node-4"
@@ -132,6 +138,7 @@ loss = 0.5
         Partition(Span(2 * SECOND_US, 5_500_000), (left, frozenset({"node-1"}))),
         Down(Span(SECOND_US, inf), "node-2"),
         Down(Span(SECOND_US, inf), "node-3"),
+        Down(Span(SECOND_US, 21 * SECOND_US), "node-6", in_order=True),
         Slow(Span(0, inf), frozenset({"node-4"}), 1_500),
         Narrow(Span(4 * SECOND_US, 5 * SECOND_US), frozenset({"node-4"}), 2_000),
         Lossy(Span(4 * SECOND_US, inf), frozenset({"node-5"}), 0.5),

@@ -185,7 +185,18 @@ def test_the_example_of_the_documentation_is_complete_and_holds(tmp_path: Path) 
 def test_the_documentation_names_every_scenario_metric_and_fault() -> None:
     text = (ROOT / "docs" / "simulator.md").read_text("utf-8")
     steps = [name for metrics in STEP_METRICS.values() for name in metrics]
-    names = [*shipped(), *RUN_METRICS, *steps, "partition", "crash", "churn", "slow", "bandwidth", "loss"]
+    names = [
+        *shipped(),
+        *RUN_METRICS,
+        *steps,
+        "partition",
+        "crash",
+        "leave",
+        "churn",
+        "slow",
+        "bandwidth",
+        "loss",
+    ]
     assert [name for name in names if f"`{name}`" not in text] == []
 
 
