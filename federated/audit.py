@@ -104,6 +104,8 @@ def _problem(
             return f"{agent.hex()[:16]} was refused for {reason!r}, which the evidence does not show"
     for agent in shown:
         fault = faults.get(agent)
+        if agent not in refused and fault == UNAVAILABLE:
+            return f"the update of {agent.hex()[:16]} is not to be had any more"
         if agent not in refused and fault is not None:
             return f"the update of {agent.hex()[:16]} counted although it has the fault {str(fault)!r}"
     contributed = shown.keys() - refused.keys()

@@ -14,7 +14,7 @@ from chain.cid import blob_cid
 from chain.kinds import COMMIT, REVEAL
 from chain.learning import Commit, Reveal, commit_body, reveal_body
 from federated.aggregation import average
-from federated.faults import DOUBLE, HASH, LATE, UNAVAILABLE, WEIGHT
+from federated.faults import DOUBLE, HASH, LATE, PENALISED, UNAVAILABLE, WEIGHT
 from federated.update import Fault, encode
 from tests.federated.models import ARRAYS, TASK, model, task_of, values
 from tests.federated.table import Member, Table
@@ -158,6 +158,32 @@ def test_a_liar_is_refused_by_name_and_sits_out(name: str) -> None:
     assert contributors(table, 1) == {member.agent for member in table.members} - {liar}
     for step in table.members[0].ledger.steps[1:]:
         assert liar not in step.before.agents
+
+
+@pytest.mark.slow
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 1 << 16),
+    members=st.sampled_from([4, 5, 7, 10]),
+    loss=st.sampled_from([0.0, 0.1, 0.3]),
+    delay=st.sampled_from([0.05, 0.5]),
+    lies=st.lists(st.sampled_from(sorted(LIES)), min_size=1, max_size=3),
+)
+def test_whatever_fewer_than_a_third_do_on_a_bad_line_no_honest_member_is_called_a_liar(
+    seed: int, members: int, loss: float, delay: float, lies: list[str]
+) -> None:
+    table = Table(task_of(max_members=10), members, seed=seed, loss=loss, delay=delay)
+    liars = table.rng.sample(table.members, min(len(lies), (members - 1) // 3))
+    for member, name in zip(liars, lies, strict=False):
+        LIES[name][0](member)
+    for member in table.members:
+        member.trains_s = table.rng.uniform(0.1, 4.0)
+    table.run(limit=4_000)
+    for member in table.members * 2:
+        table.poll(member)
+    agree(table)
+    for agent, reason in (pair for step in table.members[0].ledger.steps for pair in step.outcome.refused):
+        assert reason not in PENALISED or agent in {member.agent for member in liars}
 
 
 def test_an_update_that_nobody_can_get_is_refused_without_a_penalty() -> None:
