@@ -66,11 +66,12 @@ class Tip:
 
 @dataclass(slots=True)
 class _Signed:
-    """An outcome with every signature seen on it, and the records that carry them."""
+    """An outcome with every signature seen on it."""
 
     outcome: Outcome
     signatures: dict[AgentId, bytes] = field(default_factory=dict)
-    records: list[Cid] = field(default_factory=list)
+    record: Cid | None = None
+    """The lowest record that carries it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +197,9 @@ class Ledger:
         if place is None:
             return self._wait(said.previous, record)
         author = record.header.author
-        key = (said.previous, author, isinstance(said, Reveal))
-        known = self._by_round.setdefault(key, [])
         if author not in place.agents or said.round != place.round:
             return False
+        known = self._by_round.setdefault((said.previous, author, isinstance(said, Reveal)), [])
         self._seen.add(record.cid)
         if isinstance(said, Reveal):
             self.reveals[record.cid] = (author, said)
@@ -223,7 +223,7 @@ class Ledger:
         digest = said.outcome.digest(self.cid)
         signed = self._results.setdefault(place.digest, {}).setdefault(digest, _Signed(said.outcome))
         signed.signatures.update(said.signatures)
-        signed.records.append(record.cid)
+        signed.record = record.cid if signed.record is None else min(signed.record, record.cid)
         self._places.setdefault(digest, advance(place, said.outcome, digest))
         self._follow()
         return True
@@ -258,7 +258,8 @@ class Ledger:
             _, digest = min(candidates)
             best = self._results[tip.digest][digest]
             signers = tuple(sorted(best.signatures))
-            steps.append(Step(tip, best.outcome, digest, signers, min(best.records)))
+            assert best.record is not None
+            steps.append(Step(tip, best.outcome, digest, signers, best.record))
             tip = self._places[digest]
         self._steps, self._tip = steps, tip
         ready = [cid for cid, (on, _) in self._waiting.items() if on in self._places]
