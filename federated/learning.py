@@ -17,7 +17,8 @@ from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.kinds import KINDS_BY_RULE_VERSION, TASK
 from chain.learning import MAX_METRIC, MAX_METRICS, MAX_NAME, Reveal, Task
-from chain.record import Record
+from chain.manifest import Manifest
+from chain.record import SALT_SIZE, Record, encode_payload
 from chain.source_chain import Draft
 from dht.errors import FrameError, RefusalCode, RequestRefused
 from dht.network import Network
@@ -55,12 +56,13 @@ class UnknownKind(LearningError):
 class Learning:
     """The verbs; `run` must be running."""
 
-    def __init__(self, tools: Tools, network: Network, rules: int, while_writable: Guard) -> None:
+    def __init__(self, tools: Tools, network: Network, manifest: Manifest, while_writable: Guard) -> None:
         """`while_writable` runs work that writes: a full disk ends the work, not the node."""
         self._tools = tools
         self._while_writable = while_writable
         self._me = tools.identity.agent
-        self._rules = rules
+        self._rules = manifest.rules
+        self._limits = manifest.limits
         self._engaged: dict[Cid, Engagement] = {}
         self._peeked: OrderedDict[Cid, tuple[float, Ledger]] = OrderedDict()
         self._nursery: trio.Nursery | None = None
@@ -123,6 +125,9 @@ class Learning:
         tools, body = self._tools, terms.to_body()
         if len(self._engaged) >= MAX_FOLLOWED:
             raise WrongState(f"this node follows {MAX_FOLLOWED} tasks already")
+        size, most = len(encode_payload(bytes(SALT_SIZE), body)), self._limits.payload
+        if size > most:
+            raise Refused(f"the terms have {size} bytes, this network's limit for a record is {most}")
         data = await tools.blobs.get(terms.parameters)
         if data is None:
             raise Refused("the initial parameters are not here; post their blob first")

@@ -8,6 +8,7 @@
 | instance | what tells this home from a copy of it | |
 | atlas/CID | atlas blobs, by content | |
 | chain.db, held.db, derived.db | own chain, others' records, rebuildable state | |
+| learning.db | the learning tasks followed, and updates promised | |
 | learning.db | what this node promised in learning tasks | |
 | index/ | the vector index, rebuildable | |
 | blobs/ | large content by digest: model parameters, see `node.storage.blob_files` | |

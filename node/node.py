@@ -287,7 +287,7 @@ class Node:
                 published=self._publisher.wake,
             ),
             network,
-            manifest.rules,
+            manifest,
             self._participation.while_writable,
         )
         """The learning tasks that this node follows, and their verbs."""

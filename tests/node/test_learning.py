@@ -10,6 +10,7 @@ import trio
 
 from chain import canonical
 from chain.cid import Cid
+from chain.manifest import Limits
 from federated.errors import Refused
 from federated.faults import UNAVAILABLE, WEIGHT
 from federated.learning import UnknownKind
@@ -313,13 +314,17 @@ def test_who_only_looks_sees_the_task_and_can_audit_it(tmp_path: Path) -> None:
     simulate(tmp_path, [100] * 5, scenario)
 
 
-def test_a_network_of_older_rules_says_that_it_knows_no_tasks(tmp_path: Path) -> None:
+def test_a_network_that_takes_no_such_task_says_so_before_anything_is_signed(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         node = network.nodes[0]
         override(node.learning, "_rules", 1)
         before = node.status().records
         with pytest.raises(UnknownKind, match="founded with rules 1"):
             await publish(node)
+        override(node.learning, "_rules", 2)
+        override(node.learning, "_limits", Limits(payload=8 * 1024))
+        with pytest.raises(Refused, match="limit for a record is 8192"):
+            await publish(node, config={"notes": "x" * 9_000})
         assert node.status().records == before
 
     simulate(tmp_path, [100], scenario)
