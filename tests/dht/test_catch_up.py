@@ -106,6 +106,23 @@ def test_a_shard_is_not_complete_before_somebody_agreed(tmp_path: Path) -> None:
     simulate(tmp_path, (100, 100, 100), scenario)
 
 
+def test_a_shard_that_is_dropped_during_a_round_is_not_complete_after_it(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        catch_up = network.nodes[0]._catch_up
+        assert all(map(catch_up.is_complete, SHARDS))
+        compare = catch_up._compare
+
+        async def drop_first(*arguments: Any) -> None:
+            catch_up.dropped(SHARDS[0].basis())
+            await compare(*arguments)
+
+        override(catch_up, "_compare", drop_first)
+        await catch_up.round()
+        assert [shard for shard in SHARDS if not catch_up.is_complete(shard)] == [SHARDS[0]]
+
+    simulate(tmp_path, (100, 100), scenario)
+
+
 def lists_what_it_does_not_have(liar: Node) -> None:
     override(
         liar._held,
@@ -231,6 +248,11 @@ def test_a_fellow_holder_that_will_not_compare_is_not_waited_for_for_ever(
         ("record.at", canonical.encode([bytes(31), None, 1])),
         ("record.fetch", canonical.encode([bytes(32)] * 129)),
         ("record.fetch", canonical.encode({"a": 1})),
+        ("record.prove", canonical.encode([bytes(15), []])),
+        ("record.prove", canonical.encode([bytes(16), [[bytes(32), True]] * 257])),
+        ("record.prove", canonical.encode([bytes(16), [[bytes(31), True]]])),
+        ("record.prove", canonical.encode([bytes(16), [[bytes(32), 1]]])),
+        ("record.prove", canonical.encode([bytes(16)])),
         ("record.fetch", b"\xc1"),
     ],
 )

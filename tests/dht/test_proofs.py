@@ -1,0 +1,78 @@
+"""Proofs of possession: nobody has them without the bytes, and who has given one keeps what it proved."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chain.cid import record_cid_of_digest
+from dht import proofs
+from dht.proofs import UNPROVEN, VOUCHED_S, Vouchers, proof_of
+from tests.dht.test_publisher import RECORDS
+
+CIDS = [record_cid_of_digest(bytes([number]) * 32) for number in range(4)]
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["vouch", "let_go", "gone", "wait"]),
+        st.sampled_from(CIDS),
+        st.floats(0, 2 * VOUCHED_S),
+    )
+)
+
+
+@given(STEPS)
+def test_what_was_vouched_for_a_moment_ago_never_goes_and_what_goes_is_not_vouched_for(
+    steps: list[tuple[str, bytes, float]],
+) -> None:
+    vouchers, now = Vouchers(), 0.0
+    until: dict[bytes, float] = {}
+    going: set[bytes] = set()
+    for step, cid, seconds in steps:
+        if step == "vouch":
+            given_ = vouchers.vouch(cid, now)
+            assert given_ == (cid not in going)
+            if given_:
+                until[cid] = now + VOUCHED_S
+        elif step == "let_go":
+            gone = vouchers.let_go([cid], now)
+            assert gone == (until.get(cid, now) <= now)
+            assert gone != vouchers.promised([cid], now)
+            if gone:
+                going.add(cid)
+        elif step == "gone":
+            vouchers.gone([cid])
+            going.discard(cid)
+        else:
+            now += seconds
+
+
+def test_of_several_records_one_promise_holds_all() -> None:
+    vouchers = Vouchers()
+    assert vouchers.vouch(CIDS[1], 0.0)
+    assert not vouchers.let_go(CIDS, 1.0)
+    assert vouchers.vouch(CIDS[0], 1.0), "nothing has begun to go"
+
+
+def test_promises_are_bounded_and_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proofs, "MAX_VOUCHED", 2)
+    vouchers = Vouchers()
+    assert [vouchers.vouch(cid, 0.0) for cid in CIDS] == [True, True, False, False]
+    assert vouchers.vouch(CIDS[0], 1.0), "one that is there may be renewed"
+    assert vouchers.vouch(CIDS[3], VOUCHED_S), "the other has run out"
+
+
+def test_a_proof_is_of_these_bytes_and_this_nonce_alone() -> None:
+    first, second = RECORDS[:2]
+    nonce, other = bytes(16), b"\1" * 16
+    all_ = {
+        proof_of(nonce, first, True),
+        proof_of(other, first, True),
+        proof_of(nonce, first, False),
+        proof_of(nonce, second, True),
+        UNPROVEN,
+    }
+    assert len(all_) == 5
+    bare = first.without_payload()
+    assert proof_of(nonce, bare, True) == UNPROVEN
+    assert proof_of(nonce, bare, False) == proof_of(nonce, first, False)
