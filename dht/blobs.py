@@ -38,7 +38,15 @@ from chain.errors import CidError, EncodingError
 from chain.identity import AgentId
 from dht.blob_store import BitmapError, BlobDraft, BlobInfo, BlobStore, bitmap, read_bitmap
 from dht.chunk_plan import HEDGE_S, ChunkPlan
-from dht.errors import DhtError, FrameError, NetworkError, RefusalCode, RequestRefused
+from dht.errors import (
+    DhtError,
+    FrameError,
+    NetworkError,
+    PeerUnreachable,
+    RefusalCode,
+    RequestRefused,
+    RequestTimeout,
+)
 from dht.exchange import Gate
 from dht.kademlia import Kademlia
 from dht.limits import DEFAULT_LIMITS
@@ -60,9 +68,10 @@ PER_AGENT = 3
 FETCHES = 8
 """Fetches at a time; further ones wait their turn. With `AT_ONCE` and `PER_AGENT`: 48 MiB under way."""
 SERVED = 16
-"""Chunks being read for others at a time, over all agents: 4 MiB."""
+"""Chunks being read for others at a time, over all agents: 4 MiB; further ones wait their turn."""
 LIST_TIMEOUT = 5.0
 """Seconds for a chunk list."""
+LIST_TRIES = 3
 CHUNK_TIMEOUT = 10.0
 """Seconds for one chunk; long before it is over, others are asked too."""
 RETRY_PAUSE = 0.5
@@ -148,7 +157,8 @@ class BlobService:
         self._run_blocking = run_blocking
         self._clock = clock
         self._rng = rng
-        self._gate = Gate(replace(DEFAULT_LIMITS, handlers=SERVED, handlers_per_peer=PER_AGENT))
+        self._gate = Gate(replace(DEFAULT_LIMITS, handlers_per_peer=PER_AGENT))
+        self._reading = trio.Semaphore(SERVED)
         self._lanes: dict[AgentId, _Lane] = {}
         self._turns = trio.Semaphore(FETCHES)
         self._looking = trio.Lock()
@@ -283,9 +293,7 @@ class BlobService:
         """Ask one agent for its list and then for chunks, as long as it is of use."""
         fetch.reasons[agent] = "has nothing that is missing"
         try:
-            async with lane:
-                reply = await self._kademlia.request(agent, LIST, canonical.encode([fetch.cid]), LIST_TIMEOUT)
-            data, bits = _read_list(reply)
+            data, bits = _read_list(await self._ask_list(fetch.cid, agent, lane))
         except NetworkError as error:
             if isinstance(error, FrameError):
                 self._lied(fetch, agent, str(error))
@@ -307,6 +315,20 @@ class BlobService:
         async with trio.open_nursery() as nursery:
             for _ in range(PER_AGENT):
                 nursery.start_soon(self._draw_chunks, fetch, fetch.plan, chunks, agent, lane)
+
+    async def _ask_list(self, cid: Cid, agent: AgentId, lane: trio.Semaphore) -> bytes:
+        """Ask for a chunk list, again when no answer came: nobody else may have the blob."""
+        body = canonical.encode([cid])
+        tries = 1
+        while True:
+            try:
+                async with lane:
+                    return await self._kademlia.request(agent, LIST, body, LIST_TIMEOUT)
+            except (RequestTimeout, PeerUnreachable):
+                if tries == LIST_TRIES:
+                    raise
+            await trio.sleep(RETRY_PAUSE * 2 ** (tries - 1))
+            tries += 1
 
     async def _draw_chunks(
         self, fetch: _Fetch, plan: ChunkPlan, chunks: ChunkList, agent: AgentId, lane: trio.Semaphore
@@ -331,9 +353,10 @@ class BlobService:
             )
         except NetworkError as error:
             fetch.reasons[agent] = str(error)
-            failures = plan.failed(agent, index)
+            busy = isinstance(error, RequestRefused) and error.code == RefusalCode.OVERLOADED
+            failures = plan.busy(agent, index) if busy else plan.failed(agent, index)
             fetch.change()
-            return float(RETRY_PAUSE * 2 ** (failures - 1))
+            return float(RETRY_PAUSE * 2 ** max(0, failures - 1))
         if not data:
             plan.lacks(agent, index)
         elif not plan.is_missing(index):
@@ -384,7 +407,8 @@ class BlobService:
         if type(index) is not int or index < 0:
             raise RequestRefused(RefusalCode.BAD_REQUEST, f"{GET} takes [cid, index]")
         with self._place_for(sender):
-            data = await self._run_blocking(self.store.chunk, cid, index)
+            async with self._reading:
+                data = await self._run_blocking(self.store.chunk, cid, index)
         if data is None:
             return b""
         self.counters.chunks_served += 1

@@ -21,6 +21,8 @@ MAX_ASKED = 2
 """Agents that one chunk is asked of at a time: so many that deliver, and so many others."""
 MAX_FAILURES = 3
 """Failures in a row after which an agent is dropped."""
+MAX_BUSY = 20
+"""Times in a row that an agent may say that it has too much to do, before that is a failure."""
 
 
 class ChunkPlan:
@@ -32,6 +34,7 @@ class ChunkPlan:
         self._under_way: dict[int, dict[AgentId, float]] = {}
         self._has: dict[AgentId, set[int] | None] = {}
         self._failures: dict[AgentId, int] = {}
+        self._busy: Counter[AgentId] = Counter()
         self._asked: Counter[AgentId] = Counter()
         self._delivers: set[AgentId] = set()
 
@@ -81,7 +84,7 @@ class ChunkPlan:
     def got(self, agent: AgentId, index: int) -> None:
         """A chunk arrived from `agent`, and is here now, whoever was first."""
         self._asked[agent] -= 1
-        self._failures[agent] = 0
+        self._failures[agent] = self._busy[agent] = 0
         if agent in self._has:
             self._delivers.add(agent)
         self._under_way.pop(index, None)
@@ -95,6 +98,19 @@ class ChunkPlan:
         if has is None:
             has = self._has[agent] = {*self._waiting, *self._under_way}
         has.discard(index)
+
+    def busy(self, agent: AgentId, index: int) -> int:
+        """`agent` has too much to do: it is asked for less, and dropped only if it always says so.
+
+        Returns how often it has failed in a row.
+        """
+        self._busy[agent] += 1
+        if self._busy[agent] > MAX_BUSY:
+            return self.failed(agent, index)
+        self._release(agent, index)
+        self._asked[agent] -= 1
+        self._delivers.discard(agent)
+        return 0
 
     def failed(self, agent: AgentId, index: int) -> int:
         """Asking failed. Returns how often in a row; the agent is dropped with the `MAX_FAILURES`th time."""

@@ -17,7 +17,7 @@ from chain.cid import blob_cid, record_cid
 from chain.errors import CidError
 from dht.blob_store import BitmapError, bitmap, read_bitmap
 from dht.blobs import AT_ONCE, GET, LIST, PER_AGENT, BlobService, BlobUnavailable
-from dht.chunk_plan import MAX_FAILURES
+from dht.chunk_plan import MAX_BUSY, MAX_FAILURES
 from dht.errors import RefusalCode, RequestRefused
 from dht.kademlia import Kademlia
 from dht.network import MAX_BODY, Handler
@@ -340,6 +340,24 @@ def test_a_holder_that_fails_now_and_then_is_asked_again(tmp_path: Path) -> None
     play(tmp_path, story)
 
 
+def test_one_lost_message_does_not_lose_the_only_holder(tmp_path: Path) -> None:
+    calls = 0
+
+    async def deaf_at_first(sender: bytes, body: bytes) -> bytes:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await trio.sleep_forever()
+        return await honest_list()(sender, body)
+
+    async def story(swarm: Swarm) -> None:
+        asker = await swarm.start(0)
+        await swarm.liar(1, lists=deaf_at_first, chunks=honest_chunk)
+        assert await asker.fetch(CID, LIMIT, agents(1)) == DATA
+
+    play(tmp_path, story)
+
+
 def test_a_holder_that_offers_what_it_does_not_have_ends_the_fetch_in_time(tmp_path: Path) -> None:
     async def story(swarm: Swarm) -> None:
         asker = await swarm.start(0)
@@ -412,6 +430,53 @@ def test_many_fetches_at_once_never_ask_more_than_is_served(tmp_path: Path) -> N
         assert found == {chunk_list(data).cid: data for data in blobs}
         assert holder.counters.chunks_refused == 0
         assert asker._lanes == {}
+
+    play(tmp_path, story)
+
+
+def test_a_roster_that_fetches_from_one_author_at_once_all_get_it(tmp_path: Path) -> None:
+    async def story(swarm: Swarm) -> None:
+        author = await swarm.start(0)
+        for number in range(1, 16):
+            await swarm.start(number)
+        data = content(8 * CHUNK)
+        cid = (await author.put(data)).cid
+        found: list[bytes] = []
+
+        async def fetch(number: int) -> None:
+            found.append(await swarm.services[number].fetch(cid, LIMIT, agents(0)))
+
+        async with trio.open_nursery() as nursery:
+            for number in range(1, 16):
+                nursery.start_soon(fetch, number)
+        assert found == [data] * 15
+        assert author.counters.chunks_refused == 0
+
+    play(tmp_path, story)
+
+
+@pytest.mark.parametrize(("refusals", "ends"), [(MAX_BUSY, True), (10_000, False)])
+def test_a_holder_with_too_much_to_do_is_waited_for_but_not_for_ever(
+    tmp_path: Path, refusals: int, ends: bool
+) -> None:
+    calls = 0
+
+    async def busy(_sender: bytes, body: bytes) -> bytes:
+        nonlocal calls
+        calls += 1
+        if calls <= refusals:
+            raise RequestRefused(RefusalCode.OVERLOADED, "later")
+        return PARTS[canonical.decode(body, 64)[1]]
+
+    async def story(swarm: Swarm) -> None:
+        asker = await swarm.start(0)
+        await swarm.liar(1, lists=honest_list(), chunks=busy)
+        if ends:
+            assert await asker.fetch(CID, LIMIT, agents(1)) == DATA
+        else:
+            with pytest.raises(BlobUnavailable, match="later"):
+                await asker.fetch(CID, LIMIT, agents(1))
+            assert calls < 2 * MAX_BUSY
 
     play(tmp_path, story)
 
