@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from hashlib import sha256
 
 import trio
@@ -41,6 +42,8 @@ MAX_RECEIVERS = 64
 """Agents that a record is delivered to."""
 MAX_LISTED = 256
 """Tasks of the network's list that are read."""
+MAX_READ = 16 << 20
+"""Bytes of payloads read from one agent about a task that is not followed, or about the tasks there are."""
 MAX_PAGES = 64
 """Pages of CIDs read from one holder in one poll."""
 DELIVER_TIMEOUT_S = 5.0
@@ -219,8 +222,8 @@ class Post:
         basis = subject_basis(task)
         for contact in await self._kademlia.holders(basis, self._replication):
             if contact.agent != self._kademlia.agent:
-                await self._read(contact.agent, basis, found)
-        return [record for record in found.values() if belongs(task, record)]
+                await self._read(contact.agent, basis, found, partial(belongs, task))
+        return list(found.values())
 
     async def listed(self) -> list[Record]:
         """The tasks that the network lists, as far as they can be found now; at most `MAX_LISTED`."""
@@ -230,19 +233,29 @@ class Post:
         async with trio.open_nursery() as nursery:
             for contact in contacts:
                 if contact.agent != self._kademlia.agent:
-                    nursery.start_soon(self._read, contact.agent, basis, found)
+                    nursery.start_soon(self._read, contact.agent, basis, found, is_task)
         tasks = [r for r in found.values() if r.header.kind == TASK and r.payload is not None]
         return sorted(tasks, key=lambda record: (record.header.hlc, record.cid))[-MAX_LISTED:]
 
-    async def _read(self, agent: AgentId, basis: bytes, found: dict[Cid, Record]) -> None:
+    async def _read(
+        self, agent: AgentId, basis: bytes, found: dict[Cid, Record], fits: Callable[[Record], bool]
+    ) -> None:
+        """Add what one agent has at a basis, up to `MAX_READ` bytes; what does not fit there ends it."""
         after: Cid | None = None
+        size = 0
         try:
             for _ in range(MAX_PAGES):
                 page = await self._records.at(agent, basis, after)
+                records = [item.record for item in page.bundle.items if isinstance(item, Item)]
+                if not all(map(fits, records)):
+                    self._kademlia.report(agent)
+                    log.warning("%s shows records that do not lie where they were asked for", agent.hex()[:8])
+                    return
                 valid = await self._valid(page.bundle)
                 found.update((record.cid, record) for record in valid)
-                cids = [item.record.cid for item in page.bundle.items if isinstance(item, Item)]
-                if not page.more or not cids or (after is not None and cids[-1] <= after):
+                cids = [record.cid for record in records]
+                size += sum(len(record.payload or b"") for record in valid)
+                if not page.more or not cids or size > MAX_READ or (after is not None and cids[-1] <= after):
                     return
                 after = cids[-1]
         except NetworkError as error:
@@ -260,6 +273,11 @@ class Post:
         )
         also = ((int(Role.KEPT), local_basis(task)),)
         return await self._records.admit(Bundle(bundle.openings, bundle.headers, items), also)
+
+
+def is_task(record: Record) -> bool:
+    """Whether a record publishes a task."""
+    return record.header.kind == TASK
 
 
 def belongs(task: Cid, record: Record) -> bool:

@@ -1,4 +1,5 @@
-"""Hostile holders of a learning task: what they list and do not send costs one request, not hundreds."""
+"""Hostile holders of a learning task: what they list and do not send, or send and was not asked for, costs
+one request, not hundreds."""
 
 from __future__ import annotations
 
@@ -42,5 +43,31 @@ def test_a_holder_that_lists_what_it_does_not_send_is_left_after_one_request(tmp
         await post.poll(task, True, 0)
         assert fetches <= 2, "4,096 invented records are 32 requests of 128"
         assert network.nodes[1].kademlia.counters.bad_answers > before
+
+    simulate(tmp_path, [100] * 3, scenario)
+
+
+def test_a_holder_that_pads_a_task_with_other_records_is_left_after_one_page(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        task = await publish(network.nodes[0])
+        await join_all(network, task, [0])
+        liar, reader = network.nodes[2], network.nodes[1]
+        pages = 0
+        opening = liar._own.opening()
+        assert opening is not None
+        value, _ = liar._records.bundle(opening)
+
+        async def at(_sender: bytes, _body: bytes) -> bytes:
+            nonlocal pages
+            pages += 1
+            return canonical.encode([True, value])
+
+        handlers = liar._network._handlers  # type: ignore[attr-defined]
+        override(liar._network, "_handlers", {**handlers, "record.at": at})
+        before = reader.kademlia.counters.bad_answers
+        view = await reader.learning.task(task)
+        assert view.id == task
+        assert pages == 1
+        assert reader.kademlia.counters.bad_answers == before + 1
 
     simulate(tmp_path, [100] * 3, scenario)
