@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,13 +14,13 @@ import trio
 from chain.cid import Cid
 from chain.identity import AgentId
 from crdt.entry import fold
+from crdt.postings import shown
 from dht.basis import subject_basis
 from dht.network import PeerId
 from dht.offers import RESCAN_S, STALE_S
-from dht.placement import Role
 from node.errors import Forbidden, Gone, InvalidInput, NotFound, VersionConflict
 from node.founding import REPLICATION
-from node.models import Delete, Edit, EntryView, NewEntry, Retag, Retract, Vote
+from node.models import Change, Delete, Edit, EntryView, NewEntry, Retag, Retract, Vote
 from node.node import Node
 from sim.network import open_world
 from sim.virtual_clock import run_deterministic
@@ -54,10 +55,10 @@ def test_an_edit_by_another_reaches_every_node_and_keeps_what_it_does_not_name(t
         done = await network.nodes[2].change(id_, Edit(text="second", vector=vector(2), tags=("new",)))
         assert len(done.records) == 1
         await network.settle()
-        shown = [await view(node, id_) for node in network.nodes.values()]
-        assert {encoded(one) for one in shown} == {encoded(shown[0])}
-        assert {one.fingerprint for one in shown} == {done.version}
-        one = shown[0]
+        views = [await view(node, id_) for node in network.nodes.values()]
+        assert {encoded(one) for one in views} == {encoded(views[0])}
+        assert {one.fingerprint for one in views} == {done.version}
+        one = views[0]
         assert (one.text, one.tags, one.domain, one.confidence, one.citations) == (
             "second",
             ("new", "old"),
@@ -114,8 +115,8 @@ def test_what_may_not_be_done_is_refused_and_nothing_is_written(tmp_path: Path) 
         with pytest.raises(Gone, match="for good"):
             await node.change(id_, Edit(text="x", vector=vector(3)))
         assert node.status().records == before
-        shown = await view(network.nodes[3], id_)
-        assert (shown.deleted, shown.retracted) == (True, True)
+        seen = await view(network.nodes[3], id_)
+        assert (seen.deleted, seen.retracted) == (True, True)
 
     simulate(tmp_path, FOUR, scenario)
 
@@ -129,9 +130,9 @@ def test_two_changes_at_once_by_one_node_follow_each_other(tmp_path: Path) -> No
                 nursery.start_soon(node.change, id_, Retag(add=(f"t{number}",)))
         await network.settle()
         for other in network.nodes.values():
-            shown = await view(other, id_)
-            assert shown.tags == ("old", "t0", "t1", "t2", "t3")
-            lines: dict[AgentId, int] = {agent: len(heads) for agent, _, heads in shown.version}
+            seen = await view(other, id_)
+            assert seen.tags == ("old", "t0", "t1", "t2", "t3")
+            lines: dict[AgentId, int] = {agent: len(heads) for agent, _, heads in seen.version}
             assert set(lines.values()) == {1}
 
     simulate(tmp_path, FOUR, scenario)
@@ -171,12 +172,22 @@ def derived(node: Node) -> list[tuple[Cid, Cid, tuple[str, ...]]]:
     return sorted((one.entry, one.record, one.tags) for page in pages for one in page)
 
 
-def holders_that_show(network: Network, record: Cid) -> list[int]:
-    """The nodes that hold a content record for a shard and have a posting of it."""
+async def answers_for(network: Network, number: int, record: Cid) -> bool:
+    """Whether a node is one of those who are asked for the shard of a content record that it holds."""
+    node = network.nodes[number]
+    (found,) = node._held.get_many([record])
+    if found is None or found.payload is None:
+        return False
+    (key,) = node._layout.keys([(found, node._intake.content(found))])
+    return node._layout.tree.leaf_of(key) in await network.shards_of(number)
+
+
+async def holders_that_show(network: Network, record: Cid) -> list[int]:
+    """The nodes that answer for the shard of a content record and have a posting of it."""
     return [
         number
         for number, node in network.nodes.items()
-        if node._held.in_role([record], int(Role.SHARD)) and record in {cid for _, cid, _ in derived(node)}
+        if record in {cid for _, cid, _ in derived(node)} and await answers_for(network, number, record)
     ]
 
 
@@ -191,7 +202,7 @@ async def value_away_from_its_entry(network: Network) -> tuple[Cid, Cid, list[in
         )
         await network.settle()
         (value,) = done.records
-        outside = [n for n in holders_that_show(network, value) if identity(n).agent not in near]
+        outside = [n for n in await holders_that_show(network, value) if identity(n).agent not in near]
         if len(outside) > 1:
             return id_, value, outside
     raise AssertionError("the value always lies with its entry")
@@ -210,7 +221,7 @@ def test_an_edit_moves_the_posting_and_the_old_one_is_gone_everywhere(tmp_path: 
         await all_find(network, 1, ["first"])
         await network.nodes[2].change(id_, Edit(text="second", vector=vector(2)))
         await network.settle()
-        assert not holders_that_show(network, id_)
+        assert not await holders_that_show(network, id_)
         for seed in (1, 2):
             await all_find(network, seed, ["second"])
             await all_find(network, seed, ["second"], "old")
@@ -262,12 +273,12 @@ def test_two_sides_edit_while_apart_and_agree_after(tmp_path: Path) -> None:
         link.part(range(7))
         await trio.sleep(STALE_S)
         await network.settle()
-        assert not holders_that_show(network, id_)
-        shown = [await view(node, id_) for node in network.nodes.values()]
-        assert {encoded(one) for one in shown} == {encoded(shown[0])}
-        assert shown[0].conflict
-        assert {one.text for one in shown[0].values} == {"here", "there"}
-        assert shown[0].tags == ("far", "old")
+        assert not await holders_that_show(network, id_)
+        views = [await view(node, id_) for node in network.nodes.values()]
+        assert {encoded(one) for one in views} == {encoded(views[0])}
+        assert views[0].conflict
+        assert {one.text for one in views[0].values} == {"here", "there"}
+        assert views[0].tags == ("far", "old")
         for seed in (1, 5, 6):
             for number in network.nodes:
                 (text,) = await texts(network, number, seed)
@@ -295,10 +306,10 @@ def test_holders_of_an_entry_finish_what_its_author_could_not(tmp_path: Path) ->
         done = await network.nodes[author].change(id_, Edit(text="third", vector=vector(3)))
         await until(lambda: network.nodes[friend]._held.get(done.records[0]) is not None)
         await network.crash(author)
-        assert holders_that_show(network, value)
+        assert await holders_that_show(network, value)
         link.part(range(7))
         await trio.sleep(STALE_S)
-        assert not holders_that_show(network, value)
+        assert not await holders_that_show(network, value)
         for seed in (2, 3):
             await all_find(network, seed, ["third"])
         for number in network.nodes:
@@ -328,6 +339,7 @@ def test_an_author_that_dies_before_it_published_does_so_when_it_is_back(tmp_pat
     simulate(tmp_path, SEVEN, scenario, link)
 
 
+@pytest.mark.slow
 def test_an_entrys_holders_follow_it_up_when_the_author_does_not(tmp_path: Path) -> None:
     """No node comes or goes: what alone moves the posting is that its entry's holders heard of the edit."""
 
@@ -337,9 +349,9 @@ def test_an_entrys_holders_follow_it_up_when_the_author_does_not(tmp_path: Path)
         editor = next(n for n in network.nodes if n not in outside)
         override(network.nodes[editor]._offers, "wrote", lambda _: None)
         await network.nodes[editor].change(id_, Edit(text="third", vector=vector(3)))
-        assert holders_that_show(network, value)
+        assert await holders_that_show(network, value)
         await trio.sleep(STALE_S)
-        assert not holders_that_show(network, value)
+        assert not await holders_that_show(network, value)
         for seed in (2, 3):
             await all_find(network, seed, ["third"])
 
@@ -355,8 +367,8 @@ def test_who_edits_keeps_what_it_edited(tmp_path: Path) -> None:
         await network.nodes[3].change(id_, Edit(text="second", vector=vector(2)))
         await network.settle()
         link.part((3,), (0, 1, 2))
-        shown = await view(network.nodes[3], id_)
-        assert (shown.text, shown.tags) == ("second", ("old",))
+        seen = await view(network.nodes[3], id_)
+        assert (seen.text, seen.tags) == ("second", ("old",))
         assert [hit.text for hit in (await network.ask(3, vector(2))).hits] == ["second"]
 
     simulate(tmp_path, (100, 100, 100, 0), scenario, link)
@@ -402,3 +414,53 @@ def test_a_network_of_older_rules_knows_no_votes_and_does_the_rest(tmp_path: Pat
             assert (await view(network.nodes[0], id_)).text == "second"
 
     run_deterministic(main, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whatever_was_done_where_all_holders_show_what_the_entries_are(tmp_path: Path, seed: int) -> None:
+    """Changes at random by all nodes, together and apart; then each holder has what the whole view shows."""
+    link, chance = Parted(), random.Random(seed)
+
+    def wish() -> Change:
+        number = chance.randrange(100)
+        wishes: list[Change] = [
+            Edit(text=f"text {number}", vector=vector(number)),
+            Edit(text=f"text {number}", vector=vector(number), tags=(f"t{number % 3}",)),
+            Retag(add=(f"t{number % 3}",)),
+            Retag(remove=(f"t{number % 3}",)),
+            Vote(number % 3 - 1),
+            Delete(),
+        ]
+        return chance.choice(wishes)
+
+    async def scenario(network: Network) -> None:
+        ids = [await planted(network, number) for number in range(4)]
+        for _ in range(4):
+            sides = chance.sample(range(7), 7)
+            cut = chance.randrange(8)
+            link.part(sides[:cut], sides[cut:])
+            for _ in range(8):
+                with suppress(Gone, NotFound):
+                    await network.nodes[chance.randrange(7)].change(chance.choice(ids), wish())
+                await trio.sleep(chance.randrange(4))
+            link.part(range(7))
+            await trio.sleep(chance.randrange(20))
+        await trio.sleep(STALE_S)
+        await network.settle()
+        for id_ in ids:
+            views = [await view(node, id_) for node in network.nodes.values()]
+            assert {encoded(one) for one in views} == {encoded(views[0])}
+            whole = shown(id_, {record.cid: record for record in views[0].records})
+            for number, node in network.nodes.items():
+                here = {
+                    (record, tags)
+                    for entry, record, tags in derived(node)
+                    if entry == id_ and await answers_for(network, number, record)
+                }
+                assert here <= {(cid, whole.tags) for cid, _ in whole.values}, number
+            for cid, _ in whole.values:
+                assert len(await holders_that_show(network, cid)) >= REPLICATION
+        await rebuild_changes_nothing(network)
+
+    simulate(tmp_path, SEVEN, scenario, link)
