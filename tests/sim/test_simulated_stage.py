@@ -130,6 +130,21 @@ def test_an_assertion_that_does_not_hold_ends_the_command_with_code_13(tmp_path:
 
 
 @pytest.mark.slow
+def test_the_trace_shows_every_message_in_order(tmp_path: Path) -> None:
+    file = tmp_path / "tiny.toml"
+    file.write_text(TINY)
+    process = command(str(file), "--json", "--trace")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0
+    lines = [line.split() for line in err.splitlines()]
+    assert len(lines) == json.loads(out)["events"]
+    times = [float(line[0]) for line in lines]
+    assert times == sorted(times)
+    assert {line[1] for line in lines} >= {"CONNECT", "DISCONNECT", "REQUEST", "REPLY"}
+    assert {line[4] for line in lines} >= {"peer.find", "record.store", "shard.search"}
+
+
+@pytest.mark.slow
 def test_what_cannot_be_played_is_one_line_and_a_code(tmp_path: Path) -> None:
     file = tmp_path / "bad.toml"
     file.write_text(TINY.replace("nodes = 4", "nodes = -4"))
