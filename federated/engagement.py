@@ -61,6 +61,8 @@ START_GRACE_S = 1.0
 """Seconds that the author of a task waits for more members once there are enough."""
 RETRY_S = 1.0
 """Seconds before a model that could not be had is asked for again."""
+AT_WORK_S = 120.0
+"""A user's process counts as there for so long after it asked for work; one wait takes a minute at most."""
 NO_ROOM_S = 10.0
 """Seconds before a model that could not be kept is computed again."""
 SIGN_TIMEOUT_S = 5.0
@@ -124,6 +126,7 @@ class Engagement:
         self._fetching: set[Cid] = set()
         self._asked_again: set[bytes] = set()
         self._ready_at: float | None = None
+        self._worked_at = -inf
         self._nursery: trio.Nursery | None = None
 
     # -- what comes in --
@@ -235,10 +238,15 @@ class Engagement:
         self.wake()
 
     async def _maybe_ask_again(self, tip: Tip) -> None:
-        """Who wants to take part and was left out (it was away, or slow) asks to join once more."""
+        """Who wants to take part and was left out (it was away, or slow) asks to join once more.
+
+        Only while its user's process asks for work: a node that nobody trains for would be waited for again
+        and again.
+        """
         standing = self.ledger.standings.get(self._me)
         out = standing is None or not standing.joins or standing.cid in tip.spent
-        if self.wanted and out and tip.digest not in self._asked_again:
+        at_work = self._tools.clock.monotonic() - self._worked_at < AT_WORK_S
+        if self.wanted and at_work and out and tip.digest not in self._asked_again:
             self._asked_again.add(tip.digest)
             await self.append(JOIN, {}, key=b"join" + tip.digest)
 
@@ -467,6 +475,8 @@ class Engagement:
 
     async def work(self, wait_s: float) -> tuple[str, Tip | None]:
         """What the user's process is to do: ("train" | "wait" | "finished", what the round builds on)."""
+        self._worked_at = self._tools.clock.monotonic()
+        self._news.set()
         with trio.move_on_after(wait_s):
             while True:
                 state = self._work_now()

@@ -244,6 +244,20 @@ def test_a_member_restarted_in_the_middle_of_a_round_keeps_its_promise(tmp_path:
 
 
 @pytest.mark.slow
+def test_a_node_that_nobody_trains_for_is_waited_for_once(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        task = await publish(network.nodes[0], rounds=6)
+        await join_all(network, task, [0, 1, 2, 3])
+        began = trio.current_time()
+        views = await finished(network, [Learner(network, number, task) for number in (0, 1, 3)], task)
+        there = [identity(2).agent in one.roster for one in views[0].history]
+        assert there == [True, False, False, False, False, False]
+        assert trio.current_time() - began < DEADLINE_S + 6 * QUICK_S
+
+    simulate(tmp_path, [100] * 4, scenario)
+
+
+@pytest.mark.slow
 def test_everybody_restarts_and_the_task_goes_on(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         task = await publish(network.nodes[0], rounds=4)
