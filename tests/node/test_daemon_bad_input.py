@@ -112,7 +112,7 @@ def test_what_the_command_line_says_of_it(daemons: Daemons) -> None:
         (("query", ""), b"", ExitCode.REFUSED, "text"),
         (("import", str(home / "none")), b"", ExitCode.REFUSED, "none"),
         (("run",), b"", ExitCode.IN_USE, str(daemon.process.pid)),
-        (("init", "--name", "another"), b"", ExitCode.IN_USE, str(daemon.process.pid)),
+        (("init", "--name", "another"), b"", ExitCode.DAMAGED, "already belongs"),
     ):
         done = daemons.command(home, *arguments, data=data)
         assert (done.code, done.out) == (code, ""), done
