@@ -293,6 +293,7 @@ async def test_a_stock_libp2p_host_that_wants_something_else_keeps_its_connectio
         assert a.counters()["bad_frames"] == 0
 
 
+@SLOW
 async def test_an_identity_that_is_no_ed25519_key_is_refused_before_it_is_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -530,6 +531,7 @@ async def test_a_peer_that_asks_and_never_reads_is_dropped_with_all_that_waits_f
         mux.abort()
 
 
+@SLOW
 async def test_when_memory_runs_out_those_who_hold_most_of_it_go() -> None:
     """Frames begun and not ended, by ten peers, in more bytes than there are: an honest body passes."""
     limits = replace(DEFAULT_LIMITS, held_bytes=4 << 20)
@@ -586,6 +588,7 @@ async def test_a_source_that_connects_too_quickly_is_turned_away_unread() -> Non
         await settled(a, "handshake_failures", 50)
 
 
+@SLOW
 async def test_strangers_make_room_before_peers_whose_address_is_verified() -> None:
     limits = replace(DEFAULT_LIMITS, connections=6)
     async with victim(limits) as a, honest(a) as ask, AsyncExitStack() as stack:

@@ -159,6 +159,7 @@ def altered(draw: st.DrawFn) -> bytes:
     return bytes(data[: draw(st.integers(1, len(data)))]) if draw(st.booleans()) else bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DECODERS)
 @given(data=st.binary(max_size=200) | VALUES.map(canonical.encode) | altered())
 def test_whatever_comes_is_read_or_refused(name: str, data: bytes) -> None:

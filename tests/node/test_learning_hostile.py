@@ -6,6 +6,8 @@ from __future__ import annotations
 from hashlib import sha256
 from pathlib import Path
 
+import pytest
+
 from chain import canonical
 from dht.basis import subject_basis
 from tests.node.learners import engagement, join_all, publish
@@ -47,6 +49,7 @@ def test_a_holder_that_lists_what_it_does_not_send_is_left_after_one_request(tmp
     simulate(tmp_path, [100] * 3, scenario)
 
 
+@pytest.mark.slow
 def test_a_holder_that_pads_a_task_with_other_records_is_left_after_one_page(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         task = await publish(network.nodes[0])
