@@ -2,14 +2,16 @@
 
 It takes one request at a time from the file descriptor REQUESTS and answers on REPLIES; both are the
 command's. What the app prints goes to standard error, so that it mixes with nothing. An app that raises costs
-its round, not the process; when the command has gone, the process ends.
+its round, not the process; when the command has gone, the process ends, also in the middle of a round.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import select
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -174,6 +176,7 @@ def main(arguments: list[str]) -> None:
     os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
     requests, replies = (int(argument) for argument in arguments)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    threading.Thread(target=_end_with, args=(requests,), daemon=True).start()
     try:
         with open(requests, "rb") as source, open(replies, "wb") as sink:
             serve(source, sink)
@@ -183,6 +186,14 @@ def main(arguments: list[str]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _end_with(requests: int) -> None:
+    """End the process as soon as nobody can send it requests: a killed command leaves no app behind."""
+    watch = select.poll()
+    watch.register(requests, 0)  # a hang-up is always reported
+    watch.poll()
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ class AppRunner:
         return self._ask({"do": "capture", "serverapp": self._project.serverapp, **self._about()}, CAPTURE_S)
 
     def close(self) -> None:
-        """End the process; it may finish what it is at within `END_S`."""
+        """End the process: it ends itself when the pipe closes, or is killed after `END_S`."""
         process, self._process = self._process, None
         if process is None:
             return

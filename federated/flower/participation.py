@@ -117,6 +117,7 @@ def take_part(
     template = from_config(task["config"])
     part = Part()
     in_a_row = 0
+    again_at = 0.0
     while True:
         work = node.work(POLL_S)
         number = int(work.get("round", 0))
@@ -125,12 +126,14 @@ def take_part(
             break
         if work["state"] != "train":
             report.waiting(number)
-        elif number in part.lost:
+        elif number in part.lost and clock.now() < again_at:
             clock.sleep(PAUSE_S)
+        # A round that is open after its deadline waits for this member: it may try once more.
         elif _train(node, task, app, template, work, part, report, clock):
             in_a_row = 0
         else:
             in_a_row += 1
+            again_at = clock.now() + float(work["deadline_s"])
             if in_a_row >= MAX_FAILURES:
                 raise FlowerError(
                     f"{in_a_row} rounds in a row were lost, the last because {part.lost[number]}"
@@ -174,6 +177,7 @@ def _train(
         part.lost[number] = str(error)
         report.lost(number, str(error))
         return False
+    part.lost.pop(number, None)
     part.rounds.append(done)
     report.trained(done)
     return True

@@ -1,0 +1,171 @@
+"""Learning as a user does it: real daemons, real `fl` commands, an app in its own process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from node.cli import run
+from node.commands.exit_codes import ExitCode
+from tests.federated.flower_projects import project
+from tests.node.real_daemons import Daemon, Daemons, eventually
+
+ROUNDS = 3
+DEADLINE_S = "10"
+"""Far more than a round takes; what a member that is gone costs the others."""
+PRINTED = "a line that must not disturb the command"
+"""What the app prints whenever it trains."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fl", "create"],
+        ["fl", "create", "x", "--min-members", "3", "--max-members", "2"],
+        ["fl", "create", "x", "--rounds", "0"],
+        ["fl", "create", "x", "--deadline", "0.5"],
+        ["fl", "run", "x"],
+        ["fl", "result"],
+    ],
+)
+def test_a_wrong_command_line_is_refused_before_anything_is_done(arguments: list[str]) -> None:
+    assert run(arguments) == ExitCode.USAGE
+
+
+@pytest.mark.slow
+def test_three_nodes_train_together_though_one_members_process_is_killed_in_a_round(
+    daemons: Daemons, tmp_path: Path
+) -> None:
+    pytest.importorskip("flwr")
+    app = str(project(tmp_path / "app").root)
+    nodes = network(daemons, 3)
+    homes = [node.home for node in nodes]
+
+    made = daemons.command(homes[0], "fl", "create", app, *TERMS, "--json").value
+    assert (made["rounds"], made["parameters"], made["strategy"]) == (ROUNDS, 4, "FedAvg")
+    task = made["id"]
+    eventually(lambda: known(daemons, homes[2], task), "the task to be heard of")
+    assert daemons.command(homes[2], "fl", "join", task, "--json").value == {"id": task, "joined": True}
+
+    def begin(number: int, mood: str) -> Daemon:
+        part = ("--partition-id", str(number), "--num-partitions", "3")
+        arguments = ("run", app, task, *part, "--run-config", f"mood='{mood}'", "--json")
+        return daemons.begin(homes[number], *arguments, command="fl")
+
+    lost = begin(2, "hangs")
+    kept = [begin(0, "well"), begin(1, "well")]
+    eventually(lambda: PRINTED in lost.log.read_text(), "the third member to train")
+    lost.kill()
+
+    parts = [finished(member) for member in kept]
+    assert [part["round"] for part in parts] == [ROUNDS, ROUNDS]
+    assert [[entry["round"] for entry in part["rounds"]] for part in parts] == [[1, 2, 3]] * 2
+    assert parts[0]["parameters"] == parts[1]["parameters"]
+    # Both of the two that are left moved by .5 · (part + 1), with the weights 10 and 20, in each round.
+    step = (10 * 0.5 + 20 * 1.0) / 30
+    assert parts[0]["evaluation"]["mean"] == pytest.approx(1.0 + ROUNDS * step, abs=1e-5)
+
+    files = []
+    for home in homes:
+        target = tmp_path / f"{home.name}.npz"
+        done = daemons.command(home, "fl", "result", task, "-o", str(target), "--json")
+        assert done.value["parameters"] == parts[0]["parameters"]
+        files.append(dict(np.load(target)))
+    for arrays in files:
+        assert list(arrays) == ["slope", "offset"]
+        assert [value.tobytes() for value in arrays.values()] == [v.tobytes() for v in files[0].values()]
+    np.testing.assert_allclose(files[0]["slope"], np.arange(3) + ROUNDS * step, atol=1e-5)
+
+    for home in homes[:2]:
+        audit = daemons.command(home, "fl", "audit", task, "--json")
+        assert audit.code == 0, audit
+        assert [entry["ok"] for entry in audit.value["rounds"]] == [True] * ROUNDS
+    status = daemons.command(homes[1], "fl", "status", task, "--json").value
+    assert status["state"] == "finished"
+    first = status["history"][0]
+    assert [item["agent"] for item in first["contributors"]] == sorted(
+        agent(daemons, home) for home in homes[:2]
+    )
+    assert first["absent"] == [agent(daemons, homes[2])]
+    log = daemons.command(homes[0], "fl", "log", task, "--json", "--follow")
+    events = [json.loads(line)["event"] for line in log.out.splitlines()]
+    assert events[0] == "task"
+    assert events.count("result") >= ROUNDS
+    for node in nodes:
+        assert node.get("/v1/status")["agent_id"], "every daemon goes on"
+
+
+@pytest.mark.slow
+def test_an_app_that_cannot_be_used_is_one_line_and_joins_nothing(daemons: Daemons, tmp_path: Path) -> None:
+    pytest.importorskip("flwr")
+    (node,) = network(daemons, 1)
+    good = str(project(tmp_path / "good").root)
+    broken = str(project(tmp_path / "broken", client="app = 1").root)
+    task = daemons.command(node.home, "fl", "create", good, *TERMS, "--json").value["id"]
+
+    for code, words, arguments in (
+        (ExitCode.REFUSED, "is no Flower project", ("fl", "create", str(tmp_path))),
+        (ExitCode.REFUSED, "has no 'nonsense'", ("fl", "create", good, "--run-config", "nonsense=1")),
+        (ExitCode.REFUSED, "is a int, not a ClientApp", ("fl", "run", broken, task)),
+        (
+            ExitCode.NOT_FOUND,
+            "",
+            ("fl", "run", good, "bagaqieraaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+        ),
+        (ExitCode.REFUSED, "is no .npz file", ("fl", "create", "--initial", f"{good}/pyproject.toml")),
+    ):
+        done = daemons.command(node.home, *arguments)
+        assert done.code == code, done
+        assert words in done.complaint
+    assert not daemons.command(node.home, "fl", "status", task, "--json").value["joined"]
+    node.terminate()
+    assert daemons.command(node.home, "fl", "list").code == ExitCode.NO_DAEMON
+
+
+@pytest.mark.slow
+def test_a_file_of_parameters_makes_a_task_and_a_failing_member_leaves_it(
+    daemons: Daemons, tmp_path: Path
+) -> None:
+    pytest.importorskip("flwr")
+    (node,) = network(daemons, 1)
+    app = str(project(tmp_path / "app").root)
+    initial = tmp_path / "initial.npz"
+    np.savez(initial, slope=np.arange(3, dtype=np.float32), offset=np.array(0.5, np.float32))
+    terms = ("--rounds", "5", "--min-members", "1", "--deadline", "1", "--name", "from a file")
+    made = daemons.command(node.home, "fl", "create", "--initial", str(initial), *terms, "--json").value
+    assert (made["name"], made["parameters"]) == ("from a file", 4)
+    # The file brings no config, so the app misses its `step` in every round.
+    failing = ("fl", "run", app, made["id"], "--partition-id", "0")
+    done = daemons.command(node.home, *failing)
+    assert done.code == ExitCode.REFUSED, done
+    assert "3 rounds in a row were lost" in done.err
+    assert not daemons.command(node.home, "fl", "status", made["id"], "--json").value["joined"]
+
+
+TERMS = ("--rounds", str(ROUNDS), "--min-members", "3", "--max-members", "3", "--deadline", DEADLINE_S)
+
+
+def network(daemons: Daemons, size: int) -> list[Daemon]:
+    nodes = [daemons.run(daemons.home("node-0"))]
+    address = nodes[0].info["addresses"][0]
+    homes = [daemons.home(f"node-{number}", "--join", address) for number in range(1, size)]
+    return nodes + [daemons.run(home, "--bootstrap", address) for home in homes]
+
+
+def known(daemons: Daemons, home: Path, task: str) -> bool:
+    return daemons.command(home, "fl", "status", task).code == 0
+
+
+def agent(daemons: Daemons, home: Path) -> str:
+    return str(daemons.command(home, "status", "--json").value["agent_id"])
+
+
+def finished(member: Daemon) -> dict[str, Any]:
+    """What a member's `fl run` printed at its end."""
+    assert member.process.wait(120) == 0, member.log.read_text()
+    value: dict[str, Any] = json.loads(member.log.read_text().splitlines()[-1])
+    return value
