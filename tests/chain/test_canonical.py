@@ -185,7 +185,7 @@ def test_the_limit_is_in_bytes_and_comes_first() -> None:
         {b"a": 1},
         {"\ud800": 1},
         {1, 2},
-        object(),
+        pytest.param(object(), id="object"),
         msgpack.Timestamp(0),
     ],
     ids=repr,

@@ -269,6 +269,7 @@ def test_a_crash_is_noticed_before_anybody_asks_and_a_restart_too() -> None:
     play(story)
 
 
+@pytest.mark.slow
 def test_lookups_past_the_dead_name_only_who_answers() -> None:
     async def story(cluster: Cluster) -> None:
         nodes = await cluster.grow(40)
@@ -571,6 +572,7 @@ def test_a_partition_heals_on_both_sides() -> None:
     play(story)
 
 
+@pytest.mark.slow
 def test_the_same_seed_takes_the_same_steps() -> None:
     async def story(cluster: Cluster) -> None:
         nodes = await cluster.grow(24)

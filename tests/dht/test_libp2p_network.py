@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -705,7 +706,7 @@ async def test_data_beyond_every_window_costs_the_connection() -> None:
     "opening",
     [
         b"GET / HTTP/1.1\r\n\r\n",
-        os.urandom(64),
+        random.Random(64).randbytes(64),
         b"\xff\xff\xff\xff\xff\xff\xff\xff\x7f",  # a multistream line of 2**63 bytes
         b"\x13/multistream/1.0.0\n\x07/noise\n\xff\xff" + b"\0" * 1000,
         b"\x13/multistream/1.0.0\n\x11/plaintext/2.0.0\n",

@@ -299,6 +299,7 @@ def test_private_and_test_modules_and_addresses_are_not_there(library: list[Corp
         assert " at 0x7" not in entry.text
 
 
+@pytest.mark.slow
 def test_two_processes_with_different_hashing_yield_the_same_bytes(library: list[CorpusEntry]) -> None:
     script = (
         "import hashlib; from node.corpus import entries;"

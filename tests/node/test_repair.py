@@ -76,6 +76,7 @@ async def filled(network: Network, count: int = 24) -> None:
     await comes_in_order(network, REPAIRED_WITHIN_S)
 
 
+@pytest.mark.slow
 def test_after_a_crash_every_copy_is_made_again(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         await filled(network)

@@ -192,7 +192,7 @@ def test_a_node_that_joins_later_comes_to_hold_everything(tmp_path: Path) -> Non
     simulate(tmp_path, (100, 100, 100), scenario)
 
 
-@pytest.mark.parametrize("newcomers", [1, 6])
+@pytest.mark.parametrize("newcomers", [1, pytest.param(6, marks=pytest.mark.slow)])
 def test_answers_stay_exhaustive_while_nodes_join(tmp_path: Path, newcomers: int) -> None:
     """Six at once take whole shards over from all their former holders."""
 
