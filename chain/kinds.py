@@ -29,8 +29,10 @@ START: Final = "learning.start"
 COMMIT: Final = "learning.commit"
 REVEAL: Final = "learning.reveal"
 RESULT: Final = "learning.result"
+FORK_WARRANT: Final = "warrant.fork"
+INVALID_WARRANT: Final = "warrant.invalid"
 
-RULE_VERSION: Final = 2
+RULE_VERSION: Final = 3
 """The newest rule version this node can judge by; networks are founded with it."""
 
 _RULES_1: Final = frozenset(
@@ -40,10 +42,13 @@ _RULES_1: Final = frozenset(
 LEARNING_OPERATIONS: Final = frozenset({JOIN, LEAVE, START, COMMIT, REVEAL, RESULT})
 """Kinds that act on a learning task which a `learning.task` published."""
 
-KINDS_BY_RULE_VERSION: Final[dict[int, frozenset[str]]] = {
-    1: _RULES_1,
-    2: _RULES_1 | {VOTE, TASK} | LEARNING_OPERATIONS,
-}
+WARRANTS: Final = frozenset({FORK_WARRANT, INVALID_WARRANT})
+"""Kinds that prove what another agent did (`chain.warrant`)."""
+
+_RULES_2: Final = _RULES_1 | {VOTE, TASK} | LEARNING_OPERATIONS
+_RULES_3: Final = _RULES_2 | WARRANTS
+
+KINDS_BY_RULE_VERSION: Final[dict[int, frozenset[str]]] = {1: _RULES_1, 2: _RULES_2, 3: _RULES_3}
 
 OPENING: Final = (GENESIS, MEMBRANE, PROFILE)
 """The kinds of seq 0, 1 and 2 of every chain."""

@@ -21,6 +21,7 @@ Basis: TypeAlias = bytes
 BASIS_SIZE = DIGEST_SIZE
 AUTHOR_TAG = b"roseforest/author/1\0"
 LISTING_TAG = b"roseforest/learning-tasks/1\0"
+NOTICE_TAG = b"roseforest/notices/1\0"
 
 
 def subject_basis(cid: Cid) -> Basis:
@@ -38,3 +39,8 @@ def author_basis(agent: AgentId) -> Basis:
 def listing_basis(network: Cid) -> Basis:
     """Where a network lists its learning tasks."""
     return sha256(LISTING_TAG + network).digest()
+
+
+def notice_basis(network: Cid) -> Basis:
+    """Where every node of a network holds what all have to know."""
+    return sha256(NOTICE_TAG + network).digest()

@@ -1,9 +1,9 @@
 """Where a record belongs: its roles, and for each role a basis in the 256-bit key space.
 
-A record is stored whole at its subject (so that an entry can be fetched by its id), as a header at its
-author's key (so that activity, and forks in it, can be seen), and, when it carries content, whole at the
-shard of its vector (so that a query finds it in one hop). A chain's opening lies whole at its author's key,
-and a learning task also where the network lists its tasks.
+A record is stored whole at its subject (so that an entry can be fetched by its id; a warrant at the key of
+the agent that it is about), as a header at its author's key (so that activity, and forks in it, can be seen),
+and, when it carries content, whole at the shard of its vector (so that a query finds it in one hop). A
+chain's opening lies whole at its author's key, and a learning task also where the network lists its tasks.
 The receiver of a record computes the same bases itself, so a sender only names roles. But a shard's holder
 needs more than the contents of its own shard to show an entry as it is: what was written since about a value
 there, and the tags that stand in other values. Those records lie in the SHARD role at that shard too
@@ -18,12 +18,14 @@ from enum import IntFlag
 
 from chain.cid import Cid, digest
 from chain.content import Content
-from chain.kinds import CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, OPENING, TASK, VOTE
+from chain.errors import ChainError
+from chain.kinds import CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, EPOCH, OPENING, TASK, VOTE, WARRANTS
 from chain.record import Record
 from chain.vector import codes_from_bytes
+from chain.warrant import offence_of, proof_of
 from crdt.entry_view import maximal_values
 from crdt.operations import Operation
-from dht.basis import author_basis, listing_basis, subject_basis
+from dht.basis import author_basis, listing_basis, notice_basis, subject_basis
 from sharding.atlas import Atlas
 from sharding.key import shard_keys
 from sharding.tree import ShardTree
@@ -38,6 +40,12 @@ class Role(IntFlag):
     LISTING = 8
     KEPT = 16
     """Not one of the network's: a node keeps the record for itself, at a basis that only it looks at."""
+    NOTICE = 32
+    """Every node holds it, whether it stores anything else or not; spread by `dht.notices`, not by repair."""
+
+
+NOTICES: frozenset[str] = WARRANTS | {EPOCH}
+"""Kinds that every node holds."""
 
 
 ALL_ROLES = Role.SUBJECT | Role.AUTHOR | Role.SHARD
@@ -118,7 +126,7 @@ def bases_of(
     """
     pairs: list[tuple[int, bytes]] = []
     if roles & Role.SUBJECT:
-        pairs.append((int(Role.SUBJECT), subject_basis(record.subject)))
+        pairs.append((int(Role.SUBJECT), _subject_basis(record)))
     if roles & Role.AUTHOR:
         pairs.append((int(Role.AUTHOR), author_basis(record.header.author)))
     if roles & Role.SHARD:
@@ -126,4 +134,16 @@ def bases_of(
         pairs.extend((int(Role.SHARD), basis) for basis in sorted(shards) or own)
     if roles & Role.LISTING:
         pairs.append((int(Role.LISTING), listing_basis(record.header.network)))
+    if roles & Role.NOTICE:
+        pairs.append((int(Role.NOTICE), notice_basis(record.header.network)))
     return tuple(pairs)
+
+
+def _subject_basis(record: Record) -> bytes:
+    """A warrant lies where its offender's activity does, so that who looks for that finds it."""
+    if record.header.kind in WARRANTS:
+        try:
+            return author_basis(offence_of(proof_of(record)).offender)
+        except ChainError:
+            pass  # a header alone, which is stored in no role that needs this
+    return subject_basis(record.subject)

@@ -21,24 +21,12 @@ from validation.payload_rules import OPERATION_RULES, PAYLOAD_RULES
 from validation.rule import Rule
 from validation.subject_rules import SUBJECT_RULES
 from validation.verdict import VALID, Invalid, Pending, Verdict
+from validation.warrant_rules import WARRANT_HEADER_RULES, WARRANT_RULES, proof_rule
 
 __all__ = ["MAX_AHEAD_US", "RULES", "Rule", "judge", "judge_header", "parks"]
 
 MAX_AHEAD_US = 60_000_000
 """How far, in µs, a record's clock may be ahead of the judge's before the record is parked."""
-
-RULES: tuple[Rule, ...] = (
-    *HEADER_RULES,
-    *SUBJECT_RULES,
-    *LEARNING_HEADER_RULES,
-    *PAYLOAD_RULES,
-    OPENING_RULE,
-    *OPENING_BODY_RULES,
-    *OPERATION_RULES,
-    *LEARNING_RULES,
-)
-
-_HEADER_ONLY = tuple(rule for rule in RULES if not rule.needs_payload)
 
 
 def judge(record: Record, context: Context, *, links: bool = True) -> Verdict:
@@ -78,3 +66,20 @@ def _apply(rules: Iterable[Rule], record: Record, context: Context, links: bool)
     if missing or opening_of is not None:
         return Pending(tuple(sorted(missing)), opening_of)
     return VALID
+
+
+RULES: tuple[Rule, ...] = (
+    *HEADER_RULES,
+    *SUBJECT_RULES,
+    *LEARNING_HEADER_RULES,
+    *WARRANT_HEADER_RULES,
+    *PAYLOAD_RULES,
+    OPENING_RULE,
+    *OPENING_BODY_RULES,
+    *OPERATION_RULES,
+    *LEARNING_RULES,
+    *WARRANT_RULES,
+    proof_rule(judge),
+)
+
+_HEADER_ONLY = tuple(rule for rule in RULES if not rule.needs_payload)

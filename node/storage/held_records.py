@@ -260,13 +260,13 @@ class HeldRecords:
     def bases_after(self, basis: bytes, limit: int) -> list[BasisDigest]:
         """Up to `limit` bases at which something is held, above `basis`, ascending, with roles and digest.
 
-        Not those of this node alone (`KEPT`).
+        Not those of this node alone (`KEPT`) or of every node (`NOTICE`).
         """
         sql = (
-            "SELECT basis, roles, records, total FROM digests WHERE basis > ? AND roles != ? "
+            "SELECT basis, roles, records, total FROM digests WHERE basis > ? AND roles NOT IN (?, ?) "
             "ORDER BY basis LIMIT ?"
         )
-        rows = self._database.rows(sql, (basis, int(Role.KEPT), limit))
+        rows = self._database.rows(sql, (basis, int(Role.KEPT), int(Role.NOTICE), limit))
         return [BasisDigest(row[0], row[1], (row[2], row[3])) for row in rows]
 
     def bases(self, role: int) -> list[bytes]:

@@ -15,7 +15,9 @@ from chain.kinds import (
     CLOSE,
     COMMIT,
     EPOCH,
+    FORK_WARRANT,
     GENESIS,
+    INVALID_WARRANT,
     JOIN,
     LEAVE,
     MEMBRANE,
@@ -44,6 +46,7 @@ from chain.manifest import Manifest, Space
 from chain.membrane import find_nonce, work_bits
 from chain.record import Header, Record, encode_payload, sign_record
 from chain.source_chain import Draft, head_of, next_record
+from chain.warrant import fork_body, invalid_body
 from crdt import drafts
 from crdt.entry import Entry, EntryState
 from validation.context import Context
@@ -147,12 +150,23 @@ def bench() -> Bench:
     epoch = next_epoch()
     published = alice.write(Draft(EPOCH, epoch_body(epoch, [epoch.sign(STEWARD)])))
     learning = _learning(alice, bob)
+    warrants = _warrants(alice, bob, create)
     close = bob.write(Draft(CLOSE, {}))
     kinds = ("genesis", "membrane", "profile")
     by_name = {**dict(zip(kinds, alice.records, strict=False)), "create": create, "edit": edit, "tag": tag}
     by_name |= {"untag": untag, "delete": delete, "retract": retract, "vote": vote, "epoch": published}
-    by_name |= {**learning, "close": close}
+    by_name |= {**learning, **warrants, "close": close}
     return Bench(alice, bob, by_name)
+
+
+def _warrants(alice: Author, bob: Author, create: Record) -> dict[str, Record]:
+    """Bob proves that Alice forked her chain, and Alice that Bob signed a record with a wrong clock."""
+    twin = forge(create, body=content("roses creep").to_body())
+    fork = bob.write(Draft(FORK_WARRANT, fork_body(alice.opening, create, twin)))
+    before, last = bob.records[-2:]
+    late = forge(last, lamport=last.header.lamport + 1)
+    invalid = alice.write(Draft(INVALID_WARRANT, invalid_body(bob.opening, late, "lamport", [before])))
+    return {"fork-warrant": fork, "invalid-warrant": invalid}
 
 
 def terms() -> Task:

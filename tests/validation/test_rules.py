@@ -11,11 +11,12 @@ import pytest
 from chain.cid import blob_cid, record_cid
 from chain.epoch import epoch_body
 from chain.identity import Identity
-from chain.kinds import CREATE, EPOCH, GENESIS, MEMBRANE, PROFILE, RULE_VERSION, START
+from chain.kinds import CREATE, EPOCH, GENESIS, INVALID_WARRANT, MEMBRANE, PROFILE, RULE_VERSION, START
 from chain.learning import Outcome, Result, result_body
 from chain.manifest import Limits
 from chain.record import MAX_PAYLOAD, Record, decode_payload
 from chain.source_chain import Draft, head_of, next_record
+from chain.warrant import MAX_NESTING, MAX_WARRANT, fork_body, invalid_body
 from crdt.operations import delete_body, tag_body, untag_body
 from tests.validation.bench import (
     ALICE,
@@ -266,6 +267,46 @@ def join_is_unsigned(b: Bench) -> tuple[Record, Context]:
     return b.by_name["start"], b.context(b.by_name["start"], unsigned(b.by_name["join"]))
 
 
+def header_of(name: str) -> bytes:
+    return bench().by_name[name].without_payload().encode()
+
+
+def accusing_fork(one: str, other: str) -> Offence:
+    """A warrant that calls two honest records a fork."""
+
+    def offend(b: Bench) -> tuple[Record, Context]:
+        body = fork_body(b.alice.opening, b.by_name[one], b.by_name[other])
+        return of("fork-warrant", body=body)(b)
+
+    return offend
+
+
+def cites_unsigned_in_proof(b: Bench) -> tuple[Record, Context]:
+    """Who passes a record on may spoil its signature: that is no proof against who named it."""
+    record = forge(b.by_name["edit"], lamport=9)
+    named = [b.by_name["profile"], unsigned(b.by_name["create"]), b.bob.records[2]]
+    return of("invalid-warrant", body=invalid_body(b.bob.opening, record, "lamport", named))(b)
+
+
+def nested(levels: int) -> Offence:
+    """A warrant about a false warrant about … about an honest record."""
+
+    def offend(b: Bench) -> tuple[Record, Context]:
+        record = b.by_name["leave"]
+        for level in range(levels + 1):
+            opening = b.bob.opening if record.header.author == BOB.agent else b.alice.opening
+            body = invalid_body(opening, record, "lamport", [])
+            record = forge(b.by_name["invalid-warrant" if level % 2 else "fork-warrant"], body=body)
+            if level % 2 == 0:
+                record = forge(record, kind=INVALID_WARRANT)
+        return record, b.context(record)
+
+    return offend
+
+
+OF_ANOTHER_NETWORK = forge(bench().by_name["leave"], network=OTHER_NETWORK, lamport=1).without_payload()
+
+
 OFFENCES: dict[str, list[Offence]] = {
     "version": [of("create", version=2), of("create", version=0)],
     "network": [of("create", network=OTHER_NETWORK)],
@@ -355,6 +396,7 @@ OFFENCES: dict[str, list[Offence]] = {
         lambda b: of("other-join", deps=(), subject_prev=b.by_name["task"].cid)(b),
     ],
     "task-start": [started_by_another],
+    "warrant-size": [of("fork-warrant", payload_size=MAX_WARRANT + 1)],
     "payload": [payload_swapped, payload_cut, of("create", payload_size=3), of("create", payload_size=0)],
     "body": [of("create", raw=b""), of("create", raw=b"\xc0"), of("create", raw=b"\x92\xc4\x01\0\x80")],
     "opening": [
@@ -525,6 +567,32 @@ OFFENCES: dict[str, list[Offence]] = {
         result_with(lambda outcome: outcome, (BOB,)),
         body_with("result", parameters=blob_cid(b"another model")),
         body_with("result", signatures=[[one, bytes(64)] for one in sorted((ALICE.agent, BOB.agent))]),
+    ],
+    "warrant-body": [
+        body_with("fork-warrant", second=...),
+        body_with("fork-warrant", first=b"no record"),
+        body_with("fork-warrant", opening=[]),
+        body_with("fork-warrant", first=bench().by_name["create"].encode()),
+        body_with("invalid-warrant", rule=""),
+        body_with("invalid-warrant", named=[b"no record"]),
+        body_with("invalid-warrant", named=[header_of("join"), header_of("join")]),
+        nested(MAX_NESTING + 1),
+    ],
+    "warrant-proof": [
+        accusing_fork("create", "create"),
+        accusing_fork("create", "tag"),
+        accusing_fork("tag", "untag"),
+        body_with("fork-warrant", first=unsigned(bench().by_name["create"]).without_payload().encode()),
+        body_with("fork-warrant", opening=[one.encode() for one in bench().bob.opening]),
+        body_with("fork-warrant", opening=[one.without_payload().encode() for one in bench().alice.opening]),
+        body_with("invalid-warrant", rule="prev"),
+        body_with("invalid-warrant", rule="binding"),
+        body_with("invalid-warrant", rule="cited-signatures"),
+        body_with("invalid-warrant", named=[]),
+        body_with("invalid-warrant", record=header_of("leave")),
+        cites_unsigned_in_proof,
+        body_with("invalid-warrant", record=OF_ANOTHER_NETWORK.encode(), rule="lamport"),
+        nested(MAX_NESTING),
     ],
 }
 
