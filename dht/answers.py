@@ -1,7 +1,8 @@
 """Answering peers: the `peer.*` methods, and the gate that keeps strangers out of all others.
 
 A peer becomes a member by showing its own address record, with `peer.exchange` or along with a find; handlers
-wrapped by `members_only` see nobody else. Whoever keeps sending what does not verify is refused for a while.
+wrapped by `members_only` see nobody else. Whoever keeps sending what does not verify is banned for a while
+(`dht.reputation`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import NoReturn, TypeVar
 from chain.identity import AgentId
 from dht.contact import BadAddressError, ContactError, MalformedContactError, UnpaidContactError
 from dht.errors import FrameError, RefusalCode, RequestRefused
-from dht.membership import BAD_ANSWER, Membership
+from dht.exchange import banned_reason
+from dht.membership import Membership
 from dht.network import Handler, Network
 from dht.peer_messages import (
     EMPTY,
@@ -46,6 +48,7 @@ class Answers:
         self._requests = requests
         self._clock = clock
         self._turns = Turns()
+        network.screen(members)
         network.register(EXCHANGE, self._on_exchange)
         network.register(FIND, self._on_find)
         network.register(PING, self.members_only(self._on_ping))
@@ -100,10 +103,10 @@ class Answers:
             contact = self._members.book.learn(record, self._clock.wall_us())
         except ContactError as error:
             if isinstance(error, FALSE):
-                self._members.blame(sender, BAD_ANSWER)
+                self._members.blame(sender)
             self._forbid(str(error))
         if contact.agent != sender:
-            self._members.blame(sender, BAD_ANSWER)
+            self._members.blame(sender)
             self._forbid("that is the address record of another agent; show your own")
         if self._members.liveness.heard(sender, self._clock.monotonic()):
             self._members.recovered(sender)
@@ -116,12 +119,13 @@ class Answers:
         self._members.sign_of_life(sender)
 
     def _check_conduct(self, sender: AgentId) -> None:
-        if self._members.is_ignored(sender):
-            self._forbid("you are ignored for a while: what you sent did not verify")
+        banned_s = self._members.banned_for(sender)
+        if banned_s > 0:
+            self._forbid(banned_reason(banned_s), RefusalCode.BANNED)
 
-    def _forbid(self, reason: str) -> NoReturn:
+    def _forbid(self, reason: str, code: RefusalCode = RefusalCode.FORBIDDEN) -> NoReturn:
         self._members.counters.forbidden += 1
-        raise RequestRefused(RefusalCode.FORBIDDEN, reason)
+        raise RequestRefused(code, reason)
 
 
 def _read(decode: Callable[[bytes], T], body: bytes) -> T:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from dht.errors import FrameError, PeerUnreachable
+from dht.errors import BrokenTransport, FrameError, PeerUnreachable
 from dht.exchange import Asker, ByteStream, Shared, answer
 
 if TYPE_CHECKING:
@@ -61,7 +61,10 @@ class Connection:
                     nursery.cancel_scope.cancel()
         except* FrameError as group:
             self._shared.counters.bad_frames += 1
-            log.info("dropped peer %s: %s", self.peer.hex()[:8], _first(group))
+            error = _first(group)
+            log.info("dropped peer %s: %s", self.peer.hex()[:8], error)
+            if not isinstance(error, BrokenTransport):
+                self._shared.screen.garbage(self.peer)
         except* PeerUnreachable as group:
             log.debug("connection to peer %s ended: %s", self.peer.hex()[:8], _first(group))
         finally:

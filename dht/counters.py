@@ -30,6 +30,8 @@ class Counters:
     """Peers dropped because they held most of the memory when it ran out."""
     slowed: int = 0
     """Times that a peer was read more slowly because it was beyond its pace."""
+    banned: int = 0
+    """Requests of banned peers, refused unread."""
     dials: int = 0
     dial_failures: int = 0
     accepted: int = 0

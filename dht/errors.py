@@ -29,6 +29,11 @@ class FrameError(NetworkError):
     """Bytes that are not a frame: oversized, truncated, not canonical, or of the wrong shape."""
 
 
+class BrokenTransport(FrameError):
+    """A frame that was not finished in time, or bytes that fail Noise: the peer may be slow, or somebody on
+    the way have altered them, so nobody is blamed."""
+
+
 class AddressError(NetworkError):
     """A multiaddr that cannot be dialled, or that names another peer than the one that answered."""
 
@@ -45,6 +50,8 @@ class RefusalCode(IntEnum):
     BAD_REQUEST = 3
     FORBIDDEN = 4
     INTERNAL = 5
+    BANNED = 6
+    """The asker misbehaved lately; it is not listened to for the time that the reason says."""
 
 
 MAX_REASON_CHARS = 256

@@ -21,11 +21,11 @@ from typing import Protocol
 import trio
 
 from dht.counters import Counters
-from dht.errors import FrameError, PeerUnreachable, RefusalCode, RequestRefused
+from dht.errors import BrokenTransport, FrameError, PeerUnreachable, RefusalCode, RequestRefused
 from dht.frames import MAX_ID, Frame, FrameDecoder, Refusal, Request, Response, encode_frame
 from dht.limits import FEED_SIZE, WRITE_SIZE, Limits
 from dht.memory import Budget
-from dht.network import MAX_BODY, Handler, PeerId
+from dht.network import MAX_BODY, Handler, OpenScreen, PeerId, Screen
 from dht.pace import Pace
 
 log = logging.getLogger(f"roseforest.{__name__}")
@@ -95,6 +95,7 @@ class Shared:
         self.requests: Pace[PeerId] = Pace(limits.requests, limits.paced_peers)
         self.units: Pace[PeerId] = Pace(limits.units, limits.paced_peers)
         self.handlers: dict[str, Handler] = {}
+        self.screen: Screen = OpenScreen()
 
     async def keep_pace(self, pace: Pace[PeerId], peer: PeerId, count: int) -> None:
         """Let `peer` wait when it is beyond its pace. Always a checkpoint."""
@@ -190,7 +191,9 @@ async def _read_frames(
             with trio.move_on_at(deadline) as scope:
                 data = await stream.read()
             if scope.cancelled_caught:
-                raise FrameError(f"frame not finished within {limits.frame_timeout:g} s; connection dropped")
+                raise BrokenTransport(
+                    f"frame not finished within {limits.frame_timeout:g} s; connection dropped"
+                )
             if not data:
                 return
             counters.bytes_in += len(data)
@@ -325,6 +328,7 @@ async def answer(stream: ByteStream, peer: PeerId, shared: Shared, touch: Callab
     outbox = Outbox(stream, peer, shared)
     limits, counters = shared.limits, shared.counters
     running: set[int] = set()
+    refused_banned = 0
 
     def refuse(number: int, code: int, reason: str) -> None:
         counters.refused_in += 1
@@ -332,6 +336,15 @@ async def answer(stream: ByteStream, peer: PeerId, shared: Shared, touch: Callab
         if not outbox.put(number, frame, room=_REFUSAL_ROOM):
             counters.dropped += 1
             raise PeerUnreachable("peer sends requests without reading the answers")
+
+    def turn_away(number: int, seconds: float) -> None:
+        nonlocal refused_banned
+        counters.banned += 1
+        refused_banned += 1
+        refuse(number, RefusalCode.BANNED, banned_reason(seconds))
+        if refused_banned > limits.banned_requests:
+            counters.dropped += 1
+            raise PeerUnreachable("peer is banned and goes on asking")
 
     async def handle(request: Request, handler: Handler) -> None:
         try:
@@ -358,7 +371,10 @@ async def answer(stream: ByteStream, peer: PeerId, shared: Shared, touch: Callab
         touch()
         counters.requests_in += 1
         handler = shared.handlers.get(frame.method)
-        if handler is None:
+        banned_s = shared.screen.banned_for(peer)
+        if banned_s > 0:
+            turn_away(frame.id, banned_s)
+        elif handler is None:
             refuse(frame.id, RefusalCode.UNKNOWN_METHOD, f"no method {frame.method!r}")
         elif not shared.gate.enter(peer):
             refuse(frame.id, RefusalCode.OVERLOADED, "too many requests at a time")
@@ -373,6 +389,11 @@ async def answer(stream: ByteStream, peer: PeerId, shared: Shared, touch: Callab
         nursery.start_soon(outbox.run)
         await _read_frames(stream, peer, shared, receive)
         nursery.cancel_scope.cancel()
+
+
+def banned_reason(seconds: float) -> str:
+    """What a banned peer is told."""
+    return f"banned for {max(1, round(seconds))} s more: what you sent did not verify"
 
 
 async def _call(handler: Handler, peer: PeerId, request: Request, limits: Limits) -> bytes:

@@ -7,7 +7,7 @@ decides whom to ask, `dht.requests` asks, `dht.answers` answers, `dht.upkeep` ke
 Promises. A peer enters the table, a result or a holder set only after it proved its address record and
 answered. A dead peer costs one timeout: it is suspected with its first failure, left out from then on, and
 asked again by the upkeep alone until it answers. No answer is trusted for its size or content: what does not
-decode or verify counts against its sender, who is ignored for a while when that becomes a habit.
+decode or verify counts against its sender, who is banned for a while when that becomes a habit.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from dht.contact import Contact
 from dht.distance import key_in_bucket
 from dht.errors import FrameError, NetworkError
 from dht.lookup import ALPHA, READ_PATHS, Lookup
-from dht.membership import BAD_ANSWER, KademliaCounters, Membership, short
+from dht.membership import KademliaCounters, Membership, short
 from dht.network import Handler, Network
 from dht.peer_messages import EMPTY, FIND, LEAVE, decode_found, encode_find
 from dht.ports import Clock, Random
+from dht.reputation import Misdeed, Standing
 from dht.requests import Requests, each
 from dht.routing_table import K
 from dht.upkeep import Upkeep
@@ -142,7 +143,7 @@ class Kademlia:
         return len(self._members.contacts(usable_only=True)) + self.self_contact().stores
 
     def is_suspect(self, agent: AgentId) -> bool:
-        """Whether `agent` failed last time, or is ignored for its conduct; such a node is no holder."""
+        """Whether `agent` failed last time, or is banned; such a node is no holder."""
         return self._liveness.is_suspect(agent) or self._members.is_ignored(agent)
 
     def suspects(self) -> list[AgentId]:
@@ -157,9 +158,25 @@ class Kademlia:
         """Seconds that `request` waits for `agent` to answer `method`: 0.3 to 2, by its own history."""
         return self._liveness.timeout(agent, method)
 
-    def report(self, agent: AgentId, points: float = BAD_ANSWER) -> None:
-        """`agent` sent what does not verify; from 4 points on, which halve in 2 minutes, it is ignored."""
-        self._members.blame(agent, points)
+    def report(self, agent: AgentId, misdeed: Misdeed = Misdeed.BAD_ANSWER, times: int = 1) -> None:
+        """`agent` misbehaved: the one way to say so, for every floor above. `dht.reputation` has the table.
+
+        `times`: how often in one message. It may ban the agent for a while; then it is neither asked nor
+        answered, holds nothing, and stands in nobody's answer.
+        """
+        self._members.blame(agent, misdeed, times)
+
+    def standing(self, agent: AgentId) -> Standing:
+        """How `agent` stands: good, slowed or banned, and for how long."""
+        return self._members.standing(agent)
+
+    def standings(self) -> dict[AgentId, Standing]:
+        """Everybody who is slowed or banned, in the table or not, ascending by agent."""
+        return self._members.standings()
+
+    def pardon(self, agent: AgentId) -> bool:
+        """End the ban of `agent` and forget its misdeeds; whether there was anything to forget."""
+        return self._members.pardon(agent)
 
     # -- asking --
 
@@ -167,7 +184,7 @@ class Kademlia:
         """Ask a peer, after introducing ourselves if it may not know us. `timeout` in seconds, else adaptive.
 
         Raises `PeerUnreachable` (at once for a suspect whose back-off is not over, and for a peer that is
-        ignored), `RequestTimeout`, `RequestRefused`; whatever happens is counted for or against the peer.
+        banned), `RequestTimeout`, `RequestRefused`; whatever happens is counted for or against the peer.
         """
         return await self._requests.request(agent, method, body, timeout)
 

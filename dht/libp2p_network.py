@@ -34,7 +34,7 @@ from dht.exchange import Shared
 from dht.frames import check_method
 from dht.limits import DEFAULT_LIMITS, Limits
 from dht.listening import bound_addresses, listen_on
-from dht.network import EVENT_BACKLOG, MAX_BODY, Handler, PeerDown, PeerEvent, PeerId, PeerUp
+from dht.network import EVENT_BACKLOG, MAX_BODY, Handler, PeerDown, PeerEvent, PeerId, PeerUp, Screen
 from dht.ports import Clock
 
 if TYPE_CHECKING:
@@ -111,6 +111,10 @@ class LibP2PNetwork:
         if method in self._shared.handlers:
             raise ValueError(f"method {method!r} already has a handler")
         self._shared.handlers[method] = handler
+
+    def screen(self, screen: Screen) -> None:
+        """Refuse whom `screen` says is banned, and tell it of garbage."""
+        self._shared.screen = screen
 
     def connected(self) -> tuple[PeerId, ...]:
         """Peers with a live connection, sorted."""
@@ -354,10 +358,10 @@ class LibP2PNetwork:
             self._remove(connection)
 
     def _worth(self, connection: Connection) -> tuple[bool, bool, float, PeerId]:
-        """What speaks for keeping a connection: the peer's address is verified, it is being answered, it was
-        used lately. An identity costs nothing, so strangers go before all others."""
+        """What speaks for keeping a connection: the peer's address is verified and it is not banned, it is
+        being answered, it was used lately. An identity costs nothing, so strangers go before all others."""
         peer = connection.peer
-        known = bool(self._book.addresses(peer))
+        known = bool(self._book.addresses(peer)) and not self._shared.screen.banned_for(peer)
         return known, self._shared.gate.running(peer) > 0, connection.last_used, peer
 
     def _drop_largest(self, peer: PeerId) -> None:

@@ -47,7 +47,7 @@ from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 from noise.connection import Keypair, NoiseConnection
 
 from chain.identity import agent_from_text
-from dht.errors import FrameError, PeerUnreachable
+from dht.errors import BrokenTransport, FrameError, PeerUnreachable
 from dht.exchange import ByteStream, PeerStalled, Shared
 from dht.limits import READ_SIZE, UNITS_AT_ONCE, Limits
 from dht.mux_guard import MuxGuard, read_header
@@ -166,7 +166,7 @@ class _Guarded:
     """
 
     def __init__(self, secured: SecureSession, limits: Limits, shared: Shared, peer: PeerId) -> None:
-        self.violation: str | None = None
+        self.violation: FrameError | None = None
         self.is_initiator = secured.is_initiator
         self._secured = secured
         self._limits = limits
@@ -197,7 +197,9 @@ class _Guarded:
             self._ended = True
             clean = isinstance(error, (ConnectionClosedError, IncompleteReadError, PeerUnreachable))
             if self.violation is None and not clean:
-                self.violation = str(error) or repr(error)
+                # only what Noise has authenticated is the peer's own doing
+                broken = BrokenTransport(str(error) or repr(error))
+                self.violation = error if isinstance(error, FrameError) else broken
             raise _Ended from error
         del self._buffer[:n]
         self._deadline = math.inf if not self._buffer else trio.current_time() + self._limits.frame_timeout
@@ -211,7 +213,7 @@ class _Guarded:
             with trio.move_on_at(self._deadline if begun else math.inf) as scope:
                 message: bytes = await self._secured.read()
             if scope.cancelled_caught:
-                raise FrameError(f"Yamux frame not finished within {self._limits.frame_timeout:g} s")
+                raise BrokenTransport(f"Yamux frame not finished within {self._limits.frame_timeout:g} s")
             self._buffer += message
             await self._keep_pace()
 
@@ -400,7 +402,7 @@ class SecureConnection:
             self.abort()
             self._guarded.release()
         if self._guarded.violation is not None:
-            raise FrameError(self._guarded.violation)
+            raise self._guarded.violation
 
     async def open(self) -> ByteStream:
         """Open a stream and agree on our protocol. Raises `PeerUnreachable`. Not to be cancelled midway."""

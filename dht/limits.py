@@ -46,6 +46,8 @@ class Limits:
     """Requests of all peers answered at a time."""
     handlers_own: int = 2
     """Requests of one peer answered at a time whatever the others ask."""
+    banned_requests: int = 16
+    """Requests of a banned peer refused on one connection, until this is closed."""
     requests: Rate = _REQUESTS
     """Requests of one peer; one that asks quicker is read more slowly."""
     units: Rate = _UNITS

@@ -1,9 +1,9 @@
 """Membership: what one node knows of the others, and what every piece of news changes in it.
 
-Routing table, address records, liveness, conduct and remembered neighbourhoods are kept apart in modules of
-their own; this one keeps them consistent. It is told what happened (a record was shown, a request failed, a
-peer said good-bye) and answers questions (who belongs here, who is usable, who is closest), and it counts a
-version up whenever the answer about storing nodes may differ. Nothing here talks to anybody.
+Routing table, address records, liveness, reputation and remembered neighbourhoods are kept apart in modules
+of their own; this one keeps them consistent. It is told what happened (a record was shown, a request
+failed, a peer said good-bye) and answers questions (who belongs here, who is usable, who is closest), and
+it counts a version up whenever the answer about storing nodes may differ. Nothing here talks to anybody.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import trio
 from chain.identity import AgentId, Identity
 from chain.manifest import Manifest
 from chain.membrane import position, work_bits
-from dht.conduct import Conduct
 from dht.contact import (
     MAX_ADDRESS,
     MAX_ADDRESSES,
@@ -34,6 +33,7 @@ from dht.liveness import Liveness
 from dht.neighbourhoods import Neighbourhoods
 from dht.pace import Pace, Rate
 from dht.ports import Clock
+from dht.reputation import Misdeed, Reputation, Standing
 from dht.routing_table import K, RoutingTable
 
 log = logging.getLogger(f"roseforest.{__name__}")
@@ -42,9 +42,6 @@ RECORD_TTL_S = 3600
 """Lifetime of our address record; it is signed anew when half of it is over."""
 EVICT_AFTER = 3
 """Failures after which a suspect loses its place to a contact that waits for it."""
-BAD_ANSWER = 1.0
-"""Penalty points of an answer that does not decode or holds a record that does not verify."""
-
 CHANGES = Rate(per_second=0.1, burst=16)
 """How often one peer may enter the table or change what decides where things lie (position, capacity or none,
 full or not): each time all holders compute anew what lies where."""
@@ -62,8 +59,9 @@ class KademliaCounters:
     announcements: int = 0
     suspicions: int = 0
     bad_answers: int = 0
+    bans: int = 0
     forbidden: int = 0
-    """Requests of others refused for want of an address record, or because the sender is ignored."""
+    """Requests of others refused for want of an address record, or as the sender was banned meanwhile."""
     restless: int = 0
     """Times that a peer wanted to be placed otherwise sooner than it may."""
 
@@ -97,7 +95,7 @@ class Membership:
         self._clock = clock
         self._addresses = addresses
         self._own: Contact | None = None
-        self._conduct = Conduct()
+        self._reputation = Reputation()
         self._changed = trio.Event()
         self._changes: Pace[AgentId] = Pace(CHANGES, MAX_CONTACTS)
         self.position = position(self._network_id, identity.agent, nonce)
@@ -204,7 +202,7 @@ class Membership:
                 log.info("%s passed on a bad address record: %s", short(sender), error)
                 honest = False
         if not honest:
-            self.blame(sender, BAD_ANSWER)
+            self.blame(sender)
         return contacts
 
     def suspected(self, agent: AgentId) -> None:
@@ -248,20 +246,40 @@ class Membership:
         if self.table.discard(lambda contact: contact.expires_us <= now_us):
             self._bump()
 
-    def blame(self, agent: AgentId, points: float) -> None:
-        """`agent` sent what does not verify; beyond a threshold it is ignored for a while."""
+    def blame(self, agent: AgentId, misdeed: Misdeed = Misdeed.BAD_ANSWER, times: int = 1) -> None:
+        """`agent` did `misdeed`, so many times in one message; beyond a threshold it is banned."""
         self.counters.bad_answers += 1
         now = self._clock.monotonic()
-        was_ignored = self._conduct.ignored(agent, now)
-        self._conduct.blame(agent, points, now)
-        if not was_ignored and self._conduct.ignored(agent, now):
-            log.warning("ignoring %s for a while: it keeps sending what does not verify", short(agent))
+        if self._reputation.blame(agent, misdeed.points * times, now):
+            self.counters.bans += 1
+            seconds = self._reputation.banned_for(agent, now)
+            log.warning("peer %s is banned for %.0f s, last for %s", short(agent), seconds, misdeed.text)
             self._lose(agent)
 
-    def is_ignored(self, agent: AgentId) -> bool:
-        """Whether `agent` has misbehaved too much lately."""
+    def banned_for(self, agent: AgentId) -> float:
+        """Seconds until the ban of `agent` ends; 0 without one."""
         # almost always nobody has misbehaved, and every answer asks this about every contact
-        return len(self._conduct) > 0 and self._conduct.ignored(agent, self._clock.monotonic())
+        return self._reputation.banned_for(agent, self._clock.monotonic()) if len(self._reputation) else 0.0
+
+    def garbage(self, agent: AgentId) -> None:
+        """`agent` sent bytes that are no frame."""
+        self.blame(agent, Misdeed.BAD_FRAME)
+
+    def is_ignored(self, agent: AgentId) -> bool:
+        """Whether `agent` is banned."""
+        return self.banned_for(agent) > 0
+
+    def standing(self, agent: AgentId) -> Standing:
+        """How `agent` stands."""
+        return self._reputation.standing(agent, self._clock.monotonic())
+
+    def standings(self) -> dict[AgentId, Standing]:
+        """Everybody who does not stand well."""
+        return self._reputation.known(self._clock.monotonic())
+
+    def pardon(self, agent: AgentId) -> bool:
+        """Forget what `agent` did; whether there was anything."""
+        return self._reputation.pardon(agent)
 
     async def wait_changed(self, seen: int) -> int:
         """Wait until `version` differs from `seen`; return the new one."""

@@ -51,6 +51,29 @@ class PeerDown:
 PeerEvent: TypeAlias = PeerUp | PeerDown
 
 
+class Screen(Protocol):
+    """What a node thinks of peers, for its network to act on. Both are O(1) and called for every request."""
+
+    def banned_for(self, peer: PeerId) -> float:
+        """Seconds for which `peer` is still banned; 0 for everybody else."""
+        ...
+
+    def garbage(self, peer: PeerId) -> None:
+        """`peer` sent bytes that are no frame, or one at the wrong time."""
+        ...
+
+
+class OpenScreen:
+    """Nobody is banned, and nothing is remembered."""
+
+    def banned_for(self, peer: PeerId) -> float:
+        """0 seconds."""
+        return 0.0
+
+    def garbage(self, peer: PeerId) -> None:
+        """Nothing."""
+
+
 class Network(Protocol):
     """Ask peers, answer peers, know who is connected.
 
@@ -94,6 +117,11 @@ class Network(Protocol):
 
     def register(self, method: str, handler: Handler) -> None:
         """Answer `method` with `handler`; one handler a method (ValueError for a second one)."""
+        ...
+
+    def screen(self, screen: Screen) -> None:
+        """Refuse every request of a peer that `screen` says is banned, with the code BANNED, and tell it of
+        garbage. A peer that goes on asking is disconnected."""
         ...
 
     def counters(self) -> dict[str, int]:

@@ -24,11 +24,11 @@ from dht.bundle import MAX_ITEMS, Bundle, BundleError, Item, bundle_value, open_
 from dht.errors import FrameError, RefusalCode, RequestRefused
 from dht.intake import Intake, Judged
 from dht.kademlia import Kademlia
-from dht.membership import BAD_ANSWER
 from dht.network import MAX_BODY, Network
 from dht.ports import RunBlocking
 from dht.record_store import Digest, Held, HeldStore
 from dht.replies import StoreStatus, read_statuses, write_statuses
+from dht.reputation import Misdeed
 from validation.named import named_by
 
 MAX_FETCH = 128
@@ -206,7 +206,7 @@ class RecordService:
         judged = await self.admit(bundle)
         refused = [one for one in judged if one.rule]
         if refused:
-            self._kademlia.report(sender, BAD_ANSWER * min(len(refused), MAX_BLAME))
+            self._kademlia.report(sender, Misdeed.INVALID_RECORD, min(len(refused), MAX_BLAME))
             log.warning(
                 "%d of %d records from %s refused: %s",
                 len(refused),

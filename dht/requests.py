@@ -26,7 +26,7 @@ from dht.errors import (
     RequestRefused,
     RequestTimeout,
 )
-from dht.membership import BAD_ANSWER, Membership, short
+from dht.membership import Membership, short
 from dht.network import Network
 from dht.peer_messages import EXCHANGE, decode_exchange, encode_exchange
 from dht.ports import Clock
@@ -62,7 +62,7 @@ class Requests:
         """Ask a peer, after introducing ourselves if it may not know us. `timeout` in seconds, else adaptive.
 
         Raises `PeerUnreachable` (at once for a suspect whose back-off is not over, and for a peer that is
-        ignored), `RequestTimeout`, `RequestRefused`; whatever happens is counted for or against the peer.
+        banned), `RequestTimeout`, `RequestRefused`; whatever happens is counted for or against the peer.
         """
         if agent == self._network.local:
             raise ValueError("a node does not ask itself over the network; call the handler")
@@ -113,12 +113,12 @@ class Requests:
             contact = self._members.book.learn(decode_exchange(reply), self._clock.wall_us())
         except (FrameError, ContactError) as error:
             if not isinstance(error, StaleContactError):  # one of the two clocks is wrong, maybe ours
-                self._members.blame(agent, BAD_ANSWER)
+                self._members.blame(agent)
             raise PeerUnreachable(
                 f"peer {short(agent)} shows no acceptable address record: {error}"
             ) from error
         if contact.agent != agent:
-            self._members.blame(agent, BAD_ANSWER)
+            self._members.blame(agent)
             raise PeerUnreachable(f"peer {short(agent)} shows the address record of another agent")
         self.met(agent)
         self._members.welcome(contact)
@@ -163,8 +163,11 @@ class Requests:
             raise PeerUnreachable(
                 f"peer {short(agent)} failed {failures} times lately; it is asked again in {wait:.1f} s"
             )
-        if self._members.is_ignored(agent):
-            raise PeerUnreachable(f"peer {short(agent)} is ignored for a while: what it sent did not verify")
+        banned_s = self._members.banned_for(agent)
+        if banned_s > 0:
+            raise PeerUnreachable(
+                f"peer {short(agent)} is banned for {banned_s:.0f} s more: what it sent did not verify"
+            )
 
     def met(self, agent: AgentId) -> None:
         """`agent` has our record now; the longest known are forgotten first, and then introduced again."""

@@ -25,10 +25,20 @@ from dht.errors import (
     RequestRefused,
     RequestTimeout,
 )
-from dht.exchange import Gate
+from dht.exchange import Gate, banned_reason
 from dht.frames import check_method
 from dht.limits import Limits
-from dht.network import EVENT_BACKLOG, MAX_BODY, Handler, PeerDown, PeerEvent, PeerId, PeerUp
+from dht.network import (
+    EVENT_BACKLOG,
+    MAX_BODY,
+    Handler,
+    OpenScreen,
+    PeerDown,
+    PeerEvent,
+    PeerId,
+    PeerUp,
+    Screen,
+)
 from sim.errors import HostError
 from sim.trace import Event
 
@@ -134,6 +144,7 @@ class SimNetwork:
             tuple[trio.MemorySendChannel[PeerEvent], trio.MemoryReceiveChannel[PeerEvent]]
         ] = []
         self._nursery: trio.Nursery | None = None
+        self._screen: Screen = OpenScreen()
         self._closed = trio.Event()
 
     @property
@@ -172,6 +183,9 @@ class SimNetwork:
         if method in self._handlers:
             raise ValueError(f"method {method!r} has a handler already")
         self._handlers[method] = handler
+
+    def screen(self, screen: Screen) -> None:
+        self._screen = screen
 
     def counters(self) -> dict[str, int]:
         return {}  # the world's trace counts for all hosts together
@@ -379,7 +393,11 @@ class SimNetwork:
     def asked(self, connection: Connection, number: int, method: str, body: bytes) -> None:
         """A request has arrived."""
         handler = self._handlers.get(method)
-        if handler is None:
+        banned_s = self._screen.banned_for(connection.other(self).local)
+        if banned_s > 0:
+            refusal = RequestRefused(RefusalCode.BANNED, banned_reason(banned_s))
+            self._answer(connection, number, method, refusal)
+        elif handler is None:
             refusal = RequestRefused(RefusalCode.UNKNOWN_METHOD, f"no method {method!r}")
             self._answer(connection, number, method, refusal)
         elif not self._gate.enter(connection.other(self).local):

@@ -12,7 +12,6 @@ import trio
 
 from chain import canonical
 from chain.membrane import find_nonce
-from dht.conduct import THRESHOLD
 from dht.contact import Contact, UnpaidContactError
 from dht.distance import closest
 from dht.errors import NetworkError, PeerUnreachable, RefusalCode, RequestRefused, RequestTimeout
@@ -27,6 +26,7 @@ from dht.peer_messages import (
     encode_find,
     encode_found,
 )
+from dht.reputation import BANNED_FROM
 from dht.routing_table import K
 from sim.links import LatencyLink
 from sim.network import SimWorld, open_world
@@ -447,7 +447,7 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
-def test_garbage_is_counted_against_its_sender_who_is_ignored_in_the_end(garbage: bytes) -> None:
+def test_garbage_is_counted_against_its_sender_who_is_banned_in_the_end(garbage: bytes) -> None:
     async def story(cluster: Cluster) -> None:
         nodes = await cluster.grow(3)
         host = await cluster.world.join(identity(6).agent)
@@ -464,14 +464,14 @@ def test_garbage_is_counted_against_its_sender_who_is_ignored_in_the_end(garbage
         await host.dial(cluster.address(0), 5)
         await host.request(nodes[0].agent, EXCHANGE, encode_exchange(record), 5)
         assert host.local in agents(nodes[0].contacts())
-        for _ in range(int(THRESHOLD) + 1):
+        for _ in range(int(BANNED_FROM) + 1):
             assert agents(await nodes[0].lookup(key(1), K))[:1] != [b""]
-        assert nodes[0].counters.bad_answers >= THRESHOLD
+        assert nodes[0].counters.bad_answers >= BANNED_FROM
         assert nodes[0].is_suspect(host.local)
         assert host.local not in agents(await nodes[0].holders(key(1), K))
-        with pytest.raises(RequestRefused, match="ignored"):
+        with pytest.raises(RequestRefused, match="banned"):
             await host.request(nodes[0].agent, EXCHANGE, encode_exchange(record), 5)
-        with pytest.raises(PeerUnreachable, match="ignored"):
+        with pytest.raises(PeerUnreachable, match="banned"):
             await nodes[0].request(host.local, "echo", b"")
         await trio.sleep(600)
         assert await host.request(nodes[0].agent, EXCHANGE, encode_exchange(record), 5)

@@ -242,7 +242,7 @@ async def test_a_daemon_answers_during_an_attack_and_is_as_before_after_it(
     assert after.memory <= before.memory + MEMORY
 
 
-async def test_who_keeps_showing_what_is_false_is_ignored_and_its_bundles_are_not_even_read(
+async def test_who_keeps_showing_what_is_false_is_banned_and_its_bundles_are_not_even_read(
     daemon: Daemon,
 ) -> None:
     async with member(daemon, 1) as one:
@@ -254,9 +254,12 @@ async def test_who_keeps_showing_what_is_false_is_ignored_and_its_bundles_are_no
             except RequestRefused as refused:
                 codes.append(refused.code)
         assert codes[0] == RefusalCode.BAD_REQUEST
-        assert codes[-10:] == [RefusalCode.FORBIDDEN] * 10
-        with pytest.raises(RequestRefused, match="ignored"):
+        assert codes[-10:] == [RefusalCode.BANNED] * 10
+        with pytest.raises(RequestRefused, match="banned"):
             await one.ask(EXCHANGE, encode_exchange(one.record()))
+    with pytest.raises(RequestRefused, match="banned"):
+        async with member(daemon, 1):
+            pass  # a new connection changes nothing: not even `hello` is answered
     async with member(daemon, 2) as other:
         await other.enter()
         assert await other.ask(PING, EMPTY) == EMPTY
