@@ -114,6 +114,14 @@ class CatchUp:
         self._complete -= gone
         self._dropped |= gone
 
+    def regained(self, bases: set[bytes] | None) -> None:
+        """There is room again for what was refused at these bases, None: at all; it is fetched now."""
+        for shard in self._tree.leaves:
+            if bases is None or shard.basis() in bases:
+                self._complete.discard(shard)
+                self._dropped.add(shard)
+        self._stored.set()
+
     def note_stored(self) -> None:
         """Records have been stored here; what came may have had companions that went elsewhere."""
         self._stored.set()

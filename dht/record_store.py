@@ -36,6 +36,14 @@ class BasisDigest:
     digest: Digest
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the records of one author take up: how many they are, and bytes of headers and payloads."""
+
+    records: int = 0
+    bytes: int = 0
+
+
 class HeldStore(Protocol):
     """Records that this node holds for the network."""
 
@@ -59,6 +67,10 @@ class HeldStore(Protocol):
         """The CIDs of `at_basis`, each with the roles in which it is held there."""
         ...
 
+    def operations(self, subject: Cid, skip: int, limit: int) -> list[Cid]:
+        """The operations on a subject in the order of reading: its creator's, then each author's first, …"""
+        ...
+
     def lacking(self, pairs: Sequence[tuple[bytes, Cid]]) -> list[bool]:
         """For each (basis, CID) whether no such record is held there."""
         ...
@@ -80,6 +92,14 @@ class HeldStore(Protocol):
 
     async def reclaim(self) -> int:
         """Delete what drops have left behind and nobody needs, if there is enough of it; returns how many."""
+        ...
+
+    def used_bytes(self) -> int:
+        """Bytes of disk in use."""
+        ...
+
+    def usage_of(self, authors: Sequence[AgentId]) -> dict[AgentId, Usage]:
+        """What the records of each of these authors take up."""
         ...
 
     def opening(self, author: AgentId) -> tuple[Record, Record] | None:

@@ -1,13 +1,15 @@
 """The record methods: how peers store, fetch and compare records, all of it bounded and checked.
 
 `record.store` takes a bundle and answers with one status a record; `record.fetch` serves records by CID,
-`record.at` all records at a basis, `record.digests`, `record.cids` and `record.lacks` let two holders find
-out what the other lacks. Only members are answered (an address record that pays the network's price).
+`record.at` all records at a basis, `record.about` those of a subject in the order of reading; by
+`record.digests`, `record.cids` and `record.lacks` two holders find out what the other lacks. Only members are
+answered (an address record that pays the network's price).
 Whatever comes in, as a request or as a reply, goes through `Intake` before it is kept or believed.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,10 +31,13 @@ from dht.ports import RunBlocking
 from dht.record_store import Digest, Held, HeldStore
 from dht.replies import StoreStatus, read_statuses, write_statuses
 from dht.reputation import Misdeed
+from dht.room import Room
 from validation.named import named_by
 
 MAX_FETCH = 128
 MAX_AT = 256
+MAX_SKIP = 1 << 20
+"""Operations on a subject that are skipped at most: paging costs their number."""
 MAX_DIGESTS = 256
 MAX_CIDS = 4096
 MAX_LACKS = 200
@@ -85,9 +90,11 @@ class RecordService:
         run_blocking: RunBlocking,
         on_held: OnHeld,
         accepts: Callable[[], bool],
+        room: Room,
     ) -> None:
         self._kademlia = kademlia
         self._store = store
+        self._room = room
         self._own = own
         self._own_opening = own_opening
         self._intake = intake
@@ -98,6 +105,7 @@ class RecordService:
             ("record.store", self._serve_store, True),
             ("record.fetch", self._serve_fetch, True),
             ("record.at", self._serve_at, True),
+            ("record.about", self._serve_about, True),
             ("record.digests", self._serve_digests, True),
             ("record.cids", self._serve_cids, True),
             ("record.lacks", self._serve_lacks, True),
@@ -151,6 +159,19 @@ class RecordService:
         body = canonical.encode([basis, after, limit])
         reply = await self._kademlia.request(agent, "record.at", body)
         return await self._run_blocking(_open_page, reply)
+
+    async def about(self, agent: AgentId, subject: Cid, skip: int) -> tuple[Bundle, int | None]:
+        """Ask one node for what it holds of a subject: the create, then operations in the order of reading.
+
+        Returns a page and what to skip for the next one, None after the last. Raises `NetworkError`.
+        """
+        reply = await self._kademlia.request(agent, "record.about", canonical.encode([digest(subject), skip]))
+        value = await self._run_blocking(_decode, reply, MAX_BODY)
+        if type(value) is not list or len(value) != 2 or not (value[0] is None or type(value[0]) is int):
+            raise FrameError("record.about reply is not the array [next, bundle]")
+        if value[0] is not None and value[0] <= skip:
+            raise FrameError("record.about reply does not go on")
+        return await self._run_blocking(_opened, value[1]), value[0]
 
     async def digests(self, agent: AgentId, bases: Sequence[bytes]) -> list[Digest]:
         """Ask one node how much it holds at each of up to `MAX_DIGESTS` bases. Raises `NetworkError`."""
@@ -232,6 +253,28 @@ class RecordService:
         basis, after, limit = self._range(body, "record.at", MAX_AT)
         return await self._run_blocking(self._page, basis, after, limit)
 
+    async def _serve_about(self, _sender: AgentId, body: bytes) -> bytes:
+        fields = _request(body)
+        if (
+            len(fields) != 2
+            or type(fields[0]) is not bytes
+            or len(fields[0]) != DIGEST_SIZE
+            or type(fields[1]) is not int
+            or not 0 <= fields[1] <= MAX_SKIP
+        ):
+            raise RequestRefused(
+                RefusalCode.BAD_REQUEST, f"record.about takes [subject, skip], skip ≤ {MAX_SKIP}"
+            )
+        return await self._run_blocking(self._about, record_cid_of_digest(fields[0]), fields[1])
+
+    def _about(self, subject: Cid, skip: int) -> bytes:
+        first = [] if skip else list(self._each([subject]))
+        operations = self._store.operations(subject, skip, MAX_AT)
+        value, sent = self.bundle(itertools.chain(first, self._each(operations)))
+        done = sent - len(first)
+        more = done < len(operations) or len(operations) == MAX_AT
+        return canonical.encode([skip + done if more else None, value])
+
     def _page(self, basis: bytes, after: Cid | None, limit: int) -> bytes:
         cids = self._store.cids_at(basis, after, limit)
         value, sent = self.bundle(self._each(cids))
@@ -309,8 +352,15 @@ class RecordService:
     def _judge(self, bundle: Bundle, also: tuple[tuple[int, bytes], ...]) -> tuple[list[Judged], list[Held]]:
         """The verdicts, and what is to be held for them, companions first."""
         judged = self._intake.judge(bundle)
-        held = [Held(one.held.record, (*one.held.bases, *also)) for one in judged if one.held is not None]
-        return judged, [*self._intake.companions(bundle, judged), *held] if held else []
+        valid = [(place, one.held) for place, one in enumerate(judged) if one.held is not None]
+        refusals = self._room.refusals([held for _, held in valid]) if valid else []
+        kept = []
+        for (place, held), refusal in zip(valid, refusals, strict=True):
+            if refusal is None:
+                kept.append(Held(held.record, (*held.bases, *also)))
+            else:
+                judged[place] = Judged(refusal)
+        return judged, [*self._intake.companions(bundle, judged), *kept] if kept else []
 
     def _opening(self, author: AgentId) -> tuple[Record, Record] | None:
         return self._own_opening() if author == self._kademlia.agent else self._store.opening(author)

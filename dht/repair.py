@@ -31,6 +31,8 @@ class Situation:
     not, of the rest nothing is known; `proven` have proven it. `steady` and `waited` count looks: since what
     lies here changed, and since a holder was first found lacking. `beyond_s`: seconds for which the holders
     have been these and this node none of them. `vouched`: it proved its copy to somebody a moment ago.
+    `full`: have no room for what they lack; what they have of old counts, else the next nearest takes their
+    place.
     """
 
     me: AgentId
@@ -44,6 +46,7 @@ class Situation:
     beyond_s: float = 0.0
     vouched: bool = False
     leaving: bool = False
+    full: frozenset[AgentId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,9 @@ def holders_of(situation: Situation) -> tuple[AgentId, ...]:
     near = situation.near
     if situation.leaving:
         near = tuple(agent for agent in near if agent != situation.me)
+    refusing = situation.full & situation.lacks
+    if refusing:
+        near = tuple(agent for agent in near if agent not in refusing)
     return near[: situation.replication]
 
 

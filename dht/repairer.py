@@ -61,6 +61,8 @@ BYTES_PER_S = 1_000_000
 """What each of those requests sends and asks for, on average."""
 MAX_REST_S = 1.0
 """It also rests as long as the last request took, at most so long."""
+FULL_S = 300.0
+"""Who said that it has no room is offered nothing new for so long, whatever its address record says."""
 LEAVE_PAUSE_S = 0.25
 
 log = logging.getLogger(f"roseforest.{__name__}")
@@ -137,6 +139,7 @@ class Repairer:
         self._slots = trio.Semaphore(AT_ONCE)
         self._leaving = trio.Event()
         self._refusing: set[AgentId] = set()
+        self._full_until: dict[AgentId, float] = {}
         self.sent = 0
         """Records sent to holders that lacked them, so far."""
         self.dropped = 0
@@ -284,7 +287,12 @@ class Repairer:
             vouched=beyond_s >= DROP_AFTER_S
             and self._proofs.vouchers.promised([cid for cid, _ in self._held_at(one.basis)], now),
             leaving=self.leaving,
+            full=frozenset(agent for agent in one.missing if self._is_full(agent, now)),
         )
+
+    def _is_full(self, agent: AgentId, now: float) -> bool:
+        contact = self._kademlia.contact(agent)
+        return self._full_until.get(agent, 0.0) > now or (contact is not None and contact.full)
 
     @staticmethod
     def _note(track: _Track, decision: Decision) -> None:
@@ -390,6 +398,8 @@ class Repairer:
                         statuses, size = await self._records.store(agent, items)
                         await self._rest(began, size)
                     self.sent += sum(status is StoreStatus.HELD for status in statuses)
+                    if StoreStatus.FULL in statuses:
+                        self._full_until[agent] = trio.current_time() + FULL_S
                     items = items[len(statuses) :]
 
         await self._with(agent, "repairing", push)

@@ -24,6 +24,16 @@ class StoreStatus(IntEnum):
     """Names something the holder has not seen; not kept, send it again later."""
     PARKED = 3
     """Its clock is too far ahead; not kept."""
+    FULL = 4
+    """Valid, but the holder has no room for it; not kept, another one is to hold it."""
+    QUOTA = 5
+    """Valid, but its author takes up all that the holder gives to one author; not kept."""
+    BLOCKED = 6
+    """The holder's owner does not want it; not kept."""
+
+
+REFUSES = frozenset({StoreStatus.FULL, StoreStatus.QUOTA, StoreStatus.BLOCKED})
+"""What a holder says that will not take a record, whatever is sent along: the next nearest is to."""
 
 
 def write_statuses(statuses: Sequence[tuple[StoreStatus, str]]) -> bytes:

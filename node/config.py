@@ -24,8 +24,8 @@ NOT_SETTINGS = frozenset(
     {HOME_VARIABLE, "ROSEFOREST_DEBUG", PASSPHRASE_VARIABLE, "ROSEFOREST_NEW_PASSPHRASE", KEY_VARIABLE}
 )
 """Variables with the prefix that are no settings."""
-SECTION = "embedder"
-"""The keys that begin with this word may stand without it in a section of this name."""
+SECTIONS = ("embedder", "store")
+"""The keys that begin with one of these words may stand without it in a section of this name."""
 MAX_CONFIG_FILE = 256 * 1024
 MAX_ADDRESSES = 64
 MAX_CAPACITY = 1_000_000
@@ -92,6 +92,13 @@ class Settings(BaseModel):
     blob_max_mb: Annotated[
         int, Field(ge=1, le=1_024, description="MiB of the largest blob that the HTTP API takes or fetches")
     ] = 256
+    store_max_gb: Annotated[
+        float,
+        Field(gt=0, le=1 << 20, description="GiB of disk for what is held for others; then the node is full"),
+    ] = 10.0
+    store_author_max_mb: Annotated[
+        int, Field(ge=1, le=1 << 30, description="MiB of those that one author may take up")
+    ] = 1_024
     leave_seconds: Annotated[
         int,
         Field(ge=0, le=600, description="seconds a stopping node may take to hand over its copies; 0: none"),
@@ -242,7 +249,7 @@ def write_initial_config(
     named = [] if embedder is None else [("url", embedder.url), ("model", embedder.model)]
     kept = [f"{key} = {_toml_string(value)}" for key, value in named if value is not None]
     if kept:
-        lines += ["", f"[{SECTION}]", *kept]
+        lines += ["", "[embedder]", *kept]
     write_atomically(home.config, ("\n".join(lines) + "\n").encode())
 
 
@@ -263,14 +270,15 @@ def _read_file(home: Home) -> dict[str, Any]:
         raise ConfigError(
             f"{path} is not TOML: {_one_line(str(error))}; correct it or move it away"
         ) from error
-    section = values.pop(SECTION, {})
-    if not isinstance(section, dict):
-        raise ConfigError(f"{path}: {SECTION} is a section: write its keys under [{SECTION}]")
-    if "key" in section or "api_key" in section:
-        raise ConfigError(
-            f"{path}: an embedder's key does not belong into a file: put it into {KEY_VARIABLE}"
-        )
-    values |= {f"{SECTION}_{key}": value for key, value in section.items()}
+    for name in SECTIONS:
+        section = values.pop(name, {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"{path}: {name} is a section: write its keys under [{name}]")
+        if name == "embedder" and ("key" in section or "api_key" in section):
+            raise ConfigError(
+                f"{path}: an embedder's key does not belong into a file: put it into {KEY_VARIABLE}"
+            )
+        values |= {f"{name}_{key}": value for key, value in section.items()}
     unknown = [key for key in values if key not in KEYS]
     if unknown:
         raise ConfigError(f"{path}: {unknown[0]} is not a setting; known are {_known()}")

@@ -30,6 +30,7 @@ from dht.hello import Founding, fetch_founding
 from dht.libp2p_network import open_libp2p_network
 from dht.mdns import discover, discoverable
 from dht.ports import SystemClock, ThreadedBlocking, system_random
+from dht.room import Quota
 from node.config import Settings, write_initial_config
 from node.derivation import rebuild_derived
 from node.embedding.caller import CallerVectors
@@ -55,6 +56,8 @@ TRIAL = "rose"
 THREAD_SWITCH_S = 0.0005
 """How long a worker may keep the interpreter while the event loop wants it. Python's 5 ms would add up to
 hundreds over the steps of one query whenever records are being judged in the background."""
+LEAST_FREE_BYTES = 256 << 20
+"""Bytes that stay free on the disk: below that this node is full, whatever its quota."""
 JOIN_TIMEOUT_S = 15.0
 DEFAULT_LISTEN = ("/ip4/127.0.0.1/tcp/0",)
 DEFAULT_API = "127.0.0.1:0"
@@ -217,6 +220,11 @@ async def _run(
         query_deadline_ms=settings.query_deadline_ms,
         why_frozen=partial(_why_frozen, home, force),
         blobs_max_bytes=settings.blobs_max_mb << 20,
+        quota=Quota(
+            store=round(settings.store_max_gb * (1 << 30)),
+            author=settings.store_author_max_mb << 20,
+            least_free=LEAST_FREE_BYTES,
+        ),
     )
     paths = NodePaths(home.chain_db, home.held_db, home.derived_db, home.index, home.peers)
     listen = settings.listen

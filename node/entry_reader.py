@@ -31,7 +31,7 @@ from node.models import MAX_BALLOTS, MAX_VALUES, Ballot, EntryView, Value
 
 TIMEOUT_S = 2.0
 MAX_PAGES = 16
-"""Pages taken from one holder; an entry with more operations is shown as far as they go."""
+"""Pages taken from one holder, in the order of reading: who floods an entry hides only the own operations."""
 HOLD_AT_ONCE = 1_000
 
 log = logging.getLogger(f"roseforest.{__name__}")
@@ -94,13 +94,13 @@ class EntryReader:
             await self._records.hold(items[start : start + HOLD_AT_ONCE])
 
     async def _collect(self, agent: AgentId, entry: Cid, found: Found) -> None:
-        after: Cid | None = None
+        skip: int | None = 0
         try:
             for _ in range(MAX_PAGES):
-                page = await self._records.at(agent, subject_basis(entry), after)
-                about = [i for i in page.bundle.items if isinstance(i, Item) and i.record.subject == entry]
+                page, skip = await self._records.about(agent, entry, skip or 0)
+                about = [i for i in page.items if isinstance(i, Item) and i.record.subject == entry]
                 new = tuple(i for i in about if i.record.payload and not _is_whole(found, i.record.cid))
-                bundle = Bundle(page.bundle.openings, page.bundle.headers, new)
+                bundle = Bundle(page.openings, page.headers, new)
                 judged, companions = await self._run_blocking(self._judge, bundle)
                 for item, verdict in zip(new, judged, strict=True):
                     if verdict.status is StoreStatus.HELD:
@@ -108,9 +108,8 @@ class EntryReader:
                 found.companions.update((held.record.cid, held.record) for held in companions)
                 if any(verdict.rule for verdict in judged):
                     self._kademlia.report(agent)
-                if not page.more or not about:
+                if skip is None or not about:
                     return
-                after = about[-1].record.cid
         except NetworkError as error:
             log.info("fetching from %s failed: %s", agent.hex()[:8], error)
 

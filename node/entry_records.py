@@ -17,7 +17,7 @@ from node.storage.held_records import HeldRecords
 from node.storage.own_chain import OwnChain
 
 MAX_ABOUT = 4096
-"""Held operations on one entry that are looked at; of more, the first by CID, on every node the same."""
+"""Held operations on one entry that are looked at, in the order of `HeldRecords.operations`."""
 PAGE = 500
 
 
@@ -31,7 +31,9 @@ class EntryRecords:
     def about(self, entry: Cid) -> dict[Cid, Record]:
         """The entry's create and operations that are here, some maybe as headers only; O(answer)."""
         found: dict[Cid, Record] = {}
-        for record in (*self._own.about(entry), *self._held.about(entry, MAX_ABOUT)):
+        own = self._own.about(entry)
+        creator = next((record.header.author for record in own if record.cid == entry), None)
+        for record in (*own, *self._held.about(entry, MAX_ABOUT, creator)):
             kind = record.header.kind
             if kind == CREATE if record.cid == entry else kind in ENTRY_OPERATIONS:
                 known = found.get(record.cid)

@@ -241,3 +241,8 @@ class Status:
     uptime_s: float
     counters: dict[str, int] = field(default_factory=dict)
     """Monotonic counts for `/metrics`, by name."""
+    store_bytes: int = 0
+    """Bytes of disk that what is held takes up."""
+    store_max_bytes: int | None = None
+    full: bool = False
+    """Whether the node holds nothing more for others, for want of room."""

@@ -9,6 +9,7 @@ libp2p and threads, the simulator over a virtual network and inline calls; nothi
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -35,6 +36,7 @@ from dht.publisher import Publisher
 from dht.record_store import Held
 from dht.records import RecordService
 from dht.repairer import Repairer
+from dht.room import NO_QUOTA, Quota, Room
 from federated.engagement import Tools
 from federated.learning import Learning
 from federated.post import Post
@@ -104,6 +106,8 @@ class NodeOptions:
     """Why a chain of so many records takes no more, or None (`node.instance`)."""
     blobs_max_bytes: int = DEFAULT_BLOBS_BYTES
     """Disk space for blobs; the least recently used that nobody pinned go when it is full."""
+    quota: Quota = NO_QUOTA
+    """What is held for others takes up so much."""
 
 
 class Node:
@@ -160,6 +164,7 @@ class Node:
         self._intake = Intake(
             manifest, self._find, self._opening_of, self._layout, binding_codes(self._embedder), clock
         )
+        self._room = Room(self.agent, held, options.quota, lambda: shutil.disk_usage(paths.held.parent).free)
         self._records = RecordService(
             network=network,
             kademlia=self.kademlia,
@@ -170,6 +175,7 @@ class Node:
             run_blocking=run_blocking,
             on_held=self._on_held,
             accepts=self._keeps,
+            room=self._room,
         )
         proofs = Proofs(network, self.kademlia, self._records, held, random, run_blocking, self._keeps)
         self._repairer = Repairer(
@@ -374,6 +380,9 @@ class Node:
             read_only=self.read_only or self._own.frozen,
             uptime_s=round(self._clock.monotonic() - self._started, 3),
             counters=self._counters(),
+            store_bytes=self._held.used_bytes(),
+            store_max_bytes=self._options.quota.store,
+            full=self._room.full,
         )
 
     def peers(self) -> list[PeerView]:
@@ -491,9 +500,21 @@ class Node:
 
     def _is_complete(self, shard: Prefix) -> bool:
         # What cannot be written was refused, so the others have more.
-        return self.read_only is None and self._catch_up.is_complete(shard)
+        refused = self.read_only is not None or self._room.is_short(shard.basis())
+        return not refused and self._catch_up.is_complete(shard)
+
+    def _look_at_room(self) -> None:
+        """Say to everybody when this node has become full, or has room again."""
+        if self._room.look():
+            log.warning(
+                "this node is %s", "full: it holds no more for others" if self._room.full else "not full"
+            )
+            self.kademlia.update_self(full=self._room.full)
+            if not self._room.full:
+                self._catch_up.regained(self._room.forget_short())
 
     async def _on_held(self, items: Sequence[Held]) -> None:
+        self._look_at_room()
         await self._holder.on_held(items)
         self.learning.take([item.record for item in items])
         self._catch_up.note_stored()
@@ -509,6 +530,7 @@ class Node:
     async def _on_dropped(self, basis: bytes, left: Sequence[tuple[Cid, int]]) -> None:
         """What lies in no shard here any more is not found here any more, unless it is our own."""
         self._catch_up.dropped(basis)
+        self._look_at_room()
         await self._holder.forget([cid for cid, roles in left if not roles & Role.SHARD])
         # What went may have said something about a value of its entry that is still found here.
         records = [record for record in self._held.get_many([cid for cid, _ in left]) if record is not None]
@@ -547,6 +569,8 @@ class Node:
             "own_records_refused_total": self._publisher.refused,
             "postings": len(self._holder),
             "operations_offered_total": self._offers.offered,
+            "records_refused_full_total": self._room.refused_full,
+            "records_refused_quota_total": self._room.refused_quota,
         }
         counters.update(
             (f"kademlia_{name}_total", value) for name, value in asdict(self.kademlia.counters).items()

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from chain.kinds import CREATE, HEADS, LEARNING_OPERATIONS, RETRACT, SUBJECT_OPERATIONS, TASK
+from chain.kinds import (
+    CREATE,
+    ENTRY_OPERATIONS,
+    HEADS,
+    LEARNING_OPERATIONS,
+    RETRACT,
+    SUBJECT_OPERATIONS,
+    TASK,
+)
 from chain.record import Record, verify_signature
 from validation.context import Context
 from validation.rule import Finding, Rule
 from validation.verdict import Pending
+
+MAX_OPERATIONS = 1024
+"""Operations that one agent makes on one entry; a retract may still follow."""
+OPERATIONS_COUNT_FROM = 3
+"""The rule version that limits them."""
 
 
 def subject(record: Record, context: Context) -> Finding:
@@ -45,6 +58,18 @@ def subject_line(record: Record, context: Context) -> Finding:
     if before.header.seq >= header.seq:
         return f"seq is {header.seq}, but subject_prev's is {before.header.seq}"
     return _not_before("subject_prev", record, before)
+
+
+def operations(record: Record, context: Context) -> str | None:
+    """An agent's operations on an entry are at most `MAX_OPERATIONS`, so that nobody can bury the others'."""
+    header = record.header
+    rules = context.rules_of(header.epoch)
+    limited = rules is not None and rules >= OPERATIONS_COUNT_FROM
+    if not limited or header.kind not in ENTRY_OPERATIONS or header.kind == RETRACT:
+        return None
+    if header.subject_seq <= MAX_OPERATIONS:
+        return None
+    return f"subject_seq is {header.subject_seq}: an agent makes {MAX_OPERATIONS} operations on an entry"
 
 
 def deps(record: Record, context: Context) -> Finding:
@@ -103,6 +128,7 @@ def _not_before(name: str, record: Record, cause: Record) -> str | None:
 SUBJECT_RULES: tuple[Rule, ...] = (
     Rule("subject", subject, needs_links=True),
     Rule("subject-line", subject_line, needs_links=True),
+    Rule("operations", operations),
     Rule("deps", deps, needs_links=True),
     Rule("cited-signatures", cited_signatures, needs_links=True),
     Rule("retract-by-creator", retract_by_creator, needs_links=True),

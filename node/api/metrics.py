@@ -67,6 +67,8 @@ class _NodeCollector(Collector):
             ("shards_held", "Shards held", status.shards_held),
             ("under_replicated", "Bases held whose nearest nodes lack a copy", status.under_replicated),
             ("repairing", "Bases of which copies are being sent", status.repairing),
+            ("store_bytes", "Bytes of disk that held records take up", status.store_bytes),
+            ("full", "1 when the node has no room for more", int(status.full)),
             ("reachable", "1 when peers can reach this node", int(status.reachable)),
             ("read_only", "1 when the node takes no writes", int(status.read_only is not None)),
             ("uptime_seconds", "Seconds since the node started", status.uptime_s),

@@ -257,6 +257,9 @@ class StatusOut(BaseModel):
     shards_held: int
     under_replicated: int
     repairing: int
+    store_mb: float
+    store_max_mb: float | None
+    full: bool
     reachable: bool
     read_only: str | None
     rss_mb: float
@@ -422,6 +425,10 @@ def entry_out(view: EntryView, provenance: bool) -> EntryOut:
     )
 
 
+def _mb(count: int) -> float:
+    return round(count / (1 << 20), 1)
+
+
 def status_out(status: Status, rss_bytes: int, version: str) -> StatusOut:
     """The status as JSON."""
     return StatusOut(
@@ -437,9 +444,12 @@ def status_out(status: Status, rss_bytes: int, version: str) -> StatusOut:
         shards_held=status.shards_held,
         under_replicated=status.under_replicated,
         repairing=status.repairing,
+        store_mb=_mb(status.store_bytes),
+        store_max_mb=None if status.store_max_bytes is None else _mb(status.store_max_bytes),
+        full=status.full,
         reachable=status.reachable,
         read_only=status.read_only,
-        rss_mb=round(rss_bytes / (1 << 20), 1),
+        rss_mb=_mb(rss_bytes),
         uptime_s=round(status.uptime_s, 1),
         version=version,
         counters=dict(sorted(status.counters.items())),

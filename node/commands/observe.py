@@ -26,6 +26,8 @@ def status(home: str | None, as_json: bool) -> None:
     copies = f"{short} groups of records short of a copy" if short else "none missing"
     if answer["repairing"]:
         copies += f", {answer['repairing']} being repaired"
+    most = "" if answer["store_max_mb"] is None else f" of {answer['store_max_mb']}"
+    full = ", FULL: nothing new is held for others" if answer["full"] else ""
     rows = [
         ("agent", answer["agent_id"]),
         ("network", f"{answer['network']} ({answer['network_name']})"),
@@ -36,6 +38,7 @@ def status(home: str | None, as_json: bool) -> None:
         ("records", f"{answer['records']} own, {answer['pending']} still without enough copies"),
         ("held", f"{answer['held']} records in {answer['shards_held']} shards"),
         ("copies", copies),
+        ("store", f"{answer['store_mb']}{most} MB{full}"),
         ("memory", f"{answer['rss_mb']} MB"),
         ("up", f"{answer['uptime_s']} s"),
     ]

@@ -57,9 +57,8 @@ _UNAVAILABLE = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTO
 class Layout:
     """What a kind of database looks like.
 
-    `migrations[i]` is the SQL that takes schema version i to i + 1, its statements ended by `;` (so none
-    may hold one); an empty file is version 0. `recovery`
-    ends the message about a damaged file.
+    `migrations[i]` is the SQL that takes schema version i to i + 1, each statement ended by `;`; an empty
+    file is version 0. `recovery` ends the message about a damaged file.
     """
 
     application_id: int
@@ -144,12 +143,19 @@ class Database:
 
     def size_bytes(self) -> int:
         """Bytes of the database's pages, without the write-ahead log."""
+        return self._bytes()[0]
+
+    def used_bytes(self) -> int:
+        """Bytes of the pages that hold something; the rest of `size_bytes` is used again by what comes."""
+        size, free = self._bytes()
+        return size - free
+
+    def _bytes(self) -> tuple[int, int]:
         with self.reading() as connection:
-            pages, size = (
-                int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-                for name in ("page_count", "page_size")
+            size, pages, free = (
+                _pragma(connection, name) for name in ("page_size", "page_count", "freelist_count")
             )
-        return pages * size
+        return pages * size, free * size
 
     def close(self) -> None:
         """Close every connection; one that is reading is closed when its read ends. Idempotent."""
@@ -297,10 +303,9 @@ def _configure(connection: sqlite3.Connection, options: Options) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, layout: Layout, version: int) -> None:
-    statements = [part for part in layout.migrations[version].split(";") if part.strip()]
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for statement in statements:
+        for statement in _statements(layout.migrations[version]):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version={version + 1}")
         connection.execute("COMMIT")
@@ -308,6 +313,18 @@ def _migrate(connection: sqlite3.Connection, layout: Layout, version: int) -> No
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script; `executescript` would commit between them."""
+    statement = ""
+    for part in script.split(";")[:-1]:
+        statement += part + ";"
+        if sqlite3.complete_statement(statement):  # not inside a trigger's body
+            yield statement
+            statement = ""
+    if statement:
+        raise sqlite3.OperationalError(f"incomplete statement: {statement[:80]!r}")
 
 
 def _connect(path: Path, mode: Literal["ro", "rw"] = "rw") -> sqlite3.Connection:

@@ -30,12 +30,13 @@ from chain.record import Record
 from dht.basis import BASIS_SIZE
 from dht.placement import Role, needs_payload
 from dht.ports import RunBlocking
-from dht.record_store import BasisDigest, Digest, Held
+from dht.record_store import BasisDigest, Digest, Held, Usage
 from node.storage.database import Layout, Options, open_database
 from node.storage.errors import StorageLimit
 from node.storage.group_writer import GroupWriter
 from node.storage.stored_record import COLUMNS, from_row, records_in
 from validation.named import named_by
+from validation.subject_rules import MAX_OPERATIONS
 
 MAX_ROLES: Final = (1 << 31) - 1
 """Roles are bits, so that several are one integer."""
@@ -88,6 +89,34 @@ _LAYOUT: Final = Layout(
         INSERT INTO tally (records, bare) SELECT count(*), 0 FROM records;
         """,
         "CREATE INDEX operations_by_subject ON records (subject, cid) WHERE subject != cid;",
+        # What each author takes up, kept by triggers because records come, grow and go in many places.
+        """
+        CREATE INDEX operations_by_author ON records (subject, author, seq, cid) WHERE subject != cid;
+        DROP INDEX operations_by_subject;
+        CREATE TABLE usage (
+            author BLOB PRIMARY KEY,
+            records INTEGER NOT NULL,
+            bytes INTEGER NOT NULL
+        ) WITHOUT ROWID;
+        INSERT INTO usage (author, records, bytes)
+            SELECT author, count(*), sum(length(header) + ifnull(length(payload), 0)) FROM records GROUP BY 1;
+        CREATE TRIGGER usage_added AFTER INSERT ON records BEGIN
+            INSERT INTO usage (author, records, bytes)
+                VALUES (NEW.author, 1, length(NEW.header) + ifnull(length(NEW.payload), 0))
+                ON CONFLICT (author) DO UPDATE
+                SET records = records + 1, bytes = bytes + excluded.bytes;
+        END;
+        CREATE TRIGGER usage_changed AFTER UPDATE OF payload ON records BEGIN
+            UPDATE usage SET bytes = bytes + ifnull(length(NEW.payload), 0) - ifnull(length(OLD.payload), 0)
+                WHERE author = NEW.author;
+        END;
+        CREATE TRIGGER usage_gone AFTER DELETE ON records BEGIN
+            UPDATE usage SET records = records - 1,
+                bytes = bytes - length(OLD.header) - ifnull(length(OLD.payload), 0)
+                WHERE author = OLD.author;
+            DELETE FROM usage WHERE author = OLD.author AND records = 0;
+        END;
+        """,
     ),
     recovery=(
         "restore it from a backup, or move it away and restart: "
@@ -189,19 +218,33 @@ class HeldRecords:
         """The records with these CIDs, in order, None where there is none."""
         return records_in(self._database, cids)
 
-    def about(self, subject: Cid, limit: int) -> list[Record]:
-        """What is held of a subject, in whatever role: its create and up to `limit` operations by CID."""
+    def about(self, subject: Cid, limit: int, creator: AgentId | None = None) -> list[Record]:
+        """What is held of a subject, in whatever role: its create, and up to `limit` operations.
+
+        Ordered as in `operations`; `creator` says who made the subject where its create is not held.
+        """
+        cids = [subject, *self.operations(subject, 0, limit, creator)]
+        return [record for record in self.get_many(cids) if record is not None]
+
+    def operations(self, subject: Cid, skip: int, limit: int, creator: AgentId | None = None) -> list[Cid]:
+        """The operations held on a subject, `limit` of them after the first `skip`, in the order of reading.
+
+        Those of its creator come first, then the first of each author, then the second of each, and so on:
+        who floods a subject hides nobody's operations but the own. O(operations on the subject).
+        """
         sql = (
-            f"SELECT {COLUMNS} FROM records WHERE cid = ?1 UNION ALL "
-            f"SELECT * FROM (SELECT {COLUMNS} FROM records INDEXED BY operations_by_subject "
-            "WHERE subject = ?1 AND subject != cid ORDER BY cid LIMIT ?2)"
+            "SELECT cid FROM (SELECT cid, author, row_number() OVER (PARTITION BY author ORDER BY seq, cid)"
+            " AS turn FROM records INDEXED BY operations_by_author WHERE subject = ?1 AND subject != cid) "
+            "ORDER BY author IS NOT coalesce((SELECT author FROM records WHERE cid = ?1), ?4) "
+            "OR turn > ?5, turn, cid LIMIT ?2 OFFSET ?3"
         )
-        return [from_row(self._database, row) for row in self._database.rows(sql, (subject, limit))]
+        values = (subject, limit, skip, creator, 2 * MAX_OPERATIONS)
+        return [row[0] for row in self._database.rows(sql, values)]
 
     def operated_on(self, subjects: Sequence[Cid]) -> set[Cid]:
         """Those of `subjects` of which operations are held."""
         sql = (
-            "SELECT DISTINCT subject FROM records INDEXED BY operations_by_subject "
+            "SELECT DISTINCT subject FROM records INDEXED BY operations_by_author "
             "WHERE subject IN ({}) AND subject != cid"
         )
         return {row[0] for row in self._database.rows_in(sql, sorted(set(subjects)))}
@@ -209,7 +252,7 @@ class HeldRecords:
     def subjects_after(self, subject: Cid, limit: int) -> list[Cid]:
         """Up to `limit` subjects of which operations are held, above `subject`, ascending."""
         sql = (
-            "SELECT DISTINCT subject FROM records INDEXED BY operations_by_subject "
+            "SELECT DISTINCT subject FROM records INDEXED BY operations_by_author "
             "WHERE subject > ? AND subject != cid ORDER BY subject LIMIT ?"
         )
         return [row[0] for row in self._database.rows(sql, (subject, limit))]
@@ -306,6 +349,21 @@ class HeldRecords:
     def size_bytes(self) -> int:
         """Bytes of the file's pages."""
         return self._database.size_bytes()
+
+    def used_bytes(self) -> int:
+        """Bytes of the pages that hold something; what was freed is used again before the file grows."""
+        return self._database.used_bytes()
+
+    def usage_of(self, authors: Sequence[AgentId]) -> dict[AgentId, Usage]:
+        """What the records of each of these authors take up; O(authors)."""
+        sql = "SELECT author, records, bytes FROM usage WHERE author IN ({})"
+        rows = self._database.rows_in(sql, sorted(set(authors)))
+        return {row[0]: Usage(row[1], row[2]) for row in rows}
+
+    def largest_authors(self, limit: int) -> list[tuple[AgentId, Usage]]:
+        """The authors who take up most, in descending order; O(authors)."""
+        sql = "SELECT author, records, bytes FROM usage ORDER BY bytes DESC, author LIMIT ?"
+        return [(row[0], Usage(row[1], row[2])) for row in self._database.rows(sql, (limit,))]
 
     def _drop(
         self, connection: sqlite3.Connection, basis: bytes, expected: Digest
