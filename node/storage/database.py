@@ -318,13 +318,11 @@ def _migrate(connection: sqlite3.Connection, layout: Layout, version: int) -> No
 def _statements(script: str) -> Iterator[str]:
     """The statements of a script; `executescript` would commit between them."""
     statement = ""
-    for part in script.split(";")[:-1]:
+    for part in script.split(";"):
         statement += part + ";"
-        if sqlite3.complete_statement(statement):  # not inside a trigger's body
+        if statement.strip(" \n;") and sqlite3.complete_statement(statement):  # not inside a trigger's body
             yield statement
             statement = ""
-    if statement:
-        raise sqlite3.OperationalError(f"incomplete statement: {statement[:80]!r}")
 
 
 def _connect(path: Path, mode: Literal["ro", "rw"] = "rw") -> sqlite3.Connection:

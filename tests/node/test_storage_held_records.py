@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chain.cid import Cid, digest
+from chain.identity import Identity
+from chain.kinds import TAG
 from chain.record import Record
-from chain.source_chain import head_of
+from chain.source_chain import Draft, head_of
 from dht.ports import ThreadedBlocking
-from dht.record_store import Held
+from dht.record_store import Held, Usage
 from node.storage.database import Options
 from node.storage.errors import DiskFull, ReadOnly, StorageLimit
 from node.storage.held_records import MAX_HELD_ITEMS, HeldRecords
@@ -91,6 +93,10 @@ class Model:
             )
             first = [r for r in own if r.header.seq < 2 and r.payload is not None]
             assert held.opening(author) == (tuple(first) if len(first) == 2 else None)
+            records = [record for record in self.records.values() if record.header.author == author]
+            total = sum(len(record.header_bytes) + len(record.payload or b"") for record in records)
+            expected = {author: Usage(len(records), total)} if records else {}
+            assert held.usage_of([author]) == expected
 
 
 def _item(place: int, whole: bool, signature: int, bases: list[tuple[int, bytes]]) -> Held:
@@ -201,4 +207,29 @@ async def test_a_full_disk_keeps_what_was_acknowledged(tmp_path: Path) -> None:
         await held.hold([Held(record, ((1, digest(record.cid)),)) for record in records])
         assert held.count() == len(records)
         assert held.size_bytes() > 40 * 4096
+        await held.aclose()
+
+
+async def test_a_flood_of_operations_hides_nobody_elses(tmp_path: Path) -> None:
+    """The creator's come first, then each author's first, second, …; pages of them make the whole."""
+    create = authored(ALICE, [*OPENING, entry("one")])[3]
+
+    def operations(who: Identity, count: int) -> list[Record]:
+        tags = [Draft(TAG, {"tag": f"t{n}"}, subject=create.cid, subject_seq=n) for n in range(count)]
+        return authored(who, [*OPENING, *tags])[3:]
+
+    carol = Identity.from_seed(b"C" * 32)
+    creators, flood, few = operations(ALICE, 3), operations(BOB, 40), operations(carol, 2)
+    rest = sorted([*flood[:2], *few], key=lambda r: (r.header.seq, r.cid)) + flood[2:]
+    expected = [record.cid for record in (*creators, *rest)]
+    async with trio.open_nursery() as nursery:
+        held = open_held(tmp_path / "held.db")
+        await nursery.start(held.run)
+        await held.hold([Held(record, ()) for record in (*flood, *few, *creators)])
+        assert held.operations(create.cid, 0, 100, ALICE.agent) == expected
+        assert held.operations(create.cid, 0, 100) != expected, "who the creator is has to be known"
+        await held.hold([Held(create, ())])
+        assert held.operations(create.cid, 0, 100) == expected
+        assert [c for skip in range(0, 45, 9) for c in held.operations(create.cid, skip, 9)] == expected
+        assert [record.cid for record in held.about(create.cid, 5)] == [create.cid, *expected[:5]]
         await held.aclose()

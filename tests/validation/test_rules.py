@@ -37,6 +37,7 @@ from tests.validation.bench import (
 from validation.context import Context
 from validation.named import learning_of, named_by
 from validation.rules import MAX_AHEAD_US, RULES, judge, judge_header, parks
+from validation.subject_rules import MAX_OPERATIONS
 from validation.verdict import VALID, Invalid, Pending
 
 Offence = Callable[[Bench], tuple[Record, Context]]
@@ -374,6 +375,14 @@ OFFENCES: dict[str, list[Offence]] = {
         citing("delete", "untag", {"lamport": 99}, lambda cited: {"subject_prev": cited.cid}),
         citing("delete", "untag", {"hlc": 9_999}, lambda cited: {"subject_prev": cited.cid}),
         citing("delete", "untag", {"subject": UNKNOWN}, lambda cited: {"subject_prev": cited.cid}),
+    ],
+    "operations": [
+        citing(
+            "delete",
+            "untag",
+            {"subject_seq": MAX_OPERATIONS},
+            lambda cited: {"subject_prev": cited.cid, "subject_seq": MAX_OPERATIONS + 1},
+        )
     ],
     "deps": [
         deps_are("tag"),

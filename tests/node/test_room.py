@@ -1,0 +1,84 @@
+"""A node without room: it refuses, says so, and costs neither answers nor copies; a flood hides nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+import dht.records
+import node.entry_reader
+from dht.placement import Role
+from dht.room import Quota
+from node.models import Retag, Retract
+from tests.node.simulated_nodes import Network, entry, override, shown, simulate, until, vector
+
+SMALL = 2
+
+
+def test_a_full_node_refuses_says_so_and_others_take_its_place(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        await network.fill(20, authors=[0])
+        small = network.nodes[SMALL]
+        quota = Quota(store=small._held.used_bytes())
+        override(small._room, "_quota", quota)
+        await network.add(0, [entry(number) for number in range(1_000, 1_300)])
+        await until(lambda: small.status().full)
+        await until(lambda: network.nodes[0].status().pending == 0)
+        assert small._held.used_bytes() < 1.3 * quota.store  # type: ignore[operator]
+        assert small.status().counters["records_refused_full_total"] > 0
+        await until(lambda: any(peer.full for peer in network.nodes[0].peers() if peer.agent == small.agent))
+        for asker in (0, 1, SMALL):
+            for seed in range(5_000, 5_005):
+                answer = await network.ask(asker, vector(seed), k=10)
+                assert shown(answer) == network.best(vector(seed), 10)
+                assert answer.cost.shards_missed == 0
+        override(small._room, "_quota", Quota())
+        await network.add(0, [entry(2_000)])  # whatever comes next lets it look again
+        await until(lambda: not small.status().full)
+        await network.settle()
+        for basis in small._held.bases(int(Role.SHARD)):
+            assert small.replica(basis) == network.nodes[0].replica(basis), "what was refused came later"
+
+    simulate(tmp_path, (100, 100, 100, 100), scenario)
+
+
+def test_one_author_cannot_take_the_others_room(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        for one in network.nodes.values():
+            override(one._room, "_quota", Quota(author=40_000))
+        (first,) = await network.add(1, [entry(1)])
+        for start in range(1_000, 1_200, 20):
+            await network.add(0, [entry(number) for number in range(start, start + 20)])
+            await trio.sleep(1.0)  # frames under way are judged by what is held before them
+        for number in (1, 2):
+            assert network.nodes[number].status().counters["records_refused_quota_total"] > 0
+            usage = network.nodes[number]._held.usage_of([network.nodes[0].agent])
+            assert 30_000 < usage[network.nodes[0].agent].bytes <= 40_000
+        (last,) = await network.add(1, [entry(2)])
+        await until(lambda: network.nodes[2].holds(last))
+        view = await network.nodes[2].get(first)
+        assert view is not None
+
+    simulate(tmp_path, (100, 100, 100), scenario)
+
+
+def test_a_creator_has_its_say_however_much_others_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dht.records, "MAX_AT", 8)
+    monkeypatch.setattr(node.entry_reader, "MAX_PAGES", 2)
+
+    async def scenario(network: Network) -> None:
+        (cid,) = await network.add(0, [entry(1)])
+        await network.settle()
+        for number in range(40):
+            await network.nodes[1].change(cid, Retag(add=f"t{number}"))
+        await network.nodes[0].change(cid, Retract())
+        await network.settle()
+        view = await network.nodes[3].get(cid)
+        assert view is not None
+        assert view.retracted
+
+    simulate(tmp_path, (100, 100, 100, 0), scenario)
