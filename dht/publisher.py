@@ -36,7 +36,7 @@ from dht.placement import Layout, Role, bases_of, needs_payload, roles_of
 from dht.ports import RunBlocking
 from dht.record_store import Held, OwnRecords, Placement
 from dht.records import FRAME_BYTES, STORE_TIMEOUT_S
-from dht.replies import StoreStatus, read_statuses
+from dht.replies import REFUSES, StoreStatus, read_statuses
 from validation.named import named_by
 
 BATCH_RECORDS = 512
@@ -45,6 +45,8 @@ IN_FLIGHT_PER_PEER = 2
 MAX_DETOURS = 100_000
 """Copies owed to holders that were suspects when their records were placed; beyond it, catching up has to
 find them."""
+MAX_TURNED_AWAY = 10_000
+"""Records remembered with who would not take them; beyond it all are offered to everybody again."""
 RETRY_FIRST_S = 0.5
 RETRY_MOST_S = 30.0
 GONE_AFTER_S = 30.0
@@ -129,6 +131,7 @@ class Publisher:
         self._detours: dict[AgentId, dict[Cid, int]] = {}
         self._silent: dict[AgentId, float] = {}
         self._gone: frozenset[AgentId] = frozenset()
+        self._turned_away: dict[Cid, set[AgentId]] = {}
         self.refused = 0
         """Own records that a holder judged invalid, each time: a sign of a bug or of a lying holder."""
 
@@ -200,17 +203,20 @@ class Publisher:
         nearest: dict[bytes, tuple[AgentId, ...]] = {}  # most of a batch shares its author and its shards
         suspects: dict[bytes, list[AgentId]] = {}
         owed: dict[AgentId, dict[Cid, int]] = {}
+        turned_away = max((len(self._turned_away.get(record.cid, ())) for record in records), default=0)
         for record in records:
             holders: list[tuple[int, tuple[AgentId, ...]]] = []
             for role, basis in bases_of(record, roles_of(record.header.kind), shards.get(record.cid)):
                 if basis not in nearest:
-                    found = await self._kademlia.holders(basis, self._replication)
+                    found = await self._kademlia.holders(basis, self._replication + turned_away)
                     nearest[basis] = tuple(contact.agent for contact in found)
                     suspects[basis] = self._suspects_at(basis)
                 for agent in suspects[basis]:
                     owed.setdefault(agent, {}).setdefault(record.cid, 0)
                     owed[agent][record.cid] |= role
-                holders.append((role, nearest[basis]))
+                away = self._turned_away.get(record.cid, frozenset())
+                willing = [agent for agent in nearest[basis] if agent not in away]
+                holders.append((role, tuple(willing[: self._replication])))
             placings.append(Placing(record, tuple(holders)))
         decided = plan(placings, self._at_hand(copies), need)
         rows: list[Placement] = []
@@ -220,6 +226,8 @@ class Publisher:
         _add_copies(copies, rows)
         settled = plan(placings, self._at_hand(copies), need).settled
         self._note_detours(owed, set(settled), copies)
+        for cid in settled:
+            self._turned_away.pop(cid, None)
         if rows or settled:
             await self._own.placed(rows, [(cid, need) for cid in settled])
         return bool(rows or settled)
@@ -323,6 +331,10 @@ class Publisher:
         for (record, roles), (status, _) in zip(batch, statuses, strict=True):
             if status is StoreStatus.HELD:
                 rows.append(Placement(record.cid, roles, agent))
+            elif status in REFUSES:
+                self._turned_away.setdefault(record.cid, set()).add(agent)
+        if len(self._turned_away) > MAX_TURNED_AWAY:
+            self._turned_away.clear()
         refused = [rule for status, rule in statuses if status is StoreStatus.INVALID]
         if refused:
             # One line a reply, and no count by rule: the names are the holder's, who may invent them.
