@@ -214,7 +214,7 @@ class Publisher:
                 for agent in suspects[basis]:
                     owed.setdefault(agent, {}).setdefault(record.cid, 0)
                     owed[agent][record.cid] |= role
-                away = self._turned_away.get(record.cid, frozenset())
+                away = self._turned_away.get(record.cid, ())
                 willing = [agent for agent in nearest[basis] if agent not in away]
                 holders.append((role, tuple(willing[: self._replication])))
             placings.append(Placing(record, tuple(holders)))

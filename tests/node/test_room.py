@@ -80,7 +80,7 @@ def test_a_creator_has_its_say_however_much_others_say(
         (cid,) = await network.add(0, [entry(1)])
         await network.settle()
         for number in range(40):
-            await network.nodes[1].change(cid, Retag(add=f"t{number}"))
+            await network.nodes[1].change(cid, Retag(add=(f"t{number}",)))
         await network.nodes[0].change(cid, Retract())
         await network.settle()
         view = await network.nodes[3].get(cid)

@@ -95,8 +95,8 @@ class Model:
             assert held.opening(author) == (tuple(first) if len(first) == 2 else None)
             records = [record for record in self.records.values() if record.header.author == author]
             total = sum(len(record.header_bytes) + len(record.payload or b"") for record in records)
-            expected = {author: Usage(len(records), total)} if records else {}
-            assert held.usage_of([author]) == expected
+            usage = {author: Usage(len(records), total)} if records else {}
+            assert held.usage_of([author]) == usage
 
 
 def _item(place: int, whole: bool, signature: int, bases: list[tuple[int, bytes]]) -> Held:
