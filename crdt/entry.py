@@ -19,6 +19,7 @@ from chain.record import Record
 from crdt.causal import check_subject, merge_copies, missing, release
 from crdt.entry_view import Entry, version_of, view_of
 from crdt.errors import SubjectError
+from crdt.standing import CLEAR, Standing
 from crdt.version_vector import VersionVector
 
 __all__ = ["MAX_WAITING", "MAX_WAITING_PER_AUTHOR", "Entry", "EntryState", "fold"]
@@ -110,9 +111,9 @@ class EntryState:
         records = {**self.applied, **self.waiting}
         return tuple(sorted(cid for cid, record in records.items() if record.payload is None))
 
-    def view(self) -> Entry | None:
+    def view(self, standing: Standing = CLEAR) -> Entry | None:
         """What people see; None while the create is missing. O(n)."""
-        return view_of(self.subject, self.applied)
+        return view_of(self.subject, self.applied, standing)
 
     def encode(self) -> bytes:
         """Canonical bytes of the whole state, signatures apart: equal states, equal bytes."""
@@ -121,13 +122,15 @@ class EntryState:
         return canonical.encode([self.subject, rows])
 
 
-def fold(records: Iterable[Record]) -> Entry | None:
+def fold(records: Iterable[Record], standing: Standing = CLEAR) -> Entry | None:
     """The view of these records about one subject, in any order; None without their create.
+
+    `standing` says whose records do not count.
 
     Raises `SubjectError` when they are about different subjects.
     """
     found = list(records)
-    return EntryState(found[0].subject).add_all(found).view() if found else None
+    return EntryState(found[0].subject).add_all(found).view(standing) if found else None
 
 
 def _shrink(waiting: dict[Cid, Record]) -> tuple[Cid, ...]:

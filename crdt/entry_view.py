@@ -15,13 +15,18 @@ merge of two views, so there is no order to get wrong:
 - **votes** are one register for each agent: of an agent's vote records the one of the greatest (place on its
   author's line, CID) counts, so a forked line gives nobody a second vote, and an erased vote revives none.
 
+Records of an agent that has been proven to do wrong (`crdt.standing`) are listed under `excluded`. They keep
+their place among causes and effects, so what others built on them can be applied, but say nothing: no value,
+tag, vote, delete or retract of theirs counts. What an excluded edit had overwritten is shown again, unless a
+value that counts was written on top of that edit.
+
 A record without a payload that can be read is listed under `erased`: its header still counts as an operation
 (a retract retracts, a content record keeps its place), what it said does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from chain import canonical
@@ -34,6 +39,7 @@ from chain.record import MAX_DEPS, Record, decode_payload
 from crdt.causal import parents, past
 from crdt.errors import CrdtError
 from crdt.operations import Delete, Operation, Tag, Untag, Vote, read_operation
+from crdt.standing import CLEAR, Standing
 from crdt.version_vector import MAX_BRANCHES, Slot, VersionVector, version_vector
 
 
@@ -56,7 +62,8 @@ class Entry:
     lists. `conflict`: more than one value is shown, or a delete was overruled. `heads` are all heads, `deps`
     at most `MAX_DEPS` of them, for the next operation; `lamport` and `hlc` (µs) are the greatest of these.
     `votes` has at most one ballot an agent, agents ascending; votes taken back are not among them.
-    `erased` are applied records whose payload cannot be read here. All CIDs ascend but for `contents`.
+    `erased` are applied records whose payload cannot be read here, `excluded` those that do not count because
+    of what their author did. All CIDs ascend but for `contents`.
     """
 
     id: Cid
@@ -75,13 +82,14 @@ class Entry:
     lamport: int
     hlc: int
     erased: tuple[Cid, ...]
+    excluded: tuple[Cid, ...]
     votes: tuple[Ballot, ...]
     version: VersionVector
 
     @property
     def alive(self) -> bool:
-        """Whether the entry is to be shown as knowledge: neither deleted nor retracted."""
-        return not (self.deleted or self.retracted)
+        """Whether the entry is to be shown as knowledge: neither deleted nor retracted, nor all excluded."""
+        return bool(self.maximal) and not (self.deleted or self.retracted)
 
     @property
     def up(self) -> int:
@@ -104,6 +112,7 @@ class Entry:
                 "deleted": self.deleted,
                 "deps": list(self.deps),
                 "erased": list(self.erased),
+                "excluded": list(self.excluded),
                 "heads": list(self.heads),
                 "hlc": self.hlc,
                 "id": self.id,
@@ -124,16 +133,17 @@ class Entry:
         )
 
 
-def view_of(subject: Cid, applied: Mapping[Cid, Record]) -> Entry | None:
+def view_of(subject: Cid, applied: Mapping[Cid, Record], standing: Standing = CLEAR) -> Entry | None:
     """The view of a causally closed set of records; None while the create is not among them. O(records)."""
     create = applied.get(subject)
     if create is None:
         return None
-    said = operations(applied)
+    every = operations(applied)
+    said = {cid: value for cid, value in every.items() if standing.counts(applied[cid])}
     creator = create.header.author
 
-    maximal = maximal_values(applied, said)
-    killed = killed_by(applied, said)
+    maximal = maximal_values(applied, every, standing)
+    killed = killed_by(applied, every, standing)
     living = [cid for cid in maximal if cid not in killed]
     shown = [cid for cid in living or maximal if cid in said]
     shown.sort(key=lambda cid: (applied[cid].header.hlc, cid), reverse=True)
@@ -151,18 +161,17 @@ def view_of(subject: Cid, applied: Mapping[Cid, Record]) -> Entry | None:
         maximal=maximal,
         tags=tuple(tag for tag, _ in adds),
         tag_adds=adds,
-        deleted=not living,
+        deleted=bool(maximal) and not living,
         delete_overruled=overruled,
-        retracted=any(
-            record.header.kind == RETRACT and record.header.author == creator for record in applied.values()
-        ),
+        retracted=is_retracted(creator, applied.values(), standing),
         conflict=overruled or len(contents) > 1,
         heads=heads,
         deps=tuple(sorted(deps)),
         lamport=max(applied[cid].header.lamport for cid in deps),
         hlc=max(applied[cid].header.hlc for cid in deps),
-        erased=tuple(cid for cid in sorted(applied) if cid not in said),
-        votes=_votes(applied, said),
+        erased=tuple(cid for cid in sorted(applied) if cid not in every),
+        excluded=tuple(cid for cid in sorted(applied) if not standing.counts(applied[cid])),
+        votes=_votes(applied, said, standing),
         version=version_of(applied),
     )
 
@@ -209,18 +218,54 @@ def _operation(record: Record) -> Operation | None:
         return None  # not judged here: a replica that skipped validation still agrees with the others
 
 
-def maximal_values(applied: Mapping[Cid, Record], said: Mapping[Cid, Operation]) -> tuple[Cid, ...]:
-    """The content records that none of the others overwrites, ascending."""
-    over = {target for value in said.values() if isinstance(value, Content) for target in value.over}
-    return tuple(
-        cid for cid in sorted(applied) if applied[cid].header.kind in CARRIES_CONTENT and cid not in over
-    )
+def maximal_values(
+    applied: Mapping[Cid, Record], said: Mapping[Cid, Operation], standing: Standing = CLEAR
+) -> tuple[Cid, ...]:
+    """The content records that count and that none of the others which count overwrites, ascending."""
+    contents = [
+        cid
+        for cid in sorted(applied)
+        if applied[cid].header.kind in CARRIES_CONTENT and standing.counts(applied[cid])
+    ]
+    over = {target for cid in contents for target in overwrites(cid, applied, said, standing)}
+    return tuple(cid for cid in contents if cid not in over)
 
 
-def killed_by(applied: Mapping[Cid, Record], said: Mapping[Cid, Operation]) -> set[Cid]:
-    """What the deletes among these records had seen."""
-    seen = [cid for value in said.values() if isinstance(value, Delete) for cid in value.seen]
+def overwrites(
+    cid: Cid, records: Mapping[Cid, Record], said: Mapping[Cid, Operation], standing: Standing = CLEAR
+) -> frozenset[Cid]:
+    """What a content record overwrites, and what the excluded ones among that had overwritten."""
+    reached: set[Cid] = set()
+    stack = [cid]
+    while stack:
+        value = said.get(stack.pop())
+        for target in value.over if isinstance(value, Content) else ():
+            if target not in reached:
+                reached.add(target)
+                if target in records and not standing.counts(records[target]):
+                    stack.append(target)
+    return frozenset(reached)
+
+
+def killed_by(
+    applied: Mapping[Cid, Record], said: Mapping[Cid, Operation], standing: Standing = CLEAR
+) -> set[Cid]:
+    """What the deletes among these records that count had seen."""
+    seen = [
+        target
+        for cid, value in said.items()
+        if isinstance(value, Delete) and standing.counts(applied[cid])
+        for target in value.seen
+    ]
     return past(seen, applied, lambda record: _known_before(record, said))
+
+
+def is_retracted(creator: AgentId, records: Iterable[Record], standing: Standing = CLEAR) -> bool:
+    """Whether the creator took the entry back by a record that counts."""
+    return any(
+        one.header.kind == RETRACT and one.header.author == creator and standing.counts(one)
+        for one in records
+    )
 
 
 def _known_before(record: Record, said: Mapping[Cid, Operation]) -> tuple[Cid, ...]:
@@ -246,10 +291,12 @@ def tag_adds(said: Mapping[Cid, Operation]) -> tuple[tuple[str, tuple[Cid, ...]]
     return tuple((tag, tuple(adds[tag])) for tag in sorted(adds))
 
 
-def _votes(applied: Mapping[Cid, Record], said: Mapping[Cid, Operation]) -> tuple[Ballot, ...]:
+def _votes(
+    applied: Mapping[Cid, Record], said: Mapping[Cid, Operation], standing: Standing
+) -> tuple[Ballot, ...]:
     last: dict[AgentId, tuple[int, Cid]] = {}
     for cid, record in applied.items():
-        if record.header.kind == VOTE:
+        if record.header.kind == VOTE and standing.counts(record):
             author, place = record.header.author, (record.header.subject_seq, cid)
             last[author] = max(place, last.get(author, place))
     return tuple(

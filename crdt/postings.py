@@ -18,10 +18,10 @@ from dataclasses import dataclass
 
 from chain.cid import Cid
 from chain.content import MAX_TAGS, Content
-from chain.kinds import RETRACT
 from chain.record import Record
-from crdt.entry_view import killed_by, maximal_values, operations, tag_adds
+from crdt.entry_view import is_retracted, killed_by, maximal_values, operations, tag_adds
 from crdt.operations import Tag, Untag
+from crdt.standing import CLEAR, Standing
 
 MAX_PROOFS = MAX_TAGS + 64
 """Records that show one value's tags: each of its own tags may need one that removed it."""
@@ -38,18 +38,17 @@ class Shown:
     tags: tuple[str, ...]
 
 
-def shown(subject: Cid, records: Mapping[Cid, Record]) -> Shown:
-    """What these records, all about `subject`, show; O(records)."""
-    said = operations(records)
+def shown(subject: Cid, records: Mapping[Cid, Record], standing: Standing = CLEAR) -> Shown:
+    """What these records, all about `subject`, show; O(records). `standing`: whose do not count."""
+    every = operations(records)
     create = records.get(subject)
-    if create is not None and any(
-        one.header.kind == RETRACT and one.header.author == create.header.author for one in records.values()
-    ):
+    if create is not None and is_retracted(create.header.author, records.values(), standing):
         return Shown((), ())
-    ended = killed_by(records, said)
+    ended = killed_by(records, every, standing)
+    said = {cid: value for cid, value in every.items() if standing.counts(records[cid])}
     values = tuple(
         (cid, value)
-        for cid in maximal_values(records, said)
+        for cid in maximal_values(records, every, standing)
         if cid not in ended and isinstance(value := said.get(cid), Content)
     )
     adds = tag_adds(said)
@@ -66,14 +65,18 @@ def shown(subject: Cid, records: Mapping[Cid, Record]) -> Shown:
 
 
 def proofs(
-    value: Cid, tags: Collection[str], wanted: Collection[str], records: Mapping[Cid, Record]
+    value: Cid,
+    tags: Collection[str],
+    wanted: Collection[str],
+    records: Mapping[Cid, Record],
+    standing: Standing = CLEAR,
 ) -> list[Cid]:
     """The records, beside the value's own, that show that it bears `tags`; at most `MAX_PROOFS`.
 
     First those that removed tags of the value itself, then for each tag one that added it, `wanted` tags
     first; a tag whose add does not fit is not proven.
     """
-    said = operations(records)
+    said = {cid: one for cid, one in operations(records).items() if standing.counts(records[cid])}
     content = said.get(value)
     own = content.tags if isinstance(content, Content) else ()
     chosen: dict[Cid, None] = {}

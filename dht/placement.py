@@ -23,8 +23,9 @@ from chain.kinds import CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, EPOCH, OPENIN
 from chain.record import Record
 from chain.vector import codes_from_bytes
 from chain.warrant import offence_of, proof_of
-from crdt.entry_view import maximal_values
+from crdt.entry_view import maximal_values, overwrites
 from crdt.operations import Operation
+from crdt.standing import CLEAR, Standing
 from dht.basis import author_basis, listing_basis, notice_basis, subject_basis
 from sharding.atlas import Atlas
 from sharding.key import shard_keys
@@ -83,19 +84,22 @@ SHOWS: frozenset[str] = (ENTRY_OPERATIONS | {CREATE}) - {VOTE}
 
 
 def beside(
-    records: Mapping[Cid, Record], said: Mapping[Cid, Operation], own: Mapping[Cid, bytes]
+    records: Mapping[Cid, Record],
+    said: Mapping[Cid, Operation],
+    own: Mapping[Cid, bytes],
+    standing: Standing = CLEAR,
 ) -> dict[Cid, frozenset[bytes]]:
     """For each of an entry's records the bases of the shards where it has to lie, its own included.
 
     `own` are the shard bases of the content records. All records lie at the shards of all maximal values, and
     a value besides at those that it overwrites, whose holders have to end them. Of `SHOWS` only; O(records).
+    `standing` decides which values are maximal, and those that do not count lie beside them all the same.
     """
-    maximal = frozenset(own[cid] for cid in maximal_values(records, said) if cid in own)
+    maximal = frozenset(own[cid] for cid in maximal_values(records, said, standing) if cid in own)
     placed: dict[Cid, frozenset[bytes]] = {}
     for cid in sorted(records):
         if records[cid].header.kind in SHOWS:
-            value = said.get(cid)
-            over = value.over if isinstance(value, Content) else ()
+            over = overwrites(cid, records, said, standing)
             placed[cid] = maximal | {own[target] for target in (cid, *over) if target in own}
     return placed
 

@@ -17,7 +17,7 @@ from chain.cid import Cid, raw_cid, record_cid
 from chain.content import Content
 from chain.identity import Identity
 from chain.kinds import CARRIES_CONTENT, DELETE, EDIT, RETRACT, TAG, UNTAG, VOTE
-from chain.record import MAX_INT, VERSION, Header, Record, encode_payload, sign_record
+from chain.record import MAX_DEPS, MAX_INT, VERSION, Header, Record, encode_payload, sign_record
 from chain.source_chain import Draft, Head, head_of, next_record
 from crdt import drafts
 from crdt.entry import Entry, EntryState
@@ -125,29 +125,48 @@ def lie(choose: Choose, story: History) -> Record:
         VOTE: {"value": choose(4) - 1},
         RETRACT: {} if choose(2) else {"because": "no reader knows this field"},
     }
-    payload = encode_payload(story.lies.to_bytes(16, "little"), bodies[kind])
     deps = sorted(
         {
             *some(choose, [record.cid for record in story.records[-2:]]),
             *some(choose, UNKNOWN if choose(5) == 4 else ()),
         }
     )
-    header = Header(
-        version=VERSION,
-        network=NETWORK,
-        epoch=NETWORK,
-        author=MALLORY.agent,
+    return _by_mallory(
+        story,
+        kind,
+        bodies[kind],
         seq=choose(3),
-        prev=None,
-        subject=story.subject,
         subject_seq=(0 if before is None else before.header.subject_seq + 1) + (choose(8) == 7),
         subject_prev=None if before is None else before.cid,
         deps=tuple(deps),
         lamport=choose(4),
         hlc=(choose(3), MAX_INT)[choose(2)],
+    )
+
+
+def lie_over(story: History, over: Sequence[Cid]) -> Record:
+    """An edit of Mallory's that overwrites these values and has seen them; it can be applied at once."""
+    story.lies += 1
+    body = {"codes": b"\x7f", "text": "mine", "over": sorted(over)}
+    deps = tuple(sorted(over))[:MAX_DEPS]
+    return _by_mallory(
+        story, EDIT, body, seq=0, subject_seq=0, subject_prev=None, deps=deps, lamport=9, hlc=0
+    )
+
+
+def _by_mallory(story: History, kind: str, body: dict[str, Any], **place: Any) -> Record:
+    payload = encode_payload(story.lies.to_bytes(16, "little"), body)
+    header = Header(
+        version=VERSION,
+        network=NETWORK,
+        epoch=NETWORK,
+        author=MALLORY.agent,
+        prev=None,
+        subject=story.subject,
         kind=kind,
         payload=raw_cid(payload),
         payload_size=len(payload),
+        **place,
     )
     return sign_record(MALLORY, header, payload)
 

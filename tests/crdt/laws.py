@@ -11,6 +11,7 @@ from crdt import drafts
 from crdt.entry import EntryState, fold
 from crdt.entry_view import operations
 from crdt.postings import is_tag_record, overwritten, proofs, proven_tags, shown
+from crdt.standing import Standing
 from crdt.version_vector import (
     Order,
     Slot,
@@ -22,11 +23,13 @@ from crdt.version_vector import (
     version_vector,
 )
 from tests.crdt.histories import (
+    ALICE,
     MALLORY,
     TAGS,
     Choose,
     History,
     content,
+    lie_over,
     most,
     seen,
     shuffled,
@@ -50,6 +53,12 @@ def same(a: EntryState, b: EntryState) -> None:
 
 def draw_state(story: History, choose: Choose) -> EntryState:
     return story.state(stripped(choose, most(choose, story.records)))
+
+
+def draw_standing(choose: Choose) -> Standing:
+    """Mallory is excluded from some place on, maybe an author too."""
+    first = {MALLORY.agent: choose(3)} if choose(4) else {}
+    return Standing(first | ({ALICE.agent: choose(6)} if choose(4) == 0 else {}))
 
 
 def commutative(story: History, choose: Choose) -> None:
@@ -251,15 +260,15 @@ def one_vote_an_agent(story: History, choose: Choose) -> None:
 
 def postings_are_the_views(story: History, choose: Choose) -> None:
     """From a causally closed set a search shows what the view shows, and proves every tag that it shows."""
-    state = draw_state(story, choose)
-    view = state.view()
+    state, standing = draw_state(story, choose), draw_standing(choose)
+    view = state.view(standing)
     if view is None:
         return
-    found = shown(story.subject, state.applied)
+    found = shown(story.subject, state.applied, standing)
     assert found.values == (tuple(sorted(view.contents)) if view.alive else ())
     assert found.tags == (() if view.retracted else view.tags)
     for cid, _ in found.values:
-        chosen = proofs(cid, found.tags, (), state.applied)
+        chosen = proofs(cid, found.tags, (), state.applied, standing)
         records = [state.applied[other] for other in chosen]
         assert all(map(is_tag_record, records))
         assert proven_tags(state.applied[cid], records) == found.tags
@@ -275,6 +284,48 @@ def what_ended_stays_ended(story: History, choose: Choose) -> None:
     assert not ended & {cid for cid, _ in after.values}
     targets = overwritten(some_records.values())
     assert not targets & {(story.subject, cid) for cid, _ in after.values}
+
+
+def the_excluded_say_nothing(story: History, choose: Choose) -> None:
+    """Nothing of an offender shows from its offence on, whenever it came; the rest stands as if it never had.
+
+    As if it never had: unless somebody who counts has built on it, which keeps its place.
+    """
+    state, standing = draw_state(story, choose), draw_standing(choose)
+    same(state, story.state(shuffled(choose, [*state.applied.values(), *state.waiting.values()])))
+    view = state.view(standing)
+    if view is None:
+        return
+    out = {cid for cid, record in state.applied.items() if not standing.counts(record)}
+    assert set(view.excluded) == out
+    says = {cid for cid, _ in view.contents} | {cid for _, adds in view.tag_adds for cid in adds}
+    assert not out & (says | set(view.maximal) | {ballot.record for ballot in view.votes})
+    assert view.version == state.version
+    rest = story.state(record for cid, record in state.applied.items() if cid not in out)
+    without = rest.view(standing)
+    said = operations(rest.applied)
+    built = any(isinstance(one, Content) and out & set(one.over) for one in said.values())
+    if without is None or rest.waiting or built:
+        return
+    for name in ("contents", "maximal", "tags", "votes", "retracted", "deleted", "winner"):
+        assert getattr(view, name) == getattr(without, name), name
+
+
+def an_excluded_edit_brings_nothing_back_that_others_replaced(story: History, choose: Choose) -> None:
+    """Bob edits what Mallory had edited: without Mallory, what Mallory replaced stays replaced."""
+    state = story.state()
+    view = seen(state)
+    if view.retracted:
+        return
+    replaced = state.add(lie_over(story, view.maximal))
+    by_mallory = {cid for cid, record in replaced.applied.items() if record.header.author == MALLORY.agent}
+    draft = drafts.draft_edit(seen(replaced), story.scribes[1].identity.agent, content(choose))
+    story.replicas[1] = replaced
+    edit = story.publish(1, draft, choose(3))
+    after = story.replicas[1].view(Standing({MALLORY.agent: 0}))
+    assert after is not None
+    assert after.maximal == (edit.cid,)
+    assert by_mallory <= set(after.excluded)
 
 
 LAWS = (
@@ -294,4 +345,6 @@ LAWS = (
     one_vote_an_agent,
     postings_are_the_views,
     what_ended_stays_ended,
+    the_excluded_say_nothing,
+    an_excluded_edit_brings_nothing_back_that_others_replaced,
 )

@@ -77,14 +77,14 @@ def remove_wins(patch: pytest.MonkeyPatch) -> None:
 
 
 def delete_wins(patch: pytest.MonkeyPatch) -> None:
-    def killed(applied: Mapping[Cid, Record], said: Mapping[Cid, Any]) -> set[Cid]:
+    def killed(applied: Mapping[Cid, Record], said: Mapping[Cid, Any], _standing: Any) -> set[Cid]:
         return set(applied) if any(applied[cid].header.kind == "entry.delete" for cid in said) else set()
 
     patch.setattr(entry_view, "killed_by", killed)
 
 
 def delete_forgets_the_past(patch: pytest.MonkeyPatch) -> None:
-    def killed(_applied: Mapping[Cid, Record], said: Mapping[Cid, Any]) -> set[Cid]:
+    def killed(_applied: Mapping[Cid, Record], said: Mapping[Cid, Any], _standing: Any) -> set[Cid]:
         return {cid for value in said.values() if hasattr(value, "seen") for cid in value.seen}
 
     patch.setattr(entry_view, "killed_by", killed)
@@ -115,7 +115,7 @@ def fork_keeps_one_head(patch: pytest.MonkeyPatch) -> None:
 
 
 def every_vote_counts(patch: pytest.MonkeyPatch) -> None:
-    def votes(applied: Mapping[Cid, Record], said: Mapping[Cid, Any]) -> tuple[Ballot, ...]:
+    def votes(applied: Mapping[Cid, Record], said: Mapping[Cid, Any], standing: Any) -> tuple[Ballot, ...]:
         found = [(applied[cid].header.author, cid) for cid in sorted(said) if isinstance(said[cid], Vote)]
         return tuple(Ballot(agent, cid, said[cid]) for agent, cid in sorted(found) if said[cid].value)
 
@@ -125,7 +125,7 @@ def every_vote_counts(patch: pytest.MonkeyPatch) -> None:
 def smallest_branch_votes(patch: pytest.MonkeyPatch) -> None:
     honest = entry_view._votes
 
-    def votes(applied: Mapping[Cid, Record], said: Mapping[Cid, Any]) -> tuple[Ballot, ...]:
+    def votes(applied: Mapping[Cid, Record], said: Mapping[Cid, Any], standing: Any) -> tuple[Ballot, ...]:
         last: dict[bytes, tuple[int, Cid]] = {}
         for cid in sorted(applied):
             header = applied[cid].header
@@ -133,13 +133,15 @@ def smallest_branch_votes(patch: pytest.MonkeyPatch) -> None:
                 last[header.author] = (header.subject_seq, cid)
         kept = {cid for _, cid in last.values()}
         chosen = {c: r for c, r in applied.items() if r.header.kind != VOTE or c in kept}
-        return honest(chosen, said)
+        return honest(chosen, said, standing)
 
     patch.setattr(entry_view, "_votes", votes)
 
 
 def late_value_revives(patch: pytest.MonkeyPatch) -> None:
-    def newest_only(records: Mapping[Cid, Record], said: Mapping[Cid, Any]) -> tuple[Cid, ...]:
+    def newest_only(
+        records: Mapping[Cid, Record], said: Mapping[Cid, Any], _standing: Any
+    ) -> tuple[Cid, ...]:
         high = max((records[cid].header.lamport for cid in said if hasattr(said[cid], "over")), default=0)
         return tuple(
             cid for cid in sorted(said) if hasattr(said[cid], "over") and records[cid].header.lamport == high
@@ -151,12 +153,30 @@ def late_value_revives(patch: pytest.MonkeyPatch) -> None:
 def untag_is_not_proven(patch: pytest.MonkeyPatch) -> None:
     honest = postings.proofs
 
-    def adds_only(value: Cid, tags: Any, wanted: Any, records: Mapping[Cid, Record]) -> list[Cid]:
-        return [
-            cid for cid in honest(value, tags, wanted, records) if records[cid].header.kind != "entry.untag"
-        ]
+    def adds_only(
+        value: Cid, tags: Any, wanted: Any, records: Mapping[Cid, Record], standing: Any
+    ) -> list[Cid]:
+        chosen = honest(value, tags, wanted, records, standing)
+        return [cid for cid in chosen if records[cid].header.kind != "entry.untag"]
 
     patch.setattr(laws, "proofs", adds_only)
+
+
+def excluded_values_still_overwrite(patch: pytest.MonkeyPatch) -> None:
+    honest = entry_view.maximal_values
+
+    def maximal(applied: Mapping[Cid, Record], said: Mapping[Cid, Any], standing: Any) -> tuple[Cid, ...]:
+        return tuple(cid for cid in honest(applied, said) if standing.counts(applied[cid]))
+
+    patch.setattr(entry_view, "maximal_values", maximal)
+
+
+def what_excluded_edits_replaced_comes_back(patch: pytest.MonkeyPatch) -> None:
+    def one_step(cid: Cid, _records: Any, said: Mapping[Cid, Any], _standing: Any) -> frozenset[Cid]:
+        value = said.get(cid)
+        return frozenset(value.over if isinstance(value, Content) else ())
+
+    patch.setattr(entry_view, "overwrites", one_step)
 
 
 BUGS = (
@@ -174,12 +194,18 @@ BUGS = (
     smallest_branch_votes,
     late_value_revives,
     untag_is_not_proven,
+    excluded_values_still_overwrite,
+    what_excluded_edits_replaced_comes_back,
 )
 
 
 RARE: dict[str, tuple[Law, ...]] = {
     "smallest_branch_votes": (laws.one_vote_an_agent,),
     "untag_is_not_proven": (laws.postings_are_the_views,),
+    "excluded_values_still_overwrite": (laws.the_excluded_say_nothing,),
+    "what_excluded_edits_replaced_comes_back": (
+        laws.an_excluded_edit_brings_nothing_back_that_others_replaced,
+    ),
 }
 """Bugs that few histories show: only the law that is about them is tried, to save time."""
 

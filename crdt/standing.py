@@ -1,0 +1,77 @@
+"""Standing: from which place of its chain on an agent's records do not count, by warrants and by lifting.
+
+A pure function of what has been proven and of the epochs: of each offender the earliest offence that is not
+forgiven decides, so the order in which warrants and records arrive cannot show, and one more warrant never
+makes more records count. An epoch lifts by naming a warrant: that forgives its offender whatever is proven,
+by this or any other warrant, at the same place of its chain or later, of records signed in an epoch before
+the lifting one. So a second accuser does not undo a pardon, a chain that forked by accident goes on in the
+new epoch, and a fork of what it writes there counts again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from chain.cid import Cid
+from chain.epoch import Epoch
+from chain.identity import AgentId
+from chain.record import Record
+from chain.warrant import Offence
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """`first`: of each offender the seq from which on nothing counts, on whatever branch of its chain."""
+
+    first: Mapping[AgentId, int] = field(default_factory=dict)
+
+    def counts(self, record: Record) -> bool:
+        """Whether what this record says is to be shown."""
+        if not self.first:
+            return True
+        seq = self.first.get(record.header.author)
+        return seq is None or record.header.seq < seq
+
+    def since(self, agent: AgentId) -> int | None:
+        """The seq from which on `agent` is not heard; None for agents in good standing."""
+        return self.first.get(agent)
+
+
+CLEAR = Standing()
+"""Nobody has been proven to do wrong."""
+
+
+def standing_of(offences: Mapping[Cid, Offence], epochs: Mapping[Cid, Epoch], network: Cid) -> Standing:
+    """The standing that these offences, by the CIDs of their warrants, and epochs amount to.
+
+    `epochs` are those after epoch 0 by CID; epoch 0 goes by the network's id. O(offences · liftings).
+    """
+    lifted = lifted_of(offences, epochs, network)
+    first: dict[AgentId, int] = {}
+    for warrant, offence in offences.items():
+        if warrant not in lifted:
+            first[offence.offender] = min(offence.seq, first.get(offence.offender, offence.seq))
+    return Standing(first)
+
+
+def lifted_of(offences: Mapping[Cid, Offence], epochs: Mapping[Cid, Epoch], network: Cid) -> frozenset[Cid]:
+    """The warrants among `offences` whose offences are forgiven, whether an epoch names them or another's."""
+    numbers = {network: 0} | {cid: epoch.number for cid, epoch in epochs.items()}
+    pardons = [
+        (offences[warrant], epoch.number)
+        for epoch in epochs.values()
+        for warrant in epoch.lifted
+        if warrant in offences
+    ]
+    return frozenset(warrant for warrant, offence in offences.items() if _forgiven(offence, pardons, numbers))
+
+
+def _forgiven(offence: Offence, pardons: Iterable[tuple[Offence, int]], numbers: Mapping[Cid, int]) -> bool:
+    signed_in = [numbers.get(epoch) for epoch in offence.epochs]
+    return any(
+        pardoned.offender == offence.offender
+        and offence.seq >= pardoned.seq
+        and all(number is not None and number < lifting for number in signed_in)
+        for pardoned, lifting in pardons
+    )

@@ -1,0 +1,93 @@
+"""Whose records count: a function of what was proven and lifted, in whatever order it became known."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chain.cid import Cid, raw_cid, record_cid
+from chain.epoch import Epoch
+from chain.warrant import Offence
+from crdt.standing import Standing, lifted_of, standing_of
+
+NETWORK = raw_cid(b"a network for tests of standing")
+AGENTS = (bytes([1]) * 32, bytes([2]) * 32)
+EPOCHS = tuple(record_cid(bytes([number])) for number in range(3))
+"""The CIDs of epochs 1, 2 and 3."""
+WARRANTS = tuple(record_cid(b"warrant" + bytes([number])) for number in range(6))
+ANY_EPOCH = (NETWORK, *EPOCHS, record_cid(b"an epoch that nobody knows"))
+
+offences = st.builds(
+    Offence,
+    offender=st.sampled_from(AGENTS),
+    seq=st.integers(0, 5),
+    rule=st.sampled_from(["fork", "prev"]),
+    records=st.just(()),
+    epochs=st.lists(st.sampled_from(ANY_EPOCH), min_size=1, max_size=2).map(tuple),
+)
+proven = st.dictionaries(st.sampled_from(WARRANTS), offences)
+liftings = st.lists(st.lists(st.sampled_from(WARRANTS), max_size=2).map(tuple), min_size=3, max_size=3)
+
+
+def epochs_of(lifted: list[tuple[Cid, ...]], upto: int = 3) -> dict[Cid, Epoch]:
+    return {
+        EPOCHS[place]: Epoch(NETWORK, ANY_EPOCH[place], place + 1, None, 3, lifted[place])
+        for place in range(upto)
+    }
+
+
+@given(proven=proven, lifted=liftings, order=st.randoms(use_true_random=False))
+def test_neither_order_nor_repetition_shows(
+    proven: dict[Cid, Offence], lifted: list[tuple[Cid, ...]], order: random.Random
+) -> None:
+    pairs = [*proven.items()] * 2
+    order.shuffle(pairs)
+    epochs = [*epochs_of(lifted).items()]
+    order.shuffle(epochs)
+    assert standing_of(dict(pairs), dict(epochs), NETWORK) == standing_of(proven, epochs_of(lifted), NETWORK)
+
+
+@given(proven=proven, more=proven)
+def test_one_more_warrant_never_makes_more_count(
+    proven: dict[Cid, Offence], more: dict[Cid, Offence]
+) -> None:
+    before, after = standing_of(proven, {}, NETWORK), standing_of(more | proven, {}, NETWORK)
+    assert all(after.first[agent] <= seq for agent, seq in before.first.items())
+    assert after.first == {
+        agent: min(one.seq for one in (more | proven).values() if one.offender == agent)
+        for agent in {one.offender for one in (more | proven).values()}
+    }
+
+
+@given(proven=proven, lifted=liftings)
+def test_lifting_forgives_what_was_done_before_it_there_and_later_and_nothing_else(
+    proven: dict[Cid, Offence], lifted: list[tuple[Cid, ...]]
+) -> None:
+    found = lifted_of(proven, epochs_of(lifted), NETWORK)
+    numbers = {NETWORK: 0} | {cid: place + 1 for place, cid in enumerate(EPOCHS)}
+    for warrant, offence in proven.items():
+        by = [
+            place + 1
+            for place, named in enumerate(lifted)
+            for one in named
+            if one in proven
+            and (proven[one].offender, proven[one].seq <= offence.seq) == (offence.offender, True)
+        ]
+        last = max((numbers.get(epoch, 99) for epoch in offence.epochs), default=99)
+        assert (warrant in found) == (last < max(by, default=-1))
+    first = standing_of(proven, epochs_of(lifted), NETWORK).first
+    assert set(first) == {one.offender for cid, one in proven.items() if cid not in found}
+
+
+def test_a_second_accuser_undoes_no_pardon_but_a_new_fork_counts() -> None:
+    fork = Offence(AGENTS[0], 4, "fork", (), (NETWORK, NETWORK))
+    pardon = epochs_of([(WARRANTS[0],), (), ()], 1)
+    both = {WARRANTS[0]: fork, WARRANTS[1]: replace(fork, seq=5)}
+    assert standing_of(both, pardon, NETWORK) == Standing()
+    again = both | {WARRANTS[2]: replace(fork, seq=9, epochs=(EPOCHS[0], NETWORK))}
+    assert standing_of(again, pardon, NETWORK) == Standing({AGENTS[0]: 9})
+    earlier = both | {WARRANTS[2]: replace(fork, seq=3)}
+    assert standing_of(earlier, pardon, NETWORK) == Standing({AGENTS[0]: 3})
