@@ -2,6 +2,6 @@
 
 Everything the network believes is one of the byte strings defined here. The floor imports nothing of ours,
 reads no clock and draws no randomness. Public surface: `canonical.encode/decode`, `cid`, `identity`,
-`record`, `source_chain`, `manifest`, `epoch`, `statement`, `membrane`, `content`, `vector`, `kinds`, and the
-error tree in `errors`.
+`record`, `source_chain`, `manifest`, `epoch`, `statement`, `membrane`, `invitation`,
+`content`, `vector`, `kinds`, and the error tree in `errors`.
 """

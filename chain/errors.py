@@ -38,6 +38,10 @@ class SignatureError(ChainError):
     """A signature does not verify."""
 
 
+class MembraneError(ChainError):
+    """What an agent shows to be let into a network does not let it in."""
+
+
 class RecordError(ChainError):
     """A header, record, payload, manifest, epoch or statement has the wrong shape."""
 

@@ -15,7 +15,7 @@ from chain.cid import Cid, is_blob_cid, raw_cid
 from chain.content import MAX_TAGS, MAX_TEXT, Content, check_text
 from chain.errors import RecordError
 from chain.identity import AGENT_ID_SIZE, AgentId
-from chain.membrane import MAX_JOIN_BITS
+from chain.membrane import MAX_JOIN_BITS, Membrane
 from chain.record import MAX_PAYLOAD
 from chain.vector import MAX_DIM
 
@@ -28,6 +28,9 @@ MAX_SHARD_TARGET = 1 << 20
 MIN_PAYLOAD_LIMIT = 8 * 1024
 """No network may forbid its own genesis, epochs or a short entry in a space of `MAX_DIM` dimensions."""
 METRIC = "cosine"
+OPEN = "open"
+INVITATION = "invitation"
+"""The two membranes: ["open", join_bits] and ["invitation"]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +67,9 @@ class Limits:
 class Manifest:
     """A network's constitution.
 
-    `join_bits` is the hashcash price of an open network. `replication` is R, the holders of each basis.
-    `shard_target` is B, the records at which a shard splits. `atlas` is None in a network without one.
-    `founded` is in microseconds since 1970 and keeps two networks of one name apart.
+    `join_bits` is the hashcash price of an open network, 0 in one `by_invitation`. `replication` is R, the
+    holders of each basis. `shard_target` is B, the records at which a shard splits. `atlas` is None in a
+    network without one. `founded` is in microseconds since 1970 and keeps two networks of one name apart.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Manifest:
     rules: int
     founded: int
     limits: Limits = Limits()
+    by_invitation: bool = False
 
     def encode(self) -> bytes:
         """Canonical bytes; raises `RecordError` when a field is out of range."""
@@ -90,7 +94,7 @@ class Manifest:
                 "founded": self.founded,
                 "founder": self.founder,
                 "limits": [self.limits.payload, self.limits.text, self.limits.tags],
-                "membrane": ["open", self.join_bits],
+                "membrane": [INVITATION] if self.by_invitation else [OPEN, self.join_bits],
                 "name": self.name,
                 "replication": self.replication,
                 "rules": self.rules,
@@ -109,6 +113,11 @@ class Manifest:
         """The network id, which is also the CID of epoch 0."""
         return raw_cid(self.encode())
 
+    @property
+    def membrane(self) -> Membrane:
+        """The terms on which keys are let in."""
+        return Membrane(self.network_id, self.founder, self.join_bits, self.by_invitation)
+
 
 def decode_manifest(data: bytes) -> Manifest:
     """Decode manifest bytes; raises `EncodingError` or `RecordError`."""
@@ -117,9 +126,11 @@ def decode_manifest(data: bytes) -> Manifest:
         raise RecordError("not a network manifest of a version this node reads")
     try:
         membrane, space, limits = body["membrane"], body["space"], body["limits"]
-        if type(membrane) is not list or len(membrane) != 2 or membrane[0] != "open":
+        by_invitation = membrane == [INVITATION]
+        if not by_invitation and (type(membrane) is not list or len(membrane) != 2 or membrane[0] != OPEN):
             raise RecordError(
-                f"membrane {membrane!r:.60} is not one this release can join; it joins open networks"
+                f"membrane {membrane!r:.60} is not one this release can join; it knows open networks and "
+                "those by invitation"
             )
         if type(space) is not list or len(space) != 3 or type(body["stewards"]) is not list:
             raise RecordError("manifest has a malformed space or stewards")
@@ -131,13 +142,14 @@ def decode_manifest(data: bytes) -> Manifest:
             founder=body["founder"],
             stewards=tuple(body["stewards"]),
             threshold=body["threshold"],
-            join_bits=membrane[1],
+            join_bits=0 if by_invitation else membrane[1],
             replication=body["replication"],
             shard_target=body["shard_target"],
             atlas=body["atlas"],
             rules=body["rules"],
             founded=body["founded"],
             limits=Limits(*limits),
+            by_invitation=by_invitation,
         )
     except KeyError as error:
         raise RecordError(f"manifest lacks the field {error.args[0]!r}") from error
@@ -160,6 +172,8 @@ def _check(manifest: Manifest) -> None:
         raise RecordError(f"stewards are 1 to {MAX_STEWARDS} agents, ascending and unique")
     _in_range("threshold", manifest.threshold, 1, len(stewards))
     _in_range("join_bits", manifest.join_bits, 0, MAX_JOIN_BITS)
+    if manifest.by_invitation and manifest.join_bits:
+        raise RecordError("a network by invitation asks for no work; join_bits is 0")
     _in_range("replication", manifest.replication, 1, MAX_REPLICATION)
     _in_range("shard_target", manifest.shard_target, 16, MAX_SHARD_TARGET)
     _in_range("rules", manifest.rules, 1, 1 << 16)

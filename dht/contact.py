@@ -1,22 +1,22 @@
 """Address records: what a node signs about where it is reached, and the verified form everybody keeps.
 
-An address record is the statement "address" of the fields [network id, nonce, addresses, capacity, full,
-issued, ttl]. It proves three things to whoever reads it, from whomever it came: the key paid the network's
-hashcash, its position is the one that follows from that nonce, and it said itself where it is reached and
-whether it stores for others. What it does not prove is that anybody is still there (see `dht.liveness`). Of
-two records of one agent the one issued later counts.
+An address record is the statement "address" of the fields [network id, passage, addresses, capacity, full,
+issued, ttl]. It proves three things to whoever reads it, from whomever it came: the key was let into the
+network (its passage is a nonce that pays, or an invitation), its position is the one that follows from that,
+and it said itself where it is reached and whether it stores for others. What it does not prove is that
+anybody is still there (see `dht.liveness`). Of two records of one agent the one issued later counts.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from chain.cid import Cid, is_raw_cid, to_text
-from chain.errors import ChainError
+from chain.errors import ChainError, MembraneError
 from chain.identity import AgentId, Identity, peer_id
-from chain.membrane import MAX_NONCE, position, work_bits
+from chain.membrane import MAX_NONCE, Membrane, Passage, position
 from chain.statement import MAX_STATEMENT, Statement, open_statement, sign_statement
 from dht.errors import DhtError
 
@@ -47,7 +47,7 @@ class WrongNetworkError(ContactError):
 
 
 class UnpaidContactError(ContactError):
-    """The nonce does not pay the network's hashcash."""
+    """What the agent shows does not let it into the network: too little work, or no invitation that holds."""
 
 
 class StaleContactError(ContactError):
@@ -76,6 +76,7 @@ class Contact:
     issued_us: int
     ttl_s: int
     data: bytes
+    invitation: tuple[bytes, ...] = ()
 
     @property
     def stores(self) -> bool:
@@ -101,32 +102,29 @@ def make_contact(
     full: bool,
     issued_us: int,
     ttl_s: int,
+    invitation: tuple[bytes, ...] = (),
 ) -> Contact:
     """Sign an address record of our own; raises `ContactError` for fields that others would refuse."""
-    fields = [network_id, nonce, list(addresses), capacity, full, issued_us, ttl_s]
+    passage = Passage(nonce, invitation)
+    fields = [network_id, passage.shown, list(addresses), capacity, full, issued_us, ttl_s]
     try:
         statement = sign_statement(identity, STATEMENT, fields)
     except ChainError as error:
         raise MalformedContactError(f"own address record cannot be signed: {error}") from error
-    return _read(statement, network_id)
+    return _read(statement, network_id, lambda _agent, _shown: passage)
 
 
-def open_contact(data: bytes, network_id: Cid, join_bits: int, now_us: int) -> Contact:
-    """Verify an address record at the time `now_us` (µs since 1970). One signature check and two hashes.
+def open_contact(data: bytes, membrane: Membrane, now_us: int) -> Contact:
+    """Verify an address record at the time `now_us` (µs since 1970). One to three signature checks.
 
     Raises a `ContactError`: `MalformedContactError` (shape, size or signature), `WrongNetworkError`,
-    `UnpaidContactError` (less work than `join_bits`), `BadAddressError`, or what `check_time` raises.
+    `UnpaidContactError` (it is not let in), `BadAddressError`, or what `check_time` raises.
     """
     try:
         statement = open_statement(STATEMENT, data)
     except ChainError as error:
         raise MalformedContactError(f"not an address record: {error}") from error
-    contact = _read(statement, network_id)
-    paid = work_bits(network_id, contact.agent, contact.nonce)
-    if paid < join_bits:
-        raise UnpaidContactError(
-            f"agent {_short(contact.agent)} pays {paid} bits of work, the network asks for {join_bits}"
-        )
+    contact = _read(statement, membrane.network, membrane.open)
     check_time(contact, now_us)
     return contact
 
@@ -166,20 +164,20 @@ def address_groups(addresses: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(groups))
 
 
-def _read(statement: Statement, network_id: Cid) -> Contact:
+def _read(statement: Statement, network_id: Cid, admit: Callable[[AgentId, object], Passage]) -> Contact:
     agent, fields = statement.author, statement.fields
     if len(fields) != FIELDS:
         raise MalformedContactError(
             f"address record of {_short(agent)} has {len(fields)} fields, not {FIELDS}"
         )
-    network, nonce, addresses, capacity, full, issued_us, ttl_s = fields
+    network, shown, addresses, capacity, full, issued_us, ttl_s = fields
     if network != network_id:
         theirs = to_text(network) if is_raw_cid(network) else f"{network!r:.40}"
         raise WrongNetworkError(
             f"agent {_short(agent)} belongs to another network: {theirs}, not {to_text(network_id)}"
         )
     for name, value, low, high in (
-        ("nonce", nonce, 0, MAX_NONCE),
+        ("nonce", 0 if type(shown) is list else shown, 0, MAX_NONCE),
         ("capacity", capacity, 0, MAX_CAPACITY),
         ("issued_us", issued_us, 0, MAX_NONCE),
         ("ttl_s", ttl_s, 1, MAX_TTL_S),
@@ -195,16 +193,21 @@ def _read(statement: Statement, network_id: Cid) -> Contact:
     ending = f"/p2p/{peer_id(agent)}"
     for address in addresses:
         _check_address(address, ending, agent)
+    try:
+        passage = admit(agent, shown)
+    except MembraneError as error:
+        raise UnpaidContactError(f"agent {_short(agent)} is not let in: {error}") from error
     return Contact(
         agent,
-        nonce,
-        position(network_id, agent, nonce),
+        passage.nonce,
+        position(network_id, agent, passage.nonce),
         tuple(addresses),
         capacity,
         full,
         issued_us,
         ttl_s,
         statement.data,
+        passage.invitation,
     )
 
 

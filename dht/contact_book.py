@@ -1,6 +1,6 @@
 """The contact book: every verified address record, each agent's newest, in bounded space.
 
-Whoever has a record here is a member: it proved its work for this network and signed where it is, though it
+Whoever has a record here is a member: it was let into this network and signed where it is, though it
 may store nothing or be gone. The book verifies what it takes in, and recognises bytes it holds
 already, because lookups bring the same records again and again. Pure: `now_us` is an argument.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 
-from chain.cid import Cid
 from chain.identity import AgentId
+from chain.membrane import Membrane
 from dht.contact import Contact, check_time, open_contact
 
 MAX_CONTACTS = 4096
@@ -21,9 +21,8 @@ MAX_CONTACTS = 4096
 class ContactBook:
     """The newest address record of each agent, least recently used first."""
 
-    def __init__(self, network_id: Cid, join_bits: int, max_contacts: int = MAX_CONTACTS) -> None:
-        self._network_id = network_id
-        self._join_bits = join_bits
+    def __init__(self, membrane: Membrane, max_contacts: int = MAX_CONTACTS) -> None:
+        self._membrane = membrane
         self._max_contacts = max_contacts
         self._contacts: OrderedDict[AgentId, Contact] = OrderedDict()
         self._by_data: dict[bytes, AgentId] = {}
@@ -52,7 +51,7 @@ class ContactBook:
             check_time(contact, now_us)
             self._contacts.move_to_end(known)
             return contact
-        contact = open_contact(data, self._network_id, self._join_bits, now_us)
+        contact = open_contact(data, self._membrane, now_us)
         held = self._contacts.get(contact.agent)
         if held is not None and not contact.newer_than(held):
             self._contacts.move_to_end(contact.agent)

@@ -69,7 +69,7 @@ class Kademlia:
     `capacity` 0 means that it stores nothing and enters nobody's table. Handlers are registered at once;
     `join` enters the network and `run` keeps the place in it. Cancelling any coroutine is safe: what it
     learnt stays, and a request that was cancelled says nothing about its peer. Raises `UnpaidContactError`
-    when `nonce` does not pay the network's hashcash.
+    when `nonce`, or the `invitation` it comes with, does not let us in.
     """
 
     def __init__(
@@ -83,13 +83,14 @@ class Kademlia:
         rng: Random,
         *,
         full: bool = False,
+        invitation: tuple[bytes, ...] = (),
     ) -> None:
         self._network = network
         self._identity = identity
         self._clock = clock
         self._rng = rng.choice
         self._members = Membership(
-            identity, manifest, nonce, capacity, full, clock, lambda: self._network.addresses
+            identity, manifest, nonce, capacity, full, clock, lambda: self._network.addresses, invitation
         )
         self._liveness = self._members.liveness
         self._lookup_slots = trio.Semaphore(MAX_LOOKUPS)

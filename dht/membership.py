@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import trio
 
+from chain.errors import MembraneError
 from chain.identity import AgentId, Identity
 from chain.manifest import Manifest
-from chain.membrane import position, work_bits
+from chain.membrane import Passage, position
 from dht.contact import (
     MAX_ADDRESS,
     MAX_ADDRESSES,
@@ -69,7 +70,7 @@ class KademliaCounters:
 class Membership:
     """The others as this node sees them, and its own address record.
 
-    Raises `UnpaidContactError` when `nonce` does not pay the network's hashcash.
+    Raises `UnpaidContactError` when `nonce`, or the `invitation` it comes with, does not let us in.
     """
 
     def __init__(
@@ -81,15 +82,16 @@ class Membership:
         full: bool,
         clock: Clock,
         addresses: Callable[[], Sequence[str]],
+        invitation: tuple[bytes, ...] = (),
     ) -> None:
-        self._network_id = manifest.network_id
-        paid = work_bits(self._network_id, identity.agent, nonce)
-        if paid < manifest.join_bits:
-            raise UnpaidContactError(
-                f"nonce {nonce} pays {paid} bits of work, the network asks for {manifest.join_bits}"
-            )
+        membrane = manifest.membrane
+        self._network_id = membrane.network
+        try:
+            passage = membrane.open(identity.agent, Passage(nonce, invitation).shown)
+        except MembraneError as error:
+            raise UnpaidContactError(f"this agent is not let into its network: {error}") from error
         self._identity = identity
-        self._nonce = nonce
+        self._passage = passage
         self._capacity = capacity
         self._full = full
         self._clock = clock
@@ -98,8 +100,8 @@ class Membership:
         self._reputation = Reputation()
         self._changed = trio.Event()
         self._changes: Pace[AgentId] = Pace(CHANGES, MAX_CONTACTS)
-        self.position = position(self._network_id, identity.agent, nonce)
-        self.book = ContactBook(self._network_id, manifest.join_bits)
+        self.position = position(self._network_id, identity.agent, passage.nonce)
+        self.book = ContactBook(membrane)
         self.table = RoutingTable(self.position)
         self.liveness = Liveness()
         self.neighbourhoods = Neighbourhoods()
@@ -124,7 +126,13 @@ class Membership:
         if own is not None and -MAX_AHEAD_US <= age_us <= 0:
             now_us = own.issued_us + 1
         self._own = make_contact(
-            self._identity, self._network_id, self._nonce, *said, issued_us=now_us, ttl_s=RECORD_TTL_S
+            self._identity,
+            self._network_id,
+            self._passage.nonce,
+            *said,
+            issued_us=now_us,
+            ttl_s=RECORD_TTL_S,
+            invitation=self._passage.invitation,
         )
         return self._own
 

@@ -21,7 +21,7 @@ from chain.cid import Cid, is_record_cid
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.kinds import LEARNING_OPERATIONS, TASK
-from chain.membrane import position
+from chain.membrane import Membrane, position
 from chain.record import Record, decode_payload
 from dht.basis import listing_basis, subject_basis
 from dht.bundle import Bundle, BundleError, Item, open_bundle
@@ -69,7 +69,7 @@ class Post:
         store: HeldStore,
         judge: Callable[[Bundle], list[Judged]],
         opening_of: Callable[[AgentId], tuple[Record, Record] | None],
-        network_id: Cid,
+        membrane: Membrane,
         replication: int,
         run_blocking: RunBlocking,
         follows: Callable[[Cid], bool],
@@ -79,7 +79,7 @@ class Post:
         self._store = store
         self._judge = judge
         self._opening_of = opening_of
-        self._network_id = network_id
+        self._membrane = membrane
         self._replication = replication
         self._run_blocking = run_blocking
         self._follows = follows
@@ -130,9 +130,8 @@ class Post:
         opening = self._opening_of(agent)
         if opening is None or opening[1].payload is None:
             return
-        nonce = decode_payload(opening[1].payload).get("nonce")
-        if type(nonce) is int:
-            await self._kademlia.lookup(position(self._network_id, agent, nonce), 1)
+        passage = self._membrane.open_body(agent, decode_payload(opening[1].payload))
+        await self._kademlia.lookup(position(self._membrane.network, agent, passage.nonce), 1)
 
     async def _serve_deliver(self, sender: AgentId, body: bytes) -> bytes:
         try:
@@ -227,7 +226,7 @@ class Post:
 
     async def listed(self) -> list[Record]:
         """The tasks that the network lists, as far as they can be found now; at most `MAX_LISTED`."""
-        basis = listing_basis(self._network_id)
+        basis = listing_basis(self._membrane.network)
         found = {record.cid: record for record in self._store.at_basis(basis, None, MAX_LISTED)}
         contacts = await self._kademlia.holders(basis, self._replication)
         async with trio.open_nursery() as nursery:

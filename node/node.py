@@ -20,6 +20,7 @@ import trio
 from chain.cid import Cid, to_text
 from chain.identity import AgentId, Identity
 from chain.kinds import ENTRY_OPERATIONS
+from chain.membrane import Passage
 from chain.record import Record
 from chain.source_chain import ChainReport, Draft
 from dht.blobs import BlobService
@@ -108,6 +109,8 @@ class NodeOptions:
     """Disk space for blobs; the least recently used that nobody pinned go when it is full."""
     quota: Quota = NO_QUOTA
     """What is held for others takes up so much."""
+    invitation: tuple[bytes, ...] = ()
+    """The proof that lets this agent into a network by invitation; only its first start needs it."""
 
 
 class Node:
@@ -128,7 +131,7 @@ class Node:
         blobs: BlobFiles,
         remembered: LearningMemory,
         paths: NodePaths,
-        nonce: int,
+        passage: Passage,
         ground: Ground,
         embed_blocking: RunBlocking,
     ) -> None:
@@ -152,10 +155,11 @@ class Node:
             network=network,
             identity=identity,
             manifest=manifest,
-            nonce=nonce,
+            nonce=passage.nonce,
             capacity=options.capacity,
             clock=clock,
             rng=random,
+            invitation=passage.invitation,
         )
         HelloServer(network, founding.manifest_bytes, founding.epochs, founding.atlas_bytes)
         self._holder = Holder(
@@ -274,7 +278,7 @@ class Node:
             held,
             self._intake.judge,
             self._opening_of,
-            self.network_id,
+            manifest.membrane,
             manifest.replication,
             run_blocking,
             lambda task: self.learning.follows(task),
@@ -622,7 +626,7 @@ async def open_node(
             for store in (own, held, derived, remembered):
                 await nursery.start(_keep_open, store)
             own.frozen = options.why_frozen(own.count())
-            nonce = await ensure_opening(
+            passage = await ensure_opening(
                 own,
                 identity,
                 manifest,
@@ -632,6 +636,7 @@ async def open_node(
                 recovery=options.recovery,
                 name=options.name or "anonymous",
                 software=SOFTWARE,
+                invitation=options.invitation,
             )
             node = Node(
                 identity,
@@ -647,7 +652,7 @@ async def open_node(
                 blobs,
                 remembered,
                 paths,
-                nonce,
+                passage,
                 ground or ground_for(founding),
                 embed_blocking or run_blocking,
             )

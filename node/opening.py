@@ -1,7 +1,8 @@
 """The opening of a chain: genesis, membrane proof and profile, written once when an agent joins a network.
 
 Genesis names the network and the recovery key whose revocation beats a stolen signing key; the membrane
-record carries the hashcash nonce that the network asks for, which also fixes the agent's position in the DHT.
+record carries what lets the agent in, a nonce that pays or an invitation, which also fixes its position in
+the DHT.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from chain.cid import Cid
 from chain.identity import AgentId, Identity
 from chain.kinds import GENESIS, MEMBRANE, PROFILE
 from chain.manifest import Manifest
-from chain.membrane import find_nonce
+from chain.membrane import Passage, find_nonce
 from chain.record import decode_payload
 from chain.source_chain import Draft
 from dht.ports import RunBlocking
@@ -30,27 +31,30 @@ async def ensure_opening(
     recovery: AgentId | None,
     name: str,
     software: str,
-) -> int:
-    """Write what is missing of the opening and return the membrane nonce.
+    invitation: tuple[bytes, ...] = (),
+) -> Passage:
+    """Write what is missing of the opening and return what lets the agent in.
 
-    The search for the nonce starts at `nonce_start` (random, so that a position cannot be predicted) and
-    costs 2**join_bits hashes. A crash between the three records is continued here at the next start.
+    Raises `MembraneError` where an `invitation` is needed and the one given does not hold. The search for a
+    nonce starts at `nonce_start` (random, so that a position cannot be predicted) and costs 2**join_bits
+    hashes. A crash between the three records is continued here at the next start.
     """
-    length = own.count()
+    length, membrane = own.count(), manifest.membrane
     if length >= 2:
-        membrane = own.at(1)
-        assert membrane is not None
-        assert membrane.payload is not None
-        nonce: int = decode_payload(membrane.payload)["nonce"]
+        written = own.at(1)
+        assert written is not None
+        assert written.payload is not None
+        passage = membrane.open_body(identity.agent, decode_payload(written.payload))
+    elif membrane.by_invitation:
+        passage = membrane.open(identity.agent, list(invitation))
     else:
-        nonce = await run_blocking(
-            find_nonce, network, identity.agent, manifest.join_bits, nonce_start % MAX_START
-        )
+        start = nonce_start % MAX_START
+        passage = Passage(await run_blocking(find_nonce, network, identity.agent, manifest.join_bits, start))
     drafts = [
         Draft(GENESIS, {"network": network, "recovery": recovery}),
-        Draft(MEMBRANE, {"nonce": nonce}),
+        Draft(MEMBRANE, passage.body),
         Draft(PROFILE, {"name": name, "software": software}),
     ][length:]
     if drafts:
         await own.append(drafts, [None] * len(drafts))
-    return nonce
+    return passage

@@ -1,7 +1,8 @@
 """Rules about the start of a chain: that its author belongs to this network and paid to join.
 
-Genesis names the network and a recovery key, the membrane record carries the proof of work, the profile says
-who this is. Every later record of the author is judged with the first two at hand.
+Genesis names the network and a recovery key, the membrane record carries what lets its author in (work or an
+invitation), the profile says who this is. Every later record of the author is judged with the first two at
+hand.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from chain.content import check_text
 from chain.errors import ChainError
 from chain.identity import AGENT_ID_SIZE
 from chain.kinds import CLOSE, GENESIS, MEMBRANE, PROFILE
-from chain.membrane import MAX_NONCE, work_bits
+from chain.membrane import Membrane
 from chain.record import Record, check_payload, decode_payload, verify_signature
 from validation.context import Context
 from validation.rule import Finding, Rule
@@ -46,8 +47,11 @@ def opening(record: Record, context: Context) -> Finding:
     return opening_fault(*context.opening, context)
 
 
-def opening_fault(genesis: Record, membrane: Record, context: Context) -> str | None:
-    """Why an author's own first two records, signatures and payload hashes aside, do not admit the author."""
+def opening_fault(genesis: Record, membrane: Record, context: Context) -> Finding:
+    """Why an author's own first two records, signatures and payload hashes aside, do not admit the author.
+
+    Pending when an epoch that the membrane record is judged by is not known here.
+    """
     for name, found in (("genesis", genesis), ("membrane", membrane)):
         if found.header.network != context.network:
             return f"the author's {name} belongs to another network"
@@ -59,7 +63,7 @@ def opening_fault(genesis: Record, membrane: Record, context: Context) -> str | 
         except ChainError as error:
             return f"the author's {found.header.kind} has an unreadable payload: {error}"
     fault = genesis_body(genesis, context) or membrane_body(membrane, context)
-    return None if fault is None else f"the author's opening does not hold: {fault}"
+    return f"the author's opening does not hold: {fault}" if isinstance(fault, str) else fault
 
 
 def genesis_body(record: Record, context: Context) -> str | None:
@@ -77,18 +81,25 @@ def genesis_body(record: Record, context: Context) -> str | None:
     return f"recovery is not a {AGENT_ID_SIZE}-byte key"
 
 
-def membrane_body(record: Record, context: Context) -> str | None:
-    """The nonce pays the network's price for this key."""
+def membrane_body(record: Record, context: Context) -> Finding:
+    """The nonce pays the network's price for this key, or an invitation lets it in."""
     body = _body(record, MEMBRANE)
     if body is None:
         return None
-    if list(body) != ["nonce"]:
-        return f"{MEMBRANE} has exactly the field nonce"
-    nonce, price = body["nonce"], context.manifest.join_bits
-    if type(nonce) is not int or not 0 <= nonce <= MAX_NONCE:
-        return f"nonce {nonce!r:.40} is outside 0 … {MAX_NONCE}"
-    paid = work_bits(context.network, record.header.author, nonce)
-    return None if paid >= price else f"the nonce pays {paid} bits, the network asks for {price}"
+    terms = context.manifest
+    membrane = Membrane(context.network, terms.founder, terms.join_bits, terms.by_invitation)
+    try:
+        passage = membrane.open_body(record.header.author, body)
+    except ChainError as error:
+        return str(error)
+    if passage.until is None:
+        return None
+    number = context.number_of(record.header.epoch)
+    if number is None:
+        return Pending((record.header.epoch,))
+    if number <= passage.until:
+        return None
+    return f"the inviter's grant ended with epoch {passage.until}, and this chain begins in epoch {number}"
 
 
 def profile_body(record: Record, _context: Context) -> str | None:

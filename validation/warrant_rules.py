@@ -120,7 +120,7 @@ def unproven(proof: Proof, context: Context, judge: Callable[[Record, Context], 
     return _not_broken(proof, replace(context, opening=proof.opening), judge)
 
 
-def _not_admitted(proof: Proof, context: Context) -> str | None:
+def _not_admitted(proof: Proof, context: Context) -> Finding:
     """Why the opening in a proof does not make the accused a member."""
     author = (proof.first if isinstance(proof, ForkProof) else proof.record).header.author
     for seq, (record, kind) in enumerate(zip(proof.opening, (GENESIS, MEMBRANE), strict=True)):

@@ -22,6 +22,7 @@ from chain.content import Content
 from chain.epoch import Epoch, epoch_body
 from chain.errors import ChainError
 from chain.identity import Identity, did_key, peer_id
+from chain.invitation import sign_grant, sign_invitation
 from chain.kinds import CREATE, EDIT, GENESIS, MEMBRANE, PROFILE
 from chain.membrane import find_nonce, position, work_bits
 from chain.record import MAX_HEADER, Record, encode_payload
@@ -113,6 +114,7 @@ def build() -> dict[str, Any]:
         },
         "epochs": [epoch()],
         "membrane": [membrane(one, bits) for one in IDENTITIES for bits in (0, 8)],
+        "invitations": invitations(),
         "scores": [
             {
                 "a": list(a),
@@ -211,6 +213,28 @@ def membrane(identity: Identity, bits: int) -> dict[str, Any]:
         "nonce": nonce,
         "bits": work_bits(network, agent, nonce),
         "position": position(network, agent, nonce).hex(),
+    }
+
+
+def invitations() -> dict[str, Any]:
+    """A network by invitation of Alice's, who invites Bob and lets him invite the steward."""
+    manifest = replace(MANIFEST, join_bits=0, by_invitation=True)
+    network = manifest.network_id
+    grant = sign_grant(ALICE, network, BOB.agent, 3)
+    return {
+        "manifest": manifest.encode().hex(),
+        "proofs": [
+            {
+                "guest": guest.agent.hex(),
+                "nonce": nonce,
+                "until": until,
+                "proof": [one.hex() for one in proof],
+            }
+            for guest, nonce, until, proof in (
+                (BOB, 7, None, [sign_invitation(ALICE, network, BOB.agent, 7)]),
+                (STEWARD, 1 << 40, 3, [sign_invitation(BOB, network, STEWARD.agent, 1 << 40), grant]),
+            )
+        ],
     }
 
 

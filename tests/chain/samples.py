@@ -68,6 +68,7 @@ def records(draw: st.DrawFn, author: st.SearchStrategy[Identity] = identities) -
 @st.composite
 def manifests(draw: st.DrawFn) -> Manifest:
     stewards = draw(st.sets(identities, min_size=1))
+    by_invitation = draw(st.booleans())
     name = st.text(st.characters(codec="utf-8"), min_size=1, max_size=25)
     return Manifest(
         name=draw(name),
@@ -75,7 +76,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
         founder=draw(identities).agent,
         stewards=tuple(sorted(one.agent for one in stewards)),
         threshold=draw(st.integers(1, len(stewards))),
-        join_bits=draw(st.integers(0, 40)),
+        join_bits=0 if by_invitation else draw(st.integers(0, 40)),
         replication=draw(st.integers(1, MAX_REPLICATION)),
         shard_target=draw(st.integers(16, 1 << 20)),
         atlas=draw(st.none() | blob_cids),
@@ -86,6 +87,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
             draw(st.integers(1, MAX_TEXT)),
             draw(st.integers(0, MAX_TAGS)),
         ),
+        by_invitation=by_invitation,
     )
 
 

@@ -114,6 +114,10 @@ def test_membrane_and_scores() -> None:
         place = unhex(vector["network"]), unhex(vector["agent"]), vector["nonce"]
         assert work_bits(*place) == vector["bits"]
         assert position(*place) == unhex(vector["position"])
+    manifest = decode_manifest(unhex(VECTORS["invitations"]["manifest"]))
+    for vector in VECTORS["invitations"]["proofs"]:
+        passage = manifest.membrane.open(unhex(vector["guest"]), [unhex(one) for one in vector["proof"]])
+        assert (passage.nonce, passage.until) == (vector["nonce"], vector["until"])
     for vector in VECTORS["scores"]:
         a, b = (np.array(vector[name], dtype=np.int8) for name in ("a", "b"))
         assert score_ppm(a, b) == vector["ppm"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ OTHER_NETWORK = b"\x01\x55\x12\x20" + bytes(32)
 
 
 def opened(data: bytes, now_us: int = NOW_US, bits: int = BITS) -> Contact:
-    return open_contact(data, NETWORK_ID, bits, now_us)
+    return open_contact(data, replace(MANIFEST.membrane, join_bits=bits), now_us)
 
 
 def forged(**changes: Any) -> bytes:

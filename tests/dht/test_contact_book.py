@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from dht.contact import ContactError, StaleContactError
 from dht.contact_book import ContactBook
-from tests.dht.people import MANIFEST, NETWORK_ID, NOW_US, altered, identity, signed
+from tests.dht.people import MANIFEST, NOW_US, altered, identity, signed
 
 LIMIT = 5
 
 
 def book() -> ContactBook:
-    return ContactBook(NETWORK_ID, MANIFEST.join_bits, LIMIT)
+    return ContactBook(MANIFEST.membrane, LIMIT)
 
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 3)), max_size=40))

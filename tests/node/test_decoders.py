@@ -7,6 +7,7 @@ A longer, coverage-guided run of the same over some 20 million inputs found noth
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from chain.cid import blob_cid
 from chain.content import content_from_body
 from chain.epoch import epoch_from_body
 from chain.errors import ChainError
+from chain.invitation import sign_grant, sign_invitation
 from chain.kinds import KINDS_BY_RULE_VERSION
 from chain.learning import Array, read_learning
 from chain.manifest import decode_manifest
@@ -41,10 +43,15 @@ from federated.update import UpdateError
 from federated.update import decode as decode_update
 from node import search_protocol
 from tests.dht.authors import Author
-from tests.dht.people import MANIFEST, NETWORK_ID, NOW_US, signed
+from tests.dht.people import MANIFEST, NETWORK_ID, NOW_US, identity, signed
 
 REFUSED = (ChainError, CrdtError, DhtError, LearningError, UpdateError)
 AUTHOR = Author(1, MANIFEST, NOW_US)
+INVITED = replace(MANIFEST, founder=identity(0).agent, join_bits=0, by_invitation=True)
+PROOF = [
+    sign_invitation(identity(1), INVITED.network_id, AUTHOR.agent, 7),
+    sign_grant(identity(0), INVITED.network_id, identity(1).agent, 3),
+]
 ARRAYS = (Array("w", "<f4", (2, 3)), Array("b", "<f4", (3,)))
 REQUEST = search_protocol.SearchRequest(((0, 6), (1, 6)), None, 10)  # type: ignore[arg-type]
 KINDS = sorted(KINDS_BY_RULE_VERSION[max(KINDS_BY_RULE_VERSION)])
@@ -81,7 +88,9 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "payload": decode_payload,
     "bodies": bodies,
     "manifest": decode_manifest,
-    "contact": lambda data: open_contact(data, NETWORK_ID, 4, NOW_US),
+    "contact": lambda data: open_contact(data, MANIFEST.membrane, NOW_US),
+    "invited contact": lambda data: open_contact(data, INVITED.membrane, NOW_US),
+    "passage": lambda data: INVITED.membrane.open(AUTHOR.agent, canonical.decode(data, 4096)),
     "bundle": lambda data: open_bundle(canonical.decode(data, 1 << 20)),
     "page": records._open_page,
     "question": records._request,
@@ -146,6 +155,7 @@ WHOLE = [
     canonical.encode(bundle_value([AUTHOR.opening], [], [Item(record, 1) for record in AUTHOR.records])),
     *(record.encode() for record in AUTHOR.records),
     signed(1).data,
+    canonical.encode(PROOF),
 ]
 
 
