@@ -70,16 +70,19 @@ def test_who_is_invited_takes_part_and_strangers_get_nothing_but_hello(tmp_path:
                 assert refusal.code == RefusalCode.FORBIDDEN, method
                 assert "address record" in str(refusal), method
             stolen = nodes[2].kademlia.self_contact().data
-            theirs = world.address(STRANGER.agent)
-            forged = make_contact(STRANGER, NETWORK, 12, [theirs], 1, False, EPOCH_US, 3600, PROOFS[2]).data
-            paid = make_contact(STRANGER, NETWORK, 12, [theirs], 1, False, EPOCH_US, 3600).data
-            for record in (stolen, forged, paid):
-                for method, body in (
-                    (EXCHANGE, encode_exchange(record)),
-                    (FIND, encode_find(bytes(32), record)),
-                ):
-                    refusal = await refused(stranger, method, body)
-                    assert refusal.code == RefusalCode.FORBIDDEN
+            paid, forged = (
+                make_contact(
+                    STRANGER, NETWORK, 12, [world.address(STRANGER.agent)], 1, False, EPOCH_US, 60, proof
+                ).data
+                for proof in ((), PROOFS[2])
+            )
+            # Only once each: who keeps showing what does not hold is banned, which is not the question here.
+            for method, body in (
+                (EXCHANGE, encode_exchange(stolen)),
+                (EXCHANGE, encode_exchange(forged)),
+                (FIND, encode_find(bytes(32), paid)),
+            ):
+                assert (await refused(stranger, method, body)).code == RefusalCode.FORBIDDEN, method
             assert not any(node.kademlia.is_member(STRANGER.agent) for node in nodes)
             reply = await stranger.request(FOUNDER.agent, HELLO, canonical.encode(["manifest"]), 5.0)
             assert canonical.decode(reply, 1 << 16)[0] == FOUNDING.manifest_bytes
