@@ -25,6 +25,7 @@ from chain.record import Record
 from chain.source_chain import ChainReport, Draft
 from dht.blobs import BlobService
 from dht.catch_up import CatchUp
+from dht.clock_skew import ClockSkew, Skew
 from dht.hello import Founding, HelloServer
 from dht.intake import Intake
 from dht.kademlia import Kademlia
@@ -161,6 +162,7 @@ class Node:
             rng=random,
             invitation=passage.invitation,
         )
+        self._clock_skew = ClockSkew(network, self.kademlia, clock, random.choice)
         HelloServer(network, founding.manifest_bytes, founding.epochs, founding.atlas_bytes)
         self._holder = Holder(
             derived, self._entries, self._layout, manifest.space.dim, paths.index, run_blocking
@@ -408,6 +410,10 @@ class Node:
             )
         return views
 
+    async def clock_skew(self) -> Skew | None:
+        """By how much the peers' clocks differ from this node's; None when none could be asked."""
+        return await self._clock_skew.measure()
+
     def chain_log(self, from_seq: int, limit: int) -> list[Record]:
         """Own records from `from_seq` on, ascending."""
         return self._own.read(from_seq, limit)
@@ -479,6 +485,7 @@ class Node:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._participation.run)
             await nursery.start(self.learning.run)
+            nursery.start_soon(self._clock_skew.run)
             task_status.started()
 
     async def leave(self, within_s: float) -> int:

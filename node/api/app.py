@@ -38,6 +38,7 @@ from node.api.shapes import (
     BatchIn,
     BatchItemOut,
     BatchOut,
+    ClockOut,
     EntryIn,
     EntryOut,
     ErrorOut,
@@ -112,6 +113,14 @@ def create_app(
     @app.get("/v1/peers", response_model=PeersOut, tags=["node"], summary="The peers of the routing table")
     async def peers() -> PeersOut:
         return PeersOut(peers=[peer_out(peer) for peer in node.peers()])
+
+    @app.get(
+        "/v1/clock", response_model=ClockOut, tags=["node"], summary="The clock beside the peers' clocks"
+    )
+    async def clock() -> ClockOut:
+        skew = await node.clock_skew()
+        ahead_s = None if skew is None else round(skew.ahead_us / 1e6, 6)
+        return ClockOut(ahead_s=ahead_s, peers=0 if skew is None else skew.peers)
 
     @app.get("/v1/config", tags=["node"], summary="Every setting in force and who set it")
     async def config() -> dict[str, SettingOut]:

@@ -14,6 +14,7 @@ from chain.cid import Cid
 from chain.record import Record
 from chain.source_chain import ChainReport
 from dht.blob_store import BlobDraft, BlobStore
+from dht.clock_skew import Skew
 from node.models import Added, Answer, Change, Changed, EntryView, NewEntry, PeerView, Rejected, Status
 
 
@@ -72,6 +73,10 @@ class NodeService(Protocol):
 
     def peers(self) -> list[PeerView]:
         """The peers of the routing table."""
+        ...
+
+    async def clock_skew(self) -> Skew | None:
+        """By how much the peers' clocks differ from this node's; None when none could be asked."""
         ...
 
     def chain_log(self, from_seq: int, limit: int) -> list[Record]:

@@ -268,6 +268,13 @@ class StatusOut(BaseModel):
     counters: dict[str, int]
 
 
+class ClockOut(BaseModel):
+    """By how many seconds the peers' clocks are ahead of this one, as a median; null without any to ask."""
+
+    ahead_s: float | None
+    peers: int
+
+
 class PeerOut(BaseModel):
     """One peer of the routing table."""
 

@@ -36,7 +36,7 @@ MAX_POSTINGS: Final = 4096
 _MODULUS = 1 << (8 * KEY_SIZE)
 _MAX_TAG_BYTES = 8 + MAX_TAGS * (MAX_TAG + 5)
 
-_LAYOUT: Final = Layout(
+LAYOUT: Final = Layout(
     application_id=0x52466431,  # "RFd1"
     migrations=(
         """
@@ -87,7 +87,7 @@ class DerivedState:
 
     def __init__(self, path: Path, run_blocking: RunBlocking, options: Options | None = None) -> None:
         """Open or create the file; raises what `open_database` raises."""
-        self._database = open_database(path, _LAYOUT, options or Options(synchronous="NORMAL"))
+        self._database = open_database(path, LAYOUT, options or Options(synchronous="NORMAL"))
         self._writer = GroupWriter(self._database, run_blocking)
 
     @classmethod

@@ -51,7 +51,7 @@ RECLAIM_PAGE: Final = 1_000
 
 _MODULUS = 1 << (8 * DIGEST_SIZE)
 
-_LAYOUT: Final = Layout(
+LAYOUT: Final = Layout(
     application_id=0x52466831,  # "RFh1"
     migrations=(
         """
@@ -142,7 +142,7 @@ class HeldRecords:
 
     def __init__(self, path: Path, run_blocking: RunBlocking, options: Options | None = None) -> None:
         """Open or create the file; raises what `open_database` raises."""
-        self._database = open_database(path, _LAYOUT, options or Options())
+        self._database = open_database(path, LAYOUT, options or Options())
         self._writer = GroupWriter(self._database, run_blocking)
         self._run_blocking = run_blocking
         self._fresh: _Used | None = None  # while `reclaim` looks: what is used by what was held meanwhile

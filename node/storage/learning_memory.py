@@ -24,7 +24,7 @@ from node.storage.group_writer import GroupWriter
 MAX_OFFER: Final = 8192
 """Bytes of one offer: `MAX_METRICS` metrics with long names fit."""
 
-_LAYOUT: Final = Layout(
+LAYOUT: Final = Layout(
     application_id=0x5246666C,  # "RFfl"
     migrations=(
         """
@@ -46,7 +46,7 @@ class LearningMemory:
 
     def __init__(self, path: Path, run_blocking: RunBlocking, options: Options | None = None) -> None:
         """Open or create the file; raises what `open_database` raises."""
-        self._database = open_database(path, _LAYOUT, options or Options())
+        self._database = open_database(path, LAYOUT, options or Options())
         self._writer = GroupWriter(self._database, run_blocking)
 
     @property

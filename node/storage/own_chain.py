@@ -36,7 +36,7 @@ MAX_LEVEL: Final = 256
 VERIFY_PAGE: Final = 256
 """Records read at a time while the chain is verified."""
 
-_LAYOUT: Final = Layout(
+LAYOUT: Final = Layout(
     application_id=0x52466331,  # "RFc1"
     migrations=(
         """
@@ -110,7 +110,7 @@ class OwnChain:
         self._random_bytes = random.random_bytes
         self._tail: Head | None = None  # the head inside the transaction under way; only the writer uses it
         self._length = 0  # the chain's length when that transaction began
-        self._database = open_database(path, _LAYOUT, options or Options())
+        self._database = open_database(path, LAYOUT, options or Options())
         try:
             self._check_newest()
         except BaseException:

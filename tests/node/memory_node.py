@@ -24,6 +24,7 @@ from chain.source_chain import ChainReport, Draft, head_of, next_record, verify_
 from chain.vector import Codes, codes_from_bytes, score_ppm
 from dht.blob_store import BlobDraft
 from dht.blobs import BlobUnavailable
+from dht.clock_skew import Skew
 from node.editor import Editor
 from node.embedding.caller import CallerVectors
 from node.embedding.errors import NotFinite, WrongSize, ZeroVector
@@ -182,6 +183,9 @@ class MemoryNode:
 
     def peers(self) -> list[PeerView]:
         return [PeerView(bytes(32), ("/ip4/127.0.0.1/tcp/1",), True, True, 100, False, 1.25)]
+
+    async def clock_skew(self) -> Skew | None:
+        return Skew(-250_000, 3)
 
     def chain_log(self, from_seq: int, limit: int) -> list[Record]:
         return self.records[from_seq : from_seq + limit]

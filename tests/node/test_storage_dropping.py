@@ -211,7 +211,7 @@ def test_what_was_on_its_way_to_disk_when_reclaiming_began_keeps_what_it_names(
 
 def test_a_file_of_the_first_schema_opens_with_everything_in_it(tmp_path: Path) -> None:
     path = tmp_path / "held.db"
-    first = replace(held_records._LAYOUT, migrations=held_records._LAYOUT.migrations[:1])
+    first = replace(held_records.LAYOUT, migrations=held_records.LAYOUT.migrations[:1])
     open_database(path, first, UNSYNCED).close()
     record = POOL[3]
     with sqlite3.connect(path) as connection:

@@ -25,9 +25,9 @@ pytestmark = pytest.mark.slow
 
 FIXTURE = Path(__file__).with_name("data") / "home-a6dd7d6.tar.gz"
 LAYOUTS = {
-    "chain.db": own_chain._LAYOUT,
-    "held.db": held_records._LAYOUT,
-    "derived.db": derived_state._LAYOUT,
+    "chain.db": own_chain.LAYOUT,
+    "held.db": held_records.LAYOUT,
+    "derived.db": derived_state.LAYOUT,
 }
 
 
