@@ -53,3 +53,11 @@ class ChainBrokenError(ChainError):
         super().__init__(f"source chain is broken at seq {seq}: {reason}")
         self.seq = seq
         self.reason = reason
+
+
+class ChainForkedError(ChainError):
+    """An author signed two records for one place of its chain; `seq` is the first such place."""
+
+    def __init__(self, seq: int) -> None:
+        super().__init__(f"source chain is forked: two different records are signed for seq {seq}")
+        self.seq = seq

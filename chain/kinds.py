@@ -53,6 +53,9 @@ KINDS_BY_RULE_VERSION: Final[dict[int, frozenset[str]]] = {1: _RULES_1, 2: _RULE
 OPENING: Final = (GENESIS, MEMBRANE, PROFILE)
 """The kinds of seq 0, 1 and 2 of every chain."""
 
+ENDS: Final = frozenset({CLOSE})
+"""Kinds after which nothing follows in a chain."""
+
 ENTRY_OPERATIONS: Final = frozenset({EDIT, TAG, UNTAG, DELETE, RETRACT, VOTE})
 """Kinds that act on an entry which an `entry.create` made."""
 

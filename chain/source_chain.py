@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chain.cid import Cid, raw_cid
-from chain.errors import ChainBrokenError
+from chain.errors import ChainBrokenError, ChainForkedError
 from chain.identity import AgentId, Identity
-from chain.kinds import CLOSE, OPENING
+from chain.kinds import ENDS, OPENING
 from chain.record import VERSION, Header, Record, encode_payload, sign_record, verify_signature
 
 
@@ -104,39 +104,73 @@ def verify_chain(records: Iterable[Record], network: Cid) -> ChainReport:
     An empty chain verifies with length 0.
     """
     previous: Record | None = None
-    length = 0
-    closed = False
     kinds: dict[str, int] = {}
     for record in records:
-        header = record.header
-        _expect(header.seq == length, length, f"found seq {header.seq}")
-        _expect(not closed, length, f"a record follows {CLOSE}")
-        _expect(header.network == network, length, "record belongs to another network")
-        if length < len(OPENING):
-            _expect(
-                header.kind == OPENING[length],
-                length,
-                f"kind is {header.kind!r}, expected {OPENING[length]!r}",
-            )
-        else:
-            _expect(
-                header.kind not in OPENING, length, f"kind {header.kind!r} belongs to the chain's opening"
-            )
-        if previous is None:
-            _expect(header.prev is None, length, "the first record names a predecessor")
-        else:
-            _expect(header.prev == previous.cid, length, "prev is not the record before it")
-            _expect(header.author == previous.header.author, length, "the author changes")
-            _expect(header.hlc >= previous.header.hlc, length, "its clock runs backwards")
-            _expect(header.lamport > previous.header.lamport, length, "its lamport does not grow")
-        _expect(verify_signature(record), length, "the signature does not verify")
-        closed = header.kind == CLOSE
-        kinds[header.kind] = kinds.get(header.kind, 0) + 1
+        check_link(previous, record, network)
+        kinds[record.header.kind] = kinds.get(record.header.kind, 0) + 1
         previous = record
-        length += 1
     if previous is None:
         return ChainReport(None, 0, None)
-    return ChainReport(previous.header.author, length, previous.cid, closed, kinds)
+    last = previous.header
+    return ChainReport(last.author, last.seq + 1, previous.cid, last.kind in ENDS, kinds)
+
+
+def check_link(previous: Record | None, record: Record, network: Cid) -> None:
+    """Verify that `record` is signed and follows `previous` (None: is the first), by their headers alone.
+
+    Raises `ChainBrokenError`, naming the place in the chain at which something is wrong.
+    """
+    header = record.header
+    place = 0 if previous is None else previous.header.seq + 1
+    _expect(header.seq == place, place, f"found seq {header.seq}")
+    _expect(
+        previous is None or previous.header.kind not in ENDS,
+        place,
+        f"a record follows {'' if previous is None else previous.header.kind}",
+    )
+    _expect(header.network == network, place, "record belongs to another network")
+    if place < len(OPENING):
+        _expect(header.kind == OPENING[place], place, f"kind is {header.kind!r}, expected {OPENING[place]!r}")
+    else:
+        _expect(header.kind not in OPENING, place, f"kind {header.kind!r} belongs to the chain's opening")
+    if previous is None:
+        _expect(header.prev is None, place, "the first record names a predecessor")
+    else:
+        _expect(header.prev == previous.cid, place, "prev is not the record before it")
+        _expect(header.author == previous.header.author, place, "the author changes")
+        _expect(header.hlc >= previous.header.hlc, place, "its clock runs backwards")
+        _expect(header.lamport > previous.header.lamport, place, "its lamport does not grow")
+    _expect(verify_signature(record), place, "the signature does not verify")
+
+
+def continuation(
+    previous: Record | None, headers: Iterable[Record], author: AgentId, network: Cid
+) -> list[Record]:
+    """The records among `headers` that follow `previous` in the chain of `author`, in order; O(headers).
+
+    `headers` may come in any order, with what lies before, after gaps and by others: what does not follow is
+    left out. Raises `ChainBrokenError` for a record that names its predecessor and cannot follow it, and
+    `ChainForkedError` when two records follow one, or the next place is taken by one that follows another
+    record than `previous`. All must be signed: who is not their author could else make a fork of them.
+    """
+    after: dict[Cid | None, dict[Cid, Record]] = {}
+    for record in headers:
+        if record.header.author != author:
+            continue
+        after.setdefault(record.header.prev, {})[record.cid] = record
+        if previous is None or record.header.seq != previous.header.seq + 1:
+            continue
+        if record.header.prev != previous.cid:
+            raise ChainForkedError(previous.header.seq)
+    found: list[Record] = []
+    while following := after.get(None if previous is None else previous.cid):
+        for record in following.values():
+            check_link(previous, record, network)
+        if len(following) > 1:
+            raise ChainForkedError(0 if previous is None else previous.header.seq + 1)
+        (previous,) = following.values()
+        found.append(previous)
+    return found
 
 
 def _expect(condition: bool, seq: int, reason: str) -> None:

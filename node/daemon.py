@@ -218,7 +218,9 @@ async def _run(
         capacity=settings.capacity,
         bootstrap=settings.bootstrap,
         query_deadline_ms=settings.query_deadline_ms,
-        why_frozen=partial(_why_frozen, home, force),
+        why_frozen=lambda records: None if force else why_frozen(home, records),
+        forced=force,
+        confirmed=partial(claim, home),
         blobs_max_bytes=settings.blobs_max_mb << 20,
         quota=Quota(
             store=round(settings.store_max_gb * (1 << 30)),
@@ -311,13 +313,6 @@ async def _rebuild_index(home: Home, identity: Identity, founding: Founding) -> 
             held.close()
     finally:
         own.close()
-
-
-def _why_frozen(home: Home, force: bool, records: int) -> str | None:
-    reason = None if force else why_frozen(home, records)
-    if reason is not None:
-        log.warning("nothing is added to the chain: %s", reason)
-    return reason
 
 
 def _unready(node: Node) -> str | None:

@@ -4,11 +4,13 @@ A chain forks when two homes with one key write on: a backup that was restored w
 folder that was copied. The file `instance` therefore notes where its home lies (the inode of chain.db, a
 hash of the machine's id) and how long the chain was when the node last started or stopped. A home that does
 not fit its note, or whose note says that it was restored, reads and holds as always but appends nothing to
-its chain, until its owner says with `run --force` that this one goes on.
+its chain, until the holders of its activity confirm its head (`node.head_guard`) or its owner says with `run
+--force` that this one goes on.
 
-Noticed: a restored backup, a folder that was copied or moved to another file system, one on another machine,
-a chain.db that was put back to an older state. Not noticed: an image of a whole disk or virtual machine that
-keeps machine id and inodes, and the first start of a home that an earlier release wrote.
+Noticed here: a restored backup, a folder that was copied or moved to another file system, one on another
+machine, a chain.db that was put back to an older state. Not noticed here: an image of a whole disk or virtual
+machine that keeps machine id and inodes, and the first start of a home that an earlier release wrote; the
+guard notices these once holders are asked.
 """
 
 from __future__ import annotations
@@ -49,14 +51,14 @@ def why_frozen(home: Home, records: int) -> str | None:
         return None
     note = _read(home)
     if "restored" in note:
-        return f"this home was restored from a backup of {note['restored']}: {FORCE}"
+        return f"this home was restored from a backup of {note['restored']}"
     if note["inode"] != home.chain_db.stat().st_ino:
-        return f"this home is a copy, or was moved to another file system: {FORCE}"
+        return "this home is a copy, or was moved to another file system"
     here = machine()
     if None not in (here, note["machine"]) and note["machine"] != here:
-        return f"this home was last used on another machine: {FORCE}"
+        return "this home was last used on another machine"
     if records < note["records"]:
-        return f"the chain had {note['records']} records here and now has {records}: {FORCE}"
+        return f"the chain had {note['records']} records here and now has {records}"
     return None
 
 

@@ -239,6 +239,8 @@ class Status:
     read_only: str | None
     """Why the node accepts no writes, or None."""
     uptime_s: float
+    chain: str = ""
+    """How the own chain stands with the holders of its activity, in one line."""
     counters: dict[str, int] = field(default_factory=dict)
     """Monotonic counts for `/metrics`, by name."""
     store_bytes: int = 0

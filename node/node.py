@@ -26,11 +26,13 @@ from chain.source_chain import ChainReport, Draft
 from dht.blobs import BlobService
 from dht.catch_up import CatchUp
 from dht.clock_skew import ClockSkew, Skew
+from dht.heads import Heads
 from dht.hello import Founding, HelloServer
 from dht.intake import Intake
 from dht.kademlia import Kademlia
 from dht.network import Network
 from dht.offers import Offers
+from dht.own_history import OwnHistory
 from dht.placement import Role
 from dht.ports import Clock, Random, RunBlocking
 from dht.proofs import Proofs
@@ -51,6 +53,7 @@ from node.entry_records import EntryRecords
 from node.errors import InvalidInput, NotReady
 from node.founding import Ground, ground_for
 from node.freshness import Freshness
+from node.head_guard import HeadGuard
 from node.holder import Holder
 from node.learning import ModelBlobs
 from node.models import Added, Answer, Change, Changed, EntryView, NewEntry, PeerView, Rejected, Status
@@ -106,6 +109,10 @@ class NodeOptions:
     """For queries that set none of their own."""
     why_frozen: Callable[[int], str | None] = lambda records: None
     """Why a chain of so many records takes no more, or None (`node.instance`)."""
+    forced: bool = False
+    """The owner's word that no other copy of this home writes, and nothing newer was written elsewhere."""
+    confirmed: Callable[[int], None] = lambda records: None
+    """Called, blocking, when holders confirmed that the chain, of so many records, is whole here."""
     blobs_max_bytes: int = DEFAULT_BLOBS_BYTES
     """Disk space for blobs; the least recently used that nobody pinned go when it is full."""
     quota: Quota = NO_QUOTA
@@ -135,6 +142,7 @@ class Node:
         passage: Passage,
         ground: Ground,
         embed_blocking: RunBlocking,
+        why_frozen: str | None = None,
     ) -> None:
         manifest = founding.manifest
         self.agent = identity.agent
@@ -261,12 +269,36 @@ class Node:
             self._append,
             embed_blocking,
         )
+        self._heads = Heads(network, self.kademlia, held, manifest.network_id, run_blocking, clock)
+        self.guard = HeadGuard(
+            own,
+            self.kademlia,
+            self._heads,
+            OwnHistory(
+                self.kademlia,
+                self._heads,
+                self._records,
+                held.get_many,
+                manifest.network_id,
+                manifest.replication,
+                run_blocking,
+            ),
+            manifest.replication,
+            clock,
+            random,
+            why=why_frozen,
+            forced=options.forced,
+            expects_peers=bool(options.bootstrap) or (paths.peers is not None and paths.peers.exists()),
+            took=self._took_back,
+            confirmed=self._on_confirmed,
+        )
         self._participation = Participation(
             self.kademlia,
             self._publisher,
             self._catch_up,
             self._repairer,
             self._offers,
+            self.guard.run,
             bootstrap=options.bootstrap,
             stores=options.capacity > 0,
             memory=paths.peers,
@@ -384,6 +416,7 @@ class Node:
             repairing=self._repairer.repairing,
             reachable=bool(self._network.addresses) and bool(self._network.connected()),
             read_only=self.read_only or self._own.frozen,
+            chain=self.guard.line,
             uptime_s=round(self._clock.monotonic() - self._started, 3),
             counters=self._counters(),
             store_bytes=self._held.used_bytes(),
@@ -497,7 +530,8 @@ class Node:
         return await self._participation.leave(within_s)
 
     async def finish(self) -> None:
-        """Save what makes the next start quick."""
+        """Save what makes the next start quick, and let another home of this agent write at once."""
+        await self.guard.release()
         await self._run_blocking(self._save_index)
         await self._run_blocking(self._participation.write_memory)
 
@@ -547,6 +581,18 @@ class Node:
         records = [record for record in self._held.get_many([cid for cid, _ in left]) if record is not None]
         await self._holder.refresh(sorted(self._entries.operated_on([record.subject for record in records])))
 
+    async def _took_back(self, records: Sequence[Record]) -> None:
+        """Own records came back from the network: they are found here again."""
+        try:
+            await self._holder.add(records)
+        except StorageError as error:
+            log.error("%d own records are kept but not indexed: %s", len(records), error)
+        self.learning.take([record for record in records if record.payload is not None])
+        self._publisher.wake()
+
+    async def _on_confirmed(self) -> None:
+        await self._run_blocking(self._options.confirmed, self._own.count())
+
     def _keeps(self) -> bool:
         """Whether this node holds things for others, and goes on doing so."""
         return self._options.capacity > 0 and self.read_only is None and not self._repairer.leaving
@@ -582,6 +628,7 @@ class Node:
             "operations_offered_total": self._offers.offered,
             "records_refused_full_total": self._room.refused_full,
             "records_refused_quota_total": self._room.refused_quota,
+            "own_records_fetched_back_total": self.guard.refetched,
         }
         counters.update(
             (f"kademlia_{name}_total", value) for name, value in asdict(self.kademlia.counters).items()
@@ -632,7 +679,7 @@ async def open_node(
             )
             for store in (own, held, derived, remembered):
                 await nursery.start(_keep_open, store)
-            own.frozen = options.why_frozen(own.count())
+            why = own.frozen = options.why_frozen(own.count())
             passage = await ensure_opening(
                 own,
                 identity,
@@ -662,6 +709,7 @@ async def open_node(
                 passage,
                 ground or ground_for(founding),
                 embed_blocking or run_blocking,
+                why,
             )
             await node.start()
             async with trio.open_nursery() as background:

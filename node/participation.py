@@ -47,6 +47,7 @@ class Participation:
         catch_up: CatchUp,
         repairer: Repairer,
         offers: Offers,
+        guard: Callable[[], Awaitable[None]],
         *,
         bootstrap: Sequence[str],
         stores: bool,
@@ -59,6 +60,7 @@ class Participation:
         self._catch_up = catch_up
         self._repairer = repairer
         self._offers = offers
+        self._guard = guard
         self._bootstrap = tuple(bootstrap)
         self._stores = stores
         self._memory = memory
@@ -75,6 +77,7 @@ class Participation:
             nursery.start_soon(self._remember)
             await self._enter()
             self.joined = True
+            nursery.start_soon(self.while_writable, self._guard)
             nursery.start_soon(self.while_writable, self._publisher.run)
             nursery.start_soon(self.while_writable, self._offers.run)
             nursery.start_soon(self._wake_publisher)

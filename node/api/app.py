@@ -101,7 +101,7 @@ def create_app(
     _add_knowledge_routes(app, node)
     add_editing_routes(app, node)
     _add_chain_routes(app, node)
-    _add_health_routes(app, unready)
+    _add_health_routes(app, node, unready)
     add_blob_routes(app, node, max_blob)
     if learning is not None:
         add_learning_routes(app, learning)
@@ -257,16 +257,16 @@ def _add_chain_routes(app: FastAPI, node: NodeService) -> None:
         return RebuiltOut(vectors=await node.rebuild_index())
 
 
-def _add_health_routes(app: FastAPI, unready: Callable[[], str | None]) -> None:
+def _add_health_routes(app: FastAPI, node: NodeService, unready: Callable[[], str | None]) -> None:
     @app.get("/healthz", tags=["health"], summary="The process answers")
     async def healthz() -> dict[str, bool]:
         return {"ok": True}
 
-    @app.get("/readyz", tags=["health"], summary="The node takes requests")
+    @app.get("/readyz", tags=["health"], summary="The node takes requests; whether writes, too")
     async def readyz() -> JSONResponse:
         reason = unready()
         if reason is None:
-            return JSONResponse({"ready": True})
+            return JSONResponse({"ready": True, "read_only": node.status().read_only})
         return _response(Problem(503, "not_ready", reason))
 
     @app.get("/docs", include_in_schema=False)

@@ -262,6 +262,7 @@ class StatusOut(BaseModel):
     full: bool
     reachable: bool
     read_only: str | None
+    chain: str
     rss_mb: float
     uptime_s: float
     version: str
@@ -456,6 +457,7 @@ def status_out(status: Status, rss_bytes: int, version: str) -> StatusOut:
         full=status.full,
         reachable=status.reachable,
         read_only=status.read_only,
+        chain=status.chain,
         rss_mb=_mb(rss_bytes),
         uptime_s=round(status.uptime_s, 1),
         version=version,

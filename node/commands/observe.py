@@ -36,6 +36,7 @@ def status(home: str | None, as_json: bool) -> None:
         ("api", client.daemon.api),
         ("peers", "none yet" if not answer["peers"] else f"{answer['peers']}{unconnected}"),
         ("records", f"{answer['records']} own, {answer['pending']} still without enough copies"),
+        ("chain", answer["chain"]),
         ("held", f"{answer['held']} records in {answer['shards_held']} shards"),
         ("copies", copies),
         ("store", f"{answer['store_mb']}{most} MB{full}"),

@@ -325,6 +325,23 @@ class HeldRecords:
         )
         return [from_row(self._database, row) for row in self._database.rows(sql, (author, from_seq, limit))]
 
+    def heads_of(self, author: AgentId, limit: int) -> list[Record]:
+        """Up to `limit` signed headers of an author's highest seq held here, by CID; O(log n)."""
+        sql = (
+            "SELECT cid, header, signature, NULL FROM records INDEXED BY records_by_author WHERE author = ?1 "
+            "AND seq = (SELECT max(seq) FROM records INDEXED BY records_by_author WHERE author = ?1) "
+            "ORDER BY cid LIMIT ?2"
+        )
+        return [from_row(self._database, row) for row in self._database.rows(sql, (author, limit))]
+
+    def chain_of(self, author: AgentId, from_seq: int, limit: int) -> list[Record]:
+        """As `of_author`, the opening with its payloads."""
+        sql = (
+            "SELECT cid, header, signature, CASE WHEN seq < 3 THEN payload END FROM records "
+            "INDEXED BY records_by_author WHERE author = ? AND seq >= ? ORDER BY seq, cid LIMIT ?"
+        )
+        return [from_row(self._database, row) for row in self._database.rows(sql, (author, from_seq, limit))]
+
     def opening(self, author: AgentId) -> tuple[Record, Record] | None:
         """An author's genesis and membrane records, both with payload, if they are here.
 

@@ -10,7 +10,7 @@ own size (`dht.record_store.OwnRecords`).
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,15 @@ import trio
 from chain.cid import Cid, to_text
 from chain.identity import AGENT_ID_SIZE, AgentId, Identity, peer_id
 from chain.record import SALT_SIZE, Record, verify_signature
-from chain.source_chain import ChainReport, Draft, Head, head_of, next_record, verify_chain
+from chain.source_chain import (
+    ChainReport,
+    Draft,
+    Head,
+    check_link,
+    head_of,
+    next_record,
+    verify_chain,
+)
 from dht.ports import Clock, Random, RunBlocking
 from dht.record_store import Placement
 from node.storage.database import Layout, Options, open_database
@@ -83,8 +91,8 @@ class OwnChain:
     """The agent's chain on disk. Reads are plain calls, from any thread; writes need `run` to be running.
 
     `epoch` is the epoch under which the next records are signed; set it when a new one is adopted. While
-    `frozen` says why, nothing is appended: the chain may have gone on elsewhere. The rest of the file is
-    written as ever.
+    `frozen` says why, nothing is appended: the chain may have gone on elsewhere. `ready` is waited for before
+    an append looks at that. The rest of the file is written as ever.
     """
 
     def __init__(
@@ -104,6 +112,7 @@ class OwnChain:
         """
         self.epoch = epoch
         self.frozen: str | None = None
+        self.ready: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint_if_cancelled
         self._identity = identity
         self._network = network
         self._clock = clock
@@ -144,6 +153,7 @@ class OwnChain:
         Raises `ReadOnly` while `frozen`, `StorageLimit` above `MAX_DRAFTS` or `MAX_KEY`,
         `chain.errors.ChainError` for a draft over a limit, and what `GroupWriter.submit` raises.
         """
+        await self.ready()
         if self.frozen is not None:
             raise ReadOnly(self._database.path, self.frozen)
         if len(drafts) > MAX_DRAFTS:
@@ -156,6 +166,17 @@ class OwnChain:
                     f"an import key has {len(key)} bytes, the limit is {MAX_KEY}; use a hash of it"
                 )
         return await self._writer.submit(lambda connection: self._append(connection, drafts, keys))
+
+    async def extend(self, records: Sequence[Record]) -> None:
+        """Take back records of this chain that follow its head, all or none; durable on return.
+
+        Those with a payload are placed anew, whoever may have them; those without are kept as headers. Their
+        payloads were checked when they were decoded. Raises `ChainBrokenError` for one that does not follow,
+        `StorageLimit` above `MAX_DRAFTS`, and what `GroupWriter.submit` raises.
+        """
+        if len(records) > MAX_DRAFTS:
+            raise StorageLimit(f"{len(records)} records in one extend, the limit is {MAX_DRAFTS}")
+        await self._writer.submit(lambda connection: self._extend(connection, records))
 
     async def placed(self, rows: Sequence[Placement], settled: Sequence[tuple[Cid, int]]) -> None:
         """Note acknowledgements of holders, and the levels that records have reached; durable, idempotent.
@@ -221,6 +242,16 @@ class OwnChain:
     def at(self, seq: int) -> Record | None:
         """The record at this place of the chain."""
         return self._record("seq = ?", seq)
+
+    def newest(self) -> Record | None:
+        """The record at the head of the chain."""
+        row = self._database.row(_NEWEST)
+        return None if row is None else from_row(self._database, row)
+
+    def without_payload(self, limit: int) -> list[Record]:
+        """Up to `limit` records of which only the header is here, in order; O(chain)."""
+        sql = f"SELECT {COLUMNS} FROM records WHERE payload IS NULL ORDER BY seq LIMIT ?"
+        return [from_row(self._database, row) for row in self._database.rows(sql, (limit,))]
 
     def read(self, from_seq: int, limit: int) -> list[Record]:
         """Up to `limit` records from `from_seq` on, in order."""
@@ -317,7 +348,9 @@ class OwnChain:
     def _add_levels(self, connection: sqlite3.Connection) -> None:
         """Level 0 for the batch's new records, in one statement."""
         connection.execute(
-            "INSERT INTO levels (level, seq) SELECT 0, seq FROM records WHERE seq >= ?", (self._length,)
+            "INSERT INTO levels (level, seq) SELECT 0, seq FROM records WHERE seq >= ? "
+            "AND payload IS NOT NULL",
+            (self._length,),
         )
 
     def _append(
@@ -335,16 +368,32 @@ class OwnChain:
             now_us = self._clock.wall_us()
             record = next_record(self._identity, self._network, self.epoch, tail, draft, now_us, salt)
             tail = head_of(record)
-            author = record.header.author
-            row = (tail.seq, record.cid, author, record.header_bytes, record.signature, record.payload)
-            connection.execute(_ADD, row)
-            if draft.subject is not None:
-                connection.execute(_OPERATION, (draft.subject, tail.seq))
+            _insert(connection, record)
             if key is not None:
                 connection.execute("INSERT INTO import_keys (key, cid) VALUES (?, ?)", (key, record.cid))
             done.append((record.cid, True))
         self._tail = tail  # last, so that an append that fails halfway leaves the others' head alone
         return done
+
+    def _extend(self, connection: sqlite3.Connection, records: Sequence[Record]) -> None:
+        row = connection.execute(_NEWEST).fetchone()
+        previous = None if row is None else from_row(self._database, row)
+        for record in records:
+            if record.header.author != self._identity.agent:
+                raise ForeignChain(f"record {to_text(record.cid)} is of another chain")
+            check_link(previous, record, self._network)
+            _insert(connection, record)
+            previous = record
+        if previous is not None:
+            self._tail = head_of(previous)
+
+
+def _insert(connection: sqlite3.Connection, record: Record) -> None:
+    header = record.header
+    row = (header.seq, record.cid, header.author, record.header_bytes, record.signature, record.payload)
+    connection.execute(_ADD, row)
+    if header.subject is not None:
+        connection.execute(_OPERATION, (header.subject, header.seq))
 
 
 def _reopen(connection: sqlite3.Connection, gone: frozenset[AgentId]) -> int:
