@@ -1,0 +1,98 @@
+"""docs/protocol.md names every method, kind, statement, status and refusal code that the code has."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from chain.kinds import KINDS_BY_RULE_VERSION, RULE_VERSION
+from dht.errors import RefusalCode
+from dht.replies import StoreStatus
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "protocol.md").read_text()
+FLOORS = ("chain", "validation", "dht", "federated", "node")
+
+
+@cache
+def modules() -> tuple[ast.Module, ...]:
+    """The product's modules, parsed."""
+    paths = [path for floor in FLOORS for path in sorted((ROOT / floor).rglob("*.py"))]
+    return tuple(ast.parse(path.read_text()) for path in paths)
+
+
+def calls(name: str) -> list[tuple[ast.Module, ast.Call]]:
+    """Every call of a function or method of this name in the product, with its module."""
+    found = []
+    for tree in modules():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                called = node.func.attr if isinstance(node.func, ast.Attribute) else node.func
+                if called == name or (isinstance(called, ast.Name) and called.id == name):
+                    found.append((tree, node))
+    return found
+
+
+def strings(tree: ast.Module) -> dict[str, str]:
+    """The string constants that a module assigns at its top."""
+    return {
+        target.id: statement.value.value
+        for statement in tree.body
+        if isinstance(statement, ast.Assign | ast.AnnAssign)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+        for target in (statement.targets if isinstance(statement, ast.Assign) else [statement.target])
+        if isinstance(target, ast.Name)
+    }
+
+
+@cache
+def constants() -> dict[str, str]:
+    """The string constants of all modules."""
+    return {name: value for tree in modules() for name, value in strings(tree).items()}
+
+
+def named(argument: ast.expr, tree: ast.Module) -> str | None:
+    """What a first argument says, if it is a string or a constant that is one."""
+    if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+        return argument.value
+    if isinstance(argument, ast.Name):
+        return strings(tree).get(argument.id) or constants().get(argument.id)
+    return None
+
+
+def methods() -> set[str]:
+    found = set()
+    for tree, call in calls("register"):
+        if len(call.args) == 2 and (name := named(call.args[0], tree)):
+            found.add(name)
+    for tree in modules():  # those that are registered in a loop over a table
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                family, _, rest = node.value.partition(".")
+                if family == "record" and rest.isalpha():
+                    found.add(node.value)
+    return found
+
+
+def test_there_are_methods_to_look_for() -> None:
+    assert {"hello", "peer.find", "record.store", "shard.search", "blob.chunk", "learning.sign"} <= methods()
+
+
+@pytest.mark.parametrize("name", sorted(methods()))
+def test_every_method_is_on_the_page(name: str) -> None:
+    assert f"`{name}`" in PAGE
+
+
+def test_every_kind_statement_status_and_code_is_on_the_page() -> None:
+    kinds = KINDS_BY_RULE_VERSION[RULE_VERSION]
+    assert {kind for kind in kinds if f"`{kind}`" not in PAGE} == set()
+    statements = {named(call.args[1], tree) for tree, call in calls("sign_statement")} - {None}
+    assert statements
+    assert {name for name in statements if f"| `{name}` |" not in PAGE} == set()
+    for listed in (StoreStatus, RefusalCode):
+        for one in listed:
+            assert f"| {one.value} | {one.name} |" in PAGE
