@@ -11,6 +11,7 @@ Questions are canonical arrays, answered so:
     ["manifest"]      [manifest bytes, number of epoch records, size of the atlas or nil]
     ["epoch", i]      [record bytes]
     ["atlas", i]      [the i-th chunk of `ATLAS_CHUNK` bytes]
+    ["redeem", secret]  [statements]: the asker's proof, for the secret of an invite link of this node
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from chain import canonical
 from chain.cid import Cid, blob_cid, to_text
 from chain.epoch import epoch_from_body
 from chain.errors import ChainError, EncodingError
+from chain.invitation import MAX_PROOF, MAX_PROOF_STATEMENT, check_proof_shape
 from chain.kinds import EPOCH
 from chain.manifest import MAX_MANIFEST, Manifest, decode_manifest
 from chain.record import decode_payload, decode_record, verify_signature
@@ -32,6 +34,7 @@ from dht.errors import DhtError, RefusalCode, RequestRefused
 from dht.network import MAX_BODY, Network, PeerId
 
 HELLO = "hello"
+REDEEM = "redeem"
 ATLAS_CHUNK = 256 * 1024
 """Bytes of atlas in one answer."""
 MAX_ATLAS = 64 << 20
@@ -84,11 +87,17 @@ class HelloServer:
     """Answers `hello` on `network` from the moment it is made. O(chunk) a question."""
 
     def __init__(
-        self, network: Network, manifest_bytes: bytes, epochs: Sequence[bytes], atlas_bytes: bytes | None
+        self,
+        network: Network,
+        manifest_bytes: bytes,
+        epochs: Sequence[bytes],
+        atlas_bytes: bytes | None,
+        redeem: Callable[[PeerId, bytes], Awaitable[Sequence[bytes]]] | None = None,
     ) -> None:
         self._manifest = manifest_bytes
         self._epochs = tuple(epochs)
         self._atlas = atlas_bytes
+        self._redeem = redeem
         network.register(HELLO, self._answer)
 
     def update(self, epochs: Sequence[bytes], atlas_bytes: bytes | None) -> None:
@@ -96,7 +105,7 @@ class HelloServer:
         self._epochs = tuple(epochs)
         self._atlas = atlas_bytes
 
-    async def _answer(self, _sender: PeerId, body: bytes) -> bytes:
+    async def _answer(self, sender: PeerId, body: bytes) -> bytes:
         match _question(body):
             case ["manifest"]:
                 size = None if self._atlas is None else len(self._atlas)
@@ -107,6 +116,8 @@ class HelloServer:
                 self._atlas
             ):
                 return canonical.encode([self._atlas[index * ATLAS_CHUNK : (index + 1) * ATLAS_CHUNK]])
+            case ["redeem", bytes(secret)] if self._redeem is not None:
+                return canonical.encode([list(await self._redeem(sender, secret))])
             case question:
                 raise RequestRefused(RefusalCode.BAD_REQUEST, f"nothing to tell for {question!r:.60}")
 
@@ -143,11 +154,27 @@ async def require_network(network: Network, address: str, network_id: Cid, timeo
     _require(address, manifest, network_id)
 
 
+async def redeem(network: Network, address: str, secret: bytes, timeout: float) -> tuple[bytes, ...]:
+    """Show the secret of an invite link to the node at `address` that made it; returns our proof, unverified.
+
+    Raises `HelloError`, what `Network.dial` and `Network.request` raise, and so `RequestRefused` with the
+    node's reason for a link that is no good any more.
+    """
+    peer = await network.dial(address, timeout)
+    limit = MAX_PROOF * MAX_PROOF_STATEMENT + _SLACK
+    answer = await _ask(network, peer, address, [REDEEM, secret], timeout, limit)
+    try:
+        (proof,) = answer
+        return check_proof_shape(proof)
+    except (ValueError, ChainError) as error:
+        raise MalformedHelloError(f"{address} answers {REDEEM!r} with no proof: {error}") from error
+
+
 async def _ask(
     network: Network,
     peer: PeerId,
     address: str,
-    question: list[str | int],
+    question: list[str | int | bytes],
     timeout: float,
     limit: int = MAX_MANIFEST + _SLACK,
 ) -> list[Any]:

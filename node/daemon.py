@@ -24,9 +24,10 @@ import trio
 from chain.cid import Cid, blob_cid, to_text
 from chain.errors import ChainError
 from chain.identity import AgentId, Identity, peer_id
+from chain.invitation import MAX_INVITED_NONCE, sign_invitation
 from chain.manifest import Manifest, Space, decode_manifest
 from dht.errors import DhtError
-from dht.hello import Founding, fetch_founding
+from dht.hello import Founding
 from dht.libp2p_network import open_libp2p_network
 from dht.mdns import discover, discoverable
 from dht.ports import SystemClock, ThreadedBlocking, system_random
@@ -37,9 +38,12 @@ from node.embedding.caller import CallerVectors
 from node.embedding.embedder import Embedder
 from node.embedding.external import EmbedderSettings, Unavailable, is_external
 from node.errors import HomeDamaged, HomeError, InvalidInput, JoinFailed
-from node.founding import embedder_for, found, ground_for, layout_for
+from node.founding import Terms, embedder_for, found, ground_for, layout_for
 from node.home import DaemonInfo, Home, Protection, write_atomically
 from node.instance import claim, why_frozen
+from node.invite_text import is_invite, read_invite
+from node.joining import Joined, require_grant
+from node.joining import join as join_network
 from node.node import SOFTWARE, Node, NodeOptions, NodePaths, open_node
 from node.opening import ensure_opening
 from node.storage.held_records import HeldRecords
@@ -58,7 +62,6 @@ THREAD_SWITCH_S = 0.0005
 hundreds over the steps of one query whenever records are being judged in the background."""
 LEAST_FREE_BYTES = 256 << 20
 """Bytes that stay free on the disk: below that this node is full, whatever its quota."""
-JOIN_TIMEOUT_S = 15.0
 DEFAULT_LISTEN = ("/ip4/127.0.0.1/tcp/0",)
 DEFAULT_API = "127.0.0.1:0"
 
@@ -69,7 +72,8 @@ log = logging.getLogger(f"roseforest.{__name__}")
 class InitResult:
     """What `init` made. `network` is the network id; `created` is False when the home was complete before.
 
-    `lacking` says why this node cannot embed texts for the network, or is None.
+    `lacking` says why this node cannot embed texts for the network, or is None. `may_invite`: others, into a
+    network by invitation.
     """
 
     agent: AgentId
@@ -77,6 +81,7 @@ class InitResult:
     network_name: str
     created: bool
     lacking: str | None = None
+    may_invite: bool = False
 
 
 def init_home(
@@ -90,8 +95,9 @@ def init_home(
     protection: Protection | None = None,
     space: Space | None = None,
     embedding: EmbedderSettings | None = None,
+    terms: Terms | None = None,
 ) -> InitResult:
-    """Found the network `name`, or join the one that answers at the multiaddr `join`.
+    """Found the network `name` on `terms`, or join the one of `join`, an invite or a multiaddr.
 
     `space` is that of an embedder which is not ours, for the network to found, and `embedding` says how to
     reach it: it is tried before anything is signed.
@@ -99,7 +105,8 @@ def init_home(
     The keys that it makes are sealed by `protection`, or stand in the clear without one.
 
     Raises `HomeError` when the home belongs to something else, `JoinFailed` when nobody answers or what
-    answers is not a network this node can be part of.
+    answers is not a network this node can be part of, and `NotInvited`; a key that was made stays, as the
+    invite may have to name it.
     """
     if name is not None and not name.strip():
         raise InvalidInput("the network's name is empty; leave --name out for a default one")
@@ -117,10 +124,11 @@ def init_home(
         passphrase = None if protection is None else protection.passphrase
         identity = Identity.from_seed(home.read_key(passphrase))
         recovery = Identity.from_seed(home.read_recovery_key(passphrase)).agent
-        founding = (
-            _join(identity, join) if join else _found(home, identity, name, join_bits, vectors_dim, space)
-        )
-        manifest = founding.manifest
+        if join:
+            joined = _join(identity, join, home.chain_db.exists())
+        else:
+            joined = _found(home, identity, name, join_bits, vectors_dim, space, terms)
+        founding, manifest = joined.founding, joined.founding.manifest
         if founding.epochs:
             raise JoinFailed(
                 f"the network {manifest.name!r} has gone on to epoch {len(founding.epochs)}; this release "
@@ -130,13 +138,18 @@ def init_home(
         layout_for(manifest, founding.atlas_bytes)
         if founding.atlas_bytes is not None:
             home.write_atlas(to_text(blob_cid(founding.atlas_bytes)), founding.atlas_bytes)
-        trio.run(_open_chain, home, identity, manifest, recovery, profile_name or "")
-        write_initial_config(home, DEFAULT_LISTEN, DEFAULT_API, (join,) if join else (), embedding)
+        with _one_error():
+            trio.run(_open_chain, home, identity, manifest, recovery, profile_name or "", joined.proof)
+        write_initial_config(home, DEFAULT_LISTEN, DEFAULT_API, joined.addresses, embedding)
+        if joined.grant is not None:
+            write_atomically(home.grant, joined.grant)
         home.ensure_token(secrets.token_urlsafe(32))
         claim(home, 0)
         home.write_manifest(founding.manifest_bytes)  # last: a home with a manifest is complete
         home.founding.unlink(missing_ok=True)
-    return InitResult(identity.agent, manifest.network_id, manifest.name, True, lacking)
+    return InitResult(
+        identity.agent, manifest.network_id, manifest.name, True, lacking, _may_invite(home, manifest)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +289,7 @@ async def _run(
                 stop,
                 unready=lambda: _unready(node),
                 learning=node.learning,
+                inviting=node.inviting,
             )
         )
         where = DaemonInfo(os.getpid(), url, network.addresses)
@@ -344,7 +358,12 @@ async def _stop_on_signal(stop: trio.Event, hurry: trio.Event) -> None:
 
 
 async def _open_chain(
-    home: Home, identity: Identity, manifest: Manifest, recovery: AgentId, name: str
+    home: Home,
+    identity: Identity,
+    manifest: Manifest,
+    recovery: AgentId,
+    name: str,
+    proof: tuple[bytes, ...],
 ) -> None:
     network, random, run_blocking = manifest.network_id, system_random(), ThreadedBlocking(1)
     own = OwnChain(home.chain_db, identity, network, network, SystemClock(), random, run_blocking)
@@ -360,6 +379,7 @@ async def _open_chain(
             recovery=recovery,
             name=name or "anonymous",
             software=SOFTWARE,
+            invitation=proof,
         )
         await own.aclose()
 
@@ -384,7 +404,8 @@ def _found(
     join_bits: int,
     vectors_dim: int | None,
     space: Space | None,
-) -> Founding:
+    terms: Terms | None,
+) -> Joined:
     """A new network; the one that an interrupted `init` began when a chain is there that belongs to it."""
     if home.chain_db.exists():
         if not home.founding.exists():
@@ -406,7 +427,13 @@ def _found(
             )
     else:
         manifest = found(
-            name or "rose forest", identity.agent, join_bits, vectors_dim, SystemClock().wall_us(), space
+            name or "rose forest",
+            identity.agent,
+            join_bits,
+            vectors_dim,
+            SystemClock().wall_us(),
+            space,
+            terms,
         )
         try:
             data = manifest.encode()
@@ -414,19 +441,23 @@ def _found(
             raise InvalidInput(f"the network cannot be founded: {error}") from error
         write_atomically(home.founding, data)
     atlas = None if manifest.atlas is None else _packaged(manifest.atlas)
-    return Founding(manifest=manifest, manifest_bytes=data, epochs=(), atlas_bytes=atlas)
+    proof: tuple[bytes, ...] = ()
+    if manifest.by_invitation:
+        nonce = secrets.randbelow(MAX_INVITED_NONCE + 1)
+        proof = (sign_invitation(identity, manifest.network_id, identity.agent, nonce),)
+    return Joined(Founding(manifest=manifest, manifest_bytes=data, epochs=(), atlas_bytes=atlas), (), proof)
 
 
-def _join(identity: Identity, address: str) -> Founding:
-    async def fetch() -> Founding:
-        async with open_libp2p_network(identity.seed, (), SystemClock()) as network:
-            return await fetch_founding(network, address, _packaged, JOIN_TIMEOUT_S)
-
+def _join(identity: Identity, target: str, returning: bool) -> Joined:
     try:
         with _one_error():
-            return trio.run(fetch)
+            return trio.run(partial(join_network, identity, target, _packaged, returning=returning))
     except (DhtError, ChainError) as error:
-        raise JoinFailed(f"cannot join through {address}: {error}") from error
+        raise JoinFailed(f"cannot join through {target:.200}: {error}") from error
+
+
+def _may_invite(home: Home, manifest: Manifest) -> bool:
+    return manifest.by_invitation and (home.grant.exists() or home.agent(home.key) == manifest.founder)
 
 
 def _packaged(cid: Cid) -> bytes | None:
@@ -438,13 +469,19 @@ def _packaged(cid: Cid) -> bytes | None:
 
 
 def _already(home: Home, name: str | None, join: str | None) -> InitResult:
-    manifest = load_founding(home).manifest
+    manifest, agent = load_founding(home).manifest, home.agent(home.key)
+    invite = read_invite(join) if join is not None and is_invite(join) else None
+    if invite is not None and invite.network == manifest.network_id and invite.grant is not None:
+        require_grant(invite.grant, manifest, agent)
+        write_atomically(home.grant, invite.grant)
+        join = None
     if join is not None or (name is not None and name != manifest.name):
         raise HomeError(
             f"{home.root} already belongs to the network {manifest.name!r}; "
             "give --home another folder for a new one"
         )
-    return InitResult(home.agent(home.key), manifest.network_id, manifest.name, False)
+    may_invite = _may_invite(home, manifest)
+    return InitResult(agent, manifest.network_id, manifest.name, False, may_invite=may_invite)
 
 
 @contextmanager

@@ -80,5 +80,9 @@ class JoinFailed(NodeError):
     """No peer of the network could be reached, or the one reached belongs to another network."""
 
 
+class NotInvited(NodeError):
+    """The network is by invitation, and what was shown does not let this agent in."""
+
+
 class ReadOnly(NodeError):
     """The node takes no writes at the moment; the message says why."""

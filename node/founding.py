@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from chain.cid import blob_cid
 from chain.identity import AgentId
 from chain.kinds import RULE_VERSION
-from chain.manifest import Manifest, Space
+from chain.manifest import Limits, Manifest, Space
 from dht.hello import Founding
 from dht.placement import Layout
 from node.embedding.caller import CallerVectors
@@ -29,6 +29,24 @@ SHARD_TARGET = 512
 SHARD_BITS = 6
 """Depth of the shard tree: 64 shards. Fixed in this release; splitting comes later."""
 DEFAULT_JOIN_BITS = 12
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a founder may decide about a network besides its name, price and space.
+
+    `stewards` besides the founder; of all of them `threshold` sign an epoch.
+    """
+
+    by_invitation: bool = False
+    stewards: tuple[AgentId, ...] = ()
+    threshold: int = 1
+    replication: int = REPLICATION
+    shard_target: int = SHARD_TARGET
+    limits: Limits = DEFAULT_LIMITS
 
 
 class SpaceError(ValueError):
@@ -59,6 +77,7 @@ def found(
     vectors_dim: int | None,
     now_us: int,
     external: Space | None = None,
+    terms: Terms | None = None,
 ) -> Manifest:
     """The manifest of a new network: the built-in embedder's space, or `vectors_dim` caller's vectors.
 
@@ -74,18 +93,21 @@ def found(
         space, atlas = Space(SPACE, DIM), blob_cid(packaged_atlas())
     else:
         space, atlas = Space(CALLER_SPACE, vectors_dim), None
+    terms = terms or Terms()
     return Manifest(
         name=name,
         space=space,
         founder=founder,
-        stewards=(founder,),
-        threshold=1,
-        join_bits=join_bits,
-        replication=REPLICATION,
-        shard_target=SHARD_TARGET,
+        stewards=tuple(sorted({founder, *terms.stewards})),
+        threshold=terms.threshold,
+        join_bits=0 if terms.by_invitation else join_bits,
+        replication=terms.replication,
+        shard_target=terms.shard_target,
         atlas=atlas,
         rules=RULE_VERSION,
         founded=now_us,
+        limits=terms.limits,
+        by_invitation=terms.by_invitation,
     )
 
 

@@ -6,6 +6,7 @@
 | key, recovery-key | Ed25519 seeds as text, sealed by a passphrase or **not encrypted** | 0600 |
 | manifest | the network's constitution, canonical bytes | |
 | instance | what tells this home from a copy of it | |
+| grant, invite-links | the founder's leave to invite; open invite links | links: 0600 |
 | atlas/CID | atlas blobs, by content | |
 | chain.db, held.db, derived.db | own chain, others' records, rebuildable state | |
 | learning.db | the learning tasks followed, and updates promised | |
@@ -127,6 +128,11 @@ class Home:
     def instance(self) -> Path:
         """The note that tells this home from a copy of it, see `node.instance`."""
         return self.root / "instance"
+
+    @property
+    def grant(self) -> Path:
+        """The founder's word that this agent may invite others."""
+        return self.root / "grant"
 
     @property
     def peers(self) -> Path:

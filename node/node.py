@@ -55,6 +55,7 @@ from node.founding import Ground, ground_for
 from node.freshness import Freshness
 from node.head_guard import HeadGuard
 from node.holder import Holder
+from node.inviting import GRANT_FILE, LINKS_FILE, Inviting
 from node.learning import ModelBlobs
 from node.models import Added, Answer, Change, Changed, EntryView, NewEntry, PeerView, Rejected, Status
 from node.opening import ensure_opening
@@ -171,7 +172,20 @@ class Node:
             invitation=passage.invitation,
         )
         self._clock_skew = ClockSkew(network, self.kademlia, clock, random.choice)
-        HelloServer(network, founding.manifest_bytes, founding.epochs, founding.atlas_bytes)
+        self.inviting = Inviting(
+            identity,
+            manifest,
+            network,
+            paths.chain.with_name(GRANT_FILE),
+            paths.chain.with_name(LINKS_FILE),
+            clock,
+            random,
+            run_blocking,
+        )
+        """How this agent lets others in."""
+        HelloServer(
+            network, founding.manifest_bytes, founding.epochs, founding.atlas_bytes, self.inviting.redeem
+        )
         self._holder = Holder(
             derived, self._entries, self._layout, manifest.space.dim, paths.index, run_blocking
         )

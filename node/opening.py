@@ -8,6 +8,7 @@ the DHT.
 from __future__ import annotations
 
 from chain.cid import Cid
+from chain.errors import MembraneError
 from chain.identity import AgentId, Identity
 from chain.kinds import GENESIS, MEMBRANE, PROFILE
 from chain.manifest import Manifest
@@ -46,6 +47,8 @@ async def ensure_opening(
         assert written.payload is not None
         passage = membrane.open_body(identity.agent, decode_payload(written.payload))
     elif membrane.by_invitation:
+        if not invitation:
+            raise MembraneError(f"the network {manifest.name!r} is by invitation, and none was given")
         passage = membrane.open(identity.agent, list(invitation))
     else:
         start = nonce_start % MAX_START

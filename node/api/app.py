@@ -27,6 +27,7 @@ from node.api.blobs import STREAMED, add_blob_routes
 from node.api.docs_page import docs_page
 from node.api.editing import add_editing_routes, entry_id
 from node.api.guard import Guard
+from node.api.inviting import add_inviting_routes
 from node.api.learning import add_learning_routes
 from node.api.metrics import Metrics
 from node.api.problems import KNOWN, Problem, problem_of
@@ -57,6 +58,7 @@ from node.api.shapes import (
     status_out,
 )
 from node.errors import InvalidInput, NotFound
+from node.inviting import Inviting
 from node.models import NewEntry, Rejected
 
 DISTRIBUTION = "roseforest"
@@ -74,13 +76,15 @@ def create_app(
     hosts: Collection[str] = (),
     max_blob: int = MAX_BLOB,
     learning: Learning | None = None,
+    inviting: Inviting | None = None,
 ) -> Guard:
     """The ASGI application for `node`.
 
     `stop` is called when a stop is asked for and must return at once. `unready` says why `/readyz` has to
     answer no, or None. `settings`
     is what `/v1/config` shows. `hosts` are names besides the loopback ones that requests may be sent to.
-    `max_blob`: bytes of the largest blob that is taken or fetched. `learning` brings the learning routes.
+    `max_blob`: bytes of the largest blob that is taken or fetched. `learning` and `inviting` bring their
+    routes.
     """
     app = FastAPI(
         title="Rose Forest node",
@@ -105,6 +109,8 @@ def create_app(
     add_blob_routes(app, node, max_blob)
     if learning is not None:
         add_learning_routes(app, learning)
+    if inviting is not None:
+        add_inviting_routes(app, inviting)
 
     @app.get("/v1/status", response_model=StatusOut, tags=["node"], summary="The node at a glance")
     async def status() -> StatusOut:

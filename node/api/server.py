@@ -23,6 +23,7 @@ from node.api.service import NodeService
 from node.api.shapes import SettingOut
 from node.config import Settings, with_origins
 from node.errors import ConfigError, PortInUse
+from node.inviting import Inviting
 
 GRACE_SECONDS = 3.0
 KEEP_ALIVE_SECONDS = 30.0
@@ -39,13 +40,14 @@ async def serve_api(
     *,
     unready: Callable[[], str | None] = lambda: None,
     learning: Learning | None = None,
+    inviting: Inviting | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `node` until `stop` is set or the task is cancelled; both end it in order.
 
     Reports the URL (`http://host:port`) when connections are accepted. `POST /v1/stop` sets `stop`. `unready`
-    says why the node is not part of its network yet, for `/readyz`. `learning` brings its routes. Raises
-    `PortInUse` or `ConfigError` when it cannot listen at `settings.api`.
+    says why the node is not part of its network yet, for `/readyz`. `learning` and `inviting` bring
+    their routes. Raises `PortInUse` or `ConfigError` when it cannot listen at `settings.api`.
     """
     host, port = settings.api_bind
     listener = _listen(host, port)
@@ -58,6 +60,7 @@ async def serve_api(
         hosts=settings.api_hosts,
         max_blob=settings.blob_max_mb << 20,
         learning=learning,
+        inviting=inviting,
     )
     name, actual = listener.getsockname()[:2]
     url = f"http://[{name}]:{actual}" if ":" in name else f"http://{name}:{actual}"

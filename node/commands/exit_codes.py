@@ -45,6 +45,7 @@ EXIT_CODES = MappingProxyType(
         "node.errors.DaemonNotRunning": ExitCode.NO_DAEMON,
         "node.errors.NotReady": ExitCode.NO_DAEMON,
         "node.errors.JoinFailed": ExitCode.NETWORK,
+        "node.errors.NotInvited": ExitCode.REFUSED,
         "node.errors.ReadOnly": ExitCode.READ_ONLY,
         "node.storage.errors.DatabaseCorrupt": ExitCode.DAMAGED,
         "node.storage.errors.SchemaTooNew": ExitCode.DAMAGED,

@@ -10,7 +10,8 @@ from node.commands.options import home_option, json_option, passphrase_file_opti
 from node.commands.output import print_json, print_line
 
 if TYPE_CHECKING:
-    from node.daemon import Ready
+    from node.daemon import InitResult, Ready
+    from node.home import Home
 
 DEFAULT_JOIN_BITS = 12
 MAX_JOIN_BITS = 40
@@ -23,7 +24,7 @@ STOP_PAUSE = 0.05
 
 @click.command()
 @click.option("--name", metavar="NAME", help="Name of the network to found.")
-@click.option("--join", metavar="MULTIADDR", help="Join the network of the peer at this address instead.")
+@click.option("--join", metavar="INVITE|MULTIADDR", help="Join by an invite, or through a peer's address.")
 @click.option(
     "--join-bits",
     type=click.IntRange(0, MAX_JOIN_BITS),
@@ -74,8 +75,6 @@ def init(
         )
     if (embedder is None) != (dims is None) or (embedder is not None and vectors is not None):
         raise click.UsageError("--embedder SPACE needs --dims D, and no --vectors")
-    from chain.cid import to_text
-    from chain.identity import peer_id
     from node.commands.passphrase import protection_for
     from node.config import load_settings
     from node.daemon import init_home
@@ -95,6 +94,19 @@ def init(
         space=None if embedder is None or dims is None else external_space(embedder, dims),
         embedding=settings.embedder(),
     )
+    show_home(folder, result, as_json, protect)
+    if embedder is not None and result.created and not as_json:
+        print_line(
+            "There is no atlas for this space: entries lie in random shards, and a query asks them all.",
+            err=True,
+        )
+
+
+def show_home(folder: Home, result: InitResult, as_json: bool, protect: bool) -> None:
+    """Say what a home is now, after `init` or a command like it."""
+    from chain.cid import to_text
+    from chain.identity import peer_id
+
     sealed = folder.is_sealed()
     if as_json:
         print_json(
@@ -106,6 +118,7 @@ def init(
                 "created": result.created,
                 "protected": sealed,
                 "lacking": result.lacking,
+                "may_invite": result.may_invite,
             }
         )
         return
@@ -116,11 +129,8 @@ def init(
     print_line(f"network  {to_text(result.network)} ({result.network_name})")
     if result.lacking is not None:
         print_line(f"It can hold and answer, not add or ask: {result.lacking}.", err=True)
-    if embedder is not None and result.created:
-        print_line(
-            "There is no atlas for this space: entries lie in random shards, and a query asks them all.",
-            err=True,
-        )
+    if result.may_invite:
+        print_line("It may invite others: roseforest network invite.", err=True)
     if result.created:
         how = (
             "is sealed by your passphrase: there is no way in without it" if sealed else "stands unencrypted"
