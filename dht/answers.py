@@ -108,7 +108,7 @@ class Answers:
         if contact.agent != sender:
             self._members.blame(sender)
             self._forbid("that is the address record of another agent; show your own")
-        if self._members.liveness.heard(sender, self._clock.monotonic()):
+        if self._members.liveness.heard(sender, self._clock.monotonic(), anew=True):
             self._members.recovered(sender)
         self._members.welcome(contact)
 

@@ -26,13 +26,17 @@ log = logging.getLogger(f"roseforest.{__name__}")
 class Connection:
     """A live connection and our asking stream on it, opened when first needed."""
 
-    def __init__(self, secure: SecureConnection, shared: Shared, now: float) -> None:
+    def __init__(self, secure: SecureConnection, shared: Shared, now: float, outbound: bool) -> None:
         self.peer = secure.peer
+        self.outbound = outbound
+        self.since = now
         self.last_used = now
+        self.retiring = False
         self.scope = trio.CancelScope()
         self._secure = secure
         self._shared = shared
         self._asker: Asker | None = None
+        self._answering: list[set[int]] = []
         self._wanted = trio.Event()
         self._ready = trio.Event()
 
@@ -40,6 +44,11 @@ class Connection:
     def busy(self) -> bool:
         """Whether an answer is awaited on it."""
         return self._asker is not None and self._asker.busy
+
+    @property
+    def answering(self) -> bool:
+        """Whether a request that came on it is being answered."""
+        return any(self._answering)
 
     async def asker(self) -> Asker:
         """The asking side; cancelling leaves the stream opening for whoever else waits."""
@@ -80,7 +89,12 @@ class Connection:
         raise PeerUnreachable("the peer ended the stream")
 
     async def _answer(self, touch: Callable[[], None], stream: ByteStream) -> None:
-        await answer(stream, self.peer, self._shared, touch)
+        running: set[int] = set()
+        self._answering.append(running)
+        try:
+            await answer(stream, self.peer, self._shared, touch, running)
+        finally:
+            self._answering.remove(running)
 
 
 def _first(group: BaseException) -> BaseException:

@@ -32,6 +32,8 @@ class Counters:
     """Times that a peer was read more slowly because it was beyond its pace."""
     banned: int = 0
     """Requests of banned peers, refused unread."""
+    retired: int = 0
+    """Connections closed because another one to the same peer had come about at the same time."""
     dials: int = 0
     dial_failures: int = 0
     accepted: int = 0

@@ -320,14 +320,22 @@ class Asker:
         )
 
 
-async def answer(stream: ByteStream, peer: PeerId, shared: Shared, touch: Callable[[], None]) -> None:
+async def answer(
+    stream: ByteStream,
+    peer: PeerId,
+    shared: Shared,
+    touch: Callable[[], None],
+    running: set[int] | None = None,
+) -> None:
     """Answer the requests of `peer` on `stream` until it ends the stream; `touch` is called for each.
+
+    `running`, when given, holds the numbers of those that are being answered.
 
     Requests are answered side by side. Handlers still running when the stream ends are cancelled.
     """
     outbox = Outbox(stream, peer, shared)
     limits, counters = shared.limits, shared.counters
-    running: set[int] = set()
+    running = set() if running is None else running
     refused_banned = 0
 
     def refuse(number: int, code: int, reason: str) -> None:

@@ -6,13 +6,15 @@ decides whom to ask, `dht.requests` asks, `dht.answers` answers, `dht.upkeep` ke
 
 Promises. A peer enters the table, a result or a holder set only after it proved its address record and
 answered. A dead peer costs one timeout: it is suspected with its first failure, left out from then on, and
-asked again by the upkeep alone until it answers. No answer is trusted for its size or content: what does not
-decode or verify counts against its sender, who is banned for a while when that becomes a habit.
+asked again by the upkeep alone until it answers or speaks; a lookup asks others beside it meanwhile. No
+answer is trusted for its size or content: what does not decode or verify counts against its sender, who is
+banned for a while when that becomes a habit.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 
 import trio
@@ -23,7 +25,8 @@ from dht.answers import Answers
 from dht.contact import Contact
 from dht.distance import key_in_bucket
 from dht.errors import FrameError, NetworkError
-from dht.lookup import ALPHA, READ_PATHS, Lookup
+from dht.liveness import TIMEOUT_CAP
+from dht.lookup import ALPHA, PATIENCE, READ_PATHS, Lookup
 from dht.membership import KademliaCounters, Membership, short
 from dht.network import Handler, Network
 from dht.peer_messages import EMPTY, FIND, LEAVE, decode_found, encode_find
@@ -156,7 +159,10 @@ class Kademlia:
         return self._liveness.latency(agent)
 
     def timeout(self, agent: AgentId, method: str) -> float:
-        """Seconds that `request` waits for `agent` to answer `method`: 0.3 to 2, by its own history."""
+        """Seconds that `request` waits for `agent` to answer `method`: 0.3 to 2, by its own history.
+
+        Of one without a history what others take is expected.
+        """
         return self._liveness.timeout(agent, method)
 
     def report(self, agent: AgentId, misdeed: Misdeed = Misdeed.BAD_ANSWER, times: int = 1) -> None:
@@ -181,13 +187,23 @@ class Kademlia:
 
     # -- asking --
 
-    async def request(self, agent: AgentId, method: str, body: bytes, timeout: float | None = None) -> bytes:
-        """Ask a peer, after introducing ourselves if it may not know us. `timeout` in seconds, else adaptive.
+    async def request(
+        self,
+        agent: AgentId,
+        method: str,
+        body: bytes,
+        timeout: float | None = None,
+        *,
+        most: float = TIMEOUT_CAP,
+    ) -> bytes:
+        """Ask a peer, after introducing ourselves if it may not know us.
 
-        Raises `PeerUnreachable` (at once for a suspect whose back-off is not over, and for a peer that is
-        banned), `RequestTimeout`, `RequestRefused`; whatever happens is counted for or against the peer.
+        `timeout` in seconds; without it the wait is adaptive and at most `most`: more than `TIMEOUT_CAP`
+        for work that may take long. Raises `PeerUnreachable` (at once for a suspect whose back-off is not
+        over, and for a peer that is banned), `RequestTimeout`, `RequestRefused`; whatever happens is
+        counted for or against the peer.
         """
-        return await self._requests.request(agent, method, body, timeout)
+        return await self._requests.request(agent, method, body, timeout, most=most)
 
     async def lookup(
         self, target: bytes, count: int, *, paths: int = 1, confirmed: Callable[[Contact], None] | None = None
@@ -324,6 +340,7 @@ class Kademlia:
         lookup = Lookup(target, K, ALPHA, seeds, paths=paths, own=self.agent)
         self.counters.lookups += 1
         send, receive = trio.open_memory_channel[tuple[Contact, list[Contact] | None]](0)
+        stalls_at: dict[AgentId, tuple[float, Contact]] = {}
 
         async def find(contact: Contact) -> None:
             await send.send((contact, await self._find(target, contact)))
@@ -332,7 +349,17 @@ class Kademlia:
             while not lookup.done:
                 for contact in lookup.next_queries():
                     nursery.start_soon(find, contact)
-                contact, named = await receive.receive()
+                    hedge = self._liveness.hedge(contact.agent, FIND)
+                    stalls_at[contact.agent] = (trio.current_time() + hedge, contact)
+                late = min((moment for moment, _ in stalls_at.values()), default=math.inf)
+                with trio.move_on_at(late) as waiting:
+                    contact, named = await receive.receive()
+                if waiting.cancelled_caught:
+                    for _, contact in [one for one in stalls_at.values() if one[0] <= late]:
+                        del stalls_at[contact.agent]
+                        lookup.on_stall(contact)
+                    continue
+                stalls_at.pop(contact.agent, None)
                 if named is None:
                     lookup.on_failure(contact)
                 else:
@@ -350,7 +377,9 @@ class Kademlia:
         try:
             self._requests.refuse_unusable(agent)
             self._requests.learn_addresses(agent)
-            reply = await self._requests.call(agent, FIND, encode_find(target, self.self_contact().data))
+            reply = await self._requests.call(
+                agent, FIND, encode_find(target, self.self_contact().data), most=PATIENCE
+            )
             records = decode_found(reply)
         except FrameError as error:
             log.info("%s answered a find with garbage: %s", short(agent), error)

@@ -2,7 +2,8 @@
 
 A peer is dialled when it is first asked, at the addresses in the book, once however many ask at the same
 time; on each connection one long-lived stream per direction carries all requests (`dht.exchange`), because a
-new stream costs a negotiation and a frame on an open one does not. Either side of a connection may ask, so a
+new stream costs a negotiation and a frame on an open one does not. When both sides dial at once they agree on
+the one to keep (`dht.one_connection`). Either side of a connection may ask, so a
 node without a listener is reachable through the connections it has dialled. A dead peer costs one connect
 timeout, then fails at once until its back-off ends. Whatever a peer does wrong costs it its connection: one
 way to fail, in which everything held for it is freed.
@@ -35,6 +36,7 @@ from dht.frames import check_method
 from dht.limits import DEFAULT_LIMITS, Limits
 from dht.listening import bound_addresses, listen_on
 from dht.network import EVENT_BACKLOG, MAX_BODY, Handler, PeerDown, PeerEvent, PeerId, PeerUp, Screen
+from dht.one_connection import RETIRE_AFTER, surplus
 from dht.ports import Clock
 
 if TYPE_CHECKING:
@@ -269,7 +271,7 @@ class LibP2PNetwork:
             if address.peer is not None and secure.peer != address.peer:
                 secure.abort()
                 raise AddressError(f"peer {peer_id(secure.peer)} answered at {address}; correct the address")
-            connection = self._admit(secure)
+            connection = self._admit(secure, outbound=True)
         except (OSError, UnicodeError) as error:
             raise PeerUnreachable(f"{address} cannot be reached: {error}") from error
         finally:
@@ -301,7 +303,7 @@ class LibP2PNetwork:
             else:
                 try:
                     secure = await self._transport.secure(stream, initiator=False)
-                    connection = self._admit(secure)
+                    connection = self._admit(secure, outbound=False)
                     self._book.reached(secure.peer, None)
                 except PeerUnreachable as error:
                     log.debug("inbound connection failed: %s", error)
@@ -315,7 +317,7 @@ class LibP2PNetwork:
 
     # Keeping connections
 
-    def _admit(self, secure: SecureConnection) -> Connection:
+    def _admit(self, secure: SecureConnection, outbound: bool) -> Connection:
         """Take a connection in, making room for it; the caller starts `_keep`.
 
         Raises `PeerUnreachable` when there is no room or the peer is this node itself.
@@ -335,11 +337,17 @@ class LibP2PNetwork:
                 secure.abort()
                 raise PeerUnreachable(f"all {self._limits.connections} connections are busy; try again later")
             self._drop(min(idle, key=self._worth))
-        connection = Connection(secure, self._shared, self._clock.monotonic())
+        connection = Connection(secure, self._shared, self._clock.monotonic(), outbound)
         live = self._connections.setdefault(secure.peer, [])
         live.append(connection)
         if len(live) == 1:
             self._emit(PeerUp(secure.peer))
+        for other in surplus(self.local, secure.peer, live):
+            live.remove(other)
+            live.insert(0, other)  # the last one is used
+            if not other.retiring and self._nursery is not None:
+                other.retiring = True
+                self._nursery.start_soon(self._retire, other)
         dial = self._dials.get(secure.peer)
         if dial is not None:
             dial.done.set()
@@ -356,6 +364,16 @@ class LibP2PNetwork:
             log.exception("connection to peer %s failed", connection.peer.hex()[:8])
         finally:
             self._remove(connection)
+
+    async def _retire(self, connection: Connection) -> None:
+        """Close a connection that is not used any more, when nothing is under way on it for a while."""
+        while connection in self._connections.get(connection.peer, []):
+            idle = self._clock.monotonic() - connection.last_used
+            if idle >= RETIRE_AFTER and not connection.busy and not connection.answering:
+                self._shared.counters.retired += 1
+                self._drop(connection)
+                return
+            await trio.sleep(RETIRE_AFTER)
 
     def _worth(self, connection: Connection) -> tuple[bool, bool, float, PeerId]:
         """What speaks for keeping a connection: the peer's address is verified and it is not banned, it is

@@ -25,8 +25,8 @@ class Limits:
     connections: int = 256
     """Live connections; one more closes the one that was idle longest."""
     connections_per_peer: int = 4
-    """Connections to one peer (two nodes that dial each other at once get two); one more closes the
-    oldest."""
+    """Connections to one peer (two nodes that dial each other at once get two for a while); one more closes
+    the oldest."""
     handshakes: int = 64
     """Inbound connections that have not proven an identity yet; for one more the source that has most of
     them gives up its oldest."""
@@ -81,7 +81,7 @@ class Limits:
     """A handler of ours; a slower one is cancelled and answered as an internal error."""
     backoff_first: float = 1.0
     """Wait after the first failed dial of a peer; doubles with each further failure."""
-    backoff_cap: float = 60.0
+    backoff_cap: float = 15.0
     """Longest wait between two dials of a peer."""
     keepalive: float = 30.0
     """How long the kernel goes on with a connection whose peer acknowledges nothing."""

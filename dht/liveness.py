@@ -5,15 +5,19 @@ at once, though it was alive a moment ago; suspects are left out until a probe f
 probes back off exponentially (as SWIM separates suspicion from death; Das, Gupta and Motivala, 2002). How
 long to wait follows from what the peer's own answers to that method took: the 99th percentile of its recent
 history times a margin, between a floor and a cap; a request that timed out enters the history with the time
-it was given, so that the next one gets more. Slow is not dead: when the peer answered something else in the
-latter half of that wait, it takes several such failures in a row. Old failures fade. Pure: `now` is
-an argument, in seconds of a monotonic clock; state is kept of a bounded number of peers.
+it was given, so that the next one gets more. Of a peer without a history the others' is expected: what this
+method takes, or, if it never answered anything, what first answers take, connecting included. Slow is not
+dead: when the peer answered something else in the latter half of that wait, it takes several such failures in
+a row. Who comes back and speaks is trusted at once, unless that proved wrong twice since its last answer (it
+reaches us, we do not reach it). Old failures fade. Pure: `now` is an argument, in seconds of a monotonic
+clock; state is kept of a bounded number of peers.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from chain.identity import AgentId
@@ -26,19 +30,38 @@ HISTORY = 48
 """Round-trip times kept of one peer and method."""
 MIN_HISTORY = 4
 """Round-trip times needed before they are trusted; until then the cap applies."""
+SHARED_HISTORY = 256
+"""Round-trip times kept of all peers together, for each method and for first answers."""
+MAX_SHARED = 64
+"""Methods of which they are kept; one more forgets the one used least recently."""
 PERCENTILE = 0.99
 MARGIN = 3.0
 TIMEOUT_FLOOR = 0.3
 """Shortest adaptive timeout in seconds: what a busy machine may pause without being dead."""
+STRANGER_FLOOR = 0.5
+"""The same for a peer that never answered: it has to take part in a handshake, too."""
 TIMEOUT_CAP = 2.0
-"""Longest adaptive timeout in seconds."""
+"""Longest adaptive timeout in seconds of a question; work is given longer (`most`)."""
+HEDGE_PERCENTILE = 0.95
+"""Share of answers that have come by the time that somebody else is asked beside a peer."""
+HEDGE_FLOOR = 0.05
+HEDGE_DEFAULT = 0.25
+"""Seconds after which somebody else is asked beside a peer, when nothing is known of anybody's answers."""
 SMOOTHING = 0.125
 """Weight of a new round-trip time in the moving average (as TCP's; RFC 6298)."""
 SLOW_STRIKES = 3
 """Timeouts of one method in a row that make a peer suspect although it answers other methods."""
 BACKOFF_FIRST = 0.25
 """Seconds from the first failure to the first probe; doubles with every failed probe."""
-BACKOFF_CAP = 60.0
+BACKOFF_CAP = 15.0
+"""Longest wait between two probes: so long a fault that is over may still be believed in, when the peer does
+not speak to us itself."""
+DEPARTED_FOR = 60.0
+"""Seconds until a peer that said good-bye is probed."""
+PARTING = 5.0
+"""Seconds after a good-bye in which what still arrives is no sign of life."""
+BROKEN_PROMISES = 2
+"""Times that a peer may be trusted for speaking and then fail, until only an answer counts."""
 FADE_AFTER = 600.0
 """Seconds since the last failure after which past ones no longer lengthen the back-off."""
 
@@ -57,6 +80,9 @@ class _Peer:
     failed_at: float = -math.inf
     suspect: bool = False
     probe_at: float = -math.inf
+    departed_at: float = -math.inf
+    on_its_word: bool = False
+    broken: int = 0
     series: OrderedDict[str, _Series] = field(default_factory=OrderedDict)
 
 
@@ -67,19 +93,30 @@ class Liveness:
         self._max_peers = max_peers
         self._peers: OrderedDict[AgentId, _Peer] = OrderedDict()
         self._suspects: set[AgentId] = set()
+        self._shared: OrderedDict[str, deque[float]] = OrderedDict()
+        self._first: deque[float] = deque(maxlen=SHARED_HISTORY)
 
     def __len__(self) -> int:
         return len(self._peers)
 
-    def timeout(self, agent: AgentId, method: str) -> float:
-        """Seconds to wait for an answer of `agent` to `method`."""
+    def timeout(self, agent: AgentId, method: str, most: float = TIMEOUT_CAP) -> float:
+        """Seconds to wait for an answer of `agent` to `method`, at most `most`."""
+        times, failures = self._expected(agent, method)
+        if len(times) < MIN_HISTORY:
+            return min(most, TIMEOUT_CAP)
         peer = self._peers.get(agent)
-        series = None if peer is None else peer.series.get(method)
-        if series is None or len(series.times) < MIN_HISTORY:
-            return TIMEOUT_CAP
-        ordered = sorted(series.times)
-        rank = math.ceil(PERCENTILE * len(ordered)) - 1
-        return min(TIMEOUT_CAP, max(TIMEOUT_FLOOR, MARGIN * ordered[rank]))
+        floor = STRANGER_FLOOR if peer is None or peer.rtt is None else TIMEOUT_FLOOR
+        wait = max(floor, MARGIN * _percentile(times, PERCENTILE))
+        # what others take may be too little for this one: each failure doubles it
+        return min(most, wait * 2.0 ** min(failures, 4))
+
+    def hedge(self, agent: AgentId, method: str) -> float:
+        """Seconds after which somebody else may be asked beside `agent`: it is later than most answers
+        are."""
+        times, _ = self._expected(agent, method)
+        if len(times) < MIN_HISTORY:
+            return HEDGE_DEFAULT
+        return min(TIMEOUT_CAP, max(HEDGE_FLOOR, _percentile(times, HEDGE_PERCENTILE)))
 
     def latency(self, agent: AgentId) -> float | None:
         """Smoothed round-trip time in seconds; None before the first answer."""
@@ -92,12 +129,34 @@ class Liveness:
         series = self._series(peer, method)
         series.times.append(seconds)
         series.strikes = 0
+        if peer.rtt is None:
+            self._first.append(seconds)
+        else:
+            self._share(method).append(seconds)
         peer.rtt = seconds if peer.rtt is None else (1 - SMOOTHING) * peer.rtt + SMOOTHING * seconds
+        return self.replied(agent, now)
+
+    def replied(self, agent: AgentId, now: float) -> bool:
+        """`agent` replied to something, however. Returns whether it was suspected until now."""
+        peer = self._touch(agent)
+        peer.on_its_word, peer.broken = False, 0
         return self._alive(agent, peer, now)
 
-    def heard(self, agent: AgentId, now: float) -> bool:
-        """`agent` showed life without being timed. Returns whether it was suspected until now."""
-        return self._alive(agent, self._touch(agent), now)
+    def heard(self, agent: AgentId, now: float, anew: bool = False) -> bool:
+        """`agent` spoke to us. Returns whether it was suspected until now, and is not any more.
+
+        A suspect is trusted for that, or else it may at least be probed at once. `anew`: it connected or
+        introduced itself, so that a good-bye is void.
+        """
+        peer = self._touch(agent)
+        if peer.suspect:
+            if now < peer.departed_at + PARTING and not anew:
+                return False
+            if peer.broken >= BROKEN_PROMISES:
+                self.hasten(agent, now)
+                return False
+            peer.on_its_word = True
+        return self._alive(agent, peer, now)
 
     def timed_out(self, agent: AgentId, method: str, waited: float, sent_at: float, now: float) -> bool:
         """A request sent at `sent_at` was given up after `waited` s. Returns whether suspicion is new."""
@@ -116,7 +175,7 @@ class Liveness:
     def departed(self, agent: AgentId, now: float) -> None:
         """`agent` said that it goes: suspect it, and do not probe it soon."""
         peer = self._touch(agent)
-        peer.suspect, peer.probe_at = True, now + BACKOFF_CAP
+        peer.suspect, peer.probe_at, peer.departed_at = True, now + DEPARTED_FOR, now
         self._suspects.add(agent)
 
     def is_suspect(self, agent: AgentId) -> bool:
@@ -166,6 +225,9 @@ class Liveness:
         if peer.suspect and sent_at < peer.failed_at:
             return False  # one of many requests that were under way when it failed: the same failure
         is_new = not peer.suspect
+        if peer.on_its_word:
+            peer.on_its_word = False
+            peer.broken += 1
         if is_new and now - peer.failed_at > FADE_AFTER:
             peer.failures = 0
         wait = min(BACKOFF_CAP, BACKOFF_FIRST * 2.0 ** min(peer.failures, 16))
@@ -174,6 +236,27 @@ class Liveness:
         peer.suspect, peer.probe_at = True, now + wait
         self._suspects.add(agent)
         return is_new
+
+    def _expected(self, agent: AgentId, method: str) -> tuple[deque[float], int]:
+        """The times by which to judge `agent`, and its failures if these are not its own."""
+        peer = self._peers.get(agent)
+        if peer is None:
+            return self._first, 0
+        series = peer.series.get(method)
+        if series is not None and len(series.times) >= MIN_HISTORY:
+            return series.times, 0
+        if peer.rtt is None:
+            return self._first, peer.failures
+        return self._shared.get(method, self._first), peer.failures
+
+    def _share(self, method: str) -> deque[float]:
+        times = self._shared.get(method)
+        if times is None:
+            if len(self._shared) >= MAX_SHARED:
+                self._shared.popitem(last=False)
+            times = self._shared[method] = deque(maxlen=SHARED_HISTORY)
+        self._shared.move_to_end(method)
+        return times
 
     def _series(self, peer: _Peer, method: str) -> _Series:
         series = peer.series.get(method)
@@ -193,3 +276,8 @@ class Liveness:
             peer = self._peers[agent] = _Peer()
         self._peers.move_to_end(agent)
         return peer
+
+
+def _percentile(times: Iterable[float], share: float) -> float:
+    ordered = sorted(times)
+    return ordered[math.ceil(share * len(ordered)) - 1]

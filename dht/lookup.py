@@ -4,7 +4,9 @@ Kademlia's node lookup (Maymounkov and Mazières, 2002) as a state machine witho
 next and is told what came back, until the k closest candidates have all answered or nobody is left.
 
 Rules. A contact that somebody named is a candidate and nothing more: only who *answered* is in the result,
-so a liar cannot put the dead into it. A candidate is asked at most once. With several paths (S/Kademlia;
+so a liar cannot put the dead into it. A candidate is asked at most once. A question that stays open for long
+(`on_stall`) is still waited for, but somebody else is asked in its place, so that all the silent together
+cost about one timeout. With several paths (S/Kademlia;
 Baumgart and Mies, 2007) every candidate belongs to the path that heard of it first and its answer feeds that
 path only, so a liar misleads the path it stands on and no other; each path pursues its own share of the
 result, and at the end the k closest candidates of all paths must have answered too, so that on an honest
@@ -25,7 +27,9 @@ from dht.distance import FARTHEST, as_int
 from dht.routing_table import K
 
 ALPHA = 5
-"""Questions under way at a time (Kademlia's α)."""
+"""Questions under way at a time (Kademlia's α); each that stalls makes room for one more, up to twice α."""
+PATIENCE = 1.0
+"""Longest adaptive timeout of one question in seconds: what one does not say, others will."""
 READ_PATHS = 3
 """Disjoint paths of a lookup that reads."""
 MAX_ANSWER = K
@@ -82,6 +86,9 @@ class Lookup:
         """For each path its candidates that have not failed, nearest first."""
         self._everyone: list[tuple[int, AgentId]] = []
         self._under_way = 0
+        self._silent = 0
+        self._stalled: set[AgentId] = set()
+        """Asked, still open, and late: they keep nobody else waiting. `_silent` counts how many ever were."""
         self._asked = 0
         self._fresh: list[Contact] = []
         nearest_first = sorted(seeds, key=lambda seed: self._origin ^ as_int(seed.position))
@@ -91,7 +98,9 @@ class Lookup:
     @property
     def done(self) -> bool:
         """Whether the result is final; what is still under way then can no longer change it."""
-        return (self._exhausted and not self._under_way) or next(self._open(), None) is None
+        return (self._exhausted and not self._under_way and not self._stalled) or next(
+            self._open(), None
+        ) is None
 
     @property
     def result(self) -> list[Contact]:
@@ -124,18 +133,26 @@ class Lookup:
         return next(self._open(), None) is None
 
     def next_queries(self) -> list[Contact]:
-        """Whom to ask now; keeps at most alpha questions under way. Empty while answers must be awaited."""
+        """Whom to ask now, so that enough are under way; empty when answers must be awaited."""
         queries: list[Contact] = []
         for candidate in self._open():
             if candidate.state is not _State.NEW:
                 continue
-            if self._under_way >= self._alpha or self._exhausted:
+            if self._under_way >= self._width or self._exhausted:
                 break
             candidate.state = _State.ASKED
             self._under_way += 1
             self._asked += 1
             queries.append(candidate.contact)
         return queries
+
+    def on_stall(self, contact: Contact) -> None:
+        """`contact`, asked before, has not answered for a while: its place among alpha is free again."""
+        candidate = self._known.get(contact.agent)
+        if candidate is not None and candidate.state is _State.ASKED and contact.agent not in self._stalled:
+            self._stalled.add(contact.agent)
+            self._silent += 1
+            self._under_way -= 1
 
     def on_response(self, contact: Contact, contacts: Iterable[Contact]) -> None:
         """`contact`, asked before, answered with `contacts`: verified records of agents who may be dead."""
@@ -162,23 +179,35 @@ class Lookup:
     def _exhausted(self) -> bool:
         return self._asked >= MAX_QUERIES
 
-    def _nearest(self, entries: list[tuple[int, AgentId]], n: int | None = None) -> Iterator[_Candidate]:
-        for _, agent in entries[:n]:
+    def _nearest(self, entries: list[tuple[int, AgentId]]) -> Iterator[_Candidate]:
+        for _, agent in entries:
             yield self._known[agent]
 
     def _open(self) -> Iterator[_Candidate]:
         """Whose answers the rules still want: the paths' in turn, nearest first, then the closest of all."""
-        pending = (_State.NEW, _State.ASKED)
-        shares = [
-            [candidate for candidate in self._nearest(path, self._share) if candidate.state in pending]
-            for path in self._paths
-        ]
+        shares = [list(self._pending(path, self._share)) for path in self._paths]
         for turn in range(max(map(len, shares))):
             for share in shares:
                 if turn < len(share):
                     yield share[turn]
-        for candidate in self._nearest(self._everyone, self.k):
-            if candidate.state in pending:
+        yield from self._pending(self._everyone, self.k)
+
+    @property
+    def _width(self) -> int:
+        """How many questions may be under way: where many are silent, more are needed for the same news."""
+        return self._alpha + min(self._alpha, self._silent)
+
+    def _pending(self, entries: list[tuple[int, AgentId]], n: int) -> Iterator[_Candidate]:
+        """Of the nearest `n`, those that have not answered yet.
+
+        Who stalls is most likely dead, so it does not count: whoever would take its place is asked at once
+        and not after its timeout.
+        """
+        for candidate in self._nearest(entries):
+            if n <= 0:
+                return
+            n -= candidate.contact.agent not in self._stalled
+            if candidate.state in (_State.NEW, _State.ASKED):
                 yield candidate
 
     def _settle(self, contact: Contact, state: _State) -> _Candidate:
@@ -186,7 +215,10 @@ class Lookup:
         if candidate is None or candidate.state is not _State.ASKED:
             raise ValueError(f"agent {contact.agent.hex()[:8]} has not been asked, or has answered before")
         candidate.state = state
-        self._under_way -= 1
+        if contact.agent in self._stalled:
+            self._stalled.remove(contact.agent)
+        else:
+            self._under_way -= 1
         return candidate
 
     def _add(self, contact: Contact, path: int) -> None:

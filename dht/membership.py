@@ -221,14 +221,15 @@ class Membership:
             self._bump()
             self.alarm.set()
 
-    def sign_of_life(self, agent: AgentId) -> None:
-        """`agent` reached us, which does not mean that we reach it: a suspect is to be probed now."""
-        now = self._clock.monotonic()
-        if self.liveness.is_suspect(agent):
-            self.liveness.hasten(agent, now)
+    def sign_of_life(self, agent: AgentId, anew: bool = False) -> None:
+        """`agent` reached us: a suspect is trusted again, or probed now when that proved wrong before.
+
+        `anew`: it connected.
+        """
+        if self.liveness.heard(agent, self._clock.monotonic(), anew):
+            self.recovered(agent)
+        elif self.liveness.is_suspect(agent):
             self.alarm.set()
-        else:
-            self.liveness.heard(agent, now)
 
     def recovered(self, agent: AgentId) -> None:
         """`agent`, suspected until now, answered."""

@@ -325,7 +325,7 @@ class Publisher:
         headers = [record for record in self._records_of([c for c in named if c not in inside]) if record]
         items = [Item(_part(record, roles), roles) for record, roles in batch]
         body = canonical.encode(bundle_value([opening] if opening else [], headers, items))
-        reply = await self._kademlia.request(agent, "record.store", body, STORE_TIMEOUT_S)
+        reply = await self._kademlia.request(agent, "record.store", body, most=STORE_TIMEOUT_S)
         statuses = read_statuses(reply, len(batch))
         rows: list[Placement] = []
         for (record, roles), (status, _) in zip(batch, statuses, strict=True):

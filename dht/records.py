@@ -51,7 +51,8 @@ REPLY_BYTES = 800_000
 FRAME_BYTES = 100_000
 """Target size of one store request: large enough to amortise it, small enough to share the stream."""
 STORE_TIMEOUT_S = 10.0
-"""Longer than for a question: a busy holder judges and fsyncs a whole frame, maybe behind those of others."""
+"""Longest wait, more than for a question: a busy holder judges and fsyncs a whole frame, maybe behind those
+of others. What stores at this holder, or at others, took so far decides (`dht.liveness`)."""
 ITEM_BYTES = 200
 """Bytes that an item or header takes beside its header and payload, rounded up."""
 READ_AT_ONCE = 16
@@ -141,7 +142,7 @@ class RecordService:
         Returns a status for each that was sent (at least one) and the bytes it took; raises `NetworkError`.
         """
         body, sent = await self._run_blocking(self._frame, items)
-        reply = await self._kademlia.request(agent, "record.store", body, STORE_TIMEOUT_S)
+        reply = await self._kademlia.request(agent, "record.store", body, most=STORE_TIMEOUT_S)
         return [status for status, _ in read_statuses(reply, sent)], len(body)
 
     def _frame(self, items: Sequence[Item]) -> tuple[bytes, int]:

@@ -1,7 +1,8 @@
 """Asking one peer: introduction, adaptive timeout, and what the outcome says about the peer.
 
 Every request of this node passes through here, so that all of them together learn what one of them learnt: a
-peer that failed is suspected before the next request is sent, and one that answers is alive for everybody. A
+peer that failed is suspected before the next request is sent, those that wait for it are told, and one that
+answers is alive for everybody. A
 peer that may not know us is shown our address record first, as it answers members only.
 """
 
@@ -9,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import trio
@@ -26,6 +28,7 @@ from dht.errors import (
     RequestRefused,
     RequestTimeout,
 )
+from dht.liveness import TIMEOUT_CAP
 from dht.membership import Membership, short
 from dht.network import Network
 from dht.peer_messages import EXCHANGE, decode_exchange, encode_exchange
@@ -57,19 +60,30 @@ class Requests:
         self._clock = clock
         self._introduced: dict[AgentId, float] = {}
         self._introductions: dict[AgentId, _Introduction] = {}
+        self._open: dict[AgentId, set[trio.CancelScope]] = {}
+        """The questions that wait for each peer."""
 
-    async def request(self, agent: AgentId, method: str, body: bytes, timeout: float | None = None) -> bytes:
-        """Ask a peer, after introducing ourselves if it may not know us. `timeout` in seconds, else adaptive.
+    async def request(
+        self,
+        agent: AgentId,
+        method: str,
+        body: bytes,
+        timeout: float | None = None,
+        *,
+        most: float = TIMEOUT_CAP,
+    ) -> bytes:
+        """Ask a peer, after introducing ourselves if it may not know us.
 
-        Raises `PeerUnreachable` (at once for a suspect whose back-off is not over, and for a peer that is
-        banned), `RequestTimeout`, `RequestRefused`; whatever happens is counted for or against the peer.
+        `timeout` in seconds; without it the wait is adaptive and at most `most`. Raises `PeerUnreachable`
+        (at once for a suspect whose back-off is not over, and for a peer that is banned), `RequestTimeout`,
+        `RequestRefused`; whatever happens is counted for or against the peer.
         """
         if agent == self._network.local:
             raise ValueError("a node does not ask itself over the network; call the handler")
         self.refuse_unusable(agent)
         await self.introduce(agent)
         try:
-            return await self.call(agent, method, body, timeout)
+            return await self.call(agent, method, body, timeout, most=most)
         except RequestRefused as refusal:
             met = self._introduced.get(agent, -math.inf)
             if refusal.code != RefusalCode.FORBIDDEN or self._clock.monotonic() - met < REINTRODUCE_AFTER:
@@ -77,7 +91,7 @@ class Requests:
         # it has lost our record, by a restart or for want of space: show it again, once
         self.forget_introduction(agent)
         await self.introduce(agent)
-        return await self.call(agent, method, body, timeout)
+        return await self.call(agent, method, body, timeout, most=most)
 
     async def introduce(self, agent: AgentId) -> None:
         """Exchange address records unless that was done; tasks that want it at once share one exchange.
@@ -123,30 +137,47 @@ class Requests:
         self.met(agent)
         self._members.welcome(contact)
 
-    async def call(self, agent: AgentId, method: str, body: bytes, timeout: float | None = None) -> bytes:
-        """One request without introduction, and what it says about the peer's liveness."""
-        adaptive = self._liveness.timeout(agent, method)
+    async def call(
+        self,
+        agent: AgentId,
+        method: str,
+        body: bytes,
+        timeout: float | None = None,
+        *,
+        most: float = TIMEOUT_CAP,
+    ) -> bytes:
+        """One request without introduction, and what it says about the peer's liveness.
+
+        When another request finds that the peer is silent, a question that waits for it fails too, at once,
+        as `PeerUnreachable`: the wait is paid once. Work (`timeout` given, or `most` over the cap) goes on
+        waiting, as a busy peer may still be at it.
+        """
+        adaptive = self._liveness.timeout(agent, method, most)
         limit = adaptive if timeout is None else timeout
         sent = self._clock.monotonic()
         self._members.counters.requests += 1
+        question = timeout is None and most <= TIMEOUT_CAP
         try:
-            reply = await self._network.request(agent, method, body, limit)
+            with self._waiting(agent, question) as scope:
+                reply = await self._network.request(agent, method, body, limit)
+            if scope.cancelled_caught:
+                raise PeerUnreachable(f"peer {short(agent)} fell silent while {method!r} waited for it")
         except RequestTimeout:
             now = self._clock.monotonic()
             self._members.counters.failures += 1
             # less patience than the peer's history asks for, or a pause of our own machine, proves nothing
             fair = limit >= adaptive and now - sent < limit + STALL
             if fair and self._liveness.timed_out(agent, method, limit, sent, now):
-                self._members.suspected(agent)
+                self._suspect(agent)
             raise
         except PeerUnreachable:
             self._members.counters.failures += 1
             if self._liveness.unreachable(agent, sent, self._clock.monotonic()):
-                self._members.suspected(agent)
+                self._suspect(agent)
             raise
         except RequestRefused as refusal:
             overloaded = refusal.code == RefusalCode.OVERLOADED
-            if not overloaded and self._liveness.heard(agent, self._clock.monotonic()):
+            if not overloaded and self._liveness.replied(agent, self._clock.monotonic()):
                 self._members.recovered(agent)
             raise
         now = self._clock.monotonic()
@@ -154,6 +185,28 @@ class Requests:
             self._members.recovered(agent)
         self._members.table.confirm(agent)
         return reply
+
+    @contextmanager
+    def _waiting(self, agent: AgentId, question: bool) -> Iterator[trio.CancelScope]:
+        """A scope that ends early when `agent` is found silent by somebody else, if it is a `question`."""
+        with trio.CancelScope() as scope:
+            if not question:
+                yield scope
+                return
+            others = self._open.setdefault(agent, set())
+            others.add(scope)
+            try:
+                yield scope
+            finally:
+                others.remove(scope)
+                if not others:
+                    del self._open[agent]
+
+    def _suspect(self, agent: AgentId) -> None:
+        """`agent`, believed alive until now, failed: whoever waits for it need not."""
+        self._members.suspected(agent)
+        for scope in self._open.get(agent, ()):
+            scope.cancel()
 
     def refuse_unusable(self, agent: AgentId) -> None:
         """Raise `PeerUnreachable` for a suspect whose back-off is not over, and for an ignored peer."""

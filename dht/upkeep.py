@@ -91,7 +91,7 @@ class Upkeep:
             task_status.started()
             async for event in events:
                 if not isinstance(event, PeerDown):
-                    self._members.sign_of_life(event.peer)
+                    self._members.sign_of_life(event.peer, anew=True)
                     continue
                 self._requests.forget_introduction(event.peer)
                 contact = self._members.table.get(event.peer)

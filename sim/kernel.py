@@ -28,7 +28,7 @@ from dht.contact import Contact
 from dht.distance import KEY_BITS, as_int, key_in_bucket
 from dht.kademlia import MAX_REFRESH, SEEDS
 from dht.liveness import Liveness
-from dht.lookup import ALPHA, READ_PATHS, Lookup
+from dht.lookup import ALPHA, PATIENCE, READ_PATHS, Lookup
 from dht.peer_messages import FIND, MAX_FOUND
 from dht.routing_table import K, RoutingTable
 from sim.errors import SimError
@@ -255,7 +255,8 @@ class _Run:
         kernel, liveness = self.kernel, self.asker.liveness
         assert liveness is not None
         sent_us = kernel.now_us
-        patience = liveness.timeout(contact.agent, FIND)
+        patience = liveness.timeout(contact.agent, FIND, PATIENCE)
+        kernel.after(round(liveness.hedge(contact.agent, FIND) * 1e6), lambda: self._stalled(contact))
         if kernel.node(contact.agent).dead:
             kernel.after(round(patience * 1e6), lambda: self._failed(contact, sent_us, patience))
             return
@@ -288,6 +289,11 @@ class _Run:
             self.depth.setdefault(one.agent, further)
         self.lookup.on_response(contact, named)
         self.step()
+
+    def _stalled(self, contact: Contact) -> None:
+        if not self.over:
+            self.lookup.on_stall(contact)
+            self.step()
 
     def _failed(self, contact: Contact, sent_us: int, waited: float) -> None:
         liveness = self.asker.liveness

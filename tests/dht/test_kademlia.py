@@ -16,7 +16,7 @@ from dht.contact import Contact, UnpaidContactError
 from dht.distance import closest
 from dht.errors import NetworkError, PeerUnreachable, RefusalCode, RequestRefused, RequestTimeout
 from dht.kademlia import BootstrapError, Kademlia
-from dht.liveness import TIMEOUT_CAP
+from dht.liveness import BACKOFF_CAP, MIN_HISTORY, TIMEOUT_CAP
 from dht.peer_messages import (
     EXCHANGE,
     FIND,
@@ -84,6 +84,12 @@ class Cluster:
 
 async def run(node: Kademlia, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     await node.run(task_status=task_status)
+
+
+async def trusts(node: Kademlia, peer: bytes, then: trio.CancelScope) -> None:
+    while node.is_suspect(peer):
+        await node.wait_changed(node.version)
+    then.cancel()
 
 
 async def echo(sender: bytes, body: bytes) -> bytes:
@@ -214,11 +220,12 @@ def test_asking_for_too_many_or_ourselves_is_refused() -> None:
 # -- the dead and the slow --
 
 
-def test_a_peer_that_falls_silent_costs_one_timeout_in_all() -> None:
+def test_a_peer_that_falls_silent_costs_one_request_one_timeout_and_the_others_less() -> None:
     async def story(cluster: Cluster) -> None:
         nodes = await cluster.grow(5)
         node, dead = nodes[0], nodes[3].agent
-        await node.request(dead, "echo", b"")
+        for _ in range(MIN_HISTORY):
+            await node.request(dead, "echo", b"")
         cluster.silent.add(dead)
         cluster.nodes.pop(3)
 
@@ -227,11 +234,16 @@ def test_a_peer_that_falls_silent_costs_one_timeout_in_all() -> None:
         async def ask() -> None:
             outcomes.append(await timed(lambda: node.request(dead, "echo", b"x")))
 
+        patience = node.timeout(dead, "echo")
+        assert patience < TIMEOUT_CAP
         async with trio.open_nursery() as nursery:
             for _ in range(10):
                 nursery.start_soon(ask)
-        assert all(isinstance(error, RequestTimeout) for error, _ in outcomes)
-        assert all(seconds <= TIMEOUT_CAP for _, seconds in outcomes)
+                await trio.sleep(patience / 20)
+        charged = [seconds for error, seconds in outcomes if isinstance(error, RequestTimeout)]
+        spared = [seconds for error, seconds in outcomes if isinstance(error, PeerUnreachable)]
+        assert charged == [pytest.approx(patience)]
+        assert sorted(spared) == [pytest.approx(patience * n / 20) for n in range(11, 20)]
         assert node.is_suspect(dead)
         start = trio.current_time()
         for number in range(50):
@@ -248,6 +260,26 @@ def test_a_peer_that_falls_silent_costs_one_timeout_in_all() -> None:
                 await node.wait_changed(node.version)
         assert await node.request(dead, "echo", b"x") == node.agent[:1] + b"x"
         assert node.storing_nodes() == 5
+
+    play(story)
+
+
+def test_who_comes_back_and_speaks_is_trusted_at_once_however_long_it_was_gone() -> None:
+    async def story(cluster: Cluster) -> None:
+        nodes = await cluster.grow(5)
+        node, gone = nodes[0], nodes[3].agent
+        cluster.silent.add(gone)
+        await timed(lambda: node.request(gone, "echo", b""))
+        await trio.sleep(1800)
+        assert node.is_suspect(gone)
+        cluster.silent.clear()
+        with trio.fail_after(BACKOFF_CAP + 1):
+            async with trio.open_nursery() as nursery:
+                for one, other in ((node, gone), (nodes[3], node.agent)):
+                    nursery.start_soon(trusts, one, other, nursery.cancel_scope)
+        await trio.sleep(0.1)  # whoever asked first, the other needs not find out for itself
+        assert not node.is_suspect(gone)
+        assert not nodes[3].is_suspect(node.agent)
 
     play(story)
 
@@ -368,7 +400,7 @@ def test_a_nonce_that_does_not_pay_is_refused_on_both_sides() -> None:
             Kademlia(host, identity(7), MANIFEST, unpaid, 1, SimClock(), seeded_random(1, "7"))
         await host.dial(cluster.address(0), 5)
         record = signed(7, nonce=unpaid, issued_us=EPOCH_US).data
-        with pytest.raises(RequestRefused, match="bits of work"):
+        with pytest.raises(RequestRefused, match="pays 1 bits"):
             await host.request(node.agent, EXCHANGE, encode_exchange(record), 5)
         assert not node.is_member(identity(7).agent)
 

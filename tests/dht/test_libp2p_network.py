@@ -180,15 +180,21 @@ async def test_slow_answers_do_not_hold_up_quick_ones() -> None:
         assert order == ["echo", "slow"]
 
 
-async def test_two_peers_that_dial_each_other_at_once_both_get_through() -> None:
-    async with networks(2) as (a, b):
-        async with trio.open_nursery() as nursery:
-            for _ in range(10):
-                nursery.start_soon(a.request, b.local, "echo", b"from a", HANG)
-                nursery.start_soon(b.request, a.local, "echo", b"from b", HANG)
-        assert a.connected() == (b.local,)
-        assert b.connected() == (a.local,)
-        assert await a.request(b.local, "echo", b"again", HANG) == b"again"
+async def test_two_peers_that_dial_each_other_at_once_both_get_through_and_keep_one_connection() -> None:
+    both = 0
+    for _ in range(3):
+        async with networks(2) as (a, b):
+            async with trio.open_nursery() as nursery:
+                for _ in range(10):
+                    nursery.start_soon(a.request, b.local, "echo", b"from a", HANG)
+                    nursery.start_soon(b.request, a.local, "echo", b"from b", HANG)
+            both += a.gauges()["connections"] == b.gauges()["connections"] == 2
+            for one, other in ((a, b), (b, a)):
+                await settled(one, "connections", 1)
+                assert one.connected() == (other.local,)
+                assert await one.request(other.local, "echo", b"again", HANG) == b"again"
+            assert a.counters()["dials"] == b.counters()["dials"] == 1
+    assert both, "the dials were never simultaneous: the test shows nothing"
 
 
 async def test_a_node_without_a_listener_asks_and_is_asked_over_what_it_dialled() -> None:

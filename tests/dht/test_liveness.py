@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from dht.liveness import (
     BACKOFF_CAP,
     BACKOFF_FIRST,
+    BROKEN_PROMISES,
+    DEPARTED_FOR,
     FADE_AFTER,
     HISTORY,
     MARGIN,
@@ -33,7 +35,24 @@ def test_the_timeout_follows_recent_answers_within_its_bounds(times: list[float]
     else:
         # with so few samples the 99th percentile is the greatest
         assert waits == min(TIMEOUT_CAP, max(TIMEOUT_FLOOR, MARGIN * max(times[-HISTORY:])))
-    assert liveness.timeout(A, "other") == liveness.timeout(B, "m") == TIMEOUT_CAP
+
+
+def test_of_a_peer_without_a_history_what_others_take_is_expected() -> None:
+    liveness = Liveness()
+    assert liveness.timeout(B, "m") == TIMEOUT_CAP
+    for number in range(10, 10 + MIN_HISTORY):
+        liveness.answered(bytes([number]) * 32, "m", 0.2, 0.0)
+    assert liveness.timeout(B, "other") == pytest.approx(0.2 * MARGIN), "connecting included"
+    for _ in range(HISTORY):
+        liveness.answered(A, "m", 0.12, 0.0)
+    liveness.answered(B, "other", 0.01, 0.0)
+    assert liveness.timeout(B, "m") == pytest.approx(0.12 * MARGIN), "who answered before needs not connect"
+    assert liveness.hedge(B, "m") < liveness.timeout(B, "m")
+    for failures in range(1, 4):
+        liveness.unreachable(B, failures, failures)
+        assert liveness.timeout(B, "m") == pytest.approx(min(TIMEOUT_CAP, 0.12 * MARGIN * 2**failures))
+    assert liveness.timeout(B, "m", most=60) > TIMEOUT_CAP, "work is given longer"
+    assert liveness.hedge(bytes(32), "m") == 0.2
 
 
 def test_a_timeout_gives_the_next_request_more_time() -> None:
@@ -103,15 +122,28 @@ def test_old_failures_fade(pause: float, expected: int) -> None:
     assert liveness.failures(A) == expected
 
 
-def test_a_sign_of_return_ends_the_back_off_but_not_the_suspicion() -> None:
+def test_what_arrives_after_a_good_bye_is_no_return_unless_the_peer_introduces_itself() -> None:
     liveness = Liveness()
     liveness.departed(A, 5.0)
-    assert liveness.backoff(A, 5.0) == BACKOFF_CAP
-    liveness.hasten(A, 6.0)
-    assert liveness.backoff(A, 6.0) == 0
+    assert liveness.backoff(A, 5.0) == DEPARTED_FOR
+    assert not liveness.heard(A, 6.0)
     assert liveness.is_suspect(A)
-    liveness.hasten(B, 6.0)
-    assert not liveness.is_suspect(B)
+    assert liveness.heard(A, 6.0, anew=True)
+    assert not liveness.is_suspect(A)
+
+
+def test_who_speaks_is_trusted_until_that_proved_wrong_twice_and_then_only_probed() -> None:
+    liveness = Liveness()
+    now, trusted = 0.0, []
+    for _ in range(5):
+        now += 100
+        liveness.unreachable(A, now, now)
+        trusted.append(liveness.heard(A, now + 0.01))
+        assert liveness.backoff(A, now + 0.01) == 0, "in any case it may be probed at once"
+    assert trusted == [True] * BROKEN_PROMISES + [False] * 3
+    assert liveness.answered(A, "m", 0.1, now + 1)
+    liveness.unreachable(A, now + 2, now + 2)
+    assert liveness.heard(A, now + 3), "an answer wins the trust back"
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("ahtud")), max_size=80))
@@ -136,8 +168,9 @@ def test_any_story_leaves_bounded_and_consistent_state(story: list[tuple[int, st
         if len(last) > 4:
             del last[next(iter(last))]
         assert len(liveness) == len(last)
-        assert liveness.suspects() == sorted(a for a, seen in last.items() if seen in "tud")
-        assert 0 <= liveness.backoff(agent, now) <= BACKOFF_CAP
+        assert {a for a, seen in last.items() if seen == "a"}.isdisjoint(liveness.suspects())
+        assert {a for a, seen in last.items() if seen in "tud"} <= set(liveness.suspects()) <= set(last)
+        assert 0 <= liveness.backoff(agent, now) <= DEPARTED_FOR
         assert TIMEOUT_FLOOR <= liveness.timeout(agent, "m") <= TIMEOUT_CAP
 
 

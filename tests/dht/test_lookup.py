@@ -216,6 +216,41 @@ def test_what_is_under_way_and_too_far_to_matter_is_not_waited_for() -> None:
     assert lookup.result == [near]
 
 
+def test_the_silent_keep_nobody_waiting_and_are_still_waited_for() -> None:
+    """All questions stall before the first answer comes; at the end nothing is missing."""
+    village = Village(5, 40)
+    lookup = Lookup(village.target, SMALL_K, seeds=village.seeds(3))
+    late: list[Contact] = []
+    while not lookup.done:
+        fresh = lookup.next_queries()
+        late += fresh
+        for contact in fresh:
+            lookup.on_stall(contact)
+            lookup.on_stall(contact)
+        if not fresh:
+            contact = late.pop(0)
+            lookup.on_response(contact, village.honest(contact) or [])
+    assert lookup.result == closest(village.target, village.nodes, lambda node: node.position, SMALL_K)
+
+
+def test_whoever_takes_the_place_of_a_silent_one_is_asked_before_it_has_failed() -> None:
+    nodes = [placed(bytes([number + 1]) * 32) for number in range(8)]
+    lookup = Lookup(bytes(32), 2, 2, nodes)
+    first = lookup.next_queries()
+    assert lookup.next_queries() == []
+    for contact in first:
+        lookup.on_stall(contact)
+    second = lookup.next_queries()
+    assert second == nodes[2:4]
+    for contact in second:
+        lookup.on_response(contact, [])
+    assert not lookup.done, "the silent ones are nearer, and may yet answer"
+    lookup.on_response(first[0], [])
+    lookup.on_failure(first[1])
+    assert lookup.done
+    assert lookup.result == [nodes[0], nodes[2]]
+
+
 def test_nobody_to_ask_is_an_empty_result_and_we_are_no_candidate_ourselves() -> None:
     assert Lookup(key(0), K).done
     me = placed(key(1))

@@ -51,6 +51,7 @@ async def test_no_more_run_than_there_are_places_nor_of_one_peer_than_its_own() 
     async with trio.open_nursery() as nursery:
         for peer in [MANY] * 10 + [ONE] * 10 + [TWO]:
             nursery.start_soon(hold, peer)
+            await trio.lowlevel.checkpoint()  # trio starts tasks of one moment in any order
         await idle()
         assert sorted(running) == [MANY, MANY, ONE, ONE]
         release.set()

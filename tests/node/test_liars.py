@@ -22,6 +22,7 @@ from chain.manifest import Manifest
 from chain.record import Record, decode_payload, decode_record, encode_payload
 from dht.basis import subject_basis
 from dht.bundle import Item, bundle_value, open_bundle
+from dht.errors import RefusalCode, RequestRefused
 from dht.intake import Judged
 from dht.network import MAX_BODY
 from dht.replies import StoreStatus, read_statuses
@@ -475,11 +476,10 @@ def test_who_keeps_storing_bad_records_is_not_listened_to_any_more(tmp_path: Pat
             if holder.kademlia.is_suspect(sender.agent):
                 break
         assert holder.kademlia.is_suspect(sender.agent)
-        refused = holder.status().counters["kademlia_forbidden_total"]
         assert (await network.ask(1, QUERIES[0])).cost.shards_missed == 0
-        with pytest.raises(Exception, match="ignored"):
+        with pytest.raises(RequestRefused, match="banned") as refusal:
             await store(sender, holder.agent, body, 100)
-        assert holder.status().counters["kademlia_forbidden_total"] > refused
+        assert refusal.value.code == RefusalCode.BANNED
 
     simulate(tmp_path, THREE_AND_A_GUEST, scenario)
 

@@ -48,6 +48,19 @@ def test_with_a_third_dead_lookups_still_end_at_the_nearest_who_live() -> None:
     assert all(one.seconds > 0 for one in outcomes)
 
 
+def test_what_a_silent_third_costs_a_fresh_asker_is_about_one_timeout_a_lookup() -> None:
+    """They are some 15 in a lookup, and cost 8.8 s when each of them held up a place until its timeout."""
+    healthy, kernel = Kernel(400, 3), Kernel(400, 3)
+    for one in (healthy, kernel):
+        one.fill()
+    kernel.kill(1 / 3)
+    base, figures = summary(healthy.lookups(25)), summary(kernel.lookups(25))
+    assert figures["unanswered_mean"] > 12
+    assert figures["holders_exact"] == 1
+    assert figures["seconds_p50"] < base["seconds_p50"] + 1.0
+    assert figures["seconds_p95"] < base["seconds_p95"] + 2.0
+
+
 def test_a_kernel_repeats_by_its_seed() -> None:
     def outcomes(seed: int) -> list[object]:
         kernel = Kernel(80, seed)
