@@ -13,7 +13,7 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -66,6 +66,18 @@ log = logging.getLogger(f"roseforest.{__name__}")
 OnHeld = Callable[[Sequence[Held]], Awaitable[None]]
 
 
+class Blocks(Protocol):
+    """What this node's owner does not want here."""
+
+    def hides(self, record: Record) -> bool:
+        """Whether the record is not to be held."""
+        ...
+
+    def note_refused(self, bases: Iterable[bytes]) -> None:
+        """Such a record, which belongs to these bases, was refused."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Part of what lies at a basis; `more` when there is another page."""
@@ -92,10 +104,12 @@ class RecordService:
         on_held: OnHeld,
         accepts: Callable[[], bool],
         room: Room,
+        blocks: Blocks,
     ) -> None:
         self._kademlia = kademlia
         self._store = store
         self._room = room
+        self._blocks = blocks
         self._own = own
         self._own_opening = own_opening
         self._intake = intake
@@ -353,6 +367,10 @@ class RecordService:
     def _judge(self, bundle: Bundle, also: tuple[tuple[int, bytes], ...]) -> tuple[list[Judged], list[Held]]:
         """The verdicts, and what is to be held for them, companions first."""
         judged = self._intake.judge(bundle)
+        for place, one in enumerate(judged):
+            if one.held is not None and self._blocks.hides(one.held.record):
+                self._blocks.note_refused(basis for _, basis in one.held.bases)
+                judged[place] = Judged(StoreStatus.BLOCKED)
         valid = [(place, one.held) for place, one in enumerate(judged) if one.held is not None]
         refusals = self._room.refusals([held for _, held in valid]) if valid else []
         kept = []

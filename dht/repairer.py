@@ -32,7 +32,7 @@ from dht.proofs import MAX_PROOFS, VOUCHED_S, Proofs
 from dht.record_store import BasisDigest, Digest, HeldStore
 from dht.records import MAX_DIGESTS, MAX_LACKS, RecordService
 from dht.repair import DROP_AFTER_S, Decision, Situation, decide, holders_of
-from dht.replies import StoreStatus
+from dht.replies import REFUSES, StoreStatus
 
 PAGE = 512
 """Bases looked at together; what is asked, listed and sent about them is done before the next page."""
@@ -61,6 +61,8 @@ BYTES_PER_S = 1_000_000
 """What each of those requests sends and asks for, on average."""
 MAX_REST_S = 1.0
 """It also rests as long as the last request took, at most so long."""
+MAX_TURNED_AWAY = 10_000
+"""Refusals remembered, by holder and record; beyond it all are forgotten and asked for again."""
 FULL_S = 300.0
 """Who said that it has no room is offered nothing new for so long, whatever its address record says."""
 LEAVE_PAUSE_S = 0.25
@@ -140,6 +142,7 @@ class Repairer:
         self._leaving = trio.Event()
         self._refusing: set[AgentId] = set()
         self._full_until: dict[AgentId, float] = {}
+        self._turned_away: dict[AgentId, set[Cid]] = {}
         self.sent = 0
         """Records sent to holders that lacked them, so far."""
         self.dropped = 0
@@ -287,8 +290,18 @@ class Repairer:
             vouched=beyond_s >= DROP_AFTER_S
             and self._proofs.vouchers.promised([cid for cid, _ in self._held_at(one.basis)], now),
             leaving=self.leaving,
-            full=frozenset(agent for agent in one.missing if self._is_full(agent, now)),
+            full=frozenset(agent for agent in one.missing if self._refuses(agent, one, now)),
         )
+
+    def _refuses(self, agent: AgentId, one: _Due, now: float) -> bool:
+        """Whether it has no room, or has refused everything that it lacks there."""
+        if self._is_full(agent, now):
+            return True
+        away = self._turned_away.get(agent)
+        if not away:
+            return False
+        missing = one.missing[agent]
+        return away.issuperset(missing or {cid for cid, _ in self._held_at(one.basis)})
 
     def _is_full(self, agent: AgentId, now: float) -> bool:
         contact = self._kademlia.contact(agent)
@@ -400,9 +413,22 @@ class Repairer:
                     self.sent += sum(status is StoreStatus.HELD for status in statuses)
                     if StoreStatus.FULL in statuses:
                         self._full_until[agent] = trio.current_time() + FULL_S
+                    self._note_refusals(agent, items, statuses)
                     items = items[len(statuses) :]
 
         await self._with(agent, "repairing", push)
+
+    def _note_refusals(self, agent: AgentId, items: Sequence[Item], statuses: Sequence[StoreStatus]) -> None:
+        """Its owner blocks them, or their author takes up too much there: others hold them instead."""
+        away = {
+            item.record.cid
+            for item, status in zip(items, statuses, strict=False)
+            if status in REFUSES and status is not StoreStatus.FULL
+        }
+        if away:
+            if sum(map(len, self._turned_away.values())) + len(away) > MAX_TURNED_AWAY:
+                self._turned_away.clear()
+            self._turned_away.setdefault(agent, set()).update(away)
 
     async def _rest(self, began: float, size: int) -> None:
         """Let others have the disk and the line, unless this node is about to go."""

@@ -413,6 +413,8 @@ class Asker:
                 if record.cid in seen:
                     raise FrameError("ranks a record twice")
                 seen.add(record.cid)
+                if self._entries.blocks.hides(record):
+                    continue
                 if record.header.kind not in CARRIES_CONTENT:
                     raise FrameError(f"ranks a record of kind {record.header.kind!r:.80}")
                 content = self._intake.content(record)

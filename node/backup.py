@@ -49,7 +49,7 @@ UNFINISHED: Final = frozenset({".part", ".tmp"})
 """Blobs that are being fetched or written; their holders have them."""
 REQUIRED: Final = frozenset({"instance", "key", "manifest", "chain.db"})
 _PLAIN: Final = frozenset(
-    {*REQUIRED, "recovery-key", "config.toml", "peers", "grant", "held.db", "learning.db"}
+    {*REQUIRED, "recovery-key", "config.toml", "blocked.json", "peers", "grant", "held.db", "learning.db"}
 )
 _NESTED: Final = re.compile(r"(atlas|blobs)(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,80}){1,2}")
 

@@ -103,7 +103,7 @@ class EntryReader:
                 bundle = Bundle(page.openings, page.headers, new)
                 judged, companions = await self._run_blocking(self._judge, bundle)
                 for item, verdict in zip(new, judged, strict=True):
-                    if verdict.status is StoreStatus.HELD:
+                    if verdict.status is StoreStatus.HELD and not self._local.blocks.hides(item.record):
                         found.records[item.record.cid] = item.record
                 found.companions.update((held.record.cid, held.record) for held in companions)
                 if any(verdict.rule for verdict in judged):

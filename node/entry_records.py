@@ -13,6 +13,7 @@ from chain.kinds import CREATE, ENTRY_OPERATIONS
 from chain.record import Record
 from crdt.causal import merge_copies
 from dht.placement import Role
+from node.moderation import Blocklist
 from node.storage.held_records import HeldRecords
 from node.storage.own_chain import OwnChain
 
@@ -24,9 +25,11 @@ PAGE = 500
 class EntryRecords:
     """Reads of both databases by entry; plain calls, from any thread."""
 
-    def __init__(self, own: OwnChain, held: HeldRecords) -> None:
+    def __init__(self, own: OwnChain, held: HeldRecords, blocks: Blocklist | None = None) -> None:
+        """What `blocks` hides is not here."""
         self._own = own
         self._held = held
+        self.blocks = Blocklist(None) if blocks is None else blocks
 
     def about(self, entry: Cid) -> dict[Cid, Record]:
         """The entry's create and operations that are here, some maybe as headers only; O(answer)."""
@@ -35,6 +38,8 @@ class EntryRecords:
         creator = next((record.header.author for record in own if record.cid == entry), None)
         for record in (*own, *self._held.about(entry, MAX_ABOUT, creator)):
             kind = record.header.kind
+            if self.blocks.hides(record):
+                continue
             if kind == CREATE if record.cid == entry else kind in ENTRY_OPERATIONS:
                 known = found.get(record.cid)
                 found[record.cid] = record if known is None else merge_copies(known, record)

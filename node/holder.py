@@ -228,6 +228,8 @@ class Holder:
         """Postings of these content records; their own tags, unless the entry's `tags` are given."""
         pairs: list[tuple[Record, Content]] = []
         for record in records:
+            if self._entries.blocks.hides(record):
+                continue
             if record.header.kind in CARRIES_CONTENT and record.payload is not None:
                 try:
                     pairs.append((record, content_from_body(decode_payload(record.payload))))

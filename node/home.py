@@ -135,6 +135,11 @@ class Home:
         return self.root / "grant"
 
     @property
+    def blocked(self) -> Path:
+        """What the owner does not want here, see `node.moderation`."""
+        return self.root / "blocked.json"
+
+    @property
     def peers(self) -> Path:
         """Addresses of the peers seen last."""
         return self.root / "peers"

@@ -18,7 +18,7 @@ from pathlib import Path
 import trio
 
 from chain.cid import Cid, to_text
-from chain.identity import AgentId, Identity
+from chain.identity import AGENT_ID_SIZE, AgentId, Identity
 from chain.kinds import ENTRY_OPERATIONS
 from chain.membrane import Passage
 from chain.record import Record
@@ -50,7 +50,7 @@ from node.derivation import drop_strays, index_missing, records_of, records_to_i
 from node.editor import Editor
 from node.entry_reader import EntryReader
 from node.entry_records import EntryRecords
-from node.errors import InvalidInput, NotReady
+from node.errors import InvalidInput, NotFound, NotReady
 from node.founding import Ground, ground_for
 from node.freshness import Freshness
 from node.head_guard import HeadGuard
@@ -58,6 +58,7 @@ from node.holder import Holder
 from node.inviting import GRANT_FILE, LINKS_FILE, Inviting
 from node.learning import ModelBlobs
 from node.models import Added, Answer, Change, Changed, EntryView, NewEntry, PeerView, Rejected, Status
+from node.moderation import Block, Blocklist
 from node.opening import ensure_opening
 from node.participation import Participation
 from node.search_protocol import MAX_K
@@ -90,6 +91,8 @@ class NodePaths:
     held: Path
     derived: Path
     index: Path | None
+    blocked: Path | None = None
+    """What the owner does not want here; None: nothing is remembered."""
     peers: Path | None = None
     """Addresses of peers seen last; None where they are not remembered."""
     blobs: Path | None = None
@@ -158,7 +161,8 @@ class Node:
         self._held = held
         self._derived = derived
         self._find = records_of(own, held)
-        self._entries = EntryRecords(own, held)
+        self._blocks = Blocklist(paths.blocked)
+        self._entries = EntryRecords(own, held, self._blocks)
         self._embedder, self._layout = ground.embedder, ground.layout
         self._started = clock.monotonic()
         self.kademlia = Kademlia(
@@ -204,6 +208,7 @@ class Node:
             on_held=self._on_held,
             accepts=self._keeps,
             room=self._room,
+            blocks=self._blocks,
         )
         proofs = Proofs(network, self.kademlia, self._records, held, random, run_blocking, self._keeps)
         self._repairer = Repairer(
@@ -406,12 +411,51 @@ class Node:
         return await self._asker.ask(codes, k, tags, deadline_ms, fresh, steps)
 
     async def get(self, entry: Cid) -> EntryView | None:
-        """An entry as all its known operations fold, from here and its holders; None when nobody has it."""
+        """An entry as all its known operations fold, from here and its holders; None when nobody has it.
+
+        Raises `NotFound` for one that is blocked here.
+        """
+        if self._blocks.has(entry):
+            raise NotFound(f"the entry {to_text(entry)} is blocked on this node: unblock it to see it")
         return await self._reader.read(entry)
 
     async def change(self, entry: Cid, change: Change, if_version: str | None = None) -> Changed:
         """Edit, tag, vote on, delete or retract an entry; see `node.editor.Editor.change`."""
         return await self._editor.change(entry, change, if_version)
+
+    async def block(self, target: AgentId | Cid, reason: str) -> bool:
+        """Show and hold nothing of an agent or an entry any more; whether this is new. O(its records).
+
+        Raises `InvalidInput` for this agent itself, or when there are too many blocks.
+        """
+        if target == self.agent:
+            raise InvalidInput("this is your own agent: delete or retract what you do not want to be shown")
+        new = self._blocks.add(target, reason, self._clock.wall_us())
+        is_agent = len(target) == AGENT_ID_SIZE
+        bases = await self._held.expel(
+            author=target if is_agent else None, subject=None if is_agent else target
+        )
+        self._blocks.note_refused(bases)
+        for basis in sorted(bases):
+            self._catch_up.dropped(basis)
+        await self._refresh_blocked(target)
+        return new
+
+    async def unblock(self, target: AgentId | Cid) -> None:
+        """Take a block back; what was let go comes back from its holders. Raises `NotFound`."""
+        self._blocks.remove(target)
+        self._catch_up.regained(None)
+        await self._refresh_blocked(target)
+
+    def blocked(self) -> list[Block]:
+        """What is blocked here, oldest first."""
+        return self._blocks.all()
+
+    async def _refresh_blocked(self, target: AgentId | Cid) -> None:
+        entries = [target]
+        if len(target) == AGENT_ID_SIZE:
+            entries = await self._run_blocking(self._held.subjects_of, target)
+        await self._holder.refresh(entries)
 
     def status(self) -> Status:
         """The node at a glance."""
@@ -559,7 +603,8 @@ class Node:
 
     def _is_complete(self, shard: Prefix) -> bool:
         # What cannot be written was refused, so the others have more.
-        refused = self.read_only is not None or self._room.is_short(shard.basis())
+        basis = shard.basis()
+        refused = self.read_only is not None or self._room.is_short(basis) or self._blocks.is_short(basis)
         return not refused and self._catch_up.is_complete(shard)
 
     def _look_at_room(self) -> None:
@@ -641,6 +686,7 @@ class Node:
             "postings": len(self._holder),
             "operations_offered_total": self._offers.offered,
             "records_refused_full_total": self._room.refused_full,
+            "records_refused_blocked_total": self._blocks.refused,
             "records_refused_quota_total": self._room.refused_quota,
             "own_records_fetched_back_total": self.guard.refetched,
         }

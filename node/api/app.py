@@ -30,6 +30,7 @@ from node.api.guard import Guard
 from node.api.inviting import add_inviting_routes
 from node.api.learning import add_learning_routes
 from node.api.metrics import Metrics
+from node.api.moderation import add_moderation_routes
 from node.api.problems import KNOWN, Problem, problem_of
 from node.api.service import NodeService
 from node.api.shapes import (
@@ -107,6 +108,7 @@ def create_app(
     _add_chain_routes(app, node)
     _add_health_routes(app, node, unready)
     add_blob_routes(app, node, max_blob)
+    add_moderation_routes(app, node)
     if learning is not None:
         add_learning_routes(app, learning)
     if inviting is not None:

@@ -11,11 +11,13 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from chain.cid import Cid
+from chain.identity import AgentId
 from chain.record import Record
 from chain.source_chain import ChainReport
 from dht.blob_store import BlobDraft, BlobStore
 from dht.clock_skew import Skew
 from node.models import Added, Answer, Change, Changed, EntryView, NewEntry, PeerView, Rejected, Status
+from node.moderation import Block
 
 
 class OwnBlobs(Protocol):
@@ -73,6 +75,21 @@ class NodeService(Protocol):
 
     def peers(self) -> list[PeerView]:
         """The peers of the routing table."""
+        ...
+
+    async def block(self, target: AgentId | Cid, reason: str) -> bool:
+        """Neither show nor hold anything of an agent or an entry; whether this is new.
+
+        Raises `InvalidInput`.
+        """
+        ...
+
+    async def unblock(self, target: AgentId | Cid) -> None:
+        """Take a block back; raises `NotFound`."""
+        ...
+
+    def blocked(self) -> list[Block]:
+        """What is blocked, oldest first."""
         ...
 
     async def clock_skew(self) -> Skew | None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +26,7 @@ import trio
 
 from chain.cid import DIGEST_SIZE, Cid, digest
 from chain.identity import AgentId
-from chain.kinds import GENESIS, MEMBRANE
+from chain.kinds import GENESIS, MEMBRANE, OPENING
 from chain.record import Record
 from dht.basis import BASIS_SIZE
 from dht.placement import Role, needs_payload
@@ -191,6 +192,21 @@ class HeldRecords:
         """
         return await self._writer.submit(lambda connection: self._drop(connection, basis, expected))
 
+    async def expel(self, *, author: AgentId | None = None, subject: Cid | None = None) -> set[bytes]:
+        """Hold nothing of an author, or of a subject, any more; returns the bases at which something lay.
+
+        Payloads are erased; headers stay while something names them. O(records), in parts of `RECLAIM_PAGE`.
+        """
+        bases: set[bytes] = set()
+        after = -1
+        while True:
+            found, after = await self._writer.submit(
+                partial(_expel, author=author, subject=subject, after=after)
+            )
+            bases |= found
+            if after < 0:
+                return bases
+
     async def reclaim(self) -> int:
         """Delete the records that lost their last basis and that no held record names; returns how many.
 
@@ -248,6 +264,11 @@ class HeldRecords:
             "WHERE subject IN ({}) AND subject != cid"
         )
         return {row[0] for row in self._database.rows_in(sql, sorted(set(subjects)))}
+
+    def subjects_of(self, author: AgentId) -> list[Cid]:
+        """The subjects of which records of an author are here, ascending; O(its records)."""
+        sql = "SELECT DISTINCT subject FROM records WHERE author = ? ORDER BY subject"
+        return [row[0] for row in self._database.rows(sql, (author,))]
 
     def subjects_after(self, subject: Cid, limit: int) -> list[Cid]:
         """Up to `limit` subjects of which operations are held, above `subject`, ascending."""
@@ -468,6 +489,35 @@ def _hold(connection: sqlite3.Connection, items: Sequence[Held]) -> None:
             )
         values = (basis, roles, records, (total % _MODULUS).to_bytes(DIGEST_SIZE, "big"))
         connection.execute("REPLACE INTO digests (basis, roles, records, total) VALUES (?, ?, ?, ?)", values)
+
+
+def _expel(
+    connection: sqlite3.Connection, *, author: AgentId | None, subject: Cid | None, after: int
+) -> tuple[set[bytes], int]:
+    """One part of `expel`: the bases, and after which row it goes on; -1 when it is done."""
+    column, value = ("author", author) if subject is None else ("subject", subject)
+    sql = f"SELECT id, cid, kind FROM records WHERE {column} = ? AND id > ? ORDER BY id LIMIT ?"
+    rows = connection.execute(sql, (value, after, RECLAIM_PAGE)).fetchall()
+    gone: dict[bytes, tuple[int, int]] = {}
+    for _, cid, kind in rows:
+        for (basis,) in connection.execute("SELECT basis FROM bases WHERE cid = ?", (cid,)).fetchall():
+            records, total = gone.get(basis, (0, 0))
+            gone[basis] = (records + 1, total + int.from_bytes(digest(cid), "big"))
+        connection.execute("DELETE FROM bases WHERE cid = ?", (cid,))
+        if kind not in OPENING:  # openings are needed to judge what others named of this author
+            connection.execute("UPDATE records SET payload = NULL WHERE cid = ?", (cid,))
+        _let_go(connection, cid)
+    for basis, (records, total) in sorted(gone.items()):
+        now = connection.execute("SELECT records, total FROM digests WHERE basis = ?", (basis,)).fetchone()
+        if now[0] == records:
+            connection.execute("DELETE FROM digests WHERE basis = ?", (basis,))
+            continue
+        left = (int.from_bytes(now[1], "big") - total) % _MODULUS
+        connection.execute(
+            "UPDATE digests SET records = ?, total = ? WHERE basis = ?",
+            (now[0] - records, left.to_bytes(DIGEST_SIZE, "big"), basis),
+        )
+    return set(gone), rows[-1][0] if len(rows) == RECLAIM_PAGE else -1
 
 
 def _let_go(connection: sqlite3.Connection, cid: Cid) -> None:

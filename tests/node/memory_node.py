@@ -16,7 +16,7 @@ from chain.blob import check_size
 from chain.cid import Cid, raw_cid
 from chain.content import Content, content_from_body
 from chain.errors import ChainError
-from chain.identity import Identity
+from chain.identity import AgentId, Identity
 from chain.kinds import CREATE, OPENING, RULE_VERSION
 from chain.manifest import Limits
 from chain.record import Record, decode_payload
@@ -43,6 +43,7 @@ from node.models import (
     Rejected,
     Status,
 )
+from node.moderation import Block, Blocklist
 from node.storage.blob_files import BlobFiles
 from node.storage.errors import DiskFull
 from sim.virtual_clock import inline_blocking
@@ -84,6 +85,7 @@ class MemoryNode:
         self.keys: dict[bytes, Cid] = {}
         self.full = False
         self.starting = False
+        self.blocks = Blocklist(None)
         self.editor = Editor(
             self.identity.agent,
             HashVectors("hash", DIM),
@@ -183,6 +185,15 @@ class MemoryNode:
 
     def peers(self) -> list[PeerView]:
         return [PeerView(bytes(32), ("/ip4/127.0.0.1/tcp/1",), True, True, 100, False, 1.25)]
+
+    async def block(self, target: AgentId | Cid, reason: str) -> bool:
+        return self.blocks.add(target, reason, 1_000_000)
+
+    async def unblock(self, target: AgentId | Cid) -> None:
+        self.blocks.remove(target)
+
+    def blocked(self) -> list[Block]:
+        return self.blocks.all()
 
     async def clock_skew(self) -> Skew | None:
         return Skew(-250_000, 3)
