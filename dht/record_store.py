@@ -7,12 +7,14 @@ quick (an indexed look-up); writes are durable when they return.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.record import Record
+from dht.reconciliation import RangeStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,10 @@ class HeldStore(Protocol):
 
     def bases_after(self, basis: bytes, limit: int) -> list[BasisDigest]:
         """Up to `limit` bases at which something is held, above `basis`, ascending."""
+        ...
+
+    def ranges(self) -> AbstractContextManager[RangeStore]:
+        """What lies at all bases, as it is now, to be compared by ranges."""
         ...
 
     async def drop(self, basis: bytes, expected: Digest) -> list[tuple[Cid, int]] | None:

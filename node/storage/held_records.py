@@ -4,8 +4,8 @@ A record is kept once, under each basis that this node holds it for; the port is
 Nothing is judged here: who calls `hold` has verified the signature and validated the record. Both branches of
 a fork are kept; of several valid signatures of one record the smallest is kept, so that replicas agree; a
 signed header is completed when its payload arrives. Per basis a count and a sum of the CIDs' digests modulo
-2**256 are kept up to date, so that two holders can compare what they hold in a few bytes (the fingerprint of
-range-based set reconciliation, A. Meyer, 2023).
+2**256 are kept up to date, so that two holders can compare what they hold there in a few bytes, and sums over
+ranges of bases (`node.storage.range_sums`), so that they can compare everything.
 
 A basis that this node need not hold any more is dropped as a whole, and only if it still is what was proven
 to lie elsewhere. A record that thereby lost its last basis loses its payload at once; its header stays as
@@ -16,7 +16,8 @@ comes next; the file does not shrink.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Final
 
 import trio
 
-from chain.cid import DIGEST_SIZE, Cid, digest
+from chain.cid import DIGEST_SIZE, Cid
 from chain.identity import AgentId
 from chain.kinds import GENESIS, MEMBRANE, OPENING
 from chain.record import Record
@@ -32,9 +33,11 @@ from dht.basis import BASIS_SIZE
 from dht.placement import Role, needs_payload
 from dht.ports import RunBlocking
 from dht.record_store import BasisDigest, Digest, Held, Usage
+from node.storage import range_sums
 from node.storage.database import Layout, Options, open_database
 from node.storage.errors import StorageLimit
 from node.storage.group_writer import GroupWriter
+from node.storage.range_sums import SCHEMA, Change, RangeView, build
 from node.storage.stored_record import COLUMNS, from_row, records_in
 from validation.named import named_by
 from validation.subject_rules import MAX_OPERATIONS
@@ -49,8 +52,6 @@ RECLAIM_SHARE: Final = 8
 """And only when they are more than one in so many: looking costs a pass over all headers."""
 RECLAIM_PAGE: Final = 1_000
 """Headers read at a time by that pass."""
-
-_MODULUS = 1 << (8 * DIGEST_SIZE)
 
 LAYOUT: Final = Layout(
     application_id=0x52466831,  # "RFh1"
@@ -118,6 +119,7 @@ LAYOUT: Final = Layout(
             DELETE FROM usage WHERE author = OLD.author AND records = 0;
         END;
         """,
+        SCHEMA,
     ),
     recovery=(
         "restore it from a backup, or move it away and restart: "
@@ -144,6 +146,7 @@ class HeldRecords:
     def __init__(self, path: Path, run_blocking: RunBlocking, options: Options | None = None) -> None:
         """Open or create the file; raises what `open_database` raises."""
         self._database = open_database(path, LAYOUT, options or Options())
+        build(self._database.writer)
         self._writer = GroupWriter(self._database, run_blocking)
         self._run_blocking = run_blocking
         self._fresh: _Used | None = None  # while `reclaim` looks: what is used by what was held meanwhile
@@ -333,6 +336,16 @@ class HeldRecords:
         rows = self._database.rows(sql, (basis, int(Role.KEPT), int(Role.NOTICE), limit))
         return [BasisDigest(row[0], row[1], (row[2], row[3])) for row in rows]
 
+    @contextmanager
+    def ranges(self) -> Iterator[RangeView]:
+        """All that is held at bases, as it is now, to be compared by ranges; not that of this node alone."""
+        with self._database.reading() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield RangeView(connection)
+            finally:
+                connection.execute("ROLLBACK")
+
     def bases(self, role: int) -> list[bytes]:
         """Every basis at which something is held in this role (a bit), ascending; O(number of bases)."""
         rows = self._database.rows("SELECT basis FROM digests WHERE roles & ? ORDER BY basis", (role,))
@@ -411,7 +424,7 @@ class HeldRecords:
             return None
         cids = [row[0] for row in connection.execute("SELECT cid FROM bases WHERE basis = ?", (basis,))]
         connection.execute("DELETE FROM bases WHERE basis = ?", (basis,))
-        connection.execute("DELETE FROM digests WHERE basis = ?", (basis,))
+        range_sums.removed(connection, basis)
         left: list[tuple[Cid, int]] = []
         for cid in cids:
             roles = 0
@@ -458,7 +471,7 @@ class HeldRecords:
 
 
 def _hold(connection: sqlite3.Connection, items: Sequence[Held]) -> None:
-    added: dict[bytes, tuple[int, int, int]] = {}
+    changes: dict[bytes, Change] = {}
     for item in items:
         cid = item.record.cid
         _keep(connection, item.record, bool(item.bases))
@@ -472,23 +485,11 @@ def _hold(connection: sqlite3.Connection, items: Sequence[Held]) -> None:
                 "ON CONFLICT (basis, cid) DO UPDATE SET roles = roles | excluded.roles",
                 (basis, cid, roles),
             )
-            all_roles, records, total = added.get(basis, (0, 0, 0))
+            change = changes.setdefault(basis, Change())
+            change.roles |= roles
             if here is None:
-                records, total = records + 1, total + int.from_bytes(digest(cid), "big")
-            added[basis] = (all_roles | roles, records, total)
-    for basis in sorted(added):
-        roles, records, total = added[basis]
-        before = connection.execute(
-            "SELECT roles, records, total FROM digests WHERE basis = ?", (basis,)
-        ).fetchone()
-        if before is not None:
-            roles, records, total = (
-                roles | before[0],
-                records + before[1],
-                total + int.from_bytes(before[2], "big"),
-            )
-        values = (basis, roles, records, (total % _MODULUS).to_bytes(DIGEST_SIZE, "big"))
-        connection.execute("REPLACE INTO digests (basis, roles, records, total) VALUES (?, ?, ?, ?)", values)
+                change.cids.append(cid)
+    range_sums.added(connection, changes)
 
 
 def _expel(
