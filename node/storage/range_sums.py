@@ -259,7 +259,8 @@ class RangeView:
     def _bases(self, first: int, last: int) -> Iterator[tuple[bytes, int]]:
         """The bases with prefixes from `first` to `last`, and how many records lie there, ascending."""
         sql = (
-            "SELECT basis, records FROM digests WHERE basis >= ? AND basis <= ? AND roles NOT IN (?, ?) ORDER BY basis"
+            "SELECT basis, records FROM digests WHERE basis >= ? AND basis <= ? AND roles NOT IN (?, ?) "
+            "ORDER BY basis"
         )
         last_basis = b"\xff" * 32 if last >= LAST_PREFIX else last.to_bytes(8, "big") + b"\xff" * 24
         yield from self._connection.execute(sql, (_first_basis(first), last_basis, *_HIDDEN))
