@@ -13,10 +13,14 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
+from typing import Literal, TypeAlias
 
 from dht.network import PeerId
 from sim.links import Link
 from sim.virtual_clock import virtual_us
+
+Lie: TypeAlias = Literal["forger", "forker", "dropper", "hollow", "garbage", "slow"]
+"""The kinds of liars; `sim.liars` has what each does."""
 
 SECOND_US = 1_000_000
 OVERHEAD_BYTES = 100
@@ -92,8 +96,26 @@ class Down:
     in_order: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Skewed:
+    """The wall clocks of these nodes are so much ahead (negative: behind)."""
+
+    span: Span
+    nodes: frozenset[str]
+    skew_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lying:
+    """From the beginning of the span on a node is a liar of this kind (`sim.liars`), after restarts too."""
+
+    span: Span
+    node: str
+    kind: Lie
+
+
 LinkFault = Partition | Slow | Lossy | Narrow
-Fault = LinkFault | Down
+Fault = LinkFault | Down | Skewed | Lying
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +165,22 @@ class FaultPlan:
             if isinstance(fault, Narrow) and now_us in fault.span and {one, other} & fault.nodes
         ]
         return min(rates, default=None)
+
+    def skew_us(self, now_us: int, node: str) -> int:
+        """How far a node's wall clock is ahead, in µs."""
+        return sum(
+            fault.skew_us
+            for fault in self.faults
+            if isinstance(fault, Skewed) and now_us in fault.span and node in fault.nodes
+        )
+
+    def liars(self) -> dict[str, Lying]:
+        """Who lies in this run, by name, and how; a node that is named twice lies as it was named first."""
+        found: dict[str, Lying] = {}
+        for fault in self.faults:
+            if isinstance(fault, Lying):
+                found.setdefault(fault.node, fault)
+        return found
 
     def host_events(self) -> list[HostEvent]:
         """Kills and starts in order of time; where a node's spans overlap or touch it is down once."""

@@ -21,7 +21,7 @@ from node.corpus import CorpusEntry
 from node.embedding.static import StaticEmbedder
 from node.errors import DaemonNotRunning
 from sim.errors import ScenarioFailed
-from sim.faults import Down, FaultPlan
+from sim.faults import Down, FaultPlan, Lie
 from sim.result import Result, judged
 from sim.scenario import Scenario, ScenarioError
 from sim.stage import ActorDown, Reply, Rest
@@ -122,6 +122,9 @@ class RealStage:
         door = doors[0].started.addresses[0] if doors else None
         flags = OBSERVER_FLAGS if name in self._observers else self._network.flags_of.get(name, ())
         await self._network.start(name, join=door, flags=flags)
+
+    async def lie(self, name: str, kind: Lie) -> None:
+        raise AssertionError(f"{name} is a daemon: a plan for daemons has no liars")
 
     async def unplaced(self, name: str) -> frozenset[Cid] | None:
         await trio.lowlevel.checkpoint()

@@ -21,7 +21,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sim.assertions import RUN_METRICS, Assertion, AssertionTextError, parse_assertion
 from sim.errors import SimError
-from sim.faults import SECOND_US, Down, Fault, FaultPlan, Lossy, Narrow, Partition, Slow, Span, churn
+from sim.faults import (
+    SECOND_US,
+    Down,
+    Fault,
+    FaultPlan,
+    Lie,
+    Lossy,
+    Lying,
+    Narrow,
+    Partition,
+    Skewed,
+    Slow,
+    Span,
+    churn,
+)
 from sim.selection import Roster, SelectionError, Selector, check_groups
 
 MAX_FILE = 1 << 20
@@ -29,8 +43,10 @@ MAX_NODES = 1_000
 MAX_ENTRIES = 100_000
 MAX_SECONDS = 7 * 24 * 3600
 MAX_STEPS = 100
+MAX_PER_HOUR = 3600
 MIN_LEAVE_S = 15
 """A node that leaves in order may need so long, and can only return once it has gone."""
+MAX_SKEW_S = 7 * 24 * 3600
 SMALLEST = {"nodes": 4, "entries": 8, "queries": 4}
 """What `scaled` goes no lower than, unless the scenario itself has less."""
 
@@ -140,13 +156,25 @@ class LeaveFault(_Fault):
 
 
 class ChurnFault(_Fault):
-    """Nodes come and go: exponential times up and down of these averages; all are up in the end."""
+    """Nodes come and go: exponential times up and down of these averages; all are up in the end.
+
+    How often: either after `up_s` seconds on average, or such a share of the nodes in an hour.
+    """
 
     kind: Literal["churn"]
     for_s: Span_s
     nodes: Selector
-    up_s: Span_s
+    up_s: Span_s | None = None
+    per_hour: float | None = Field(default=None, gt=0, le=MAX_PER_HOUR)
     down_s: Span_s
+
+    @property
+    def mean_up_s(self) -> float:
+        """Seconds that a node is up on average."""
+        if self.up_s is not None:
+            return self.up_s
+        assert self.per_hour is not None
+        return 3600 / self.per_hour
 
 
 class SlowFault(_Fault):
@@ -176,8 +204,33 @@ class LossFault(_Fault):
     loss: float = Field(gt=0, le=1)
 
 
+class SkewFault(_Fault):
+    """The wall clocks of nodes are wrong: so many seconds ahead, or behind where it is negative."""
+
+    kind: Literal["skew"]
+    for_s: Span_s | None = None
+    nodes: Selector
+    ahead_s: float = Field(ge=-MAX_SKEW_S, le=MAX_SKEW_S)
+
+
+class LiarFault(_Fault):
+    """Nodes begin to lie and go on to the end; the kinds are dealt to them in turn."""
+
+    kind: Literal["liar"]
+    nodes: Selector
+    lies: tuple[Lie, ...] = Field(min_length=1, max_length=64)
+
+
 FaultTable = Annotated[
-    PartitionFault | CrashFault | LeaveFault | ChurnFault | SlowFault | BandwidthFault | LossFault,
+    PartitionFault
+    | CrashFault
+    | LeaveFault
+    | ChurnFault
+    | SlowFault
+    | BandwidthFault
+    | LossFault
+    | SkewFault
+    | LiarFault,
     Field(discriminator="kind"),
 ]
 
@@ -232,15 +285,21 @@ class Scenario(_Table):
                     end = inf if after is None else start + round(after * SECOND_US)
                     leaves = isinstance(fault, LeaveFault)
                     faults += [Down(Span(start, end), name, leaves) for name in roster.select(nodes, place)]
-                case ChurnFault(nodes=nodes, up_s=up_s, down_s=down_s):
+                case ChurnFault(nodes=nodes, down_s=down_s):
                     rng = random.Random(f"{self.seed}/{place}/churn")
-                    faults += churn(roster.select(nodes, place), span, up_s, down_s, rng)
+                    faults += churn(roster.select(nodes, place), span, fault.mean_up_s, down_s, rng)
                 case SlowFault(nodes=nodes, add_ms=add_ms):
                     faults.append(Slow(span, frozenset(roster.select(nodes, place)), round(add_ms * 1_000)))
                 case BandwidthFault(nodes=nodes, bytes_per_s=rate):
                     faults.append(Narrow(span, frozenset(roster.select(nodes, place)), rate))
                 case LossFault(nodes=nodes, loss=loss):
                     faults.append(Lossy(span, frozenset(roster.select(nodes, place)), loss))
+                case SkewFault(nodes=nodes, ahead_s=ahead_s):
+                    skewed = frozenset(roster.select(nodes, place))
+                    faults.append(Skewed(span, skewed, round(ahead_s * SECOND_US)))
+                case LiarFault(nodes=nodes, lies=lies):
+                    liars = roster.select(nodes, place)
+                    faults += [Lying(span, name, lies[turn % len(lies)]) for turn, name in enumerate(liars)]
         return FaultPlan(tuple(faults))
 
 
@@ -348,11 +407,16 @@ def _check(scenario: Scenario, file: str) -> None:
         if isinstance(step, Add) and step.readers is not None:
             _check_selector(roster, step.readers, f"{key}.readers", file)
     for number, fault in enumerate(scenario.faults):
+        if isinstance(fault, ChurnFault) and (fault.up_s is None) == (fault.per_hour is None):
+            raise refuse(f"faults[{number}]", "churn takes either up_s or per_hour")
         for field in ("nodes", "sides"):
             selectors = getattr(fault, field, None)
             if selectors is not None:
                 for one in selectors if field == "sides" else (selectors,):
                     _check_selector(roster, one, f"faults[{number}].{field}", file)
+    liars = scenario.plan().liars()
+    if liars.keys() >= set(roster.everybody):
+        raise refuse("faults", "every node is a liar; somebody has to be lied to")
     kinds = {step.name: step.do for step in scenario.workload}
     for number, text in enumerate(scenario.must):
         try:
@@ -397,5 +461,6 @@ def _short(value: Any) -> str:
 
 
 TAGS = {"add", "ask", "edit", "get", "partition", "crash", "leave", "churn", "slow", "bandwidth", "loss"}
+TAGS |= {"skew", "liar"}
 INNER = {"str", "int", "tuple[str, ...]", "literal['all']", "constrained-str", "function-after[]"}
 """What pydantic adds to a place to say which alternative of a type it tried."""

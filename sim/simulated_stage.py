@@ -7,10 +7,13 @@ connections at once and keeps its files; started again, it finds its way back by
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import sha256
 from math import inf
 from pathlib import Path
+from typing import TypeAlias, cast
 
 import trio
 
@@ -18,7 +21,6 @@ from chain.cid import Cid
 from chain.errors import ChainError
 from chain.identity import Identity
 from chain.record import check_payload, verify_signature
-from dht.distance import closest
 from node.corpus import CorpusEntry
 from node.embedding.embedder import Embedder
 from node.errors import NotFound
@@ -27,7 +29,10 @@ from node.models import Added, Edit, EntryView, NewEntry
 from node.node import Node, NodeOptions
 from node.storage.errors import StorageError
 from sim.errors import ScenarioFailed, one_error
-from sim.faults import SECOND_US, FaultyLink
+from sim.faults import SECOND_US, FaultPlan, FaultyLink, Lie
+from sim.host import SimNetwork
+from sim.inspection import Inspected
+from sim.liars import LIES, Liar
 from sim.links import LatencyLink
 from sim.network import SimWorld, open_world
 from sim.result import Result, judged
@@ -35,7 +40,7 @@ from sim.scenario import Scenario
 from sim.stage import ActorDown, Reply, Rest
 from sim.timeline import POLL_S, Timeline, View
 from sim.trace import Trace, TraceEvent
-from sim.virtual_clock import run_deterministic, virtual_us
+from sim.virtual_clock import SimClock, run_deterministic, virtual_us
 from sim.whole_node import found_network, start_node
 
 CAPACITY = 100
@@ -48,18 +53,32 @@ CLOSING_S = 0.05
 UNPLACED_LIMIT = 10_000
 """Own records of a node that are looked at for `sync_lag`."""
 
+OnStart: TypeAlias = Callable[[str, Node], None]
+
 
 class SimulatedStage:
     """A `sim.stage.Stage` of whole nodes."""
 
     def __init__(
-        self, scenario: Scenario, world: SimWorld, folder: Path, identities: dict[str, Identity]
+        self,
+        scenario: Scenario,
+        plan: FaultPlan,
+        world: SimWorld,
+        folder: Path,
+        identities: dict[str, Identity],
+        on_start: OnStart | None = None,
     ) -> None:
         self._scenario = scenario
         self._world = world
         self._folder = folder
         self._identities = identities
         self._storing = frozenset(scenario.roster.storing)
+        self._plan = plan
+        self._honest = frozenset(scenario.roster.everybody) - plan.liars().keys()
+        self._lies: dict[str, Lie] = {}
+        self._on_start = on_start
+        self.origin_us: float = inf
+        """When the plan's time begins."""
         self._founding = found_network(identities["node-1"])
         self._ground: Ground = ground_for(self._founding)
         self._nodes: dict[str, Node] = {}
@@ -157,7 +176,7 @@ class SimulatedStage:
         folder = self._folder / name
         folder.mkdir(exist_ok=True)
         bootstrap = () if name == "node-1" else (self._world.address(self._identities["node-1"].agent),)
-        self._nodes[name] = await start_node(
+        node = await start_node(
             self._world,
             self._identities[name],
             self._founding,
@@ -165,7 +184,19 @@ class SimulatedStage:
             self._scenario.seed,
             NodeOptions(capacity=CAPACITY if name in self._storing else 0, bootstrap=bootstrap, name=name),
             self._ground,
+            SimClock(partial(self._skew_us, name)),
         )
+        self._nodes[name] = node
+        if self._on_start is not None and name in self._honest:
+            self._on_start(name, node)
+        if name in self._lies:
+            self._turn(name, node)
+
+    async def lie(self, name: str, kind: Lie) -> None:
+        await trio.lowlevel.checkpoint()
+        self._lies[name] = kind
+        if name in self._nodes:
+            self._turn(name, self._nodes[name])
 
     async def unplaced(self, name: str) -> frozenset[Cid] | None:
         await trio.lowlevel.checkpoint()
@@ -173,27 +204,26 @@ class SimulatedStage:
 
     async def rest(self) -> Rest:
         await trio.lowlevel.checkpoint()
-        pending = sum(node.status().pending for node in self._nodes.values())
-        return Rest(pending, self._replicas_equal())
+        inspected = self.inspected()
+        shards = [shard.basis() for shard in self._ground.layout.tree.leaves]
+        return Rest(inspected.pending(), inspected.equal(shards) and inspected.all_equal())
 
     async def has_copy(self, entry: Cid) -> bool | None:
         await trio.lowlevel.checkpoint()
-        return any(node.holds(entry) for node in self._nodes.values())
+        return self.inspected().holds(entry)
 
-    def _replicas_equal(self) -> bool:
-        """Whether the R running nodes nearest to each shard hold the same there."""
-        storing = [node for name, node in self._nodes.items() if name in self._storing]
-        places = {node.agent: node.kademlia.self_contact().position for node in storing}
-        for shard in self._ground.layout.tree.leaves:
-            basis = shard.basis()
-            holders = closest(basis, storing, lambda node: places[node.agent], self._replication)
-            if len({node.replica(basis) for node in holders}) > 1:
-                return False
-        return True
+    def inspected(self) -> Inspected:
+        """All running nodes, to be looked into."""
+        return Inspected(self._nodes, self._storing, self._honest, self._founding.manifest.replication)
 
-    @property
-    def _replication(self) -> int:
-        return self._founding.manifest.replication
+    def _turn(self, name: str, node: Node) -> None:
+        """Make a liar of a running node."""
+        rng = random.Random(f"{self._scenario.seed}/liar/{name}")
+        LIES[self._lies[name]](Liar(node, cast(SimNetwork, node._network), rng))
+
+    def _skew_us(self, name: str) -> int:
+        now = virtual_us()
+        return self._plan.skew_us(-1 if now < self.origin_us else now - round(self.origin_us), name)
 
     def _knows(self, name: str, peers: int) -> bool:
         node = self._nodes.get(name)
@@ -212,16 +242,27 @@ class SimulatedStage:
 
 
 def play(
-    scenario: Scenario, folder: Path, view: View, observer: Callable[[TraceEvent], None] | None = None
+    scenario: Scenario,
+    folder: Path,
+    view: View,
+    observer: Callable[[TraceEvent], None] | None = None,
+    on_start: OnStart | None = None,
 ) -> Result:
-    """Play a scenario in virtual time, with the nodes' files in `folder`; raises `ScenarioFailed`."""
+    """Play a scenario in virtual time, with the nodes' files in `folder`; raises `ScenarioFailed`.
+
+    `on_start` is shown every honest node when it starts: for tests that take a defence away.
+    """
     with one_error():
-        return run_deterministic(_play, scenario, folder, view, observer, seed=scenario.seed)
+        return run_deterministic(_play, scenario, folder, view, observer, on_start, seed=scenario.seed)
     raise AssertionError("unreachable")
 
 
 async def _play(
-    scenario: Scenario, folder: Path, view: View, observer: Callable[[TraceEvent], None] | None
+    scenario: Scenario,
+    folder: Path,
+    view: View,
+    observer: Callable[[TraceEvent], None] | None,
+    on_start: OnStart | None,
 ) -> Result:
     topology, plan = scenario.topology, scenario.plan()
     identities = {
@@ -234,15 +275,18 @@ async def _play(
     link = FaultyLink(base, plan, names, topology.bytes_per_s, origin_us=inf)
     trace = Trace(observer)
     async with open_world(scenario.seed, link, trace) as world:
-        stage = SimulatedStage(scenario, world, folder, identities)
+        stage = SimulatedStage(scenario, plan, world, folder, identities, on_start)
         ready_s = await stage.open(view)
-        link.origin_us = virtual_us()
+        link.origin_us = stage.origin_us = virtual_us()
         timeline = Timeline(scenario, stage, stage.embedder, view, plan)
         measured = await timeline.play()
         counts = trace.methods().values()
+        inspected = stage.inspected()
         metrics = {
             "ready_s": round(ready_s, 6),
             **measured.figures(),
+            "forgeries_held": inspected.forgeries(),
+            "bases_differing": inspected.differing(),
             "open_connections": world.open_connections(),
             "messages": sum(one.requests + one.replies + one.refusals for one in counts),
             "message_bytes": sum(one.request_bytes + one.reply_bytes for one in counts),

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from chain.cid import Cid
 from node.corpus import CorpusEntry
+from sim.faults import Lie
 
 
 class ActorDown(Exception):
@@ -77,6 +78,10 @@ class Stage(Protocol):
 
     async def start(self, name: str) -> None:
         """Start the node again on its disk."""
+        ...
+
+    async def lie(self, name: str, kind: Lie) -> None:
+        """Make a liar of the node, from now on and after its restarts."""
         ...
 
     async def unplaced(self, name: str) -> frozenset[Cid] | None:

@@ -18,7 +18,7 @@ import trio
 from chain.cid import Cid
 from node.corpus import CorpusEntry
 from node.embedding.embedder import Embedder
-from sim.faults import SECOND_US, FaultPlan
+from sim.faults import SECOND_US, FaultPlan, Lying
 from sim.measures import Oracle, StepMeasures, distribution
 from sim.scenario import Add, Ask, Edit, Get, Scenario
 from sim.stage import ActorDown, Rest, Stage
@@ -116,6 +116,7 @@ class Timeline:
         self._stage = stage
         self._view = view
         self._plan = plan
+        self._liars = plan.liars()
         self._texts = Texts(scenario.seed, scenario.corpus)
         self._oracle = Oracle(embedder)
         self._edited: dict[Cid, str] = {}
@@ -131,6 +132,8 @@ class Timeline:
             watching.start_soon(self._watch_sync)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._meet_fate, began, nursery)
+                for name, lie in self._liars.items():
+                    nursery.start_soon(self._turn, name, lie, began)
                 first = 0
                 for step in self._scenario.workload:
                     match step:
@@ -163,6 +166,11 @@ class Timeline:
                 self._view.note(f"{event.node} is killed")
         await trio.sleep_until(began + self._plan.ends_us() / SECOND_US)
 
+    async def _turn(self, name: str, lie: Lying, began: float) -> None:
+        await trio.sleep_until(began + lie.span.start_us / SECOND_US)
+        await self._stage.lie(name, lie.kind)
+        self._view.note(f"{name} begins to lie: {lie.kind}")
+
     async def _leave(self, name: str) -> None:
         await self._stage.leave(name)
         self._view.note(f"{name} has left")
@@ -182,10 +190,11 @@ class Timeline:
 
         async def author(number: int, batch: list[CorpusEntry], reader_draw: float) -> None:
             await trio.sleep_until(start + step.over_s * number / len(batches))
-            name = self._live(authors, number)
+            name = self._live(authors, number, liars=True)
             kept = [] if name is None else await self._author(name, batch, measures)
             measures.count("entry_created_count", len(kept))
-            measures.count("failed_count", len(batch) - len(kept))
+            if name not in self._liars:
+                measures.count("failed_count", len(batch) - len(kept))
             self._view.advance(len(batch))
             others = [reader for reader in readers if reader != name]
             if kept and others:
@@ -205,6 +214,8 @@ class Timeline:
             return []
         now = trio.current_time()
         measures.sample("acknowledge_ms", (now - began) * 1_000)
+        if name in self._liars:
+            return []  # what a liar acknowledges to itself is no promise to anybody
         kept = [
             Acknowledged(id_, name, entry, now)
             for id_, entry in zip(ids, batch, strict=True)
@@ -328,7 +339,10 @@ class Timeline:
                 waiting = self._outstanding[name]
                 if not waiting or not self._stage.up(name):
                     continue
-                unplaced = await self._stage.unplaced(name)
+                try:
+                    unplaced = await self._stage.unplaced(name)
+                except ActorDown:
+                    continue  # it was killed since it was found to be up
                 if unplaced is None:
                     return
                 now = trio.current_time()
@@ -351,7 +365,8 @@ class Timeline:
         known, rng = self.measured.acknowledged, self._rng("check")
         limit = self._scenario.finish.check
         chosen = known if limit == "all" or limit >= len(known) else rng.sample(known, limit)
-        live = [name for name in self._scenario.roster.everybody if self._stage.up(name)]
+        honest = [name for name in self._scenario.roster.everybody if name not in self._liars]
+        live = [name for name in honest if self._stage.up(name)]
         self._view.phase("fetching what was acknowledged", len(chosen))
         slots = trio.CapacityLimiter(CHECKS_AT_ONCE)
         missing: list[Acknowledged] = []
@@ -382,10 +397,10 @@ class Timeline:
     def _rng(self, name: str) -> random.Random:
         return random.Random(f"{self._scenario.seed}/workload/{name}")
 
-    def _live(self, names: Sequence[str], number: int) -> str | None:
-        """The `number`-th of these nodes, or the next one after it that runs."""
+    def _live(self, names: Sequence[str], number: int, *, liars: bool = False) -> str | None:
+        """The `number`-th of these nodes, or the next one that runs; unless `liars`, an honest one."""
         for turn in range(len(names)):
             name = names[(number + turn) % len(names)]
-            if self._stage.up(name):
+            if self._stage.up(name) and (liars or name not in self._liars):
                 return name
         return None

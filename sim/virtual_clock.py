@@ -34,17 +34,22 @@ def virtual_us() -> int:
     return round(trio.current_time() * 1_000_000)
 
 
+def no_skew() -> int:
+    """A wall clock that is right."""
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class SimClock:
-    """The `Clock` port on virtual time; `skew_us` makes this node's wall clock wrong by so much."""
+    """The `Clock` port on virtual time; `skew_us` says by how much this node's wall clock is ahead now."""
 
-    skew_us: int = 0
+    skew_us: Callable[[], int] = no_skew
 
     def monotonic(self) -> float:
         return trio.current_time()
 
     def wall_us(self) -> int:
-        return EPOCH_US + virtual_us() + self.skew_us
+        return EPOCH_US + virtual_us() + self.skew_us()
 
 
 @dataclass(frozen=True, slots=True)

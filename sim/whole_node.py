@@ -41,15 +41,19 @@ async def start_node(
     seed: int,
     options: NodeOptions,
     ground: Ground | None = None,
+    clock: SimClock | None = None,
 ) -> Node:
     """Start a node on a host of its own, with its databases in `folder`, which exists.
 
     It runs until its host crashes or the world ends; starting it again in the same folder is a restart, for
-    which it remembers its peers. `ground`, when nodes share it, saves each its embedder and atlas.
+    which it remembers its peers. `ground`, when nodes share it, saves each its embedder and atlas; `clock` is
+    for one that is wrong.
     Raises `HostError` when the host is up.
     """
     host = await world.join(identity.agent)
-    node: Node = await host.nursery.start(_live, identity, founding, folder, host, seed, options, ground)
+    node: Node = await host.nursery.start(
+        _live, identity, founding, folder, host, seed, options, ground, clock
+    )
     return node
 
 
@@ -61,6 +65,7 @@ async def _live(
     seed: int,
     options: NodeOptions,
     ground: Ground | None,
+    clock: SimClock,
     task_status: trio.TaskStatus[Node],
 ) -> None:
     async with open_node(
@@ -70,7 +75,7 @@ async def _live(
             folder / "chain.db", folder / "held.db", folder / "derived.db", None, None, folder / "peers.json"
         ),
         network=network,
-        clock=SimClock(),
+        clock=clock,
         random=seeded_random(seed, identity.agent.hex()),
         run_blocking=InlineBlocking(FSYNC_S),
         options=options,

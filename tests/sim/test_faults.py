@@ -23,6 +23,7 @@ from sim.faults import (
     Lossy,
     Narrow,
     Partition,
+    Skewed,
     Slow,
     Span,
     churn,
@@ -124,6 +125,12 @@ def test_lossy_nodes_lose_their_share() -> None:
     both = sum(link(ONE, OTHER, 5, rng) is None for _ in range(20_000))
     assert abs(lost / 20_000 - 0.25) < 0.01
     assert abs(both / 20_000 - (1 - 0.75 * 0.5)) < 0.01
+
+
+def test_a_clock_is_wrong_while_it_is_and_only_where() -> None:
+    plan = FaultPlan((Skewed(Span(100, 200), frozenset("a"), 7), Skewed(Span(150, 200), frozenset("ab"), -9)))
+    assert [plan.skew_us(now, "a") for now in (99, 100, 150, 199, 200)] == [0, 7, -2, -2, 0]
+    assert [plan.skew_us(now, "b") for now in (149, 150)] == [0, -9]
 
 
 @given(st.lists(st.tuples(st.integers(0, 5_000), st.integers(0, 900)), min_size=1, max_size=30))

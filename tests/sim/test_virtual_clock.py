@@ -77,7 +77,7 @@ def test_sleeping_takes_exactly_its_time_and_no_real_time(naps_us: list[int]) ->
 def test_the_wall_clock_starts_at_the_epoch_and_follows_virtual_time() -> None:
     async def read() -> list[int]:
         clock = SimClock()
-        readings = [clock.wall_us() - EPOCH_US, SimClock(skew_us=-5).wall_us() - EPOCH_US]
+        readings = [clock.wall_us() - EPOCH_US, SimClock(lambda: -5).wall_us() - EPOCH_US]
         await trio.sleep(90.25)
         return [*readings, clock.wall_us() - EPOCH_US, round(clock.monotonic() * 100)]
 

@@ -1,0 +1,172 @@
+"""Liars: whole nodes that do one thing otherwise, by an overridden method; the rest of them is honest.
+
+Each kind of lie is a function that turns a running node into a liar. It knows the node from inside, as
+somebody who alters the program on his own machine does; the network sees a paying member that answers, stores
+and authors. What a liar can do is bounded by what its key can sign: it has no other's key, and no more than
+its own connections. `sim.faults` says who lies from when on, `docs/simulator.md` what each kind does.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import trio
+
+from chain.cid import Cid, raw_cid, record_cid
+from chain.identity import AgentId
+from chain.kinds import CREATE
+from chain.record import Record, decode_payload, encode_payload, sign_record
+from dht.bundle import Item
+from dht.errors import RequestRefused
+from dht.network import Handler, PeerId
+from dht.peer_messages import EXCHANGE, PING
+from dht.record_store import Held, Placement
+from node.node import Node
+from sim.faults import Lie
+from sim.host import SimNetwork
+
+FORGED_TEXT = "buy my book"
+FORK_TAG = "forked"
+COURTEOUS = frozenset({EXCHANGE, PING})
+"""What garbage senders and slow peers still do right, so that they stay members and seem alive."""
+MAX_GARBAGE = 2_000
+SLOWEST_S = 6.0
+"""A slow peer takes up to so many seconds to answer: longer than anybody waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Liar:
+    """A node that is to lie: its end of the network, and where its lies get their chances from."""
+
+    node: Node
+    host: SimNetwork
+    rng: random.Random
+
+
+def forger(liar: Liar) -> None:
+    """Passes on others' records with another text: some still named as they were, some under a new name.
+
+    All that it serves and all copies that it makes for repair go through one method.
+    """
+    records = liar.node._records
+    honest = records._bundle
+
+    def bundle(items: Iterable[Item], most: int, named: bool) -> tuple[list[Any], int]:
+        return honest((replace(one, record=_forged(one.record)) for one in items), most, named)
+
+    _override(records, "_bundle", bundle)
+
+
+def _forged(record: Record) -> Record:
+    """`record` with another payload; by its CID, the header goes on naming the old one or names the new."""
+    if record.payload is None or record.header.seq < 3:
+        return replace(record, signature=bytes(reversed(record.signature)))
+    body = decode_payload(record.payload)
+    body["text"] = FORGED_TEXT
+    payload = encode_payload(record.payload[-16:], body)
+    if record.cid[-1] % 2:
+        return replace(record, payload=payload)
+    header = replace(record.header, payload=raw_cid(payload), payload_size=len(payload))
+    encoded = header.encode()
+    return Record(header, record.signature, payload, record_cid(encoded), encoded)
+
+
+def forker(liar: Liar) -> None:
+    """Signs two records wherever its chain creates an entry; half of the others get each."""
+    publisher, identity = liar.node._publisher, liar.node.kademlia._identity
+    honest = publisher._send
+    others: dict[Cid, Cid] = {}
+
+    def other(record: Record) -> Record:
+        if record.header.kind != CREATE or record.payload is None:
+            return record
+        body = decode_payload(record.payload)
+        body["tags"] = [FORK_TAG]
+        payload = encode_payload(bytes(16), body)
+        header = replace(record.header, payload=raw_cid(payload), payload_size=len(payload))
+        made = sign_record(identity, header, payload)
+        others[made.cid] = record.cid
+        return made
+
+    async def send(agent: AgentId, batch: list[tuple[Record, int]]) -> list[Placement]:
+        if agent[-1] % 2:
+            batch = [(other(record), roles) for record, roles in batch]
+        rows = await honest(agent, batch)
+        return [replace(row, cid=others.get(row.cid, row.cid)) for row in rows]
+
+    _override(publisher, "_send", send)
+
+
+def dropper(liar: Liar) -> None:
+    """Acknowledges what it is given to store, and stores nothing."""
+
+    async def hold(items: Sequence[Held]) -> None:
+        await trio.lowlevel.checkpoint()
+
+    _override(liar.node._records, "hold", hold)
+
+
+def hollow(liar: Liar) -> None:
+    """Keeps the list of what it was given, so that its digests agree, and has thrown the records away."""
+
+    def get_many(cids: Sequence[Cid]) -> list[Record | None]:
+        return [None] * len(cids)
+
+    _override(liar.node._held, "get_many", get_many)
+
+
+def garbage(liar: Liar) -> None:
+    """Asks and answers garbage: random bytes, or what an honest node would send with some bytes changed."""
+    asks, answers = liar.host.request, liar.host._call
+
+    async def request(peer: PeerId, method: str, body: bytes, timeout: float) -> bytes:
+        return await asks(peer, method, body if method in COURTEOUS else _garbled(body, liar.rng), timeout)
+
+    async def call(handler: Handler, peer: PeerId, method: str, body: bytes) -> bytes | RequestRefused:
+        answer = await answers(handler, peer, method, body)
+        if method in COURTEOUS or isinstance(answer, RequestRefused):
+            return answer
+        return _garbled(answer, liar.rng)
+
+    _override(liar.host, "request", request)
+    _override(liar.host, "_call", call)
+
+
+def _garbled(body: bytes, rng: random.Random) -> bytes:
+    if not body or rng.random() < 0.5:
+        return rng.randbytes(rng.randrange(MAX_GARBAGE))
+    altered = bytearray(body)
+    for _ in range(rng.randint(1, 4)):
+        altered[rng.randrange(len(altered))] = rng.randrange(256)
+    return bytes(altered)
+
+
+def slow(liar: Liar) -> None:
+    """Answers a ping at once and everything else after anything up to `SLOWEST_S`."""
+    honest = liar.host._call
+
+    async def call(handler: Handler, peer: PeerId, method: str, body: bytes) -> bytes | RequestRefused:
+        if method not in COURTEOUS:
+            await trio.sleep(liar.rng.uniform(0, SLOWEST_S))
+        return await honest(handler, peer, method, body)
+
+    _override(liar.host, "_call", call)
+
+
+LIES: Mapping[Lie, Callable[[Liar], None]] = {
+    "forger": forger,
+    "forker": forker,
+    "dropper": dropper,
+    "hollow": hollow,
+    "garbage": garbage,
+    "slow": slow,
+}
+
+
+def _override(owner: object, name: str, value: Callable[..., object]) -> None:
+    if not hasattr(owner, name):
+        raise AttributeError(f"{type(owner).__name__} has no {name!r}: the lie has to follow the program")
+    setattr(owner, name, value)

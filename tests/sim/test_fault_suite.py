@@ -1,0 +1,215 @@
+"""The fault suite: networks in which much goes wrong and some lie, and what holds for the honest.
+
+Every kind of liar has a run of its own, in a small network that also loses messages, is cut in two, and whose
+nodes come and go. Each run is then played once more with the defence taken away that it is about: what held
+must not hold any more, or the run would prove nothing. A defence is taken away by overriding it on the honest
+nodes as they start; no node has a switch for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.lowlevel
+
+from chain.cid import Cid
+from chain.identity import AgentId
+from chain.record import Record
+from dht.intake import Judged
+from dht.placement import Role, bases_of
+from dht.record_store import Held
+from dht.replies import StoreStatus
+from node.node import Node
+from sim.result import Result
+from sim.scenario import parse_scenario
+from sim.simulated_stage import play
+from tests.node.simulated_nodes import override
+from tests.sim.test_simulated_stage import Quiet
+
+pytestmark = pytest.mark.slow
+
+KEPT = """
+    "pending == 0", "retrieved == 1", "stale_count == 0", "copies_gone == 0", "forgeries_held == 0",
+    "bases_differing == 0", "replicas_equal == 1",
+"""
+ROUGH = """
+about = "Eight nodes, one of them a liar; messages are lost, nodes come and go, half is cut off."
+assert = [KEPT]
+[topology]
+nodes = 8
+[[faults]]
+kind = "loss"
+at_s = 0
+for_s = 80
+nodes = "all"
+loss = 0.05
+[[faults]]
+kind = "liar"
+at_s = 0
+nodes = "node-5"
+lies = ["KIND"]
+[[faults]]
+kind = "crash"
+at_s = 12
+nodes = ["node-2", "node-5"]
+return_after_s = 10
+[[faults]]
+kind = "partition"
+at_s = 30
+for_s = 25
+sides = ["1/2"]
+[[workload]]
+do = "add"
+name = "load"
+over_s = 60
+entries = 24
+batch = 2
+from = "storing"
+[[workload]]
+do = "ask"
+name = "ask"
+at_s = 70
+over_s = 10
+queries = 8
+[finish]
+settle_within_s = 120
+"""
+
+
+def accept_everything(_: str, node: Node) -> None:
+    """The rules judge nothing: whatever comes is held."""
+
+    def outcome(record: Record, roles: Role, shards: Any, *_: object) -> Judged:
+        return Judged(StoreStatus.HELD, held=Held(record, bases_of(record, roles, None, shards)))
+
+    override(node._intake, "_outcome", outcome)
+
+
+def repair_nothing(_: str, node: Node) -> None:
+    """Nobody looks whether the other holders have what they should."""
+
+    async def look(*_: object, **__: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    override(node._repairer, "look", look)
+
+
+def believe_holders(_: str, node: Node) -> None:
+    """Whoever says that it holds something need not prove it."""
+
+    async def prove(_: AgentId, wanted: Mapping[Cid, bool]) -> frozenset[Cid]:
+        await trio.lowlevel.checkpoint()
+        return frozenset(wanted)
+
+    override(node._repairer._proofs, "prove", prove)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run, the defence that it is about, and assertions at least one of which needs it."""
+
+    text: str
+    without: Callable[[str, Node], None]
+    fails: str
+
+
+def rough(kind: str) -> str:
+    return ROUGH.replace("KEPT", KEPT).replace("KIND", kind)
+
+
+# Two go for good, one after the other: what is left is on a dropper, or repaired.
+DROPPER = """
+about = "Six nodes, one of them a dropper; two others go for good."
+assert = [KEPT]
+[topology]
+nodes = 6
+[[faults]]
+kind = "liar"
+at_s = 0
+nodes = "node-6"
+lies = ["dropper"]
+[[faults]]
+kind = "crash"
+at_s = 20
+nodes = "node-2"
+[[faults]]
+kind = "crash"
+at_s = 50
+nodes = "node-3"
+[[workload]]
+do = "add"
+name = "load"
+over_s = 5
+entries = 24
+batch = 4
+from = ["node-1", "node-2", "node-3", "node-4"]
+[finish]
+settle_within_s = 120
+"""
+# Four who hold nothing but the list come back to be the nearest of some records. The others would drop theirs
+# after five minutes; then the author goes.
+HOLLOW = """
+about = "Two honest nodes, and four that come back to be holders, and are hollow."
+assert = [KEPT]
+[topology]
+nodes = 6
+[groups]
+liars = ["node-3", "node-4", "node-5", "node-6"]
+[[faults]]
+kind = "liar"
+at_s = 0
+nodes = "liars"
+lies = ["hollow"]
+[[faults]]
+kind = "crash"
+at_s = 0
+nodes = "liars"
+return_after_s = 20
+[[workload]]
+do = "add"
+name = "load"
+at_s = 3
+over_s = 5
+entries = 80
+batch = 10
+from = "node-1"
+[[faults]]
+kind = "crash"
+at_s = 400
+nodes = "node-1"
+[finish]
+settle_within_s = 60
+"""
+
+CASES: dict[str, Case] = {
+    "forger": Case(rough("forger"), accept_everything, "forgeries_held"),
+    "dropper": Case(DROPPER.replace("KEPT", KEPT), repair_nothing, "replicas_equal"),
+    "hollow": Case(HOLLOW.replace("KEPT", KEPT), believe_holders, "copies_gone"),
+}
+
+
+def run(text: str, folder: Path, on_start: Callable[[str, Node], None] | None = None) -> Result:
+    return play(parse_scenario(text, "case.toml"), folder, Quiet(), on_start=on_start)
+
+
+def broken(result: Result) -> dict[str, float | None]:
+    return {verdict.assertion.metric: verdict.value for verdict in result.verdicts if not verdict.held}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_a_run_asserts_holds_and_not_without_the_defence_it_is_about(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    (tmp_path / "with").mkdir()
+    (tmp_path / "without").mkdir()
+    assert broken(run(case.text, tmp_path / "with")) == {}
+    assert case.fails in broken(run(case.text, tmp_path / "without", case.without))
+
+
+@pytest.mark.parametrize("kind", ["forker", "garbage", "slow"])
+def test_rough(kind: str, tmp_path: Path) -> None:
+    assert broken(run(rough(kind), tmp_path)) == {}
