@@ -110,6 +110,8 @@ def init_home(
     """
     if name is not None and not name.strip():
         raise InvalidInput("the network's name is empty; leave --name out for a default one")
+    if join is not None and not join.strip():
+        raise InvalidInput("no invite and no address to join by: a member's roseforest status shows one")
     if home.is_initialised():
         return _already(home, name, join)  # also while its daemon runs
     home.create_folders()
@@ -124,7 +126,7 @@ def init_home(
         passphrase = None if protection is None else protection.passphrase
         identity = Identity.from_seed(home.read_key(passphrase))
         recovery = Identity.from_seed(home.read_recovery_key(passphrase)).agent
-        if join:
+        if join is not None:
             joined = _join(identity, join, home.chain_db.exists())
         else:
             joined = _found(home, identity, name, join_bits, vectors_dim, space, terms)

@@ -73,6 +73,13 @@ def test_a_network_needs_a_name(tmp_path: Path) -> None:
     assert not home.root.exists()
 
 
+def test_joining_nobody_founds_nothing(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    with pytest.raises(InvalidInput, match="no invite and no address"):
+        init_home(home, name=None, join=" ", join_bits=2, profile_name=None, vectors_dim=4)
+    assert not home.root.exists()
+
+
 def test_a_finished_home_founds_no_second_network(tmp_path: Path) -> None:
     home = open_home(tmp_path / "home")
     init(home)
