@@ -52,7 +52,7 @@ async def start_node(
     """
     host = await world.join(identity.agent)
     node: Node = await host.nursery.start(
-        _live, identity, founding, folder, host, seed, options, ground, clock
+        _live, identity, founding, folder, host, seed, options, ground, clock or SimClock()
     )
     return node
 

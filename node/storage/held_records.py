@@ -499,26 +499,24 @@ def _expel(
     column, value = ("author", author) if subject is None else ("subject", subject)
     sql = f"SELECT id, cid, kind FROM records WHERE {column} = ? AND id > ? ORDER BY id LIMIT ?"
     rows = connection.execute(sql, (value, after, RECLAIM_PAGE)).fetchall()
-    gone: dict[bytes, tuple[int, int]] = {}
+    gone: set[bytes] = set()
+    for _, cid, _kind in rows:
+        gone |= {row[0] for row in connection.execute("SELECT basis FROM bases WHERE cid = ?", (cid,))}
+    left: dict[bytes, Change] = {}
+    for basis in sorted(gone):
+        sql = "SELECT roles FROM digests WHERE basis = ?"
+        left[basis] = Change(connection.execute(sql, (basis,)).fetchone()[0])
+        range_sums.removed(connection, basis)
     for _, cid, kind in rows:
-        for (basis,) in connection.execute("SELECT basis FROM bases WHERE cid = ?", (cid,)).fetchall():
-            records, total = gone.get(basis, (0, 0))
-            gone[basis] = (records + 1, total + int.from_bytes(digest(cid), "big"))
         connection.execute("DELETE FROM bases WHERE cid = ?", (cid,))
         if kind not in OPENING:  # openings are needed to judge what others named of this author
             connection.execute("UPDATE records SET payload = NULL WHERE cid = ?", (cid,))
         _let_go(connection, cid)
-    for basis, (records, total) in sorted(gone.items()):
-        now = connection.execute("SELECT records, total FROM digests WHERE basis = ?", (basis,)).fetchone()
-        if now[0] == records:
-            connection.execute("DELETE FROM digests WHERE basis = ?", (basis,))
-            continue
-        left = (int.from_bytes(now[1], "big") - total) % _MODULUS
-        connection.execute(
-            "UPDATE digests SET records = ?, total = ? WHERE basis = ?",
-            (now[0] - records, left.to_bytes(DIGEST_SIZE, "big"), basis),
-        )
-    return set(gone), rows[-1][0] if len(rows) == RECLAIM_PAGE else -1
+    for basis, change in left.items():
+        found = connection.execute("SELECT cid FROM bases WHERE basis = ?", (basis,))
+        change.cids.extend(row[0] for row in found)
+    range_sums.added(connection, {basis: change for basis, change in left.items() if change.cids})
+    return gone, rows[-1][0] if len(rows) == RECLAIM_PAGE else -1
 
 
 def _let_go(connection: sqlite3.Connection, cid: Cid) -> None:

@@ -233,3 +233,40 @@ async def test_a_flood_of_operations_hides_nobody_elses(tmp_path: Path) -> None:
         assert [c for skip in range(0, 45, 9) for c in held.operations(create.cid, skip, 9)] == expected
         assert [record.cid for record in held.about(create.cid, 5)] == [create.cid, *expected[:5]]
         await held.aclose()
+
+
+@given(sessions=st.lists(st.lists(ITEM, max_size=8), max_size=3), whose=st.sampled_from([ALICE, BOB]))
+@settings(max_examples=25, deadline=None)
+def test_what_is_expelled_leaves_the_digests_of_the_rest(
+    tmp_path_factory: pytest.TempPathFactory, sessions: list[list[Held]], whose: Identity
+) -> None:
+    folder = tmp_path_factory.mktemp("expel")
+
+    async def session() -> None:
+        async with trio.open_nursery() as nursery:
+            expelled, never = open_held(folder / "a.db"), open_held(folder / "b.db")
+            for held in (expelled, never):
+                await nursery.start(held.run)
+            for items in sessions:
+                await expelled.hold(items)
+                await never.hold([one for one in items if one.record.header.author != whose.agent])
+            lay = {
+                b
+                for i in sessions
+                for one in i
+                if one.record.header.author == whose.agent
+                for _, b in one.bases
+            }
+            assert await expelled.expel(author=whose.agent) == lay
+            for basis in BASES:
+                assert expelled.digest_of(basis) == never.digest_of(basis)
+                assert expelled.cids_at(basis, None, 99) == never.cids_at(basis, None, 99)
+            for record in expelled.of_author(whose.agent, 3):
+                found = expelled.get(record.cid)
+                assert found is not None
+                assert found.payload is None
+            assert await expelled.expel(author=whose.agent) == set()
+            await expelled.aclose()
+            await never.aclose()
+
+    trio.run(session)
