@@ -140,7 +140,7 @@ def init_home(
         layout_for(manifest, founding.atlas_bytes)
         if founding.atlas_bytes is not None:
             home.write_atlas(to_text(blob_cid(founding.atlas_bytes)), founding.atlas_bytes)
-        with _one_error():
+        with one_error():
             trio.run(_open_chain, home, identity, manifest, recovery, profile_name or "", joined.proof)
         write_initial_config(home, DEFAULT_LISTEN, DEFAULT_API, joined.addresses, embedding)
         if joined.grant is not None:
@@ -179,7 +179,7 @@ def run_daemon(
     home.require_initialised()
     home.require_chain()
     sys.setswitchinterval(THREAD_SWITCH_S)
-    with home.locked(), _one_error():
+    with home.locked(), one_error():
         identity = Identity.from_seed(home.read_key(passphrase))
         trio.run(_run, home, settings, identity, load_founding(home), on_ready, force)
 
@@ -192,7 +192,7 @@ def rebuild_index(home: Home, passphrase: str | None = None) -> int:
     home.require_initialised()
     home.require_chain()
     home.create_folders()
-    with home.locked(), _one_error():
+    with home.locked(), one_error():
         identity = Identity.from_seed(home.read_key(passphrase))
         return trio.run(_rebuild_index, home, identity, load_founding(home))
 
@@ -209,7 +209,7 @@ def load_founding(home: Home) -> Founding:
         ) from error
     atlas: bytes | None = None
     if manifest.atlas is not None:
-        atlas = _packaged(manifest.atlas) or home.read_atlas(to_text(manifest.atlas))
+        atlas = packaged(manifest.atlas) or home.read_atlas(to_text(manifest.atlas))
         if atlas is None or blob_cid(atlas) != manifest.atlas:
             raise HomeDamaged(
                 f"the atlas {to_text(manifest.atlas)} in {home.atlases} is missing or damaged; "
@@ -442,7 +442,7 @@ def _found(
         except ChainError as error:
             raise InvalidInput(f"the network cannot be founded: {error}") from error
         write_atomically(home.founding, data)
-    atlas = None if manifest.atlas is None else _packaged(manifest.atlas)
+    atlas = None if manifest.atlas is None else packaged(manifest.atlas)
     proof: tuple[bytes, ...] = ()
     if manifest.by_invitation:
         nonce = secrets.randbelow(MAX_INVITED_NONCE + 1)
@@ -452,8 +452,8 @@ def _found(
 
 def _join(identity: Identity, target: str, returning: bool) -> Joined:
     try:
-        with _one_error():
-            return trio.run(partial(join_network, identity, target, _packaged, returning=returning))
+        with one_error():
+            return trio.run(partial(join_network, identity, target, packaged, returning=returning))
     except (DhtError, ChainError) as error:
         raise JoinFailed(f"cannot join through {target:.200}: {error}") from error
 
@@ -462,7 +462,7 @@ def _may_invite(home: Home, manifest: Manifest) -> bool:
     return manifest.by_invitation and (home.grant.exists() or home.agent(home.key) == manifest.founder)
 
 
-def _packaged(cid: Cid) -> bytes | None:
+def packaged(cid: Cid) -> bytes | None:
     """The atlas that ships with the package, when it is the one asked for."""
     from node.embedding.packaged import packaged_atlas
 
@@ -487,7 +487,7 @@ def _already(home: Home, name: str | None, join: str | None) -> InitResult:
 
 
 @contextmanager
-def _one_error() -> Iterator[None]:
+def one_error() -> Iterator[None]:
     """Unwrap exception groups that hold a single error: nurseries wrap what stops a start."""
     try:
         yield

@@ -85,6 +85,9 @@ class HeadGuard:
         self._stands_since: float | None = None
         self._why = why
         self._progress = "its holders were not asked yet"
+        self._next_look = trio.Event()
+        self.forked = False
+        """Whether the chain has two branches: it never goes on by itself then."""
         self.refetched = 0
         """Own records that came back from the network."""
         if why is None and (not expects_peers or own.count() <= len(OPENING)):
@@ -97,6 +100,10 @@ class HeadGuard:
     def line(self) -> str:
         """How the chain stands, in one line."""
         return self._progress
+
+    async def next_look(self) -> None:
+        """Wait until the holders have been asked once more."""
+        await self._next_look.wait()
 
     async def ready(self) -> None:
         """Wait for the first answer of the holders, for a little while after the start."""
@@ -113,6 +120,8 @@ class HeadGuard:
             seen = self._kademlia.version
             moved = await self._look()
             self._looked.set()
+            self._next_look.set()
+            self._next_look = trio.Event()
             if moved:
                 pause = RETRY_FIRST_S
                 continue
@@ -208,6 +217,8 @@ class HeadGuard:
                 self._say(f"{len(holders)} holders of its activity know nothing beyond its head")
             case Unknown(need=0):
                 self._say("there is nobody to ask whether it is whole")
+            case Unknown(have=have) if not frozen:
+                self._say(f"it goes on here; {have} holders of its activity had its newest record when asked")
             case Unknown(have=have, need=need):
                 self._say(f"{have} of at least {need} holders of its activity confirm its head")
         return False
@@ -236,6 +247,7 @@ class HeadGuard:
         await self._confirmed()
 
     def _fork(self, seq: int) -> None:
+        self.forked = True
         self._say(f"it has forked: there are two records of seq {seq} or just after it, both signed")
         if not self._forced:
             self._freeze("another copy of this home has written, so the chain has two branches")

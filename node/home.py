@@ -264,6 +264,13 @@ class Home:
         """Keep the signing key, sealed or in the clear; raises `HomeError` when there is one already."""
         write_new(self.key, _key_text(self.key, seed, protection), 0o600)
 
+    def install_key(self, key: PlainKey | SealedKey) -> None:
+        """Keep a signing key as it came, sealed or not; raises `HomeError` when there is one already."""
+        sealed = isinstance(key, SealedKey)
+        line = sealed_line(key) if isinstance(key, SealedKey) else plain_line(key.seed)
+        text = f"# Rose Forest {_KEY_COMMENTS['key', sealed]}\n{line}\n"
+        write_new(self.key, text.encode(), 0o600)
+
     def write_recovery_key(self, seed: bytes, protection: Protection | None = None) -> None:
         """Keep the recovery key, sealed or in the clear; raises `HomeError` when there is one already."""
         write_new(self.recovery_key, _key_text(self.recovery_key, seed, protection), 0o600)

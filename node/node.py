@@ -532,6 +532,10 @@ class Node:
         """Make postings and index again from the records; returns how many postings there are."""
         return await self._holder.rebuild(records_to_index(self._own, self._held, self._layout.tree))
 
+    def without_payload(self, limit: int) -> list[Record]:
+        """Own records of which only the header is here, at most `limit`; O(chain)."""
+        return self._own.without_payload(limit)
+
     # What a test or a simulator looks at.
 
     def unplaced(self, limit: int) -> list[Cid]:

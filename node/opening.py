@@ -38,7 +38,8 @@ async def ensure_opening(
 
     Raises `MembraneError` where an `invitation` is needed and the one given does not hold. The search for a
     nonce starts at `nonce_start` (random, so that a position cannot be predicted) and costs 2**join_bits
-    hashes. A crash between the three records is continued here at the next start.
+    hashes. A crash between the three records is continued here at the next start. A chain that is `frozen` is
+    left as it is: its opening comes back from the network.
     """
     length, membrane = own.count(), manifest.membrane
     if length >= 2:
@@ -58,6 +59,6 @@ async def ensure_opening(
         Draft(MEMBRANE, passage.body),
         Draft(PROFILE, {"name": name, "software": software}),
     ][length:]
-    if drafts:
+    if drafts and own.frozen is None:
         await own.append(drafts, [None] * len(drafts))
     return passage

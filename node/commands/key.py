@@ -100,5 +100,47 @@ def passphrase(
         )
 
 
+@key.command()
+@click.argument("file", shell_complete=complete_file)
+@click.option("--unprotected", is_flag=True, help="Write the key of an unsealed home unencrypted.")
+@click.option(
+    "--new-passphrase-file",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="Seal the key of an unsealed home by this file's first line [ROSEFOREST_NEW_PASSPHRASE].",
+)
+@home_option
+@json_option
+def export(
+    file: str, unprotected: bool, new_passphrase_file: str | None, home: str | None, as_json: bool
+) -> None:
+    """Write a key backup to the new file FILE: with it and the network, a lost home comes back.
+
+    A sealed key keeps its passphrase; one that is not sealed gets one here. See restore --key.
+    """
+    from pathlib import Path
+
+    from chain.identity import peer_id
+    from node.commands.passphrase import new_protection
+    from node.durable_files import write_new
+    from node.home import open_home
+    from node.key_file import PlainKey, agent_of, seal
+    from node.restoring import export_key
+
+    folder = open_home(home)
+    folder.require_initialised()
+    signing = folder.key_file(folder.key)
+    if isinstance(signing, PlainKey) and not unprotected:
+        protection = new_protection(new_passphrase_file)
+        signing = seal(signing.seed, protection.passphrase, protection.random_bytes, protection.cost)
+    target = Path(file).absolute()
+    write_new(target, export_key(folder, signing).encode(), 0o600)
+    protected = not isinstance(signing, PlainKey)
+    if as_json:
+        print_json({"file": str(target), "agent_id": peer_id(agent_of(signing)), "protected": protected})
+        return
+    print_line(f"{target}: the key of {peer_id(agent_of(signing))}, {_how(protected)}")
+
+
 def _how(sealed: bool) -> str:
     return "sealed by a passphrase" if sealed else "NOT encrypted"

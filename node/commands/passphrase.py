@@ -28,11 +28,16 @@ def passphrase_of(folder: Home, file: str | None) -> str | None:
 
     A key that stays locked is then reported by whoever opens it.
     """
-    if not folder.is_sealed():
+    return passphrase_for(folder.key, folder.is_sealed(), file)
+
+
+def passphrase_for(path: Path, sealed: bool, file: str | None) -> str | None:
+    """The passphrase that opens the key in the file `path`; as `passphrase_of`."""
+    if not sealed:
         return None
     given = _given(file, PASSPHRASE_VARIABLE)
     if given is None and sys.stdin.isatty():
-        given = _asked(f"Passphrase of {folder.key}")
+        given = _asked(f"Passphrase of {path}")
     return given
 
 
