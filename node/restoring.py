@@ -9,7 +9,6 @@ confirm the head (`node.head_guard`); if that takes too long, `roseforest run` g
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -174,7 +173,7 @@ def _furnish(
     trio.run(_begin_chain, home, identity, founding.manifest.network_id, opening)
     write_initial_config(home, DEFAULT_LISTEN, DEFAULT_API, addresses)
     write_peers(home.peers, addresses)
-    home.ensure_token(secrets.token_urlsafe(32))
+    home.ensure_token(system_random().random_bytes(32).hex())
     home.write_manifest(founding.manifest_bytes)
 
 
