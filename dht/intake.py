@@ -22,8 +22,9 @@ from chain.kinds import CARRIES_CONTENT
 from chain.manifest import Manifest
 from chain.record import Record, decode_payload, verify_signature
 from dht.bundle import BadItem, Bundle, Item, Opening
-from dht.placement import NOTICES, SHOWS, Layout, Role, bases_of, needs_payload, roles_of
+from dht.placement import SHOWS, Layout, Role, bases_of, needs_payload, roles_kept
 from dht.ports import Clock
+from dht.receipts import MALFORMED
 from dht.record_store import Held
 from dht.replies import StoreStatus
 from validation.context import Context
@@ -83,11 +84,11 @@ class Intake:
         content: list[tuple[int, Role, Record, Content, tuple[bytes, ...]]] = []
         for item in bundle.items:
             if isinstance(item, BadItem):
-                outcomes.append(Judged(StoreStatus.INVALID, "malformed"))
+                outcomes.append(Judged(StoreStatus.INVALID, MALFORMED))
                 continue
             record = item.record
             kind = record.header.kind
-            roles = Role(item.roles) & (roles_of(kind) | _roles_beside(kind))
+            roles = roles_kept(kind, item.roles)
             shards = item.shards if kind in SHOWS else ()
             if not self._leaves.issuperset(shards):
                 outcomes.append(Judged(StoreStatus.INVALID, "no-such-shard"))
@@ -266,8 +267,3 @@ class Intake:
             self._admitted.move_to_end(author)
             while len(self._admitted) > MAX_KNOWN_OPENINGS:
                 self._admitted.popitem(last=False)
-
-
-def _roles_beside(kind: str) -> Role:
-    """Roles in which others than its author bring a record here."""
-    return (Role.SHARD if kind in SHOWS else Role(0)) | (Role.NOTICE if kind in NOTICES else Role(0))

@@ -115,6 +115,12 @@ def roles_of(kind: str) -> Role:
     return Role.SUBJECT | Role.AUTHOR
 
 
+def roles_kept(kind: str, roles: int) -> Role:
+    """Those of the roles asked for in which a record of this kind can be held, by whomever it is brought."""
+    beside = (Role.SHARD if kind in SHOWS else Role(0)) | (Role.NOTICE if kind in NOTICES else Role(0))
+    return Role(roles) & (roles_of(kind) | beside)
+
+
 def needs_payload(kind: str, roles: Role) -> bool:
     """Whether a holder in these roles gets the payload: author activity is headers, but for openings."""
     return kind in OPENING or bool(roles & ~Role.AUTHOR)

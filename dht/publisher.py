@@ -6,6 +6,10 @@ sends bundles of about 100 kB with a bounded number in flight, and notes what ca
 a record stays pending until min(R, storing nodes) holders that answer acknowledged every one of its roles,
 across restarts, and becomes pending again when the network grows towards R.
 
+Holders answer with receipts (`dht.receipts`), which are verified and kept beside the acknowledgements; one
+that does not verify voids the whole answer. An acknowledgement without one, from an older release, counts as
+a copy and not as a receipt.
+
 When a holder dies after that, the other holders repair (`dht.repairer`), and the author, who may be offline,
 does not count the record again: at R nodes it was, and they see to it. Only when nobody is left that ever
 acknowledged it in some role does its author, who has it in its chain, place it anew. Only durable records are
@@ -16,7 +20,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -34,9 +38,10 @@ from dht.kademlia import Kademlia
 from dht.network import MAX_BODY
 from dht.placement import Layout, Role, bases_of, needs_payload, roles_of
 from dht.ports import RunBlocking
+from dht.receipts import Kept, KeptBatch, check_receipts
 from dht.record_store import Held, OwnRecords, Placement
 from dht.records import FRAME_BYTES, STORE_TIMEOUT_S
-from dht.replies import REFUSES, StoreStatus, read_statuses
+from dht.replies import REFUSES, WANTS_RECEIPT, StoreStatus, read_receipted
 from validation.named import named_by
 
 BATCH_RECORDS = 512
@@ -71,6 +76,14 @@ class Plan:
 
     sends: dict[AgentId, list[tuple[Record, int]]]
     settled: list[Cid]
+
+
+@dataclass(slots=True)
+class _Got:
+    """What holders said about what they were sent."""
+
+    rows: list[Placement] = field(default_factory=list)
+    receipts: list[KeptBatch] = field(default_factory=list)
 
 
 def plan(placings: Sequence[Placing], acknowledged: Mapping[Cid, Mapping[AgentId, int]], need: int) -> Plan:
@@ -113,6 +126,7 @@ class Publisher:
         own: OwnRecords,
         kademlia: Kademlia,
         layout: Layout,
+        network: Cid,
         replication: int,
         hold_locally: Callable[[Sequence[Held]], Awaitable[None]],
         records_of: Callable[[Sequence[Cid]], list[Record | None]],
@@ -123,6 +137,7 @@ class Publisher:
         self._records_of = records_of
         self._kademlia = kademlia
         self._layout = layout
+        self._network = network
         self._replication = replication
         self._hold_locally = hold_locally
         self._run_blocking = run_blocking
@@ -134,6 +149,10 @@ class Publisher:
         self._turned_away: dict[Cid, set[AgentId]] = {}
         self.refused = 0
         """Own records that a holder judged invalid, each time: a sign of a bug or of a lying holder."""
+        self.unsigned = 0
+        """Acknowledgements that came without a receipt."""
+        self.next_receipts = trio.Event()
+        """Set, and replaced by another one, when receipts were kept."""
 
     def wake(self) -> None:
         """There may be something to publish."""
@@ -149,6 +168,11 @@ class Publisher:
         """Own records that lack holders in some role, and copies owed to holders that are back."""
         owed = sum(len(self._detours[agent]) for agent in self._returned())
         return self._own.count_below(max(1, self.need)) + owed
+
+    @property
+    def unconfirmed(self) -> int:
+        """Own records that fewer than min(R, storing nodes) holders have signed for in full."""
+        return self._own.count_unconfirmed(self.need)
 
     async def drained(self) -> None:
         """Wait until nothing is pending."""
@@ -219,18 +243,24 @@ class Publisher:
                 holders.append((role, tuple(willing[: self._replication])))
             placings.append(Placing(record, tuple(holders)))
         decided = plan(placings, self._at_hand(copies), need)
-        rows: list[Placement] = []
+        got = _Got()
         async with trio.open_nursery() as nursery:
             for agent in sorted(decided.sends):
-                nursery.start_soon(self._send_all, agent, decided.sends[agent], shards, rows)
-        _add_copies(copies, rows)
+                nursery.start_soon(self._send_all, agent, decided.sends[agent], shards, got)
+        _add_copies(copies, got.rows)
         settled = plan(placings, self._at_hand(copies), need).settled
         self._note_detours(owed, set(settled), copies)
         for cid in settled:
             self._turned_away.pop(cid, None)
-        if rows or settled:
-            await self._own.placed(rows, [(cid, need) for cid in settled])
-        return bool(rows or settled)
+        if got.rows or settled:
+            await self._note(got, [(cid, need) for cid in settled])
+        return bool(got.rows or settled)
+
+    async def _note(self, got: _Got, settled: Sequence[tuple[Cid, int]]) -> None:
+        await self._own.placed(got.rows, settled, got.receipts)
+        if got.receipts:
+            self.next_receipts.set()
+            self.next_receipts = trio.Event()
 
     def _at_hand(self, copies: Mapping[Cid, Mapping[AgentId, int]]) -> dict[Cid, dict[AgentId, int]]:
         """The copies at nodes that answer: one that cannot be had counts again when its holder is back."""
@@ -269,35 +299,39 @@ class Publisher:
         return sorted(agent for agent in self._detours if not self._kademlia.is_suspect(agent))
 
     async def _pay_detours(self) -> bool:
-        rows: list[Placement] = []
+        got = _Got()
         for agent in self._returned():
             debt = self._detours.get(agent)
             if debt is None:
                 continue  # it went while another one was paid
             cids = list(debt)[:BATCH_RECORDS]
             records = [record for record in self._own.get_many(cids) if record is not None]
-            start = len(rows)
-            await self._send_all(agent, [(record, debt[record.cid]) for record in records], {}, rows)
-            for row in rows[start:]:
+            start = len(got.rows)
+            shards = await self._run_blocking(self._shard_bases, records)
+            await self._send_all(agent, [(record, debt[record.cid]) for record in records], shards, got)
+            for row in got.rows[start:]:
                 debt.pop(row.cid, None)
             if not debt:
                 self._detours.pop(agent, None)
-        if rows:
-            await self._own.placed(rows, [])
-        return bool(rows)
+        if got.rows:
+            await self._note(got, [])
+        return bool(got.rows)
 
     async def _send_all(
         self,
         agent: AgentId,
         sends: list[tuple[Record, int]],
         shards: Mapping[Cid, bytes],
-        rows: list[Placement],
+        got: _Got,
     ) -> None:
         if agent == self._kademlia.agent:
+            parts = [(_part(record, roles), roles) for record, roles in sends]
             await self._hold_locally(
-                [Held(_part(r, roles), bases_of(r, Role(roles), shards.get(r.cid))) for r, roles in sends]
+                [Held(r, bases_of(r, Role(roles), shards.get(r.cid))) for r, roles in parts]
             )
-            rows.extend(Placement(record.cid, roles, agent) for record, roles in sends)
+            got.rows.extend(Placement(record.cid, roles, agent) for record, roles in sends)
+            kept = tuple(Kept(r.cid, 0, roles, r.payload is not None) for r, roles in parts)
+            got.receipts.append(KeptBatch(agent, b"", b"", kept))
             return
         limiter = trio.CapacityLimiter(IN_FLIGHT_PER_PEER)
         failed = trio.Event()
@@ -307,7 +341,7 @@ class Publisher:
                 if failed.is_set():
                     return  # one failure is enough to leave this peer alone until the next round
                 try:
-                    rows.extend(await self._send(agent, batch))
+                    await self._send(agent, batch, shards, got)
                 except NetworkError as error:
                     failed.set()
                     if isinstance(error, FrameError):
@@ -318,20 +352,33 @@ class Publisher:
             for batch in _frames(sends):
                 nursery.start_soon(send, batch)
 
-    async def _send(self, agent: AgentId, batch: list[tuple[Record, int]]) -> list[Placement]:
+    async def _send(
+        self, agent: AgentId, batch: list[tuple[Record, int]], shards: Mapping[Cid, bytes], got: _Got
+    ) -> None:
         opening = self._own.opening()
         named = sorted({cid for record, _ in batch for cid in named_by(record)})
         inside = {record.cid for record, _ in batch}
         headers = [record for record in self._records_of([c for c in named if c not in inside]) if record]
-        items = [Item(_part(record, roles), roles) for record, roles in batch]
+        parts = [(_part(record, roles), roles) for record, roles in batch]
+        items = [Item(record, roles | WANTS_RECEIPT) for record, roles in parts]
         body = canonical.encode(bundle_value([opening] if opening else [], headers, items))
         reply = await self._kademlia.request(agent, "record.store", body, most=STORE_TIMEOUT_S)
-        statuses = read_statuses(reply, len(batch))
-        rows: list[Placement] = []
-        for (record, roles), (status, _) in zip(batch, statuses, strict=True):
-            if status is StoreStatus.HELD:
-                rows.append(Placement(record.cid, roles, agent))
-            elif status in REFUSES:
+        statuses, statement = read_receipted(reply, len(batch))
+        held = [
+            Placement(record.cid, roles, agent)
+            for (record, roles), (status, _) in zip(batch, statuses, strict=True)
+            if status is StoreStatus.HELD
+        ]
+        if statement is not None:
+            sent = [(record, roles, shards.get(record.cid)) for record, roles in parts]
+            got.receipts.append(
+                await self._run_blocking(check_receipts, statement, agent, self._network, sent, statuses)
+            )
+        else:
+            self.unsigned += len(held)
+        got.rows.extend(held)
+        for (record, _), (status, _) in zip(batch, statuses, strict=True):
+            if status in REFUSES:
                 self._turned_away.setdefault(record.cid, set()).add(agent)
         if len(self._turned_away) > MAX_TURNED_AWAY:
             self._turned_away.clear()
@@ -340,7 +387,6 @@ class Publisher:
             # One line a reply, and no count by rule: the names are the holder's, who may invent them.
             self.refused += len(refused)
             log.error("%s refuses %d of our records, first by %r", agent.hex()[:8], len(refused), refused[0])
-        return rows
 
     def _shard_bases(self, records: Sequence[Record]) -> dict[Cid, bytes]:
         pairs = []

@@ -14,6 +14,7 @@ from typing import Protocol, TypeAlias
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.record import Record
+from dht.receipts import KeptBatch
 from dht.reconciliation import RangeStore
 
 
@@ -137,8 +138,19 @@ class OwnRecords(Protocol):
         """All acknowledgements for these records, ascending."""
         ...
 
-    async def placed(self, rows: Sequence[Placement], settled: Sequence[tuple[Cid, int]]) -> None:
-        """Note acknowledgements (roles add up per holder), and the level that records have reached."""
+    async def placed(
+        self,
+        rows: Sequence[Placement],
+        settled: Sequence[tuple[Cid, int]],
+        receipts: Sequence[KeptBatch] = (),
+    ) -> None:
+        """Note acknowledgements (roles add up per holder), receipts, and the level that records have
+        reached.
+        """
+        ...
+
+    def count_unconfirmed(self, need: int) -> int:
+        """How many records fewer than `need` holders have signed for in full."""
         ...
 
     async def reopen(self, gone: Collection[AgentId]) -> int:

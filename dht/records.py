@@ -1,9 +1,9 @@
 """The record methods: how peers store, fetch and compare records, all of it bounded and checked.
 
-`record.store` takes a bundle and answers with one status a record; `record.fetch` serves records by CID,
-`record.at` all records at a basis, `record.about` those of a subject in the order of reading; by
-`record.digests`, `record.cids` and `record.lacks` two holders find out what the other lacks. Only members are
-answered (an address record that pays the network's price).
+`record.store` takes a bundle and answers with one status a record, and receipts for those who take them;
+`record.fetch` serves records by CID, `record.at` all records at a basis, `record.about` those of a subject in
+the order of reading; by `record.digests`, `record.cids` and `record.lacks` two holders find out what the
+other lacks. Only members are answered (an address record that pays the network's price).
 Whatever comes in, as a request or as a reply, goes through `Intake` before it is kept or believed.
 """
 
@@ -28,8 +28,9 @@ from dht.intake import Intake, Judged
 from dht.kademlia import Kademlia
 from dht.network import MAX_BODY, Network
 from dht.ports import RunBlocking
+from dht.receipts import SignFound, findings_of
 from dht.record_store import Digest, Held, HeldStore
-from dht.replies import StoreStatus, read_statuses, write_statuses
+from dht.replies import WANTS_RECEIPT, StoreStatus, read_statuses, write_receipted, write_statuses
 from dht.reputation import Misdeed
 from dht.room import Room
 from validation.named import named_by
@@ -105,7 +106,9 @@ class RecordService:
         accepts: Callable[[], bool],
         room: Room,
         blocks: Blocks,
+        sign: SignFound,
     ) -> None:
+        """`sign` signs receipts with this node's key."""
         self._kademlia = kademlia
         self._store = store
         self._room = room
@@ -116,6 +119,7 @@ class RecordService:
         self._run_blocking = run_blocking
         self._on_held = on_held
         self._accepts = accepts
+        self._sign = sign
         for method, handler, heavy in (
             ("record.store", self._serve_store, True),
             ("record.fetch", self._serve_fetch, True),
@@ -250,7 +254,16 @@ class RecordService:
                 sender.hex()[:8],
                 refused[0].rule,
             )
-        return write_statuses([(one.status, one.rule) for one in judged])
+        statuses = [(one.status, one.rule) for one in judged]
+        if not any(isinstance(item, Item) and item.roles & WANTS_RECEIPT for item in bundle.items):
+            return write_statuses(statuses)
+        return await self._run_blocking(self._receipted, bundle, judged)
+
+    def _receipted(self, bundle: Bundle, judged: Sequence[Judged]) -> bytes:
+        outcomes = [(one.status, one.rule, () if one.held is None else one.held.bases) for one in judged]
+        found = findings_of(bundle, outcomes)
+        statement = self._sign(found) if found else None
+        return write_receipted([(one.status, one.rule) for one in judged], statement)
 
     async def _serve_fetch(self, _sender: AgentId, body: bytes) -> bytes:
         digests = _request(body)

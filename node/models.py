@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from chain.cid import Cid
 from chain.identity import AgentId
+from chain.receipt import Receipt
 from chain.record import Record
 
 
@@ -205,6 +206,19 @@ class EntryView:
 
 
 @dataclass(frozen=True, slots=True)
+class Validated:
+    """An own record's receipts, each of which stands alone, and the distinct holders who signed them.
+
+    `full`: they judged and hold it with its payload; `header`: only its header. Both ascending, disjoint.
+    """
+
+    id: Cid
+    receipts: tuple[Receipt, ...]
+    full: tuple[AgentId, ...]
+    header: tuple[AgentId, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PeerView:
     """One peer of the routing table."""
 
@@ -235,6 +249,8 @@ class Status:
     """Bases held here (subjects, authors, shards) that some of their R nearest lack, as last seen."""
     repairing: int
     """Those among them of which copies are being sent now."""
+    unconfirmed: int
+    """Own records for which fewer than min(R, storing nodes) holders have signed in full."""
     reachable: bool
     read_only: str | None
     """Why the node accepts no writes, or None."""

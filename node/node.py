@@ -21,6 +21,7 @@ from chain.cid import Cid, to_text
 from chain.identity import AGENT_ID_SIZE, AgentId, Identity
 from chain.kinds import ENTRY_OPERATIONS
 from chain.membrane import Passage
+from chain.receipt import sign_batch
 from chain.record import Record
 from chain.source_chain import ChainReport, Draft
 from dht.blobs import BlobService
@@ -57,10 +58,22 @@ from node.head_guard import HeadGuard
 from node.holder import Holder
 from node.inviting import GRANT_FILE, LINKS_FILE, Inviting
 from node.learning import ModelBlobs
-from node.models import Added, Answer, Change, Changed, EntryView, NewEntry, PeerView, Rejected, Status
+from node.models import (
+    Added,
+    Answer,
+    Change,
+    Changed,
+    EntryView,
+    NewEntry,
+    PeerView,
+    Rejected,
+    Status,
+    Validated,
+)
 from node.moderation import Block, Blocklist
 from node.opening import ensure_opening
 from node.participation import Participation
+from node.receipts import Receipts
 from node.search_protocol import MAX_K
 from node.steps import Steps
 from node.storage.blob_files import BlobFiles
@@ -209,6 +222,7 @@ class Node:
             accepts=self._keeps,
             room=self._room,
             blocks=self._blocks,
+            sign=lambda found: sign_batch(identity, self.network_id, found, clock.wall_us()),
         )
         proofs = Proofs(network, self.kademlia, self._records, held, random, run_blocking, self._keeps)
         self._repairer = Repairer(
@@ -228,10 +242,14 @@ class Node:
             own,
             self.kademlia,
             self._layout,
+            self.network_id,
             manifest.replication,
             self._records.hold,
             self._find,
             run_blocking,
+        )
+        self._receipts = Receipts(
+            own, self._layout, self.network_id, manifest.replication, self._publisher, run_blocking
         )
         self.blobs = BlobService(network, self.kademlia, blobs, run_blocking, clock, random.choice)
         self._offers = Offers(
@@ -457,6 +475,10 @@ class Node:
             entries = await self._run_blocking(self._held.subjects_of, target)
         await self._holder.refresh(entries)
 
+    async def receipts(self, record: Cid, at_least: int, timeout_s: float) -> Validated:
+        """Who has validated an own record; see `node.receipts.Receipts.wait`."""
+        return await self._receipts.wait(record, at_least, timeout_s)
+
     def status(self) -> Status:
         """The node at a glance."""
         return Status(
@@ -472,6 +494,7 @@ class Node:
             shards_held=0 if self.read_only else self._catch_up.shards_held,
             under_replicated=self._repairer.under_replicated,
             repairing=self._repairer.repairing,
+            unconfirmed=self._publisher.unconfirmed,
             reachable=bool(self._network.addresses) and bool(self._network.connected()),
             read_only=self.read_only or self._own.frozen,
             chain=self.guard.line,
@@ -687,6 +710,7 @@ class Node:
             "records_repaired_total": self._repairer.sent,
             "bases_dropped_total": self._repairer.dropped,
             "own_records_refused_total": self._publisher.refused,
+            "acknowledgements_unsigned_total": self._publisher.unsigned,
             "postings": len(self._holder),
             "operations_offered_total": self._offers.offered,
             "records_refused_full_total": self._room.refused_full,

@@ -32,6 +32,7 @@ from node.api.learning import add_learning_routes
 from node.api.metrics import Metrics
 from node.api.moderation import add_moderation_routes
 from node.api.problems import KNOWN, Problem, problem_of
+from node.api.receipts import add_receipt_routes, with_receipts
 from node.api.service import NodeService
 from node.api.shapes import (
     MAX_LOG,
@@ -105,6 +106,7 @@ def create_app(
     _add_problem_handlers(app)
     _add_knowledge_routes(app, node)
     add_editing_routes(app, node)
+    add_receipt_routes(app, node)
     _add_chain_routes(app, node)
     _add_health_routes(app, node, unready)
     add_blob_routes(app, node, max_blob)
@@ -216,7 +218,10 @@ def _add_knowledge_routes(app: FastAPI, node: NodeService) -> None:
         if view is None:
             raise NotFound(f"no entry {id} is known here or to its holders")
         response.headers["etag"] = f'"{view.fingerprint}"'
-        return entry_out(view, provenance)
+        shown = entry_out(view, provenance)
+        if shown.records is not None:
+            shown.records = await with_receipts(node, view, shown.records)
+        return shown
 
     @app.post("/v1/query", response_model=AnswerOut, tags=["knowledge"], summary="Ask the network by meaning")
     async def query(question: QueryIn) -> AnswerOut:

@@ -64,6 +64,7 @@ class _NodeCollector(Collector):
             ("records", "Records of the node's own chain", status.records),
             ("held_records", "Records held for the network", status.held),
             ("pending_records", "Own records without enough copies yet", status.pending),
+            ("unconfirmed_records", "Own records short of receipts from holders", status.unconfirmed),
             ("shards_held", "Shards held", status.shards_held),
             ("under_replicated", "Bases held whose nearest nodes lack a copy", status.under_replicated),
             ("repairing", "Bases of which copies are being sent", status.repairing),

@@ -16,7 +16,18 @@ from chain.record import Record
 from chain.source_chain import ChainReport
 from dht.blob_store import BlobDraft, BlobStore
 from dht.clock_skew import Skew
-from node.models import Added, Answer, Change, Changed, EntryView, NewEntry, PeerView, Rejected, Status
+from node.models import (
+    Added,
+    Answer,
+    Change,
+    Changed,
+    EntryView,
+    NewEntry,
+    PeerView,
+    Rejected,
+    Status,
+    Validated,
+)
 from node.moderation import Block
 
 
@@ -66,6 +77,13 @@ class NodeService(Protocol):
 
         Raises `NotFound`, `VersionConflict` when the entry is not at `if_version`, `Forbidden`, `Gone`, and
         `InvalidInput` or `EmbeddingError`.
+        """
+        ...
+
+    async def receipts(self, record: Cid, at_least: int, timeout_s: float) -> Validated:
+        """Who has validated an own record, once `at_least` have in full or after `timeout_s` seconds.
+
+        Raises `NotFound` for a record of another chain, `InvalidInput` for more receipts than can come.
         """
         ...
 

@@ -147,6 +147,12 @@ class RecordOut(BaseModel):
     hlc: int
     payload_size: int
     data: str | None = None
+    validated_by: list[str] | None = Field(
+        default=None, description="holders whose receipts say that they judged and hold it; own records only"
+    )
+    headers_at: list[str] | None = Field(
+        default=None, description="holders whose receipts say so of its header alone"
+    )
 
 
 class HitOut(BaseModel):
@@ -260,6 +266,7 @@ class StatusOut(BaseModel):
     store_mb: float
     store_max_mb: float | None
     full: bool
+    unconfirmed: int
     reachable: bool
     read_only: str | None
     chain: str
@@ -455,6 +462,7 @@ def status_out(status: Status, rss_bytes: int, version: str) -> StatusOut:
         store_mb=_mb(status.store_bytes),
         store_max_mb=None if status.store_max_bytes is None else _mb(status.store_max_bytes),
         full=status.full,
+        unconfirmed=status.unconfirmed,
         reachable=status.reachable,
         read_only=status.read_only,
         chain=status.chain,

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from node.commands.exit_codes import ExitCode
 from node.commands.options import complete_file, home_option, json_option
 from node.commands.output import INDENT, excerpt, print_json, print_line
 
@@ -28,15 +29,34 @@ EXCERPT_WIDTH = 110
     shell_complete=complete_file,
     help="JSON list of numbers, where the network takes the caller's vectors.",
 )
+@click.option(
+    "--wait-receipts",
+    "receipts",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Wait until N other nodes have signed that they judged and hold it.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 86_400),
+    default=30.0,
+    show_default=True,
+    metavar="S",
+    help="Wait for receipts at most so many seconds.",
+)
 @home_option
 @json_option
+@click.pass_context
 def add(
+    ctx: click.Context,
     text: str,
     tags: tuple[str, ...],
     domain: str | None,
     confidence: float | None,
     citations: tuple[str, ...],
     vector: str | None,
+    receipts: int | None,
+    timeout: float,
     home: str | None,
     as_json: bool,
 ) -> None:
@@ -51,10 +71,16 @@ def add(
     entry: dict[str, Any] = {"text": read_text(text), "tags": list(tags), "citations": list(citations)}
     entry |= {"domain": domain, "confidence": confidence, "vector": read_vector(vector)}
     answer = client.post("/v1/entries", entry)
+    if not as_json:
+        print_line(answer["id"])
+    if receipts is not None:
+        from node.commands.receipts import await_receipts
+
+        answer |= await_receipts(client, answer["id"], receipts, timeout)
     if as_json:
         print_json(answer)
-    else:
-        print_line(answer["id"])
+    if not answer.get("reached", True):
+        ctx.exit(ExitCode.PARTLY_DONE)
 
 
 @click.command()
@@ -101,6 +127,10 @@ def get(id: str, provenance: bool, home: str | None, as_json: bool) -> None:
         print_line()
     for record in answer["records"] or ():
         print_line(f"record {record['id']} {record['kind']} seq {record['seq']} by {record['author']}")
+        if record["validated_by"] is not None:
+            print_line(f"{INDENT}validated by {_count(len(record['validated_by']), 'other node')}")
+            for holder in record["validated_by"]:
+                print_line(f"{INDENT * 2}{holder}")
 
 
 @click.command()

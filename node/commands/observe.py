@@ -28,6 +28,8 @@ def status(home: str | None, as_json: bool) -> None:
         copies += f", {answer['repairing']} being repaired"
     most = "" if answer["store_max_mb"] is None else f" of {answer['store_max_mb']}"
     full = ", FULL: nothing new is held for others" if answer["full"] else ""
+    unconfirmed = answer["unconfirmed"]
+    receipts = f"{unconfirmed} own records short of them" if unconfirmed else "enough for every own record"
     rows = [
         ("agent", answer["agent_id"]),
         ("network", f"{answer['network']} ({answer['network_name']})"),
@@ -37,6 +39,7 @@ def status(home: str | None, as_json: bool) -> None:
         ("peers", "none yet" if not answer["peers"] else f"{answer['peers']}{unconnected}"),
         ("records", f"{answer['records']} own, {answer['pending']} still without enough copies"),
         ("chain", answer["chain"]),
+        ("receipts", receipts),
         ("held", f"{answer['held']} records in {answer['shards_held']} shards"),
         ("copies", copies),
         ("store", f"{answer['store_mb']}{most} MB{full}"),

@@ -3,8 +3,8 @@
 Drafts are linked and signed inside the writing transaction, so sequence numbers and predecessors are right
 however many tasks append at once, and what `append` returns is on disk. An import key makes an append
 idempotent: key and record are kept by the same transaction. The file also notes who acknowledged holding
-each record, and the level it was placed for, so that what is still to be placed is listed at a cost of its
-own size (`dht.record_store.OwnRecords`).
+each record, what they signed for it (`node.storage.own_receipts`), and the level it was placed for, so that
+what is still to be placed is listed at a cost of its own size (`dht.record_store.OwnRecords`).
 """
 
 from __future__ import annotations
@@ -29,10 +29,13 @@ from chain.source_chain import (
     verify_chain,
 )
 from dht.ports import Clock, Random, RunBlocking
+from dht.receipts import KeptBatch
 from dht.record_store import Placement
+from node.storage import own_receipts
 from node.storage.database import Layout, Options, open_database
 from node.storage.errors import ForeignChain, ReadOnly, StorageLimit
 from node.storage.group_writer import GroupWriter
+from node.storage.own_receipts import KeptReceipt, SignedFor
 from node.storage.stored_record import COLUMNS, from_row, records_in
 
 MAX_DRAFTS: Final = 4096
@@ -78,6 +81,7 @@ LAYOUT: Final = Layout(
             PRIMARY KEY (subject, seq)
         ) WITHOUT ROWID;
         """,
+        own_receipts.MIGRATION,
     ),
     recovery="restore it from a backup (a chain cannot be rebuilt, and starting a new one would fork it)",
 )
@@ -178,8 +182,13 @@ class OwnChain:
             raise StorageLimit(f"{len(records)} records in one extend, the limit is {MAX_DRAFTS}")
         await self._writer.submit(lambda connection: self._extend(connection, records))
 
-    async def placed(self, rows: Sequence[Placement], settled: Sequence[tuple[Cid, int]]) -> None:
-        """Note acknowledgements of holders, and the levels that records have reached; durable, idempotent.
+    async def placed(
+        self,
+        rows: Sequence[Placement],
+        settled: Sequence[tuple[Cid, int]],
+        receipts: Sequence[KeptBatch] = (),
+    ) -> None:
+        """Note acknowledgements, receipts, and the levels that records have reached; durable, idempotent.
 
         Roles of one holder add up; a level never falls. CIDs of other chains are passed over.
         """
@@ -189,7 +198,7 @@ class OwnChain:
         for _, level in settled:
             if not 0 <= level <= MAX_LEVEL:
                 raise StorageLimit(f"level {level} is outside 0 to {MAX_LEVEL}")
-        await self._writer.submit(lambda connection: _place(connection, rows, settled))
+        await self._writer.submit(lambda connection: _place(connection, rows, settled, receipts))
 
     async def reopen(self, gone: Collection[AgentId]) -> int:
         """Put records at level 0 that, in some role, nobody but `gone` acknowledged; returns how many.
@@ -197,6 +206,25 @@ class OwnChain:
         O(acknowledgements) when there are any of theirs.
         """
         return await self._writer.submit(lambda connection: _reopen(connection, frozenset(gone)))
+
+    async def void(self, holder: AgentId, cids: Sequence[Cid] | None) -> int:
+        """Forget what a holder acknowledged and signed for these records (None: all), and place them anew.
+
+        Returns how many records that were. O(records of that holder); for all, O(chain).
+        """
+        return await self._writer.submit(lambda connection: _void(connection, holder, cids))
+
+    def receipts(self, cid: Cid) -> list[KeptReceipt]:
+        """Everybody's receipts for a record of this chain, by holder ascending."""
+        return own_receipts.receipts_for(self._database, cid)
+
+    def signed_from(self, seq: int, limit: int) -> list[SignedFor]:
+        """Up to `limit` receipts of others for the records from `seq` on, in order."""
+        return own_receipts.signed_from(self._database, seq, limit)
+
+    def count_unconfirmed(self, need: int) -> int:
+        """Records for which fewer than `need` holders have signed in full; O(answer)."""
+        return own_receipts.count_unconfirmed(self._database, need)
 
     def head(self) -> Head | None:
         """The head of the chain, None when it is empty."""
@@ -352,6 +380,7 @@ class OwnChain:
             "AND payload IS NOT NULL",
             (self._length,),
         )
+        own_receipts.add_unconfirmed(connection, self._length)
 
     def _append(
         self, connection: sqlite3.Connection, drafts: Sequence[Draft], keys: Sequence[bytes | None]
@@ -412,9 +441,23 @@ def _reopen(connection: sqlite3.Connection, gone: frozenset[AgentId]) -> int:
     return len(lost)
 
 
+def _void(connection: sqlite3.Connection, holder: AgentId, cids: Sequence[Cid] | None) -> int:
+    if cids is None:
+        rows = connection.execute("SELECT seq FROM placements WHERE holder = ?", (holder,)).fetchall()
+    else:
+        one = "SELECT seq FROM records WHERE cid = ?"
+        rows = [row for cid in cids for row in connection.execute(one, (cid,))]
+    return own_receipts.void(connection, holder, [row[0] for row in rows])
+
+
 def _place(
-    connection: sqlite3.Connection, rows: Sequence[Placement], settled: Sequence[tuple[Cid, int]]
+    connection: sqlite3.Connection,
+    rows: Sequence[Placement],
+    settled: Sequence[tuple[Cid, int]],
+    receipts: Sequence[KeptBatch],
 ) -> None:
+    for batch in receipts:
+        own_receipts.keep_batch(connection, batch)
     for row in rows:
         connection.execute(
             "INSERT INTO placements (seq, holder, roles) SELECT seq, ?, ? FROM records WHERE cid = ? "

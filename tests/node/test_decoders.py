@@ -24,6 +24,7 @@ from chain.invitation import sign_grant, sign_invitation
 from chain.kinds import KINDS_BY_RULE_VERSION
 from chain.learning import Array, read_learning
 from chain.manifest import decode_manifest
+from chain.receipt import open_receipt
 from chain.record import decode_header, decode_payload, decode_record
 from crdt.errors import CrdtError
 from crdt.operations import read_operation
@@ -101,6 +102,8 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "found": decode_found,
     "hello": hello._question,
     "statuses": lambda data: replies.read_statuses(data, 3),
+    "receipted": lambda data: replies.read_receipted(data, 3),
+    "receipt": open_receipt,
     "proofs": proofs._question,
     "chunk list": lambda data: open_chunk_list(data, blob_cid(data), 1 << 30),
     "blob list": blobs._read_list,

@@ -23,9 +23,8 @@ from chain.record import Record, decode_payload, decode_record, encode_payload
 from dht.basis import subject_basis
 from dht.bundle import Item, bundle_value, open_bundle
 from dht.errors import RefusalCode, RequestRefused
-from dht.intake import Judged
 from dht.network import MAX_BODY
-from dht.replies import StoreStatus, read_statuses
+from dht.replies import StoreStatus, read_statuses, write_statuses
 from node.embedding.caller import CallerVectors
 from node.node import Node
 from node.search_protocol import SearchRequest
@@ -503,10 +502,10 @@ def test_a_holder_that_answers_stores_with_garbage_is_passed_over(tmp_path: Path
     async def scenario(network: Network) -> None:
         liar = network.nodes[LIAR]
 
-        async def admit(*_: object) -> list[Judged]:
-            return [Judged(StoreStatus.HELD)] * 1_000
+        def receipted(*_: object) -> bytes:
+            return write_statuses([(StoreStatus.HELD, "")] * 1_000)
 
-        override(liar._records, "admit", admit)
+        override(liar._records, "_receipted", receipted)
         await network.add(0, [entry(number) for number in range(8)])
         await until(lambda: network.nodes[0].status().pending == 0)
         assert network.nodes[0].kademlia.is_suspect(liar.agent)

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from chain.cid import Cid
 from chain.errors import ChainBrokenError, ChainError
+from chain.identity import AgentId
 from chain.record import Record
 from chain.source_chain import Head
 from dht.ports import ThreadedBlocking
+from dht.receipts import Kept, KeptBatch
 from dht.record_store import Placement
 from node.storage.database import Options
 from node.storage.errors import DatabaseCorrupt, DiskFull, ReadOnly, StorageLimit
@@ -368,3 +370,39 @@ def test_any_sequence_of_writes_and_restarts_equals_the_model(
     final = open_chain(path)
     model.check(final)
     final.close()
+
+
+async def test_receipts_count_once_a_holder_and_are_void_with_its_word(tmp_path: Path) -> None:
+    path = tmp_path / "chain.db"
+    async with trio.open_nursery() as nursery:
+        chain = await started(path, nursery)
+        first, second, third = (record.cid for record in chain.read(0, 3))
+        one, two = HOLDERS[:2]
+        leaves = bytes(32) + bytes([1]) * 32
+
+        def batch(holder: AgentId, *rows: Kept) -> KeptBatch:
+            return KeptBatch(holder, b"statement", leaves, rows)
+
+        assert [chain.count_unconfirmed(need) for need in range(3)] == [0, 3, 3]
+        full = Kept(first, 0, 1, True)
+        await chain.placed(
+            [Placement(cid, 1, one) for cid in (first, second)],
+            [(first, 2), (second, 2)],
+            [batch(one, full, Kept(second, 1, 2, False)), batch(one, full), batch(two, full)],
+        )
+        await chain.placed([], [], [KeptBatch(ALICE.agent, b"", b"", (Kept(first, 0, 1, True),))])
+        assert [chain.count_unconfirmed(need) for need in range(5)] == [0, 2, 2, 2, 3], (
+            "of 3, 0 and 0 holders"
+        )
+        assert [(one.holder, one.place) for one in chain.receipts(first)] == sorted([(one, 0), (two, 0)])
+        assert chain.receipts(second)[0].leaves == (leaves[:32], leaves[32:])
+        signed = {(one.cid, one.holder, one.whole) for one in chain.signed_from(0, 10)}
+        assert signed == {(first, one, True), (first, two, True), (second, one, False)}
+        assert len(chain.signed_from(1, 10)) == 1
+        assert await chain.void(one, [first]) == 1
+        assert [chain.count_unconfirmed(need) for need in range(4)] == [0, 2, 2, 3]
+        assert [record.cid for record in chain.below(2, -1, 10)] == [first, third], "placed anew"
+        assert await chain.void(one, None) == 1
+        assert chain.placements([first, second]) == []
+        assert chain.receipts(second) == []
+        await chain.aclose()

@@ -1,0 +1,163 @@
+"""The receipts for this agent's records, in the file of its chain.
+
+A holder signs many records at once, so its statement and the hashes of all it signed are kept once a batch
+(32 bytes a record) and a receipt is a row that points into them; whoever wants it alone gets its path worked
+out. How many holders have signed for a record in full is kept up to date, so that those short of receipts are
+counted at the cost of their number. These functions run inside the writer's transaction, or on a reader.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from chain.cid import Cid
+from chain.identity import AgentId
+from chain.merkle import HASH_SIZE
+from dht.receipts import KeptBatch
+from node.storage.database import Database
+
+MIGRATION: Final = """
+CREATE TABLE receipt_batches (
+    id INTEGER PRIMARY KEY,
+    holder BLOB NOT NULL,
+    statement BLOB NOT NULL,
+    leaves BLOB NOT NULL
+);
+CREATE TABLE receipts (
+    seq INTEGER NOT NULL REFERENCES records (seq),
+    holder BLOB NOT NULL,
+    roles INTEGER NOT NULL,
+    whole INTEGER NOT NULL,
+    batch INTEGER NOT NULL,
+    place INTEGER NOT NULL,
+    PRIMARY KEY (seq, holder, roles)
+) WITHOUT ROWID;
+CREATE TABLE confirmed (
+    holders INTEGER NOT NULL,
+    seq INTEGER NOT NULL REFERENCES records (seq),
+    PRIMARY KEY (holders, seq)
+) WITHOUT ROWID;
+INSERT INTO confirmed (holders, seq) SELECT 0, seq FROM records;
+"""
+NO_BATCH: Final = 0
+"""In place of a batch: this node's own holding, for which it needs no signature."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptReceipt:
+    """A receipt for an own record: who signed for which roles, and what proves it."""
+
+    holder: AgentId
+    roles: int
+    whole: bool
+    place: int
+    statement: bytes
+    leaves: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SignedFor:
+    """That a holder has signed for an own record, in short."""
+
+    cid: Cid
+    holder: AgentId
+    roles: int
+    whole: bool
+
+
+def add_unconfirmed(connection: sqlite3.Connection, from_seq: int) -> None:
+    """Note the chain's new records, those that are published, as signed for by nobody."""
+    connection.execute(
+        "INSERT INTO confirmed (holders, seq) SELECT 0, seq FROM records WHERE seq >= ? "
+        "AND payload IS NOT NULL",
+        (from_seq,),
+    )
+
+
+def keep_batch(connection: sqlite3.Connection, batch: KeptBatch) -> None:
+    """Keep a batch; a holder's earlier receipt for the same roles of a record gives way."""
+    number = NO_BATCH
+    if batch.statement:
+        cursor = connection.execute(
+            "INSERT INTO receipt_batches (holder, statement, leaves) VALUES (?, ?, ?)",
+            (batch.holder, batch.statement, batch.leaves),
+        )
+        assert cursor.lastrowid is not None
+        number = cursor.lastrowid
+    for row in batch.rows:
+        found = connection.execute("SELECT seq FROM records WHERE cid = ?", (row.cid,)).fetchone()
+        if found is not None:
+            before = _count(connection, found[0])
+            connection.execute(
+                "REPLACE INTO receipts (seq, holder, roles, whole, batch, place) VALUES (?, ?, ?, ?, ?, ?)",
+                (found[0], batch.holder, row.roles, int(row.whole), number, row.place),
+            )
+            _recount(connection, found[0], before)
+
+
+def void(connection: sqlite3.Connection, holder: AgentId, seqs: Iterable[int]) -> int:
+    """Forget what a holder signed for these records and that it acknowledged them, and place them again.
+
+    Returns for how many records there was anything.
+    """
+    voided = 0
+    for seq in seqs:
+        before = _count(connection, seq)
+        signed = connection.execute("DELETE FROM receipts WHERE seq = ? AND holder = ?", (seq, holder))
+        placed = connection.execute("DELETE FROM placements WHERE seq = ? AND holder = ?", (seq, holder))
+        if signed.rowcount or placed.rowcount:
+            voided += 1
+            _recount(connection, seq, before)
+            for (level,) in connection.execute(
+                "SELECT DISTINCT level FROM levels WHERE level > 0"
+            ).fetchall():
+                connection.execute("UPDATE levels SET level = 0 WHERE level = ? AND seq = ?", (level, seq))
+    return voided
+
+
+def receipts_for(database: Database, cid: Cid) -> list[KeptReceipt]:
+    """Everybody's receipts for an own record, this node's own holding left out; by holder ascending."""
+    sql = (
+        "SELECT receipts.holder, roles, whole, place, statement, leaves FROM records "
+        "JOIN receipts USING (seq) JOIN receipt_batches ON receipt_batches.id = receipts.batch "
+        "WHERE records.cid = ? ORDER BY receipts.holder, roles"
+    )
+    return [
+        KeptReceipt(row[0], row[1], bool(row[2]), row[3], row[4], _hashes(row[5]))
+        for row in database.rows(sql, (cid,))
+    ]
+
+
+def signed_from(database: Database, seq: int, limit: int) -> list[SignedFor]:
+    """Up to `limit` receipts of others for the records from `seq` on, in order."""
+    sql = (
+        "SELECT records.cid, holder, roles, whole FROM receipts JOIN records USING (seq) "
+        "WHERE receipts.seq >= ? AND batch != 0 ORDER BY receipts.seq, holder, roles LIMIT ?"
+    )
+    return [SignedFor(row[0], row[1], row[2], bool(row[3])) for row in database.rows(sql, (seq, limit))]
+
+
+def count_unconfirmed(database: Database, need: int) -> int:
+    """Records for which fewer than `need` holders stand in full; O(answer)."""
+    row = database.row("SELECT count(*) FROM confirmed WHERE holders < ?", (need,))
+    return 0 if row is None else int(row[0])
+
+
+def _count(connection: sqlite3.Connection, seq: int) -> int:
+    sql = "SELECT count(DISTINCT holder) FROM receipts WHERE seq = ? AND whole = 1"
+    return int(connection.execute(sql, (seq,)).fetchone()[0])
+
+
+def _recount(connection: sqlite3.Connection, seq: int, before: int) -> None:
+    now = _count(connection, seq)
+    if now != before:
+        connection.execute(
+            "UPDATE confirmed SET holders = ? WHERE holders = ? AND seq = ?", (now, before, seq)
+        )
+
+
+def _hashes(leaves: bytes) -> tuple[bytes, ...]:
+    return tuple(leaves[start : start + HASH_SIZE] for start in range(0, len(leaves), HASH_SIZE))

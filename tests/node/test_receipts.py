@@ -1,0 +1,96 @@
+"""Receipts in a network: their author knows who validated what, and takes nothing else for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from chain.receipt import Found, open_receipt
+from dht.basis import subject_basis
+from dht.bundle import Bundle
+from dht.intake import Judged
+from dht.replies import write_statuses
+from node.errors import InvalidInput, NotFound
+from tests.node.simulated_nodes import Network, entry, override, simulate, until
+
+LIAR = 1
+FOUR = (100, 100, 100, 100)
+
+
+def test_an_author_sees_and_waits_for_the_holders_that_validated(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        author = network.nodes[3]
+        (wanted,) = await network.add(3, [entry(1)])
+        found = await author.receipts(wanted, 3, 30.0)
+        assert len(found.full) == 3 == len(set(found.full))
+        assert author.agent not in (*found.full, *found.header)
+        assert author.status().unconfirmed == 0
+        for receipt in found.receipts:
+            assert open_receipt(receipt.data) == receipt
+            assert receipt.found.cid == wanted
+            if receipt.found.whole:
+                assert subject_basis(wanted) in receipt.found.bases or len(receipt.found.bases) == 1
+        # Not a question of the placement alone: whoever signed has it on disk.
+        by_agent = {node.agent: node for node in network.nodes.values()}
+        assert all(by_agent[agent].holds(wanted) for agent in found.full)
+        with pytest.raises(NotFound, match="only its author"):
+            await network.nodes[0].receipts(wanted, 1, 1.0)
+        with pytest.raises(InvalidInput, match="3 copies"):
+            await author.receipts(wanted, 4, 1.0)
+
+    simulate(tmp_path, (100, 100, 100, 0), scenario)
+
+
+def test_a_wait_that_is_not_answered_ends_with_what_came(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        (wanted,) = await network.add(0, [entry(1)])
+        began = trio.current_time()
+        found = await network.nodes[0].receipts(wanted, 2, 5.0)
+        assert len(found.full) == 1
+        assert trio.current_time() - began == pytest.approx(5.0, abs=0.5)
+        assert network.nodes[0].status().unconfirmed == 0, "there are no more nodes that could sign"
+
+    simulate(tmp_path, (100, 100), scenario)
+
+
+def test_a_forged_receipt_is_held_against_its_sender_and_another_takes_its_place(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        author, liar = network.nodes[0], network.nodes[LIAR]
+        honest = liar._records._sign
+
+        def sign(found: Sequence[Found]) -> bytes:
+            return honest([replace(one, whole=True, bases=()) for one in found])
+
+        override(liar._records, "_sign", sign)
+        await network.add(0, [entry(number) for number in range(8)])
+        await until(lambda: author.status().unconfirmed == 0)
+        for record in author.chain_log(3, 100):
+            found = await author.receipts(record.cid, 0, 0)
+            assert liar.agent not in (*found.full, *found.header)
+            assert len(found.full) >= 2
+        assert author.kademlia.counters.bad_answers > 0
+
+    simulate(tmp_path, FOUR, scenario)
+
+
+def test_a_holder_of_an_older_release_acknowledges_without_a_receipt(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        author, old = network.nodes[0], network.nodes[1]
+
+        def without(_bundle: Bundle, judged: Sequence[Judged]) -> bytes:
+            return write_statuses([(one.status, one.rule) for one in judged])
+
+        override(old._records, "_receipted", without)
+        (wanted,) = await network.add(0, [entry(1)])
+        await network.settle()
+        found = await author.receipts(wanted, 0, 0)
+        assert author.status().pending == 0, "the copies are there"
+        assert old.holds(wanted)
+        assert old.agent not in found.full
+        assert author.status().unconfirmed > 0, "but not all of them are signed for"
+
+    simulate(tmp_path, (100, 100, 100), scenario)
