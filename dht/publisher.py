@@ -79,7 +79,7 @@ class Plan:
 
 
 @dataclass(slots=True)
-class _Got:
+class Got:
     """What holders said about what they were sent."""
 
     rows: list[Placement] = field(default_factory=list)
@@ -243,7 +243,7 @@ class Publisher:
                 holders.append((role, tuple(willing[: self._replication])))
             placings.append(Placing(record, tuple(holders)))
         decided = plan(placings, self._at_hand(copies), need)
-        got = _Got()
+        got = Got()
         async with trio.open_nursery() as nursery:
             for agent in sorted(decided.sends):
                 nursery.start_soon(self._send_all, agent, decided.sends[agent], shards, got)
@@ -256,7 +256,7 @@ class Publisher:
             await self._note(got, [(cid, need) for cid in settled])
         return bool(got.rows or settled)
 
-    async def _note(self, got: _Got, settled: Sequence[tuple[Cid, int]]) -> None:
+    async def _note(self, got: Got, settled: Sequence[tuple[Cid, int]]) -> None:
         await self._own.placed(got.rows, settled, got.receipts)
         if got.receipts:
             self.next_receipts.set()
@@ -299,7 +299,7 @@ class Publisher:
         return sorted(agent for agent in self._detours if not self._kademlia.is_suspect(agent))
 
     async def _pay_detours(self) -> bool:
-        got = _Got()
+        got = Got()
         for agent in self._returned():
             debt = self._detours.get(agent)
             if debt is None:
@@ -322,7 +322,7 @@ class Publisher:
         agent: AgentId,
         sends: list[tuple[Record, int]],
         shards: Mapping[Cid, bytes],
-        got: _Got,
+        got: Got,
     ) -> None:
         if agent == self._kademlia.agent:
             parts = [(_part(record, roles), roles) for record, roles in sends]
@@ -353,7 +353,7 @@ class Publisher:
                 nursery.start_soon(send, batch)
 
     async def _send(
-        self, agent: AgentId, batch: list[tuple[Record, int]], shards: Mapping[Cid, bytes], got: _Got
+        self, agent: AgentId, batch: list[tuple[Record, int]], shards: Mapping[Cid, bytes], got: Got
     ) -> None:
         opening = self._own.opening()
         named = sorted({cid for record, _ in batch for cid in named_by(record)})

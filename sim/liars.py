@@ -23,7 +23,8 @@ from dht.bundle import Item
 from dht.errors import RequestRefused
 from dht.network import Handler, PeerId
 from dht.peer_messages import EXCHANGE, PING
-from dht.record_store import Held, Placement
+from dht.publisher import Got
+from dht.record_store import Held
 from node.node import Node
 from sim.faults import Lie
 from sim.host import SimNetwork
@@ -91,11 +92,17 @@ def forker(liar: Liar) -> None:
         others[made.cid] = record.cid
         return made
 
-    async def send(agent: AgentId, batch: list[tuple[Record, int]]) -> list[Placement]:
+    async def send(
+        agent: AgentId, batch: list[tuple[Record, int]], shards: Mapping[Cid, bytes], got: Got
+    ) -> None:
         if agent[-1] % 2:
             batch = [(other(record), roles) for record, roles in batch]
-        rows = await honest(agent, batch)
-        return [replace(row, cid=others.get(row.cid, row.cid)) for row in rows]
+            places = {made: shards[cid] for made, cid in others.items() if cid in shards}
+            shards = {**shards, **places}
+        mine = Got()
+        await honest(agent, batch, shards, mine)
+        got.rows.extend(replace(row, cid=others.get(row.cid, row.cid)) for row in mine.rows)
+        got.receipts.extend(mine.receipts)
 
     _override(publisher, "_send", send)
 

@@ -13,7 +13,7 @@ from dht.bundle import MAX_ITEMS
 from dht.catch_up import CatchUp
 from dht.errors import RequestTimeout
 from dht.placement import Role
-from dht.publisher import IN_FLIGHT_PER_PEER, Publisher, _Got
+from dht.publisher import IN_FLIGHT_PER_PEER, Got, Publisher
 from node.models import NewEntry
 from node.node import Node, NodeOptions
 from sim.links import LatencyLink
@@ -150,7 +150,7 @@ def test_one_failure_is_enough_to_leave_a_holder_alone_until_the_next_round(tmp_
             raise RequestTimeout("no answer")
 
         override(publisher, "_send", fail)
-        await publisher._send_all(holder, [(record, int(Role.AUTHOR)) for record in records], {}, _Got())
+        await publisher._send_all(holder, [(record, int(Role.AUTHOR)) for record in records], {}, Got())
         assert asked == [holder] * IN_FLIGHT_PER_PEER
 
     simulate(tmp_path, (100, 100), scenario)
