@@ -121,6 +121,11 @@ class AddressBook:
         entry = self._entries.get(peer)
         return () if entry is None else tuple(entry.addresses)
 
+    def has_worked(self, address: Address) -> bool:
+        """Whether the peer that `address` names was reached there when we last reached it."""
+        entry = None if address.peer is None else self._entries.get(address.peer)
+        return entry is not None and entry.worked == address
+
     def wait(self, peer: PeerId, now: float) -> float:
         """Seconds until `peer` may be dialled again; 0 means now."""
         entry = self._entries.get(peer)

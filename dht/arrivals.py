@@ -64,6 +64,14 @@ class Arrivals:
                 del self._waiting[arrival.source]
 
 
+def is_local(host: str) -> bool:
+    """Whether `host` is an IP address of this machine or of a private network."""
+    try:
+        return not ipaddress.ip_address(host.partition("%")[0]).is_global
+    except ValueError:
+        return False
+
+
 def source_of(host: str) -> str:
     """The source that an IP address counts for; what is no IP address stands for itself."""
     try:

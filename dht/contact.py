@@ -21,6 +21,8 @@ from chain.statement import MAX_STATEMENT, Statement, open_statement, sign_state
 from dht.errors import DhtError
 
 STATEMENT = "address"
+LOCAL_NAMES = frozenset({"local", "localhost", "lan", "internal", "home"})
+"""Last labels of host names that mean something on one network only."""
 FIELDS = 7
 MAX_RECORD = MAX_STATEMENT
 """Largest address record in bytes."""
@@ -142,14 +144,20 @@ def check_time(contact: Contact, now_us: int) -> None:
 
 
 def address_groups(addresses: Sequence[str]) -> tuple[str, ...]:
-    """The groups of public IP addresses among these multiaddrs: /24 of IPv4, /48 of IPv6; ascending.
+    """The groups of public addresses among these multiaddrs: /24 of IPv4, /48 of IPv6, and of a host name its
+    last two labels; ascending.
 
     One owner gets many addresses of one group cheaply, so tables admit few of each. Loopback, private,
-    link-local and other special ranges, and host names, belong to no group.
+    link-local and other special ranges, and names of the local network, belong to no group.
     """
     groups: set[str] = set()
     for address in addresses:
         parts = address.split("/")
+        if len(parts) >= 3 and parts[1].startswith("dns"):
+            labels = parts[2].lower().split(".")[-2:]
+            if len(labels) == 2 and labels[1] not in LOCAL_NAMES:
+                groups.add(".".join(labels))
+            continue
         if len(parts) < 3 or parts[1] not in ("ip4", "ip6"):
             continue
         try:

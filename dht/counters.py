@@ -36,6 +36,8 @@ class Counters:
     """Connections closed because another one to the same peer had come about at the same time."""
     dials: int = 0
     dial_failures: int = 0
+    dials_withheld: int = 0
+    """Dials that were not made because their host, which others had named, is dialled too often."""
     accepted: int = 0
     """Inbound connections whose peer proved its identity."""
     handshake_failures: int = 0

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import trio
 
@@ -31,6 +31,7 @@ from dht.membership import KademliaCounters, Membership, short
 from dht.network import Handler, Network
 from dht.peer_messages import EMPTY, FIND, LEAVE, decode_found, encode_find
 from dht.ports import Clock, Random
+from dht.region import MAX_AROUND, merged, probes, usual_radius
 from dht.reputation import Misdeed, Standing
 from dht.requests import Requests, each
 from dht.routing_table import K
@@ -233,6 +234,29 @@ class Kademlia:
                         now = self._clock.monotonic()
                         self._members.neighbourhoods.remember(basis, found, lookup.radius, now)
         return self._members.with_own(basis, found, count)
+
+    async def around(self, basis: bytes, without: Collection[AgentId]) -> list[Contact]:
+        """Responsive storing nodes around `basis` other than those `without`: where a record may lie that the
+        nearest do not show, because they are new, full, or a crowd of one owner (`dht.region`).
+
+        No message while the table is the whole network; else 8 lookups, at most 160 nodes.
+        """
+        if self._members.knows_everyone():
+            near = self._members.table.closest(basis, MAX_AROUND, self._members.usable)
+            return merged([near], without)
+        table, rng = self._members.table, self._rng
+        known = [contact.position for contact in table.closest(self._members.position, K)]
+        radius = usual_radius(self._members.position, known, self._members.neighbourhoods.radii())
+        results: dict[bytes, list[Contact]] = {key: [] for key in probes(basis, radius, rng.randbytes)}
+
+        async def probe(key: bytes) -> None:
+            async with self._lookup_slots:
+                results[key] = (await self._look_up(key, READ_PATHS, None)).result
+
+        async with trio.open_nursery() as nursery:
+            for key in results:
+                nursery.start_soon(probe, key)
+        return merged(list(results.values()), {*without, self.agent})
 
     def members_only(self, handler: Handler, *, heavy: bool = False) -> Handler:
         """Wrap a handler so that only peers with an address record are answered; others are FORBIDDEN.

@@ -23,12 +23,14 @@ import trio
 
 from chain.identity import peer_id
 from dht.addresses import Address, AddressBook, parse_address
-from dht.arrivals import Arrivals
+from dht.arrivals import Arrivals, is_local, source_of
 from dht.connection import Connection
 from dht.errors import (
     AddressError,
     FrameError,
     PeerUnreachable,
+    RefusalCode,
+    RequestRefused,
     RequestTimeout,
 )
 from dht.exchange import Shared
@@ -37,6 +39,7 @@ from dht.limits import DEFAULT_LIMITS, Limits
 from dht.listening import bound_addresses, listen_on
 from dht.network import EVENT_BACKLOG, MAX_BODY, Handler, PeerDown, PeerEvent, PeerId, PeerUp, Screen
 from dht.one_connection import RETIRE_AFTER, surplus
+from dht.pace import Pace
 from dht.ports import Clock
 
 if TYPE_CHECKING:
@@ -53,6 +56,8 @@ class _Dial:
     def __init__(self) -> None:
         self.done = trio.Event()
         self.error = "no address answered"
+        self.paced = False
+        """Whether an address was not tried because its host is dialled too often."""
 
 
 class LibP2PNetwork:
@@ -70,6 +75,8 @@ class LibP2PNetwork:
         self._connections: dict[PeerId, list[Connection]] = {}
         self._dials: dict[PeerId, _Dial] = {}
         self._dial_places = trio.CapacityLimiter(shared.limits.dials)
+        self._new_dials: Pace[str] = Pace(shared.limits.new_dials, shared.limits.sources)
+        self._new_dials_local: Pace[str] = Pace(shared.limits.new_dials_local, shared.limits.sources)
         self._arrivals = Arrivals(shared.limits)
         shared.budget.drop = self._drop_largest
         self._subscribers: list[
@@ -207,6 +214,10 @@ class LibP2PNetwork:
         dial = self._dials.get(peer) or self._start_dial(peer)
         await dial.done.wait()
         live = self._connections.get(peer)
+        if not live and dial.paced:
+            raise RequestRefused(
+                RefusalCode.OVERLOADED, f"peer {peer.hex()[:8]} was not dialled: {dial.error}"
+            )
         if not live:
             raise PeerUnreachable(f"peer {peer.hex()[:8]} cannot be reached: {dial.error}")
         return live[-1]
@@ -249,16 +260,33 @@ class LibP2PNetwork:
                 with trio.move_on_after(self._limits.connect_timeout):
                     async with trio.open_nursery() as nursery:
                         for address in addresses:
+                            if not self._may_dial(address):
+                                dial.paced = True
+                                errors.append(f"{address.host} is dialled too often; try again later")
+                                continue
                             failed = trio.Event()
                             nursery.start_soon(attempt, address, failed)
                             with trio.move_on_after(self._limits.attempt_delay):
                                 await failed.wait()
             if peer not in self._connections:
                 dial.error = errors[-1] if errors else f"no answer within {self._limits.connect_timeout:g} s"
-                self._book.failed(peer, self._clock.monotonic())
+                if not dial.paced:
+                    self._book.failed(peer, self._clock.monotonic())
         finally:
             self._dials.pop(peer, None)
             dial.done.set()
+
+    def _may_dial(self, address: Address) -> bool:
+        """Whether the pace towards this host allows one more dial of an address that others named."""
+        if self._book.has_worked(address):
+            return True
+        now = self._clock.monotonic()
+        if is_local(address.host):
+            return self._new_dials_local.admit(address.host, now)
+        name = "" if address.kind.startswith("dns") else source_of(address.host)
+        allowed = self._new_dials.admit(name, now)
+        self._shared.counters.dials_withheld += not allowed
+        return allowed
 
     async def _connect(self, address: Address) -> Connection:
         """One dial of one address; the caller bounds the time. Raises `PeerUnreachable`, `AddressError`."""

@@ -18,6 +18,10 @@ _REQUESTS = Rate(per_second=4000, burst=8000)
 _UNITS = Rate(per_second=16_000, burst=32_000)
 
 
+_NEW_DIALS = Rate(per_second=1, burst=32)
+_NEW_DIALS_LOCAL = Rate(per_second=32, burst=512)
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Sizes in bytes, times in seconds."""
@@ -65,6 +69,11 @@ class Limits:
     """Peers in the address book; one more forgets the one least recently learned or reached."""
     addresses_per_peer: int = 8
     """Addresses kept of one peer."""
+    new_dials: Rate = _NEW_DIALS
+    """Dials of one public IP address where nobody has proven an identity to us yet, and of all host names
+    together: what others name is a hint, and must not make us knock at whatever door they like."""
+    new_dials_local: Rate = _NEW_DIALS_LOCAL
+    """The same for one address of this machine or of a private network, where test networks live."""
     dials: int = 64
     """Dials under way; further ones wait their turn."""
     connect_timeout: float = 5.0

@@ -75,6 +75,10 @@ class Neighbourhoods:
                 return found
         return None
 
+    def radii(self) -> list[int]:
+        """The radii of the lookups remembered: how far K nodes lie from points elsewhere. O(entries)."""
+        return [entry.radius for entry in self._entries.values()]
+
     def appeared(self, contact: Contact) -> None:
         """`contact` answers now: drop what was looked up when it did not and would have found it."""
         where = as_int(contact.position)

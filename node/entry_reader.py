@@ -1,7 +1,8 @@
 """Reading one entry: everything known about it, here and at its holders, folded into a view.
 
 All holders of the entry's basis are asked at once; each record they send is judged like any other before it
-is folded. What is known locally is shown even when no holder answers in time.
+is folded. What is known locally is shown even when no holder answers in time. When none of the nearest shows
+the entry, other nodes around its basis are asked: holders may be full, gone, or a crowd that conceals it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ from node.entry_records import EntryRecords
 from node.models import MAX_BALLOTS, MAX_VALUES, Ballot, EntryView, Value
 
 TIMEOUT_S = 2.0
+SEARCH_S = 10.0
+"""Seconds for looking around an entry that its nearest nodes do not show; only then is there such a
+search."""
+SEARCH_AT_ONCE = 16
+"""Nodes asked at a time then."""
 MAX_PAGES = 16
 """Pages taken from one holder, in the order of reading: who floods an entry hides only the own operations."""
 HOLD_AT_ONCE = 1_000
@@ -76,12 +82,27 @@ class EntryReader:
         """All that this node and the entry's holders know of it; judged, and not kept."""
         found = Found(await self._run_blocking(self._local.about, entry))
         contacts = await self._kademlia.holders(subject_basis(entry), self._holders)
+        asked = [contact.agent for contact in contacts if contact.agent != self._kademlia.agent]
+        await self._collect_from(asked, entry, found)
+        if entry not in found.records:
+            await self._search(entry, found, asked)
+        return found
+
+    async def _search(self, entry: Cid, found: Found, without: Sequence[AgentId]) -> None:
+        """Look for an entry that its nearest nodes do not show, a few nodes at a time."""
+        with trio.move_on_after(SEARCH_S):
+            around = await self._kademlia.around(subject_basis(entry), without)
+            for start in range(0, len(around), SEARCH_AT_ONCE):
+                part = around[start : start + SEARCH_AT_ONCE]
+                await self._collect_from([contact.agent for contact in part], entry, found)
+                if entry in found.records:
+                    return
+
+    async def _collect_from(self, agents: Sequence[AgentId], entry: Cid, found: Found) -> None:
         with trio.move_on_after(TIMEOUT_S):
             async with trio.open_nursery() as nursery:
-                for contact in contacts:
-                    if contact.agent != self._kademlia.agent:
-                        nursery.start_soon(self._collect, contact.agent, entry, found)
-        return found
+                for agent in agents:
+                    nursery.start_soon(self._collect, agent, entry, found)
 
     async def keep(self, found: Found) -> None:
         """Make durable what was found, for no role: what this node signs on top of it must be judged by it.

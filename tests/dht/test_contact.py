@@ -174,7 +174,9 @@ def test_we_do_not_sign_what_others_refuse() -> None:
 def test_only_public_addresses_have_groups() -> None:
     private = ["127.0.0.1", "10.1.2.3", "192.168.1.1", "169.254.0.1", "::1", "fe80::1", "fd00::1"]
     assert address_groups([address_of(0, host) for host in private]) == ()
-    assert address_groups(["/dns4/example.org/tcp/1/p2p/x", "/ip4/nonsense/tcp/1", "/ip4"]) == ()
+    assert address_groups(["/ip4/nonsense/tcp/1", "/ip4", "/dns4", "/dns4/printer.local/tcp/1"]) == ()
+    names = ["/dns4/a1.Example.org/tcp/1/p2p/x", "/dns6/b2.example.org/tcp/1", "/dns4/localhost/tcp/1"]
+    assert address_groups(names) == ("example.org",), "a domain has as many names as its owner likes"
     public = [
         "8.8.8.8",
         "8.8.8.9",

@@ -36,6 +36,7 @@ from dht.libp2p_network import LibP2PNetwork, open_libp2p_network
 from dht.libp2p_transport import PROTOCOL, SecureConnection, Transport, _Socket
 from dht.limits import DEFAULT_LIMITS, Limits
 from dht.network import EVENT_BACKLOG, MAX_BODY, Network, PeerDown, PeerEvent, PeerId, PeerUp
+from dht.pace import Rate
 from dht.ports import SystemClock
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
@@ -782,3 +783,34 @@ async def test_connections_of_one_peer_are_bounded_and_the_oldest_goes() -> None
                 await first.open()
             assert a.gauges()["connections"] == 2
             assert events.statistics().current_buffer_used == 1, "the peer never went away"
+
+
+async def test_a_host_that_strangers_name_is_knocked_at_no_faster_than_its_pace() -> None:
+    """Dial amplification: address records may name any door, a thousand of them the same one."""
+    limits = replace(DEFAULT_LIMITS, new_dials_local=Rate(per_second=1, burst=8), connect_timeout=0.5)
+    clock = SteppedClock()
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    knocks = 0
+    async with trio.open_nursery() as nursery, open_libp2p_network(seed(1), (), clock, limits=limits) as a:
+
+        async def door(stream: trio.SocketStream) -> None:
+            nonlocal knocks
+            knocks += 1
+            await stream.aclose()
+
+        nursery.start_soon(trio.serve_listeners, door, listeners)
+        port = listeners[0].socket.getsockname()[1]
+        refused = []
+        for number in range(50):
+            stranger = seed_key(100 + number)
+            a.learn(stranger, [f"/ip4/127.0.0.1/tcp/{port}"])
+            try:
+                await a.request(stranger, "echo", b"", HANG)
+            except (PeerUnreachable, RequestRefused) as error:
+                refused.append(isinstance(error, RequestRefused))
+        assert refused == [False] * 8 + [True] * 42, "and the peer is not blamed for what we did not try"
+        clock.now += 3
+        with pytest.raises(PeerUnreachable):
+            await a.request(seed_key(149), "echo", b"", HANG)
+        assert knocks == 9
+        nursery.cancel_scope.cancel()

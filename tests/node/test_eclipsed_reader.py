@@ -1,0 +1,27 @@
+"""A reader whose lookups end among nodes that conceal an entry still finds it where honest nodes hold it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dht.contact import Contact
+from tests.node.simulated_nodes import Network, entry, override, simulate, until
+
+
+def test_an_entry_that_the_nearest_nodes_conceal_is_found_around_them(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        (cid,) = await network.add(0, [entry(1)])
+        await until(lambda: network.nodes[0].status().pending == 0)
+        strangers = [node for node in network.nodes.values() if not node.holds(cid)]
+        assert len(strangers) >= 2, "a reader and somebody who has nothing to show"
+        reader, concealing = strangers[0], [node.kademlia.self_contact() for node in strangers[1:]]
+
+        async def holders(_basis: bytes, count: int) -> list[Contact]:
+            return concealing[:count]
+
+        override(reader.kademlia, "holders", holders)
+        found = await reader.get(cid)
+        assert found is not None
+        assert found.id == cid
+
+    simulate(tmp_path, (100,) * 12, scenario)
