@@ -31,6 +31,9 @@ REVEAL: Final = "learning.reveal"
 RESULT: Final = "learning.result"
 FORK_WARRANT: Final = "warrant.fork"
 INVALID_WARRANT: Final = "warrant.invalid"
+ROTATE: Final = "agent.rotate"
+CONTINUE: Final = "agent.continue"
+REVOKE: Final = "agent.revoke"
 
 RULE_VERSION: Final = 3
 """The newest rule version this node can judge by; networks are founded with it."""
@@ -46,14 +49,17 @@ WARRANTS: Final = frozenset({FORK_WARRANT, INVALID_WARRANT})
 """Kinds that prove what another agent did (`chain.warrant`)."""
 
 _RULES_2: Final = _RULES_1 | {VOTE, TASK} | LEARNING_OPERATIONS
-_RULES_3: Final = _RULES_2 | WARRANTS
+AGENT_LIFE: Final = frozenset({ROTATE, CONTINUE, REVOKE})
+"""Kinds about whose key is whose (`chain.agent_life`)."""
+
+_RULES_3: Final = _RULES_2 | WARRANTS | AGENT_LIFE
 
 KINDS_BY_RULE_VERSION: Final[dict[int, frozenset[str]]] = {1: _RULES_1, 2: _RULES_2, 3: _RULES_3}
 
 OPENING: Final = (GENESIS, MEMBRANE, PROFILE)
 """The kinds of seq 0, 1 and 2 of every chain."""
 
-ENDS: Final = frozenset({CLOSE})
+ENDS: Final = frozenset({CLOSE, ROTATE})
 """Kinds after which nothing follows in a chain."""
 
 ENTRY_OPERATIONS: Final = frozenset({EDIT, TAG, UNTAG, DELETE, RETRACT, VOTE})

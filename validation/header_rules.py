@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chain.kinds import CLOSE, KINDS_BY_RULE_VERSION, OPENING, SUBJECT_OPERATIONS
+from chain.kinds import ENDS, KINDS_BY_RULE_VERSION, OPENING, SUBJECT_OPERATIONS
 from chain.record import VERSION, Record, verify_signature
 from validation.context import Context
 from validation.rule import Finding, Rule
@@ -108,9 +108,9 @@ def clock(record: Record, context: Context) -> Finding:
 
 
 def closed(record: Record, context: Context) -> Finding:
-    """Nothing follows the record that closes a chain."""
+    """Nothing follows a record that ends a chain."""
     before = context.record(record.header.prev)
-    return f"prev is {CLOSE}" if before is not None and before.header.kind == CLOSE else None
+    return f"prev is {before.header.kind}" if before is not None and before.header.kind in ENDS else None
 
 
 def lamport(record: Record, context: Context) -> Finding:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.record import Record
+from validation.agent_rules import AGENT_HEADER_RULES, AGENT_RULES
 from validation.context import Context
 from validation.header_rules import HEADER_RULES
 from validation.learning_rules import LEARNING_HEADER_RULES, LEARNING_RULES
@@ -73,12 +74,14 @@ RULES: tuple[Rule, ...] = (
     *SUBJECT_RULES,
     *LEARNING_HEADER_RULES,
     *WARRANT_HEADER_RULES,
+    *AGENT_HEADER_RULES,
     *PAYLOAD_RULES,
     OPENING_RULE,
     *OPENING_BODY_RULES,
     *OPERATION_RULES,
     *LEARNING_RULES,
     *WARRANT_RULES,
+    *AGENT_RULES,
     proof_rule(judge),
 )
 

@@ -58,6 +58,10 @@ PROVABLE = frozenset(
         "seats",
         "result-members",
         "result-quorum",
+        "agent-size",
+        "rotation",
+        "continuation",
+        "revocation",
         "warrant-body",
         "warrant-proof",
     }

@@ -7,6 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
+from chain.agent_life import (
+    continuation_body,
+    revocation_body,
+    rotation_body,
+    sign_consent,
+    sign_revocation,
+)
 from chain.cid import Cid, blob_cid, raw_cid, record_cid
 from chain.content import Content
 from chain.epoch import Epoch, epoch_body
@@ -14,6 +21,7 @@ from chain.identity import Identity
 from chain.kinds import (
     CLOSE,
     COMMIT,
+    CONTINUE,
     EPOCH,
     FORK_WARRANT,
     GENESIS,
@@ -24,6 +32,8 @@ from chain.kinds import (
     PROFILE,
     RESULT,
     REVEAL,
+    REVOKE,
+    ROTATE,
     RULE_VERSION,
     START,
     TASK,
@@ -52,6 +62,7 @@ from crdt.entry import Entry, EntryState
 from validation.context import Context
 
 ALICE, BOB, STEWARD = (Identity.from_seed(bytes([number]) * 32) for number in (1, 2, 9))
+RECOVERY = Identity.from_seed(bytes([11]) * 32)
 DIM = 4
 SALT = bytes(16)
 MANIFEST = Manifest(
@@ -94,7 +105,7 @@ class Author:
 
     def join(self) -> None:
         agent = self.identity.agent
-        self.write(Draft(GENESIS, {"network": NETWORK, "recovery": bytes(32)}))
+        self.write(Draft(GENESIS, {"network": NETWORK, "recovery": RECOVERY.agent}))
         self.write(Draft(MEMBRANE, {"nonce": find_nonce(NETWORK, agent, MANIFEST.join_bits)}))
         self.write(Draft(PROFILE, {"name": "an agent", "software": "bench 1"}))
 
@@ -151,11 +162,12 @@ def bench() -> Bench:
     published = alice.write(Draft(EPOCH, epoch_body(epoch, [epoch.sign(STEWARD)])))
     learning = _learning(alice, bob)
     warrants = _warrants(alice, bob, create)
+    life = _agent_life(alice, bob)
     close = bob.write(Draft(CLOSE, {}))
     kinds = ("genesis", "membrane", "profile")
     by_name = {**dict(zip(kinds, alice.records, strict=False)), "create": create, "edit": edit, "tag": tag}
     by_name |= {"untag": untag, "delete": delete, "retract": retract, "vote": vote, "epoch": published}
-    by_name |= {**learning, **warrants, "close": close}
+    by_name |= {**learning, **warrants, **life, "close": close}
     return Bench(alice, bob, by_name)
 
 
@@ -167,6 +179,15 @@ def _warrants(alice: Author, bob: Author, create: Record) -> dict[str, Record]:
     late = forge(last, lamport=last.header.lamport + 1)
     invalid = alice.write(Draft(INVALID_WARRANT, invalid_body(bob.opening, late, "lamport", [before])))
     return {"fork-warrant": fork, "invalid-warrant": invalid}
+
+
+def _agent_life(alice: Author, bob: Author) -> dict[str, Record]:
+    """Alice names Bob's key her successor, Bob continues her, and publishes that her old key is revoked."""
+    rotate = alice.write(Draft(ROTATE, rotation_body(BOB.agent, sign_consent(BOB, NETWORK, ALICE.agent))))
+    continued = bob.write(Draft(CONTINUE, continuation_body(rotate)))
+    statement = sign_revocation(RECOVERY, NETWORK, ALICE.agent, 4, alice.records[4].cid)
+    revoke = bob.write(Draft(REVOKE, revocation_body(statement, alice.opening)))
+    return {"rotate": rotate, "continue": continued, "revoke": revoke}
 
 
 def terms() -> Task:

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from chain.cid import blob_cid, record_cid
+from chain.agent_life import (
+    MAX_AGENT_PAYLOAD,
+    MAX_AGENT_STATEMENT,
+    rotation_body,
+    sign_consent,
+    sign_revocation,
+)
+from chain.cid import blob_cid, raw_cid, record_cid
 from chain.epoch import epoch_body
 from chain.identity import Identity
 from chain.kinds import CREATE, EPOCH, GENESIS, INVALID_WARRANT, MEMBRANE, PROFILE, RULE_VERSION, START
@@ -23,6 +30,7 @@ from tests.validation.bench import (
     BOB,
     MANIFEST,
     NETWORK,
+    RECOVERY,
     SALT,
     STEWARD,
     UNKNOWN,
@@ -308,6 +316,21 @@ def nested(levels: int) -> Offence:
 OF_ANOTHER_NETWORK = forge(bench().by_name["leave"], network=OTHER_NETWORK, lamport=1).without_payload()
 
 
+def rotation_to(successor: Identity) -> Record:
+    """Alice's rotation to somebody who agrees."""
+    body = rotation_body(successor.agent, sign_consent(successor, NETWORK, ALICE.agent))
+    return forge(bench().by_name["rotate"], body=body)
+
+
+def revoked_by(signer: Identity, agent: bytes, network: bytes = NETWORK, seq: int = 4) -> bytes:
+    return sign_revocation(signer, network, agent, seq, bench().alice.records[4].cid)
+
+
+def genesis_naming(recovery: Identity) -> Record:
+    """A second genesis of Alice, signed with her stolen key, that names another recovery key."""
+    return forge(bench().by_name["genesis"], body={"network": NETWORK, "recovery": recovery.agent})
+
+
 OFFENCES: dict[str, list[Offence]] = {
     "version": [of("create", version=2), of("create", version=0)],
     "network": [of("create", network=OTHER_NETWORK)],
@@ -406,6 +429,7 @@ OFFENCES: dict[str, list[Offence]] = {
     ],
     "task-start": [started_by_another],
     "warrant-size": [of("fork-warrant", payload_size=MAX_WARRANT + 1)],
+    "agent-size": [of("rotate", payload_size=MAX_AGENT_PAYLOAD + 1)],
     "payload": [payload_swapped, payload_cut, of("create", payload_size=3), of("create", payload_size=0)],
     "body": [of("create", raw=b""), of("create", raw=b"\xc0"), of("create", raw=b"\x92\xc4\x01\0\x80")],
     "opening": [
@@ -586,6 +610,38 @@ OFFENCES: dict[str, list[Offence]] = {
         body_with("invalid-warrant", named=[b"no record"]),
         body_with("invalid-warrant", named=[header_of("join"), header_of("join")]),
         nested(MAX_NESTING + 1),
+    ],
+    "rotation": [
+        body_with("rotate", successor=ALICE.agent, consent=sign_consent(ALICE, NETWORK, ALICE.agent)),
+        body_with("rotate", successor=STEWARD.agent),
+        body_with("rotate", consent=sign_consent(STEWARD, NETWORK, ALICE.agent)),
+        body_with("rotate", consent=sign_consent(BOB, NETWORK, STEWARD.agent)),
+        body_with("rotate", consent=sign_consent(BOB, raw_cid(b"another network"), ALICE.agent)),
+        body_with("rotate", consent=sign_revocation(BOB, NETWORK, ALICE.agent, 3, UNKNOWN)),
+        body_with("rotate", consent=bytes(MAX_AGENT_STATEMENT + 1)),
+        body_with("rotate", reason="holidays"),
+    ],
+    "continuation": [
+        body_with("continue", rotation=unsigned(bench().by_name["rotate"]).encode()),
+        body_with("continue", rotation=header_of("rotate")),
+        body_with("continue", rotation=bench().by_name["create"].encode()),
+        body_with("continue", rotation=rotation_to(STEWARD).encode()),
+        body_with("continue", rotation=forge(rotation_to(BOB), network=raw_cid(b"another")).encode()),
+        body_with("continue", rotation=7),
+    ],
+    "revocation": [
+        body_with("revoke", statement=revoked_by(ALICE, ALICE.agent)),
+        body_with("revoke", statement=revoked_by(BOB, ALICE.agent)),
+        body_with("revoke", statement=revoked_by(RECOVERY, STEWARD.agent)),
+        body_with("revoke", statement=revoked_by(RECOVERY, BOB.agent)),
+        body_with("revoke", statement=revoked_by(RECOVERY, ALICE.agent, raw_cid(b"another network"))),
+        body_with("revoke", statement=revoked_by(RECOVERY, ALICE.agent, seq=1)),
+        body_with("revoke", statement=revoked_by(RECOVERY, ALICE.agent)[:-1] + b"x"),
+        body_with("revoke", statement=sign_consent(RECOVERY, NETWORK, ALICE.agent)),
+        body_with("revoke", opening=[one.encode() for one in bench().bob.opening]),
+        body_with("revoke", opening=[one.without_payload().encode() for one in bench().alice.opening]),
+        body_with("revoke", opening=[unsigned(one).encode() for one in bench().alice.opening]),
+        body_with("revoke", opening=[genesis_naming(BOB).encode(), bench().alice.opening[1].encode()]),
     ],
     "warrant-proof": [
         accusing_fork("create", "create"),
