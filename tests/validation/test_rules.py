@@ -129,6 +129,12 @@ def after_close(b: Bench) -> tuple[Record, Context]:
     return record, b.context(record)
 
 
+def after_rotation(b: Bench) -> tuple[Record, Context]:
+    draft = Draft(CREATE, content("by the old key").to_body())
+    record = next_record(ALICE, NETWORK, NETWORK, head_of(b.by_name["rotate"]), draft, 0, SALT)
+    return record, b.context(record)
+
+
 def prev_is(name: str) -> Offence:
     def offend(b: Bench) -> tuple[Record, Context]:
         record = forge(b.by_name["create"], prev=b.by_name[name].cid)
@@ -373,7 +379,7 @@ OFFENCES: dict[str, list[Offence]] = {
         after("tag", {"kind": GENESIS}),
     ],
     "clock": [of("create", hlc=0), after("create", {"hlc": 2_001})],
-    "closed": [after_close],
+    "closed": [after_close, after_rotation],
     "lamport": [
         of("create", lamport=0),
         of("create", lamport=7),
