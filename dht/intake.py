@@ -16,6 +16,7 @@ from threading import Lock
 
 from chain.cid import Cid, raw_cid
 from chain.content import Content, content_from_body
+from chain.epoch import Epoch
 from chain.errors import RecordError
 from chain.identity import AgentId
 from chain.kinds import CARRIES_CONTENT
@@ -62,7 +63,12 @@ class Intake:
         layout: Layout,
         embed: Callable[[str], bytes | None] | None,
         clock: Clock,
+        epochs: Callable[[], Mapping[Cid, Epoch]] = dict,
+        on_offence: Callable[[Record, Context], None] = lambda record, context: None,
     ) -> None:
+        """`epochs` are those known after epoch 0. `on_offence` is told, in the thread that judges, of each
+        record that broke a rule and what it was judged by.
+        """
         self._manifest = manifest
         self._network = manifest.network_id
         self._records_of = records_of
@@ -71,6 +77,10 @@ class Intake:
         self._leaves = frozenset(leaf.basis() for leaf in layout.tree.leaves)
         self._embed = embed
         self._clock = clock
+        self._epochs = epochs
+        self._on_offence = on_offence
+        self.epoch_missing = False
+        """Set when a record had to wait for an epoch that is not known here; whoever fetches it clears it."""
         self._admitted: OrderedDict[AgentId, None] = OrderedDict()
         self._known: OrderedDict[Cid, bytes] = OrderedDict()  # the signature that was checked
         self._lock = Lock()  # bundles are judged on several worker threads
@@ -187,8 +197,11 @@ class Intake:
             return Judged(StoreStatus.INVALID, "payload-missing")
         verdict = judge(record, context)
         if isinstance(verdict, Invalid):
+            self._on_offence(record, context)
             return Judged(StoreStatus.INVALID, verdict.rule)
         if isinstance(verdict, Pending):
+            if context.rules_of(record.header.epoch) is None:
+                self.epoch_missing = True
             return Judged(StoreStatus.PENDING)
         if parks(record, now_us):
             return Judged(StoreStatus.PARKED)
@@ -205,6 +218,7 @@ class Intake:
         return Context(
             manifest=self._manifest,
             network=self._network,
+            epochs=self._epochs(),
             named=named,
             opening=opening,
             embed=self._embed,
@@ -252,7 +266,7 @@ class Intake:
         if (opening[0].header.author, opening[1].header.author) != (author, author):
             return False
         named = {opening[0].cid: opening[0]}
-        context = Context(manifest=self._manifest, network=self._network, named=named)
+        context = Context(self._manifest, self._network, self._epochs(), named)
         for place, record in enumerate(opening):
             if record.header.seq != place or record.payload is None or judge(record, context) != VALID:
                 return False

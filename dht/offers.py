@@ -23,6 +23,7 @@ from chain.content import Content
 from chain.identity import AgentId
 from chain.record import Record
 from crdt.entry_view import operations
+from crdt.standing import CLEAR, Standing
 from dht.basis import subject_basis
 from dht.bundle import MAX_SHARDS, Item
 from dht.errors import FrameError, NetworkError
@@ -67,7 +68,7 @@ class Plan:
         self.places.setdefault(place, {}).setdefault(entry, []).append(cid)
 
 
-def plan(entries: Mapping[Cid, Mapping[Cid, Record]], layout: Layout) -> Plan:
+def plan(entries: Mapping[Cid, Mapping[Cid, Record]], layout: Layout, standing: Standing = CLEAR) -> Plan:
     """Where the records of these entries have to lie; those without payload cannot be offered. Pure."""
     made = Plan()
     said = {entry: operations(records) for entry, records in entries.items()}
@@ -81,7 +82,7 @@ def plan(entries: Mapping[Cid, Mapping[Cid, Record]], layout: Layout) -> Plan:
     shards = {record.cid: layout.shard_basis(key) for (record, _), key in zip(contents, keys, strict=True)}
     for entry, records in entries.items():
         own = {cid: shards[cid] for cid in said[entry] if cid in shards}
-        at_shards = beside(records, said[entry], own)
+        at_shards = beside(records, said[entry], own, standing)
         for cid in sorted(records):
             if records[cid].payload is None:
                 continue
@@ -111,7 +112,9 @@ class Offers:
         replication: int,
         run_blocking: RunBlocking,
         rng: random.Random,
+        standing: Callable[[], Standing] = lambda: CLEAR,
     ) -> None:
+        self._standing = standing
         self._kademlia = kademlia
         self._records = records
         self._store = store
@@ -207,7 +210,7 @@ class Offers:
         self._looked = trio.Event()
 
     def _plan(self, entries: Sequence[Cid]) -> Plan:
-        return plan({entry: self._about(entry) for entry in entries}, self._layout)
+        return plan({entry: self._about(entry) for entry in entries}, self._layout, self._standing())
 
     async def _with(
         self,

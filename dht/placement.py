@@ -117,8 +117,7 @@ def roles_of(kind: str) -> Role:
 
 def roles_kept(kind: str, roles: int) -> Role:
     """Those of the roles asked for in which a record of this kind can be held, by whomever it is brought."""
-    beside = (Role.SHARD if kind in SHOWS else Role(0)) | (Role.NOTICE if kind in NOTICES else Role(0))
-    return Role(roles) & (roles_of(kind) | beside)
+    return Role(roles) & (roles_of(kind) | (Role.SHARD if kind in SHOWS else Role(0)))
 
 
 def needs_payload(kind: str, roles: Role) -> bool:

@@ -97,6 +97,15 @@ class HeldStore(Protocol):
         """
         ...
 
+    async def release(self, basis: bytes, cids: Sequence[Cid]) -> None:
+        """Hold these records at this basis no more; those that are not there are passed over."""
+        ...
+
+    def twins(self, places: Sequence[tuple[AgentId, int]]) -> list[tuple[Record, Record]]:
+        """Of each (author, seq) at which more than one record is held the two of the smallest CIDs, as
+        headers."""
+        ...
+
     async def reclaim(self) -> int:
         """Delete what drops have left behind and nobody needs, if there is enough of it; returns how many."""
         ...

@@ -28,6 +28,7 @@ from chain.kinds import CARRIES_CONTENT
 from chain.record import Record
 from chain.vector import Codes, codes_from_bytes, score_ppm
 from crdt.postings import is_tag_record, overwritten, proofs, proven_tags
+from crdt.standing import CLEAR, Standing
 from dht.bundle import Bundle, Item
 from dht.errors import FrameError, NetworkError
 from dht.intake import Intake
@@ -140,7 +141,9 @@ class Asker:
         replication: int,
         clock: Clock,
         run_blocking: RunBlocking,
+        standing: Callable[[], Standing] = lambda: CLEAR,
     ) -> None:
+        self._standing = standing
         self._kademlia = kademlia
         self._records = records
         self._holder = holder
@@ -404,6 +407,7 @@ class Asker:
         hits: list[Hit] = []
         refused = 0
         wanted = set(request.tags)
+        standing = self._standing()
         seen: set[Cid] = set()
         for one in reply.ranking:
             if one.record not in have or any(cid not in have for cid in one.proofs):
@@ -423,7 +427,11 @@ class Asker:
                     raise FrameError(f"claims the score {one.score} for a hit that scores {score}")
                 if not all(proof.subject == record.subject and is_tag_record(proof) for proof in proofs):
                     raise FrameError("sends a proof that proves no tag of its hit")
-                tags = proven_tags(record, proofs)
+                # The holder may not have heard of a warrant yet: that is no lie.
+                heard = [one for one in proofs if standing.counts(one)]
+                tags = proven_tags(record, heard)
+                if not standing.counts(record) or (len(heard) < len(proofs) and not wanted <= set(tags)):
+                    continue
                 if not wanted.issubset(tags):
                     raise FrameError("sends a hit without the tags asked for")
                 hits.append(self._hit(record, content, score, tags, node))
@@ -476,7 +484,7 @@ class Asker:
             chosen: list[Cid] = []
             if posting.tags != self._intake.content(record).tags:
                 about = self._entries.about(posting.entry)
-                chosen = proofs(record.cid, posting.tags, request.tags, about)
+                chosen = proofs(record.cid, posting.tags, request.tags, about, self._standing())
                 extra.update((cid, about[cid]) for cid in chosen)
             ranking.append(Ranked(record.cid, score, tuple(chosen)))
             sent[record.cid] = record

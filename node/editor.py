@@ -27,6 +27,7 @@ from crdt import drafts
 from crdt.entry import EntryState, fold
 from crdt.entry_view import Entry
 from crdt.errors import CrdtError
+from crdt.standing import CLEAR, Standing
 from dht.ports import RunBlocking
 from node.authoring import text_codes, vector_codes
 from node.embedding.caller import CallerVectors
@@ -82,7 +83,9 @@ class Editor:
         reader: Reader,
         append: Append,
         run_blocking: RunBlocking,
+        standing: Callable[[], Standing] = lambda: CLEAR,
     ) -> None:
+        self._standing = standing
         self._agent = agent
         self._embedder = embedder
         self._limits = limits
@@ -104,7 +107,8 @@ class Editor:
             raise InvalidInput(f"this network's rules (version {self._rules}) do not know {kinds[0]}")
         async with self._turn(entry):
             found = await self._reader.find(entry)
-            view = fold(found.about(entry))
+            standing = self._standing()
+            view = fold(found.about(entry), standing)
             if view is None:
                 raise NotFound(f"no entry {to_text(entry)} is known here or to its holders")
             if if_version is not None and if_version != view.version.fingerprint:
@@ -119,7 +123,7 @@ class Editor:
                 record = await self._append(draft)
                 written.append(record.cid)
                 state = state.add(record)
-                view = state.view() or view
+                view = state.view(standing) or view
             return Changed(entry, tuple(written), view.version.fingerprint)
 
     def _codes(self, view: Entry, change: Change) -> bytes:
@@ -234,6 +238,8 @@ def _check_state(view: Entry, change: Change, agent: AgentId, limits: Limits) ->
         raise Forbidden("only its creator can retract an entry; delete it instead")
     if view.retracted and not isinstance(change, Retract):
         raise Gone("the entry is retracted by its creator, for good")
+    if not view.maximal and not isinstance(change, Retract):
+        raise Gone("nothing is left of the entry: all its values are by agents under warrants")
     if view.deleted and isinstance(change, Retag | Vote):
         raise Gone("the entry is deleted; an edit brings it back")
     if isinstance(change, Retag):

@@ -8,7 +8,7 @@ the entry, other nodes around its basis are asked: holders may be full, gone, or
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -18,6 +18,7 @@ from chain.identity import AgentId
 from chain.kinds import CREATE, ENTRY_OPERATIONS
 from chain.record import Record
 from crdt.entry import fold
+from crdt.standing import CLEAR, Standing
 from dht.basis import subject_basis
 from dht.bundle import Bundle, Item
 from dht.errors import NetworkError
@@ -66,7 +67,9 @@ class EntryReader:
         local: EntryRecords,
         holders: int,
         run_blocking: RunBlocking,
+        standing: Callable[[], Standing] = lambda: CLEAR,
     ) -> None:
+        self._standing = standing
         self._kademlia = kademlia
         self._records = records
         self._intake = intake
@@ -76,7 +79,7 @@ class EntryReader:
 
     async def read(self, entry: Cid) -> EntryView | None:
         """The entry as all its known operations fold; None when its create record is nowhere to be found."""
-        return view_of(entry, (await self.find(entry)).about(entry))
+        return view_of(entry, (await self.find(entry)).about(entry), self._standing())
 
     async def find(self, entry: Cid) -> Found:
         """All that this node and the entry's holders know of it; judged, and not kept."""
@@ -139,9 +142,9 @@ class EntryReader:
         return judged, self._intake.companions(bundle, judged)
 
 
-def view_of(entry: Cid, records: Sequence[Record]) -> EntryView | None:
+def view_of(entry: Cid, records: Sequence[Record], standing: Standing = CLEAR) -> EntryView | None:
     """The view of these records about one entry; None without its create."""
-    folded = fold(records)
+    folded = fold(records, standing)
     if folded is None:
         return None
     by_cid = {record.cid: record for record in records}
@@ -172,6 +175,10 @@ def view_of(entry: Cid, records: Sequence[Record]) -> EntryView | None:
         votes=tuple(
             Ballot(one.agent, one.vote.value, one.vote.reason, one.vote.confidence)
             for one in folded.votes[:MAX_BALLOTS]
+        ),
+        excluded=tuple(
+            (cid, by_cid[cid].header.author, standing.since(by_cid[cid].header.author) or 0)
+            for cid in folded.excluded[:MAX_VALUES]
         ),
         records=tuple(sorted(records, key=lambda record: (record.header.lamport, record.cid))),
     )

@@ -10,7 +10,7 @@ entries' holders, and of reading those that changed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import trio
@@ -20,6 +20,7 @@ from chain.identity import AgentId
 from chain.record import Record
 from chain.vector import Codes, codes_from_bytes, score_ppm
 from crdt.postings import shown
+from crdt.standing import CLEAR, Standing
 from dht.basis import subject_basis
 from dht.errors import FrameError, NetworkError
 from dht.kademlia import Kademlia
@@ -59,7 +60,9 @@ class Freshness:
         dim: int,
         replication: int,
         run_blocking: RunBlocking,
+        standing: Callable[[], Standing] = lambda: CLEAR,
     ) -> None:
+        self._standing = standing
         self._kademlia = kademlia
         self._records = records
         self._reader = reader
@@ -127,7 +130,7 @@ class Freshness:
 
     def _now(self, hit: Hit, about: Sequence[Record], codes: Codes, tags: Sequence[str]) -> Hit | None:
         records = {record.cid: record for record in about}
-        show = shown(hit.id, records)
+        show = shown(hit.id, records, self._standing())
         if not show.values or not set(tags) <= set(show.tags):
             return None
         scored = [

@@ -2,10 +2,10 @@
 
 Postings are derived from content records: those held for the network in the shard role, and this agent's own
 from the moment they are durable, so that what you add is found at once. They follow their entries
-(`crdt.postings`): whatever of an entry's records is here, in whatever role, a posting of a value that one of
-them overwrote or deleted goes, and does not come back with a late copy; a posting's tags are its entry's. The
-index proposes, the integer score decides, ties go to the smaller CID. Everything here can be rebuilt from the
-records, with the same result.
+(`crdt.postings`), and what an offender wrote is not found: whatever of an entry's records is here, in
+whatever role, a posting of a value that one of them overwrote or deleted goes, and does not come back with a
+late copy; a posting's tags are its entry's. The index proposes, the integer score decides, ties go to the
+smaller CID. Everything here can be rebuilt from the records, with the same result.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from chain.kinds import CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, VOTE
 from chain.record import Record, decode_payload
 from chain.vector import Codes
 from crdt.postings import shown
+from crdt.standing import CLEAR, Standing
 from dht.placement import Layout, Role
 from dht.ports import RunBlocking
 from dht.record_store import Held
@@ -56,8 +57,11 @@ class Holder:
         dim: int,
         index_folder: Path | None,
         run_blocking: RunBlocking,
+        standing: Callable[[], Standing] = lambda: CLEAR,
     ) -> None:
+        """`standing`: whose records do not count now; who changes that refreshes the entries concerned."""
         self._derived = derived
+        self._standing = standing
         self._entries = entries
         self._layout = layout
         self._dim = dim
@@ -125,7 +129,8 @@ class Holder:
         async with self._turn:
             changed = {one.subject for one in about if one.header.kind != CREATE}
             changed |= await self._run_blocking(self._entries.operated_on, [one.subject for one in about])
-            plain = [one for one in about if one.subject not in changed]
+            standing = self._standing()
+            plain = [one for one in about if one.subject not in changed and standing.counts(one)]
             if held_at is not None:
                 here = {cid for _, cid in held_at}
                 plain = [one for one in plain if one.cid in here]
@@ -160,7 +165,7 @@ class Holder:
         changes = []
         for entry in entries:
             records = self._entries.about(entry)
-            show = shown(entry, records)
+            show = shown(entry, records, self._standing())
             there = {posting.record: posting.tags for posting in self._derived.of_entry(entry)}
             living = self._postings([records[cid] for cid, _ in show.values], show.tags)
             # A value may lie here only beside another one of its entry: then others show it.

@@ -201,6 +201,8 @@ class EntryView:
     """How many agents voted for it, and against it."""
     votes: tuple[Ballot, ...] = ()
     """At most `MAX_BALLOTS` of them, agents ascending."""
+    excluded: tuple[tuple[Cid, AgentId, int], ...] = ()
+    """Records that do not count, by whom, and from which seq of theirs on nothing counts; `MAX_VALUES`."""
     records: tuple[Record, ...] = ()
     """The operations, in the order in which they fold; the provenance."""
 

@@ -54,6 +54,7 @@ from node.entry_records import EntryRecords
 from node.errors import InvalidInput, NotFound, NotReady
 from node.founding import Ground, ground_for
 from node.freshness import Freshness
+from node.governance import Governance
 from node.head_guard import HeadGuard
 from node.holder import Holder
 from node.inviting import GRANT_FILE, LINKS_FILE, Inviting
@@ -203,11 +204,26 @@ class Node:
         HelloServer(
             network, founding.manifest_bytes, founding.epochs, founding.atlas_bytes, self.inviting.redeem
         )
+        self.governance = Governance(self.agent, manifest, own, held)
+        ledger = self.governance.ledger
         self._holder = Holder(
-            derived, self._entries, self._layout, manifest.space.dim, paths.index, run_blocking
+            derived,
+            self._entries,
+            self._layout,
+            manifest.space.dim,
+            paths.index,
+            run_blocking,
+            lambda: ledger.standing,
         )
         self._intake = Intake(
-            manifest, self._find, self._opening_of, self._layout, binding_codes(self._embedder), clock
+            manifest,
+            self._find,
+            self._opening_of,
+            self._layout,
+            binding_codes(self._embedder),
+            clock,
+            lambda: ledger.epochs,
+            self.governance.broke_a_rule,
         )
         self._room = Room(self.agent, held, options.quota, lambda: shutil.disk_usage(paths.held.parent).free)
         self._records = RecordService(
@@ -263,6 +279,19 @@ class Node:
             manifest.replication,
             run_blocking,
             random.choice,
+            lambda: ledger.standing,
+        )
+        self.governance.connect(
+            network,
+            self.kademlia,
+            self._records,
+            self._intake,
+            self._holder,
+            lambda entries: self._offers.heard(self._entries.operated_on(entries)),
+            self._publisher.wake,
+            self._opening_of,
+            run_blocking,
+            random,
         )
         self._reader = EntryReader(
             self.kademlia,
@@ -271,6 +300,7 @@ class Node:
             self._entries,
             manifest.replication + EXTRA_HOLDERS,
             run_blocking,
+            lambda: ledger.standing,
         )
         self._asker = Asker(
             network=network,
@@ -288,6 +318,7 @@ class Node:
                 manifest.space.dim,
                 manifest.replication,
                 run_blocking,
+                lambda: ledger.standing,
             ),
             is_complete=self._is_complete,
             intake=self._intake,
@@ -296,6 +327,7 @@ class Node:
             replication=manifest.replication,
             clock=clock,
             run_blocking=run_blocking,
+            standing=lambda: ledger.standing,
         )
         self._editor = Editor(
             self.agent,
@@ -305,6 +337,7 @@ class Node:
             self._reader,
             self._append,
             embed_blocking,
+            lambda: ledger.standing,
         )
         self._heads = Heads(network, self.kademlia, held, manifest.network_id, run_blocking, clock)
         self.guard = HeadGuard(
@@ -341,6 +374,7 @@ class Node:
             memory=paths.peers,
             read_only=lambda: self.read_only,
             run_blocking=run_blocking,
+            governance=self.governance,
         )
         post = Post(
             network,
@@ -378,8 +412,9 @@ class Node:
     async def add(self, entries: Sequence[NewEntry]) -> list[Added | Rejected]:
         """Author entries; each result is durable when this returns, or says why it was rejected.
 
-        Raises `StorageError` (read-only, disk full): then none of them was added.
+        Raises `StorageError` (read-only, disk full) or `Forbidden` (under a warrant): then none was added.
         """
+        self.governance.require_heard()
         drafted = await self._embed_blocking(draft_entries, self._embedder, self.manifest.limits, entries)
         keys = [entries[place].key for place in drafted.places]
         # A caller that gives up must not leave entries in the chain which the index does not know.
@@ -439,6 +474,7 @@ class Node:
 
     async def change(self, entry: Cid, change: Change, if_version: str | None = None) -> Changed:
         """Edit, tag, vote on, delete or retract an entry; see `node.editor.Editor.change`."""
+        self.governance.require_heard()
         return await self._editor.change(entry, change, if_version)
 
     async def block(self, target: AgentId | Cid, reason: str) -> bool:
@@ -592,11 +628,13 @@ class Node:
 
     async def start(self) -> None:
         """Load the index, and index what a crash left without postings."""
+        await self.governance.load()
         await self._holder.open()
         await index_missing(
             self._holder, self._derived, self._own, self._held, self._layout.tree, self._run_blocking
         )
         await drop_strays(self._holder, self._derived, self._held, self.agent, self._run_blocking)
+        await self.governance.show()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part in the network until cancelled."""
@@ -647,6 +685,7 @@ class Node:
     async def _on_held(self, items: Sequence[Held]) -> None:
         self._look_at_room()
         await self._holder.on_held(items)
+        await self.governance.held(items)
         self.learning.take([item.record for item in items])
         self._catch_up.note_stored()
         self._offers.heard(
@@ -721,6 +760,7 @@ class Node:
         counters.update(
             (f"kademlia_{name}_total", value) for name, value in asdict(self.kademlia.counters).items()
         )
+        counters.update(self.governance.counters())
         counters.update(self.learning.counters())
         counters.update((f"blobs_{name}_total", value) for name, value in asdict(self.blobs.counters).items())
         counters.update((f"network_{name}_total", value) for name, value in self._network.counters().items())

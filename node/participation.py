@@ -20,6 +20,7 @@ from dht.ports import RunBlocking
 from dht.publisher import Publisher
 from dht.repairer import Repairer
 from node.errors import HomeError
+from node.governance import Governance
 from node.peer_memory import read_peers, write_peers
 from node.storage.errors import DatabaseCorrupt, DatabaseUnavailable, DiskFull, ReadOnly
 
@@ -54,7 +55,9 @@ class Participation:
         memory: Path | None,
         read_only: Callable[[], str | None],
         run_blocking: RunBlocking,
+        governance: Governance,
     ) -> None:
+        self._governance = governance
         self._kademlia = kademlia
         self._publisher = publisher
         self._catch_up = catch_up
@@ -76,6 +79,8 @@ class Participation:
             task_status.started()
             nursery.start_soon(self._remember)
             await self._enter()
+            nursery.start_soon(self.while_writable, self._governance.spread)
+            await self._governance.meet()
             self.joined = True
             nursery.start_soon(self.while_writable, self._guard)
             nursery.start_soon(self.while_writable, self._publisher.run)

@@ -210,6 +210,10 @@ class HeldRecords:
             if after < 0:
                 return bases
 
+    async def release(self, basis: bytes, cids: Sequence[Cid]) -> None:
+        """Hold these records at this basis no more, if they are there; durable. O(records there)."""
+        await self._writer.submit(lambda connection: self._release(connection, basis, cids))
+
     async def reclaim(self) -> int:
         """Delete the records that lost their last basis and that no held record names; returns how many.
 
@@ -376,6 +380,19 @@ class HeldRecords:
         )
         return [from_row(self._database, row) for row in self._database.rows(sql, (author, from_seq, limit))]
 
+    def twins(self, places: Sequence[tuple[AgentId, int]]) -> list[tuple[Record, Record]]:
+        """Of each (author, seq) with more than one record the two of the smallest CIDs; O(places)."""
+        sql = (
+            "SELECT cid, header, signature, NULL FROM records INDEXED BY records_by_author "
+            "WHERE author = ? AND seq = ? ORDER BY cid LIMIT 2"
+        )
+        found: list[tuple[Record, Record]] = []
+        for place in dict.fromkeys(places):
+            rows = self._database.rows(sql, place)
+            if len(rows) == 2:
+                found.append((from_row(self._database, rows[0]), from_row(self._database, rows[1])))
+        return found
+
     def opening(self, author: AgentId) -> tuple[Record, Record] | None:
         """An author's genesis and membrane records, both with payload, if they are here.
 
@@ -425,6 +442,28 @@ class HeldRecords:
         cids = [row[0] for row in connection.execute("SELECT cid FROM bases WHERE basis = ?", (basis,))]
         connection.execute("DELETE FROM bases WHERE basis = ?", (basis,))
         range_sums.removed(connection, basis)
+        return self._left_of(connection, cids)
+
+    def _release(self, connection: sqlite3.Connection, basis: bytes, cids: Sequence[Cid]) -> None:
+        rows = connection.execute("SELECT cid, roles FROM bases WHERE basis = ?", (basis,)).fetchall()
+        gone = sorted({row[0] for row in rows} & set(cids))
+        if not gone:
+            return
+        connection.executemany(
+            "DELETE FROM bases WHERE basis = ? AND cid = ?", [(basis, cid) for cid in gone]
+        )
+        range_sums.removed(connection, basis)
+        left = Change()
+        for cid, roles in rows:
+            if cid not in gone:
+                left.roles |= roles
+                left.cids.append(cid)
+        if left.cids:
+            range_sums.added(connection, {basis: left})
+        self._left_of(connection, gone)
+
+    def _left_of(self, connection: sqlite3.Connection, cids: Sequence[Cid]) -> list[tuple[Cid, int]]:
+        """The roles in which these records, which lost a basis, are held still; payloads of no use go."""
         left: list[tuple[Cid, int]] = []
         for cid in cids:
             roles = 0

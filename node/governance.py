@@ -1,0 +1,193 @@
+"""What the network has decided about agents and rules, as this node acts on it.
+
+It puts the ledger, the notices that fill it and the watch that adds to it together with what depends on them:
+when an agent's standing changes, the entries that it wrote to are shown anew and offered anew to those who
+show them. Own warrants are records of the own chain like any others.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import trio
+
+from chain.cid import Cid
+from chain.identity import AgentId, peer_id
+from chain.manifest import Manifest
+from chain.record import Record
+from chain.source_chain import Draft
+from dht.intake import Intake
+from dht.kademlia import Kademlia
+from dht.network import Network
+from dht.notices import Notices
+from dht.ports import Random, RunBlocking
+from dht.record_store import Held
+from dht.records import RecordService
+from dht.watch import Watch
+from node.errors import Forbidden
+from node.storage.errors import StorageError
+from node.storage.held_records import HeldRecords
+from node.storage.own_chain import OwnChain
+from validation.context import Context
+from validation.ledger import Ledger
+
+PAGE = 1_000
+"""Records of an offender looked at together."""
+
+log = logging.getLogger(f"roseforest.{__name__}")
+
+
+class Views(Protocol):
+    """What shows entries."""
+
+    async def refresh(self, entries: Sequence[Cid]) -> None:
+        """Show these entries anew."""
+        ...
+
+
+class Governance:
+    """The ledger of one node, and what keeps it true. `ledger` may be read from any thread."""
+
+    def __init__(self, agent: AgentId, manifest: Manifest, own: OwnChain, held: HeldRecords) -> None:
+        self._agent = agent
+        self._manifest = manifest
+        self._network_id = manifest.network_id
+        self._own = own
+        self._held = held
+        self.ledger = Ledger(manifest)
+        self._watch: Watch
+        self._notices: Notices
+
+    def connect(
+        self,
+        network: Network,
+        kademlia: Kademlia,
+        records: RecordService,
+        intake: Intake,
+        views: Views,
+        offer: Callable[[Sequence[Cid]], None],
+        published: Callable[[], None],
+        opening_of: Callable[[AgentId], tuple[Record, Record] | None],
+        run_blocking: RunBlocking,
+        random: Random,
+    ) -> None:
+        """Bind to the other parts of the node; once, before anything else."""
+        self._views = views
+        self._offer = offer
+        self._published = published
+        self._run_blocking = run_blocking
+        self._notices = Notices(
+            network,
+            kademlia,
+            records,
+            self._held,
+            intake,
+            self.ledger,
+            self._network_id,
+            run_blocking,
+            random,
+            self._on_change,
+        )
+        self._watch = Watch(
+            self._agent, self.context, opening_of, self._held, self.ledger, self._write, run_blocking, random
+        )
+
+    def context(self) -> Context:
+        """What records are judged by now."""
+        return Context(self._manifest, self._network_id, self.ledger.epochs)
+
+    def broke_a_rule(self, record: Record, context: Context) -> None:
+        """See `Watch.broke_a_rule`."""
+        self._watch.broke_a_rule(record, context)
+
+    def require_heard(self) -> None:
+        """Raise `Forbidden` when what this agent writes would be shown nowhere."""
+        since = self.ledger.earliest(self._agent)
+        if since is not None:
+            raise Forbidden(
+                f"this agent is under a warrant: nothing it wrote from seq {since} on is shown by anybody; "
+                "see roseforest warrants. The network's stewards can lift it by an epoch"
+            )
+
+    async def load(self) -> None:
+        """Read what is held, before anything is shown."""
+        await self._notices.load()
+
+    async def show(self) -> None:
+        """Show the entries of all offenders anew: a crash may have come between hearing and showing."""
+        await self._show(self.ledger.standing.first)
+
+    async def held(self, items: Sequence[Held]) -> None:
+        """Records were stored here."""
+        await self._watch.held(items)
+        await self._notices.take([item.record for item in items])
+
+    async def meet(self) -> None:
+        """See `Notices.meet`; what cannot be written is logged."""
+        try:
+            await self._notices.meet()
+        except StorageError as error:
+            log.error("notices are not kept: %s", error)
+
+    async def spread(self) -> None:
+        """Tell, compare and watch until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._notices.run)
+            nursery.start_soon(self._watch.run)
+
+    async def write(self, draft: Draft) -> Record:
+        """Append a notice to the own chain, keep it, and show it to everybody; raises `StorageError`."""
+        with trio.CancelScope(shield=True):
+            ((cid, _),) = await self._own.append([draft], [None])
+            (record,) = [one for one in self._own.get_many([cid]) if one is not None]
+            await self._notices.take([record])
+        self._published()
+        return record
+
+    def counters(self) -> dict[str, int]:
+        """For `status` and metrics."""
+        return {
+            "warrants": len(self.ledger),
+            "agents_excluded": len(self.ledger.standing.first),
+            "epoch": 0 if (epoch := self.ledger.newest[1]) is None else epoch.number,
+            "warrants_written_total": self._watch.accused,
+            "notices_told_total": self._notices.told,
+        }
+
+    async def _write(self, draft: Draft) -> None:
+        try:
+            await self.write(draft)
+        except StorageError as error:
+            log.warning("a warrant is left to others: %s", error)
+
+    async def _on_change(self, moved: Mapping[AgentId, int], new: Sequence[Record]) -> None:
+        for agent in sorted(moved):
+            since = self.ledger.earliest(agent)
+            if since is None:
+                log.warning("the warrants against %s are lifted: its records are shown again", peer_id(agent))
+            else:
+                log.warning("%s is under a warrant: nothing from seq %d on is shown", peer_id(agent), since)
+        await self._show(moved)
+
+    async def _show(self, since: Mapping[AgentId, int]) -> None:
+        for agent in sorted(since):
+            seq = since[agent]
+            while True:
+                page = await self._run_blocking(self._records_of, agent, seq)
+                if not page:
+                    break
+                entries = sorted({record.subject for record in page})
+                await self._views.refresh(entries)
+                self._offer(entries)
+                if len(page) < PAGE:
+                    break
+                # All branches at the last seq may not have fitted; it comes again.
+                last = page[-1].header.seq
+                seq = last if last > seq else last + 1
+
+    def _records_of(self, agent: AgentId, seq: int) -> list[Record]:
+        if agent == self._agent:
+            return self._own.read(seq, PAGE)
+        return self._held.of_author(agent, seq, PAGE)

@@ -1,0 +1,99 @@
+"""An offender is found out by every honest node, and what it wrote is shown by none; nobody else is accused.
+
+The offender is a whole node with one method overridden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from chain.cid import Cid, raw_cid
+from chain.identity import AgentId
+from chain.kinds import CREATE
+from chain.record import Record, decode_payload, encode_payload, sign_record
+from dht.bundle import Item
+from dht.placement import ALL_ROLES
+from dht.publisher import Got
+from node.models import Added
+from tests.node.simulated_nodes import Network, entry, identity, override, shown, simulate, until, vector
+
+FORKER = 4
+
+
+def make_forker(network: Network) -> None:
+    """Whatever entry the node publishes, it shows node 0 another record for the same place of its chain."""
+    node = network.nodes[FORKER]
+    honest = node._publisher._send
+
+    async def two_faced(
+        agent: AgentId, batch: list[tuple[Record, int]], shards: Mapping[Cid, bytes], got: Got
+    ) -> None:
+        await honest(agent, batch, shards, got)
+        twins = [twin_of(record) for record, _ in batch if record.header.kind == CREATE]
+        await node._records.store(network.nodes[0].agent, [Item(twin, int(ALL_ROLES)) for twin in twins])
+
+    override(node._publisher, "_send", two_faced)
+
+
+def twin_of(record: Record) -> Record:
+    """Another create of the forker at the same place of its chain."""
+    body = {**decode_payload(record.payload or b""), "text": "the other face"}
+    payload = encode_payload(bytes(16), body)
+    header = replace(record.header, payload=raw_cid(payload), payload_size=len(payload))
+    return sign_record(identity(FORKER), header, payload)
+
+
+def standings(network: Network) -> list[dict[AgentId, int]]:
+    return [
+        dict(node.governance.ledger.standing.first)
+        for number, node in sorted(network.nodes.items())
+        if number != FORKER
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("defence", [True, False])
+def test_a_forker_is_warranted_by_every_honest_node_and_an_honest_one_by_nobody(
+    tmp_path: Path, defence: bool
+) -> None:
+    async def scenario(network: Network) -> None:
+        if not defence:
+            for node in network.nodes.values():
+                override(node.governance._watch, "held", _nothing)
+        await network.fill(20, range(4))
+        before = await network.ask(0, vector(1))
+        make_forker(network)
+        forked = await network.nodes[FORKER].add([entry(1000 + n) for n in range(3)])
+        forked_at = network.nodes[FORKER].chain_log(0, 100)[-3].header.seq
+        if not defence:
+            await trio.sleep(12)
+            assert standings(network) == [{}] * 4
+            return
+        liar = identity(FORKER).agent
+        await until(lambda: all(standing.get(liar) == forked_at for standing in standings(network)), 300)
+        assert standings(network) == [{liar: forked_at}] * 4
+        for number in range(4):
+            for n in range(3):
+                answer = await network.ask(number, vector(1000 + n))
+                assert liar not in {hit.author for hit in answer.hits}
+            assert isinstance(forked[0], Added)
+            view = await network.nodes[number].get(forked[0].id)
+            assert view is None or (view.text is None and view.excluded)
+            assert shown(await network.ask(number, vector(1))) == shown(before)
+        written = sum(node.governance.counters()["warrants_written_total"] for node in network.nodes.values())
+        assert 1 <= written <= 4
+        # Who joins later hears of it before it answers.
+        late = await network.start(5)
+        await until(lambda: late.joined)
+        assert late.governance.ledger.earliest(liar) == forked_at
+
+    simulate(tmp_path, [100] * 5, scenario)
+
+
+async def _nothing(_items: Sequence[object]) -> None:
+    """A watch that does not look."""

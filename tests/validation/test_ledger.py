@@ -1,0 +1,79 @@
+"""The ledger keeps what decides, whatever it is told and in whatever order, and no more than a few a head."""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chain.cid import Cid
+from chain.epoch import Epoch, epoch_body
+from chain.kinds import FORK_WARRANT
+from chain.record import Record
+from chain.warrant import Offence, fork_body, offence_of, proof_of
+from crdt.standing import standing_of
+from tests.validation.bench import ALICE, BOB, MANIFEST, NETWORK, STEWARD, bench, forge
+from validation.ledger import MAX_PER_OFFENDER, Ledger
+
+SEQS = range(2, 12)
+
+
+@cache
+def warrants() -> tuple[Record, ...]:
+    """Bob's warrants that Alice forked her chain at each of some places, and Alice's that Bob did."""
+    b = bench()
+    made = []
+    for offender, accuser in ((b.alice, b.by_name["fork-warrant"]), (b.bob, b.by_name["invalid-warrant"])):
+        for seq in SEQS:
+            one, other = (forge(offender.records[2], seq=seq, hlc=hlc) for hlc in (1, 2))
+            body = fork_body(offender.opening, one, other)
+            made.append(forge(accuser, kind=FORK_WARRANT, body=body))
+    return tuple(made)
+
+
+def epoch(previous: Cid, number: int, lifted: list[Cid]) -> Record:
+    one = Epoch(NETWORK, previous, number, None, MANIFEST.rules, tuple(lifted))
+    return forge(bench().by_name["epoch"], epoch=previous, body=epoch_body(one, [one.sign(STEWARD)]))
+
+
+notices = st.lists(st.sampled_from(range(2 * len(SEQS))), max_size=30)
+
+
+@given(told=notices, lifted=st.lists(st.sampled_from(range(2 * len(SEQS))), max_size=3), order=st.randoms())
+def test_what_is_kept_decides_as_all_would_and_is_the_same_in_any_order(
+    told: list[int], lifted: list[int], order: random.Random
+) -> None:
+    published = epoch(NETWORK, 1, [warrants()[place].cid for place in lifted])
+    records = [warrants()[place] for place in told] + [published]
+    ledger, other = Ledger(MANIFEST), Ledger(MANIFEST)
+    for record in records:
+        ledger.tell(record)
+    order.shuffle(records)
+    for record in records:
+        other.tell(record)
+    everything = {one.cid: _offence(one) for one in (warrants()[place] for place in told)}
+    epochs = dict(ledger.epochs)
+    assert ledger.standing.first == other.standing.first
+    assert ledger.standing == standing_of(everything, epochs, NETWORK)
+    open_ = [one.offender for cid, one in ledger.offences.items() if cid not in ledger.lifted]
+    assert all(open_.count(agent) <= MAX_PER_OFFENDER for agent in (ALICE.agent, BOB.agent))
+    named = set(epochs[published.cid].lifted)
+    assert set(ledger.offences) - named == set(other.offences) - named
+
+
+def _offence(warrant: Record) -> Offence:
+    return offence_of(proof_of(warrant))
+
+
+def test_later_offences_do_not_push_out_an_earlier_one() -> None:
+    ledger = Ledger(MANIFEST)
+    mine = warrants()[: len(SEQS)]
+    assert all(ledger.tell(one).kept for one in mine[-MAX_PER_OFFENDER:])
+    told = ledger.tell(mine[0])
+    assert told.kept
+    assert told.dropped == (mine[-1].cid,)
+    assert told.moved == {ALICE.agent: SEQS[0]}
+    assert not ledger.tell(mine[-2]).kept or mine[-2].cid in ledger
+    assert not ledger.tell(mine[-1]).kept

@@ -1,0 +1,136 @@
+"""The ledger: warrants and epochs that this node knows, and what follows from them.
+
+It is told of notices that were judged valid, in any order, and says which of them are worth keeping. Of each
+offender the earliest few unforgiven offences are kept, and every warrant that an epoch lifts; what is dropped
+was not the earliest, so nobody can hide an offence by proving later ones, and all nodes that have heard the
+same keep the same. Number and size of what is kept are bounded. No input or output, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from chain.cid import Cid
+from chain.epoch import Epoch, epoch_from_body
+from chain.errors import ChainError
+from chain.identity import AgentId
+from chain.kinds import EPOCH, WARRANTS
+from chain.manifest import Manifest
+from chain.record import Record, decode_payload
+from chain.warrant import Offence, offence_of, proof_of
+from crdt.standing import CLEAR, Standing, lifted_of
+
+MAX_PER_OFFENDER = 4
+"""Unforgiven warrants kept of one offender, the earliest; one would do, the others spare fetching."""
+MAX_OFFENDERS = 20_000
+"""Offenders of whom every node keeps warrants: some 60 MB. Beyond, only the holders of their keys do."""
+MAX_EPOCHS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What one more notice changed: whether it is to be kept, and what need not be kept any more.
+
+    `moved` are the agents whose records do not count from another place on than before, each with the first
+    seq of those about which that makes a difference.
+    """
+
+    kept: bool
+    dropped: tuple[Cid, ...] = ()
+    moved: Mapping[AgentId, int] = field(default_factory=dict)
+
+
+class Ledger:
+    """Warrants and epochs of one network."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._network = manifest.network_id
+        self._offences: dict[AgentId, dict[Cid, Offence]] = {}
+        self._offender: dict[Cid, AgentId] = {}
+        self._named: dict[Cid, None] = {}
+        self.epochs: dict[Cid, Epoch] = {}
+        """The epochs after epoch 0, by the CID of the record that published them."""
+        self.standing: Standing = CLEAR
+        """From where on whose records do not count; a new object when that changes."""
+
+    def __contains__(self, cid: object) -> bool:
+        return cid in self._offender or cid in self.epochs
+
+    def __len__(self) -> int:
+        return len(self._offender)
+
+    @property
+    def newest(self) -> tuple[Cid, Epoch | None]:
+        """The newest epoch: the highest number, of several the smallest CID; epoch 0 has no `Epoch`."""
+        if not self.epochs:
+            return self._network, None
+        return min(self.epochs.items(), key=lambda pair: (-pair[1].number, pair[0]))
+
+    @property
+    def offences(self) -> Mapping[Cid, Offence]:
+        """What is proven, by the CID of the warrant."""
+        return {cid: one for of in self._offences.values() for cid, one in of.items()}
+
+    @property
+    def lifted(self) -> frozenset[Cid]:
+        """The warrants here whose offences are forgiven."""
+        return lifted_of(self.offences, self.epochs, self._network)
+
+    def earliest(self, agent: AgentId) -> int | None:
+        """The seq of the earliest unforgiven offence of `agent`."""
+        return self.standing.since(agent)
+
+    def tell(self, notice: Record) -> Told:
+        """Take a notice that was judged valid; one that is known changes nothing."""
+        if notice.cid in self:
+            return Told(kept=True)
+        if notice.header.kind == EPOCH:
+            return self._tell_epoch(notice)
+        if notice.header.kind not in WARRANTS or notice.payload is None:
+            return Told(kept=False)
+        offence = offence_of(proof_of(notice))
+        if offence.offender not in self._offences and len(self._offences) >= MAX_OFFENDERS:
+            return Told(kept=False)
+        self._offences.setdefault(offence.offender, {})[notice.cid] = offence
+        self._offender[notice.cid] = offence.offender
+        dropped, moved = self._settle(offence.offender)
+        return Told(notice.cid in self, tuple(cid for cid in dropped if cid != notice.cid), moved)
+
+    def _tell_epoch(self, notice: Record) -> Told:
+        if notice.payload is None or len(self.epochs) >= MAX_EPOCHS:
+            return Told(kept=False)
+        try:
+            epoch = epoch_from_body(decode_payload(notice.payload), self._manifest)
+        except ChainError:
+            return Told(kept=False)
+        self.epochs[notice.cid] = epoch
+        self._named.update(dict.fromkeys(epoch.lifted))
+        dropped: list[Cid] = []
+        moved: dict[AgentId, int] = {}
+        # An epoch may say that a lifting one comes before or after another that a warrant names: settle all.
+        for agent in list(self._offences):
+            gone, changed = self._settle(agent)
+            dropped += gone
+            moved |= changed
+        return Told(True, tuple(dropped), moved)
+
+    def _settle(self, agent: AgentId) -> tuple[list[Cid], dict[AgentId, int]]:
+        """Keep of one offender what is to be kept; what went, and the agent if its standing changed."""
+        known = self._offences[agent]
+        lifted = lifted_of(known, self.epochs, self._network)
+        open_ = sorted((one.seq, cid) for cid, one in known.items() if cid not in lifted)
+        keep = {cid for _, cid in open_[:MAX_PER_OFFENDER]} | (known.keys() & self._named.keys())
+        gone = sorted(known.keys() - keep)
+        for cid in gone:
+            del known[cid], self._offender[cid]
+        if not known:
+            del self._offences[agent]
+        first = open_[0][0] if open_ else None
+        before = self.standing.since(agent)
+        if first == before:
+            return gone, {}
+        others = {one: seq for one, seq in self.standing.first.items() if one != agent}
+        self.standing = Standing(others if first is None else others | {agent: first})
+        return gone, {agent: min(seq for seq in (first, before) if seq is not None)}
