@@ -243,7 +243,7 @@ async def _run(
             least_free=LEAST_FREE_BYTES,
         ),
     )
-    paths = NodePaths(home.chain_db, home.held_db, home.derived_db, home.index, home.blocked, home.peers)
+    paths = NodePaths.of(home)
     listen = settings.listen
     stop = trio.Event()
     token = home.ensure_token(secrets.token_urlsafe(32))

@@ -57,6 +57,7 @@ from node.freshness import Freshness
 from node.governance import Governance
 from node.head_guard import HeadGuard
 from node.holder import Holder
+from node.home import Home
 from node.inviting import GRANT_FILE, LINKS_FILE, Inviting
 from node.learning import ModelBlobs
 from node.models import (
@@ -113,6 +114,18 @@ class NodePaths:
     """Folder of blobs; None: `blobs` beside the chain."""
     learning: Path | None = None
     """What is remembered of learning tasks; None: `learning.db` beside the chain."""
+
+    @classmethod
+    def of(cls, home: Home) -> NodePaths:
+        """Where a home folder keeps them."""
+        return cls(
+            chain=home.chain_db,
+            held=home.held_db,
+            derived=home.derived_db,
+            index=home.index,
+            blocked=home.blocked,
+            peers=home.peers,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,7 +207,7 @@ async def _fetch_back(
         open_node(
             identity=identity,
             founding=founding,
-            paths=NodePaths(home.chain_db, home.held_db, home.derived_db, home.index, home.peers),
+            paths=NodePaths.of(home),
             network=network,
             clock=clock,
             random=system_random(),

@@ -72,7 +72,7 @@ async def _live(
         identity=identity,
         founding=founding,
         paths=NodePaths(
-            folder / "chain.db", folder / "held.db", folder / "derived.db", None, None, folder / "peers.json"
+            folder / "chain.db", folder / "held.db", folder / "derived.db", None, peers=folder / "peers.json"
         ),
         network=network,
         clock=clock,
