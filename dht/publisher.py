@@ -222,7 +222,7 @@ class Publisher:
     async def _publish(self, records: Sequence[Record], need: int) -> bool:
         copies: dict[Cid, dict[AgentId, int]] = {}
         _add_copies(copies, self._own.placements([record.cid for record in records]))
-        shards = await self._run_blocking(self._shard_bases, records)
+        shards = await self._run_blocking(self.shard_bases, records)
         placings: list[Placing] = []
         nearest: dict[bytes, tuple[AgentId, ...]] = {}  # most of a batch shares its author and its shards
         suspects: dict[bytes, list[AgentId]] = {}
@@ -307,7 +307,7 @@ class Publisher:
             cids = list(debt)[:BATCH_RECORDS]
             records = [record for record in self._own.get_many(cids) if record is not None]
             start = len(got.rows)
-            shards = await self._run_blocking(self._shard_bases, records)
+            shards = await self._run_blocking(self.shard_bases, records)
             await self._send_all(agent, [(record, debt[record.cid]) for record in records], shards, got)
             for row in got.rows[start:]:
                 debt.pop(row.cid, None)
@@ -388,7 +388,8 @@ class Publisher:
             self.refused += len(refused)
             log.error("%s refuses %d of our records, first by %r", agent.hex()[:8], len(refused), refused[0])
 
-    def _shard_bases(self, records: Sequence[Record]) -> dict[Cid, bytes]:
+    def shard_bases(self, records: Sequence[Record]) -> dict[Cid, bytes]:
+        """The bases of the shards in which content records lie; blocking."""
         pairs = []
         for record in records:
             if record.header.kind in CARRIES_CONTENT and record.payload is not None:

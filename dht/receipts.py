@@ -51,6 +51,16 @@ class KeptBatch:
     rows: tuple[Kept, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class SignedFor:
+    """That a holder has signed for an own record, in short."""
+
+    cid: Cid
+    holder: AgentId
+    roles: int
+    whole: bool
+
+
 def finding(record: Record, bases: Sequence[tuple[int, bytes]], valid: bool) -> Found:
     """What is signed about one record that came like this; `bases` as in `dht.placement.bases_of`."""
     named = tuple(sorted({basis for _, basis in bases})[:MAX_BASES]) if valid else ()

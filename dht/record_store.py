@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.record import Record
-from dht.receipts import KeptBatch
+from dht.receipts import KeptBatch, SignedFor
 from dht.reconciliation import RangeStore
 
 
@@ -160,6 +160,21 @@ class OwnRecords(Protocol):
 
     def count_unconfirmed(self, need: int) -> int:
         """How many records fewer than `need` holders have signed for in full."""
+        ...
+
+    def signed_from(self, seq: int, limit: int) -> list[SignedFor]:
+        """Up to `limit` receipts of others for the records from `seq` on, in order."""
+        ...
+
+    async def void(self, holder: AgentId, cids: Sequence[Cid] | None) -> int:
+        """Forget what a holder acknowledged and signed for these records (None: all), and place them anew.
+
+        Returns how many records that were.
+        """
+        ...
+
+    def count(self) -> int:
+        """The chain's length."""
         ...
 
     async def reopen(self, gone: Collection[AgentId]) -> int:

@@ -26,6 +26,7 @@ from chain.record import Record
 from chain.source_chain import ChainReport, Draft
 from dht.blobs import BlobService
 from dht.catch_up import CatchUp
+from dht.challenger import Challenger
 from dht.clock_skew import ClockSkew, Skew
 from dht.heads import Heads
 from dht.hello import Founding, HelloServer
@@ -277,6 +278,18 @@ class Node:
             self._find,
             run_blocking,
         )
+        self._challenger = Challenger(
+            own,
+            held,
+            self.kademlia,
+            self._records,
+            proofs,
+            manifest.replication,
+            self._publisher.shard_bases,
+            self._publisher.wake,
+            run_blocking,
+            random,
+        )
         self._receipts = Receipts(
             own, self._layout, self.network_id, manifest.replication, self._publisher, run_blocking
         )
@@ -382,6 +395,7 @@ class Node:
             self._repairer,
             self._offers,
             self.guard.run,
+            self._challenger.run,
             bootstrap=options.bootstrap,
             stores=options.capacity > 0,
             memory=paths.peers,
@@ -774,6 +788,9 @@ class Node:
             (f"kademlia_{name}_total", value) for name, value in asdict(self.kademlia.counters).items()
         )
         counters.update(self.governance.counters())
+        counters.update(
+            (f"challenges_{name}_total", value) for name, value in asdict(self._challenger.counters).items()
+        )
         counters.update(self.learning.counters())
         counters.update((f"blobs_{name}_total", value) for name, value in asdict(self.blobs.counters).items())
         counters.update((f"network_{name}_total", value) for name, value in self._network.counters().items())

@@ -49,6 +49,7 @@ class Participation:
         repairer: Repairer,
         offers: Offers,
         guard: Callable[[], Awaitable[None]],
+        challenge: Callable[[], Awaitable[None]],
         *,
         bootstrap: Sequence[str],
         stores: bool,
@@ -64,6 +65,7 @@ class Participation:
         self._repairer = repairer
         self._offers = offers
         self._guard = guard
+        self._challenge = challenge
         self._bootstrap = tuple(bootstrap)
         self._stores = stores
         self._memory = memory
@@ -87,6 +89,7 @@ class Participation:
             nursery.start_soon(self.while_writable, self._offers.run)
             nursery.start_soon(self._wake_publisher)
             nursery.start_soon(self.while_writable, self._repairer.run)
+            nursery.start_soon(self.while_writable, self._challenge)
             if self._stores:
                 nursery.start_soon(self._resign_when_read_only)
                 nursery.start_soon(self.while_writable, self._catch_up.run)

@@ -29,13 +29,13 @@ from chain.source_chain import (
     verify_chain,
 )
 from dht.ports import Clock, Random, RunBlocking
-from dht.receipts import KeptBatch
+from dht.receipts import KeptBatch, SignedFor
 from dht.record_store import Placement
 from node.storage import own_receipts
 from node.storage.database import Layout, Options, open_database
 from node.storage.errors import ForeignChain, ReadOnly, StorageLimit
 from node.storage.group_writer import GroupWriter
-from node.storage.own_receipts import KeptReceipt, SignedFor
+from node.storage.own_receipts import KeptReceipt
 from node.storage.stored_record import COLUMNS, from_row, records_in
 
 MAX_DRAFTS: Final = 4096

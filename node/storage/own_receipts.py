@@ -16,7 +16,7 @@ from typing import Final
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.merkle import HASH_SIZE
-from dht.receipts import KeptBatch
+from dht.receipts import KeptBatch, SignedFor
 from node.storage.database import Database
 
 MIGRATION: Final = """
@@ -56,16 +56,6 @@ class KeptReceipt:
     place: int
     statement: bytes
     leaves: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SignedFor:
-    """That a holder has signed for an own record, in short."""
-
-    cid: Cid
-    holder: AgentId
-    roles: int
-    whole: bool
 
 
 def add_unconfirmed(connection: sqlite3.Connection, from_seq: int) -> None:

@@ -253,6 +253,8 @@ def test_a_fellow_holder_that_will_not_compare_is_not_waited_for_for_ever(
         ("record.prove", canonical.encode([bytes(16), [[bytes(31), True]]])),
         ("record.prove", canonical.encode([bytes(16), [[bytes(32), 1]]])),
         ("record.prove", canonical.encode([bytes(16)])),
+        ("record.prove", canonical.encode([bytes(16), [[bytes(32), True]], 1])),
+        ("record.prove", canonical.encode([bytes(16), [[bytes(32), True]], True, True])),
         ("record.fetch", b"\xc1"),
     ],
 )

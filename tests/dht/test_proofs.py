@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from chain.cid import record_cid_of_digest
 from dht import proofs
-from dht.proofs import UNPROVEN, VOUCHED_S, Vouchers, proof_of
+from dht.proofs import CYCLE_S, PINNABLE_S, UNPROVEN, VOUCHED_S, Vouchers, proof_of
 from tests.dht.test_publisher import RECORDS
 
 CIDS = [record_cid_of_digest(bytes([number]) * 32) for number in range(4)]
+HOLDER = bytes(32)
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["vouch", "let_go", "gone", "wait"]),
@@ -27,13 +28,15 @@ def test_what_was_vouched_for_a_moment_ago_never_goes_and_what_goes_is_not_vouch
 ) -> None:
     vouchers, now = Vouchers(), 0.0
     until: dict[bytes, float] = {}
+    since: dict[bytes, float] = {}
     going: set[bytes] = set()
     for step, cid, seconds in steps:
         if step == "vouch":
             given_ = vouchers.vouch(cid, now)
-            assert given_ == (cid not in going)
+            began = since.get(cid, now) if since.get(cid, now) + CYCLE_S > now else now
+            assert given_ == (cid not in going and now < began + PINNABLE_S)
             if given_:
-                until[cid] = now + VOUCHED_S
+                until[cid], since[cid] = now + VOUCHED_S, began
         elif step == "let_go":
             gone = vouchers.let_go([cid], now)
             assert gone == (until.get(cid, now) <= now)
@@ -59,20 +62,30 @@ def test_promises_are_bounded_and_run_out(monkeypatch: pytest.MonkeyPatch) -> No
     vouchers = Vouchers()
     assert [vouchers.vouch(cid, 0.0) for cid in CIDS] == [True, True, False, False]
     assert vouchers.vouch(CIDS[0], 1.0), "one that is there may be renewed"
-    assert vouchers.vouch(CIDS[3], VOUCHED_S), "the other has run out"
+    assert vouchers.vouch(CIDS[3], CYCLE_S), "the other has run out"
 
 
-def test_a_proof_is_of_these_bytes_and_this_nonce_alone() -> None:
+def test_nobody_pins_a_record_for_ever_however_often_it_is_asked_for() -> None:
+    vouchers, free = Vouchers(), 0
+    for second in range(round(10 * CYCLE_S)):
+        vouchers.vouch(CIDS[0], float(second))
+        free += not vouchers.promised([CIDS[0]], second + 0.5)
+    assert free >= 9 * (CYCLE_S - PINNABLE_S - VOUCHED_S) - 1
+
+
+def test_a_proof_is_of_these_bytes_this_nonce_and_this_holder_alone() -> None:
     first, second = RECORDS[:2]
     nonce, other = bytes(16), b"\1" * 16
     all_ = {
-        proof_of(nonce, first, True),
-        proof_of(other, first, True),
-        proof_of(nonce, first, False),
-        proof_of(nonce, second, True),
+        proof_of(nonce, first, True, HOLDER),
+        proof_of(nonce, first, True, other * 2),
+        proof_of(nonce, first, True, None),
+        proof_of(other, first, True, HOLDER),
+        proof_of(nonce, first, False, HOLDER),
+        proof_of(nonce, second, True, HOLDER),
         UNPROVEN,
     }
-    assert len(all_) == 5
+    assert len(all_) == 7
     bare = first.without_payload()
-    assert proof_of(nonce, bare, True) == UNPROVEN
-    assert proof_of(nonce, bare, False) == proof_of(nonce, first, False)
+    assert proof_of(nonce, bare, True, HOLDER) == UNPROVEN
+    assert proof_of(nonce, bare, False, HOLDER) == proof_of(nonce, first, False, HOLDER)

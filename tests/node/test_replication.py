@@ -39,7 +39,7 @@ QUERIES = [vector(seed) for seed in range(3_000, 3_004)]
 
 def bases(node: Node, record: Record) -> list[bytes]:
     """Every basis at which a record must lie."""
-    shards = node._publisher._shard_bases([record])
+    shards = node._publisher.shard_bases([record])
     return [basis for _, basis in bases_of(record, roles_of(record.header.kind), shards.get(record.cid))]
 
 
