@@ -56,6 +56,11 @@ RETRY_FIRST_S = 0.5
 RETRY_MOST_S = 30.0
 GONE_AFTER_S = 30.0
 """Who has not answered for so long is gone, as far as the author's own records are concerned."""
+CONFIRM_RECORDS = 64
+"""Records at a time that are sent once more for the sake of their receipts."""
+CONFIRM_PAUSE_S = 1.0
+MUTE_S = 600.0
+"""A holder that acknowledged without a receipt is not asked for one again for so long."""
 IDLE_S = 30.0
 """At least this often pending records are looked at again, even when nothing woke the publisher."""
 
@@ -147,6 +152,8 @@ class Publisher:
         self._silent: dict[AgentId, float] = {}
         self._gone: frozenset[AgentId] = frozenset()
         self._turned_away: dict[Cid, set[AgentId]] = {}
+        self._mute: dict[AgentId, float] = {}
+        self._confirmed_to = -1
         self.refused = 0
         """Own records that a holder judged invalid, each time: a sign of a bug or of a lying holder."""
         self.unsigned = 0
@@ -192,7 +199,10 @@ class Publisher:
                 retry = RETRY_FIRST_S
                 continue
             retry = min(retry * 2, RETRY_MOST_S) if pending else RETRY_FIRST_S
-            with trio.move_on_after(retry if pending and self.need else IDLE_S):
+            pause = retry if pending and self.need else IDLE_S
+            if not pending and await self.confirm_some():
+                pause = CONFIRM_PAUSE_S
+            with trio.move_on_after(pause):
                 await self._wake.wait()
 
     async def publish_once(self) -> bool:
@@ -207,6 +217,34 @@ class Publisher:
                 return progressed
             after = records[-1].header.seq
             progressed |= await self._publish(records, need)
+
+    async def confirm_some(self) -> bool:
+        """Have holders sign for some records that they acknowledged without; whether any did.
+
+        They did so in an older release, of theirs or of ours. What is sent is what they hold already.
+        """
+        records = self._own.unconfirmed(self.need, self._confirmed_to, CONFIRM_RECORDS)
+        self._confirmed_to = records[-1].header.seq if records else -1
+        now = trio.current_time()
+        self._mute = {agent: until for agent, until in self._mute.items() if until > now}
+        cids = [record.cid for record in records]
+        signed = {(one.cid, one.holder) for cid in cids for one in self._own.signed_for(cid)}
+        by_cid = {record.cid: record for record in records}
+        sends: dict[AgentId, list[tuple[Record, int]]] = {}
+        for row in self._own.placements(cids):
+            silent = row.holder in self._mute or self._kademlia.is_suspect(row.holder)
+            if not silent and (row.cid, row.holder) not in signed:
+                sends.setdefault(row.holder, []).append((by_cid[row.cid], row.roles))
+        got = Got()
+        shards = await self._run_blocking(self.shard_bases, records)
+        async with trio.open_nursery() as nursery:
+            for agent in sorted(sends):
+                nursery.start_soon(self._send_all, agent, sends[agent], shards, got)
+        answered = {batch.holder for batch in got.receipts}
+        self._mute.update((agent, now + MUTE_S) for agent in sends if agent not in answered)
+        if got.rows:
+            await self._note(got, [])
+        return bool(got.receipts)
 
     async def _mourn(self) -> None:
         """Place again what only holders that are gone have acknowledged."""

@@ -162,6 +162,14 @@ class OwnRecords(Protocol):
         """How many records fewer than `need` holders have signed for in full."""
         ...
 
+    def unconfirmed(self, need: int, after_seq: int, limit: int) -> list[Record]:
+        """Up to `limit` records above `after_seq` for which fewer than `need` have signed, ascending."""
+        ...
+
+    def signed_for(self, cid: Cid) -> list[SignedFor]:
+        """All receipts for a record, also this node's own holding."""
+        ...
+
     def signed_from(self, seq: int, limit: int) -> list[SignedFor]:
         """Up to `limit` receipts of others for the records from `seq` on, in order."""
         ...

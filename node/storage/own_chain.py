@@ -218,6 +218,16 @@ class OwnChain:
         """Everybody's receipts for a record of this chain, by holder ascending."""
         return own_receipts.receipts_for(self._database, cid)
 
+    def unconfirmed(self, need: int, after_seq: int, limit: int) -> list[Record]:
+        """Up to `limit` records after `after_seq` that fewer than `need` have signed for in full."""
+        seqs = own_receipts.unconfirmed(self._database, need, after_seq, limit)
+        sql = f"SELECT {COLUMNS} FROM records WHERE seq IN ({{}}) ORDER BY seq"
+        return [from_row(self._database, row) for row in self._database.rows_in(sql, seqs)]
+
+    def signed_for(self, cid: Cid) -> list[SignedFor]:
+        """All receipts for a record, also this node's own holding."""
+        return own_receipts.signed_for(self._database, cid)
+
     def signed_from(self, seq: int, limit: int) -> list[SignedFor]:
         """Up to `limit` receipts of others for the records from `seq` on, in order."""
         return own_receipts.signed_from(self._database, seq, limit)

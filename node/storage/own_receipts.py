@@ -121,6 +121,19 @@ def receipts_for(database: Database, cid: Cid) -> list[KeptReceipt]:
     ]
 
 
+def signed_for(database: Database, cid: Cid) -> list[SignedFor]:
+    """All receipts for a record, also this node's own holding."""
+    sql = "SELECT cid, holder, roles, whole FROM records JOIN receipts USING (seq) WHERE cid = ?"
+    return [SignedFor(row[0], row[1], row[2], bool(row[3])) for row in database.rows(sql, (cid,))]
+
+
+def unconfirmed(database: Database, need: int, after_seq: int, limit: int) -> list[int]:
+    """The places of up to `limit` records after `after_seq` for which fewer than `need` stand, ascending."""
+    sql = "SELECT seq FROM confirmed WHERE holders = ? AND seq > ? ORDER BY seq LIMIT ?"
+    found = [row[0] for holders in range(need) for row in database.rows(sql, (holders, after_seq, limit))]
+    return sorted(found)[:limit]
+
+
 def signed_from(database: Database, seq: int, limit: int) -> list[SignedFor]:
     """Up to `limit` receipts of others for the records from `seq` on, in order."""
     sql = (

@@ -13,6 +13,7 @@ from chain.receipt import Found, open_receipt
 from dht.basis import subject_basis
 from dht.bundle import Bundle
 from dht.intake import Judged
+from dht.publisher import MUTE_S
 from dht.replies import write_statuses
 from node.errors import InvalidInput, NotFound
 from tests.node.simulated_nodes import Network, entry, override, simulate, until
@@ -92,5 +93,8 @@ def test_a_holder_of_an_older_release_acknowledges_without_a_receipt(tmp_path: P
         assert old.holds(wanted)
         assert old.agent not in found.full
         assert author.status().unconfirmed > 0, "but not all of them are signed for"
+        del old._records._receipted  # it is started again with this release
+        await until(lambda: author.status().unconfirmed == 0, within_s=MUTE_S + 60)
+        assert old.agent in (await author.receipts(wanted, 0, 0)).full
 
     simulate(tmp_path, (100, 100, 100), scenario)
