@@ -230,7 +230,7 @@ class CatchUp:
             )
             if not items:
                 raise FrameError(f"{agent.hex()[:8]} lists records that it does not serve")
-            judged = await self._records.admit(Bundle(bundle.openings, bundle.headers, items))
+            judged = await self._records.admit(Bundle(bundle.openings, bundle.headers, items), sender=agent)
             refused = sum(1 for one in judged if one.rule)
             if refused:
                 self._kademlia.report(agent)

@@ -9,7 +9,7 @@ run it off the event loop.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -45,11 +45,15 @@ OpeningOf = Callable[[AgentId], Opening | None]
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The outcome for one item, in the order of the bundle. `rule` names what an invalid record broke."""
+    """The outcome for one item, in the order of the bundle.
+
+    `rule` names what an invalid record broke, `needs` says what a pending one lacks.
+    """
 
     status: StoreStatus
     rule: str = ""
     held: Held | None = None
+    needs: Pending | None = None
 
 
 class Intake:
@@ -84,6 +88,8 @@ class Intake:
         self._admitted: OrderedDict[AgentId, None] = OrderedDict()
         self._known: OrderedDict[Cid, bytes] = OrderedDict()  # the signature that was checked
         self._lock = Lock()  # bundles are judged on several worker threads
+        self.refused: Counter[str] = Counter()
+        """Records refused since the start, by the rule that they broke."""
 
     def judge(self, bundle: Bundle) -> list[Judged]:
         """Judge every item; one bad item costs only itself."""
@@ -119,6 +125,10 @@ class Intake:
         for (place, roles, record, _, shards), key in zip(content, keys, strict=True):
             bases = bases_of(record, roles, self._layout.shard_basis(key), shards)
             outcomes[place] = Judged(StoreStatus.HELD, held=Held(record, bases))
+        broken = [one.rule for one in outcomes if one.rule]
+        if broken:
+            with self._lock:
+                self.refused.update(broken)
         return outcomes
 
     def companions(self, bundle: Bundle, judged: Sequence[Judged]) -> list[Held]:
@@ -202,7 +212,7 @@ class Intake:
         if isinstance(verdict, Pending):
             if context.rules_of(record.header.epoch) is None:
                 self.epoch_missing = True
-            return Judged(StoreStatus.PENDING)
+            return Judged(StoreStatus.PENDING, needs=verdict)
         if parks(record, now_us):
             return Judged(StoreStatus.PARKED)
         self._admit(record.header.author, record.header.seq)

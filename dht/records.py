@@ -65,6 +65,9 @@ MAX_BLAME = 2
 log = logging.getLogger(f"roseforest.{__name__}")
 
 OnHeld = Callable[[Sequence[Held]], Awaitable[None]]
+OnWaiting = Callable[[Bundle, Sequence[Judged], AgentId], None]
+WAITS = frozenset({StoreStatus.PENDING, StoreStatus.PARKED})
+"""What is not decided yet."""
 
 
 class Blocks(Protocol):
@@ -120,6 +123,8 @@ class RecordService:
         self._on_held = on_held
         self._accepts = accepts
         self._sign = sign
+        self.on_waiting: OnWaiting = lambda bundle, judged, sender: None
+        """Told of bundles some records of which are pending or parked, and who sent them."""
         for method, handler, heavy in (
             ("record.store", self._serve_store, True),
             ("record.fetch", self._serve_fetch, True),
@@ -141,15 +146,19 @@ class RecordService:
             await self._store.hold(items)
             await self._on_held(items)
 
-    async def admit(self, bundle: Bundle, also: Sequence[tuple[int, bytes]] = ()) -> list[Judged]:
+    async def admit(
+        self, bundle: Bundle, also: Sequence[tuple[int, bytes]] = (), sender: AgentId | None = None
+    ) -> list[Judged]:
         """Judge a bundle off the event loop and hold what is valid.
 
         `also`: (role, basis) pairs under which its items are held besides their own, for reasons of this
-        node.
+        node. `sender`: what is pending or parked waits here, and was brought by this agent.
         """
         judged, held = await self._run_blocking(self._judge, bundle, tuple(also))
         if held:
             await self.hold(held)
+        if sender is not None and any(one.status in WAITS for one in judged):
+            self.on_waiting(bundle, judged, sender)
         return judged
 
     # Asking.
@@ -243,7 +252,7 @@ class RecordService:
         except FrameError as error:
             self._kademlia.report(sender)
             raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
-        judged = await self.admit(bundle)
+        judged = await self.admit(bundle, sender=sender)
         refused = [one for one in judged if one.rule]
         if refused:
             self._kademlia.report(sender, Misdeed.INVALID_RECORD, min(len(refused), MAX_BLAME))

@@ -259,6 +259,10 @@ class Status:
     uptime_s: float
     chain: str = ""
     """How the own chain stands with the holders of its activity, in one line."""
+    waiting: dict[str, int] = field(default_factory=dict)
+    """Records of others that cannot be judged yet (`pending`) or come from the future (`parked`)."""
+    refused: dict[str, int] = field(default_factory=dict)
+    """Records of others not taken since the start: by the rule broken, or why they did not wait on."""
     counters: dict[str, int] = field(default_factory=dict)
     """Monotonic counts for `/metrics`, by name."""
     store_bytes: int = 0

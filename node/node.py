@@ -42,6 +42,7 @@ from dht.publisher import Publisher
 from dht.record_store import Held
 from dht.records import RecordService
 from dht.repairer import Repairer
+from dht.retrial import Retrial
 from dht.room import NO_QUOTA, Quota, Room
 from federated.engagement import Tools
 from federated.learning import Learning
@@ -254,6 +255,8 @@ class Node:
             blocks=self._blocks,
             sign=lambda found: sign_batch(identity, self.network_id, found, clock.wall_us()),
         )
+        self._retrial = Retrial(self.kademlia, self._records, manifest.replication, clock)
+        self._records.on_waiting = self._retrial.keep
         proofs = Proofs(network, self.kademlia, self._records, held, random, run_blocking, self._keeps)
         self._repairer = Repairer(
             self.kademlia,
@@ -561,6 +564,8 @@ class Node:
             reachable=bool(self._network.addresses) and bool(self._network.connected()),
             read_only=self.read_only or self._own.frozen,
             chain=self.guard.line,
+            waiting={"pending": self._retrial.room.pending, "parked": self._retrial.room.parked},
+            refused=dict(self._intake.refused + self._retrial.room.counts.reasons),
             uptime_s=round(self._clock.monotonic() - self._started, 3),
             counters=self._counters(),
             store_bytes=self._held.used_bytes(),
@@ -667,6 +672,7 @@ class Node:
         """Take part in the network until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._participation.run)
+            nursery.start_soon(self._participation.while_writable, self._retrial.run)
             await nursery.start(self.learning.run)
             nursery.start_soon(self._clock_skew.run)
             task_status.started()
@@ -714,6 +720,7 @@ class Node:
         await self._holder.on_held(items)
         await self.governance.held(items)
         self.learning.take([item.record for item in items])
+        self._retrial.heard(items)
         self._catch_up.note_stored()
         self._offers.heard(
             {
@@ -777,6 +784,9 @@ class Node:
             "bases_dropped_total": self._repairer.dropped,
             "own_records_refused_total": self._publisher.refused,
             "acknowledgements_unsigned_total": self._publisher.unsigned,
+            "records_waited_total": self._retrial.room.counts.waited,
+            "records_waited_judged_total": self._retrial.room.counts.judged,
+            "records_refused_total": self._intake.refused.total(),
             "postings": len(self._holder),
             "operations_offered_total": self._offers.offered,
             "records_refused_full_total": self._room.refused_full,

@@ -270,6 +270,8 @@ class StatusOut(BaseModel):
     reachable: bool
     read_only: str | None
     chain: str
+    waiting: dict[str, int]
+    refused: dict[str, int]
     rss_mb: float
     uptime_s: float
     version: str
@@ -466,6 +468,8 @@ def status_out(status: Status, rss_bytes: int, version: str) -> StatusOut:
         reachable=status.reachable,
         read_only=status.read_only,
         chain=status.chain,
+        waiting=status.waiting,
+        refused=dict(sorted(status.refused.items())),
         rss_mb=_mb(rss_bytes),
         uptime_s=round(status.uptime_s, 1),
         version=version,

@@ -46,6 +46,11 @@ def status(home: str | None, as_json: bool) -> None:
         ("memory", f"{answer['rss_mb']} MB"),
         ("up", f"{answer['uptime_s']} s"),
     ]
+    waiting = answer["waiting"]
+    if any(waiting.values()):
+        rows.append(("waiting", ", ".join(f"{count} {why}" for why, count in waiting.items() if count)))
+    if answer["refused"]:
+        rows.append(("refused", ", ".join(f"{count} {why}" for why, count in answer["refused"].items())))
     if answer["read_only"]:
         rows.append(("READ-ONLY", answer["read_only"]))
     for name, value in rows:
