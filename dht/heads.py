@@ -125,6 +125,10 @@ class Heads:
             record for record in records if not more or seqs[0] == seqs[-1] or record.header.seq < seqs[-1]
         ]
 
+    def here(self, author: AgentId, from_seq: int) -> list[Record]:
+        """What this node itself holds of an author's chain, as `headers` gives it; blocking."""
+        return self._activity.chain_of(author, from_seq, MAX_HEADERS)
+
     # -- answering --
 
     async def _serve_head(self, sender: AgentId, body: bytes) -> bytes:

@@ -291,6 +291,7 @@ async def _run(
                 stop,
                 unready=lambda: _unready(node),
                 learning=node.learning,
+                life=node.life,
                 inviting=node.inviting,
             )
         )

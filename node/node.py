@@ -47,6 +47,7 @@ from dht.room import NO_QUOTA, Quota, Room
 from federated.engagement import Tools
 from federated.learning import Learning
 from federated.post import Post
+from node.agent_life import AgentLife
 from node.asker import DEFAULT_DEADLINE_MS, EXTRA_HOLDERS, Asker
 from node.authoring import binding_codes, draft_entries, text_codes, vector_codes
 from node.derivation import drop_strays, index_missing, records_of, records_to_index
@@ -391,6 +392,8 @@ class Node:
             took=self._took_back,
             confirmed=self._on_confirmed,
         )
+        self.life = AgentLife(own, manifest, self.kademlia, self._heads, self._write)
+        """Closing the chain, rotating its key, publishing revocations."""
         self._participation = Participation(
             self.kademlia,
             self._publisher,
@@ -562,7 +565,7 @@ class Node:
             repairing=self._repairer.repairing,
             unconfirmed=self._publisher.unconfirmed,
             reachable=bool(self._network.addresses) and bool(self._network.connected()),
-            read_only=self.read_only or self._own.frozen,
+            read_only=self.read_only or self._own.ended or self._own.frozen,
             chain=self.guard.line,
             waiting={"pending": self._retrial.room.pending, "parked": self._retrial.room.parked},
             refused=dict(self._intake.refused + self._retrial.room.counts.reasons),
@@ -770,6 +773,14 @@ class Node:
                 log.error("an operation is kept but not indexed: %s", error)
         self._publisher.wake()
         self._offers.wrote(record.subject)
+        return record
+
+    async def _write(self, draft: Draft) -> Record:
+        """Append a record about agents; durable on return."""
+        with trio.CancelScope(shield=True):
+            ((cid, _),) = await self._own.append([draft], [None])
+        self._publisher.wake()
+        (record,) = [one for one in self._own.get_many([cid]) if one is not None]
         return record
 
     def _counters(self) -> dict[str, int]:

@@ -35,13 +35,13 @@ from node.daemon import (
     one_error,
     packaged,
 )
-from node.durable_files import read_secret, sync_folder
-from node.errors import HomeDamaged, HomeError, JoinFailed
+from node.durable_files import read_secret, sync_folder, write_new
+from node.errors import HomeDamaged, HomeError, JoinFailed, KeyLocked, WrongPassphrase
 from node.founding import ground_for, layout_for
 from node.home import Home
 from node.instance import claim, restored_mark, why_frozen
 from node.key_backup import KeyBackup, key_backup_text, parse_key_backup
-from node.key_file import KeyFileError, PlainKey, SealedKey
+from node.key_file import KeyFileError, PlainKey, SealedKey, TooLittleMemory, WrongKey, unseal
 from node.node import NodeOptions, NodePaths, open_node
 from node.peer_memory import read_peers, write_peers
 from node.storage.inspection import CHAIN, records_of
@@ -93,6 +93,33 @@ def read_key_backup(path: Path) -> KeyBackup:
         return parse_key_backup(text)
     except KeyFileError as error:
         raise HomeDamaged(f"{path} is no key backup ({error})") from error
+
+
+def seed_of(path: Path, key: PlainKey | SealedKey, passphrase: str | None) -> bytes:
+    """The seed of a key that was read from `path`; raises `KeyLocked` or `WrongPassphrase`."""
+    if isinstance(key, PlainKey):
+        return key.seed
+    if passphrase is None:
+        raise KeyLocked(f"{path} is protected by a passphrase: give it with --passphrase-file")
+    try:
+        return unseal(key, passphrase)
+    except WrongKey as error:
+        raise WrongPassphrase(f"this is not the passphrase of {path}") from error
+    except TooLittleMemory as error:
+        raise HomeError(f"{path} needs {key.cost.memory >> 20} MiB of free memory to be opened") from error
+    except KeyFileError as error:
+        raise HomeDamaged(f"{path} is damaged ({error})") from error
+
+
+def move_recovery_key(home: Home, file: str | None) -> str:
+    """Take the recovery key out of a home, to a new file or only as the text returned; blocking."""
+    home.key_file(home.recovery_key)
+    text = home.recovery_key.read_text()
+    if file is not None:
+        write_new(Path(file).absolute(), text.encode(), 0o600)
+    home.recovery_key.unlink()
+    sync_folder(home.root)
+    return text
 
 
 def restore_from_network(

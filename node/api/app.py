@@ -23,6 +23,8 @@ from chain.blob import MAX_BLOB
 from chain.cid import to_text
 from chain.errors import ChainBrokenError
 from federated.learning import Learning
+from node.agent_life import AgentLife
+from node.api.agent_life import add_agent_routes
 from node.api.blobs import STREAMED, add_blob_routes
 from node.api.docs_page import docs_page
 from node.api.editing import add_editing_routes, entry_id
@@ -78,6 +80,7 @@ def create_app(
     hosts: Collection[str] = (),
     max_blob: int = MAX_BLOB,
     learning: Learning | None = None,
+    life: AgentLife | None = None,
     inviting: Inviting | None = None,
 ) -> Guard:
     """The ASGI application for `node`.
@@ -111,6 +114,8 @@ def create_app(
     _add_health_routes(app, node, unready)
     add_blob_routes(app, node, max_blob)
     add_moderation_routes(app, node)
+    if life is not None:
+        add_agent_routes(app, life)
     if learning is not None:
         add_learning_routes(app, learning)
     if inviting is not None:

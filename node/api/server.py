@@ -18,6 +18,7 @@ from hypercorn.config import Config
 from hypercorn.trio import serve
 
 from federated.learning import Learning
+from node.agent_life import AgentLife
 from node.api.app import create_app
 from node.api.service import NodeService
 from node.api.shapes import SettingOut
@@ -40,6 +41,7 @@ async def serve_api(
     *,
     unready: Callable[[], str | None] = lambda: None,
     learning: Learning | None = None,
+    life: AgentLife | None = None,
     inviting: Inviting | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -60,6 +62,7 @@ async def serve_api(
         hosts=settings.api_hosts,
         max_blob=settings.blob_max_mb << 20,
         learning=learning,
+        life=life,
         inviting=inviting,
     )
     name, actual = listener.getsockname()[:2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from node.commands.agent_life import close
 from node.commands.exit_codes import ExitCode
 from node.commands.options import home_option, json_option
 from node.commands.output import print_json, print_line
@@ -12,6 +13,9 @@ from node.commands.output import print_json, print_line
 @click.group()
 def chain() -> None:
     """The node's own source chain."""
+
+
+chain.add_command(close)
 
 
 @chain.command("log")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from node.commands.agent_life import recovery, revoke, rotate
 from node.commands.options import complete_file, home_option, json_option, passphrase_file_option
 from node.commands.output import print_json, print_line
 
@@ -11,6 +12,10 @@ from node.commands.output import print_json, print_line
 @click.group()
 def key() -> None:
     """The keys of a home folder."""
+
+
+for command in (rotate, revoke, recovery):
+    key.add_command(command)
 
 
 @key.command()

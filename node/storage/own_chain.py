@@ -18,6 +18,7 @@ import trio
 
 from chain.cid import Cid, to_text
 from chain.identity import AGENT_ID_SIZE, AgentId, Identity, peer_id
+from chain.kinds import CLOSE, ENDS, ROTATE
 from chain.record import SALT_SIZE, Record, verify_signature
 from chain.source_chain import (
     ChainReport,
@@ -86,6 +87,10 @@ LAYOUT: Final = Layout(
     recovery="restore it from a backup (a chain cannot be rebuilt, and starting a new one would fork it)",
 )
 
+_ENDED = {
+    CLOSE: "this chain is closed for ever: found a new agent with roseforest init in another --home",
+    ROTATE: "this chain has ended: its agent goes on under the key that roseforest key rotate made",
+}
 _NEWEST = f"SELECT {COLUMNS} FROM records ORDER BY seq DESC LIMIT 1"
 _OPERATION = "INSERT INTO operations (subject, seq) VALUES (?, ?)"
 _ADD = "INSERT INTO records (seq, cid, author, header, signature, payload) VALUES (?, ?, ?, ?, ?, ?)"
@@ -123,6 +128,7 @@ class OwnChain:
         self._random_bytes = random.random_bytes
         self._tail: Head | None = None  # the head inside the transaction under way; only the writer uses it
         self._length = 0  # the chain's length when that transaction began
+        self._end: str | None = None  # the kind of the last record, if it ends the chain; likewise
         self._database = open_database(path, LAYOUT, options or Options())
         try:
             self._check_newest()
@@ -135,6 +141,13 @@ class OwnChain:
     def read_only(self) -> str | None:
         """Why no record can be appended, or None."""
         return self._writer.read_only
+
+    @property
+    def ended(self) -> str | None:
+        """Why nothing will ever follow in this chain, or None: it is closed, or goes on under another key."""
+        newest = self.newest()
+        kind = None if newest is None else newest.header.kind
+        return None if kind not in ENDS else _ENDED[kind]
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write until `aclose`; see `GroupWriter.run`."""
@@ -154,8 +167,8 @@ class OwnChain:
         For each draft the record's CID and True, or, when its key was used before, the earlier record's CID
         and False. `keys` has one entry a draft. Cancellation: see `GroupWriter.submit`.
 
-        Raises `ReadOnly` while `frozen`, `StorageLimit` above `MAX_DRAFTS` or `MAX_KEY`,
-        `chain.errors.ChainError` for a draft over a limit, and what `GroupWriter.submit` raises.
+        Raises `ReadOnly` while `frozen` and after the chain's end, `StorageLimit` above `MAX_DRAFTS` or
+        `MAX_KEY`, `chain.errors.ChainError` for a draft over a limit, and what `GroupWriter.submit` raises.
         """
         await self.ready()
         if self.frozen is not None:
@@ -380,7 +393,9 @@ class OwnChain:
 
     def _load_tail(self, connection: sqlite3.Connection) -> None:
         row = connection.execute(_NEWEST).fetchone()
-        self._tail = None if row is None else head_of(from_row(self._database, row))
+        record = None if row is None else from_row(self._database, row)
+        self._tail = None if record is None else head_of(record)
+        self._end = _end_of(record)
         self._length = 0 if self._tail is None else self._tail.seq + 1
 
     def _add_levels(self, connection: sqlite3.Connection) -> None:
@@ -395,7 +410,7 @@ class OwnChain:
     def _append(
         self, connection: sqlite3.Connection, drafts: Sequence[Draft], keys: Sequence[bytes | None]
     ) -> list[tuple[Cid, bool]]:
-        tail = self._tail
+        tail, end = self._tail, self._end
         done: list[tuple[Cid, bool]] = []
         for draft, key in zip(drafts, keys, strict=True):
             if key is not None:
@@ -403,15 +418,21 @@ class OwnChain:
                 if earlier is not None:
                     done.append((earlier[0], False))
                     continue
+            if end is not None:
+                raise ReadOnly(self._database.path, _ENDED[end])
             salt = self._random_bytes(SALT_SIZE)
             now_us = self._clock.wall_us()
             record = next_record(self._identity, self._network, self.epoch, tail, draft, now_us, salt)
             tail = head_of(record)
             _insert(connection, record)
+            end = _end_of(record)
             if key is not None:
                 connection.execute("INSERT INTO import_keys (key, cid) VALUES (?, ?)", (key, record.cid))
             done.append((record.cid, True))
-        self._tail = tail  # last, so that an append that fails halfway leaves the others' head alone
+        self._tail, self._end = (
+            tail,
+            end,
+        )  # last, so that an append that fails halfway leaves the others' head alone
         return done
 
     def _extend(self, connection: sqlite3.Connection, records: Sequence[Record]) -> None:
@@ -425,6 +446,11 @@ class OwnChain:
             previous = record
         if previous is not None:
             self._tail = head_of(previous)
+            self._end = _end_of(previous)
+
+
+def _end_of(record: Record | None) -> str | None:
+    return record.header.kind if record is not None and record.header.kind in ENDS else None
 
 
 def _insert(connection: sqlite3.Connection, record: Record) -> None:
