@@ -21,7 +21,7 @@ from typing import Any
 from chain.cid import Cid, is_raw_cid, is_record_cid
 from chain.errors import ChainError, RecordError
 from chain.identity import AGENT_ID_SIZE, AgentId, Identity
-from chain.kinds import ROTATE
+from chain.kinds import GENESIS, ROTATE
 from chain.record import MAX_INT, Record, decode_payload, decode_record
 from chain.statement import open_statement, sign_statement
 
@@ -59,6 +59,15 @@ def sign_consent(successor: Identity, network: Cid, agent: AgentId) -> bytes:
     return sign_statement(successor, CONSENT, [network, agent]).data
 
 
+def check_consent(consent: object, successor: AgentId, network: Cid, agent: AgentId) -> None:
+    """Raise `RecordError` unless this is the word of `successor`, another key, that it continues `agent`."""
+    if successor == agent:
+        raise RecordError("an agent cannot be its own successor")
+    author, fields = _statement(CONSENT, consent)
+    if author != successor or fields != [network, agent]:
+        raise RecordError("the consent is not the successor's to continue this agent in this network")
+
+
 def rotation_body(successor: AgentId, consent: bytes) -> dict[str, Any]:
     """The payload body of an `agent.rotate`."""
     return {"consent": consent, "successor": successor}
@@ -73,11 +82,7 @@ def rotation_of(record: Record) -> Rotation:
         raise RecordError(f"a rotation is a record of kind {ROTATE} with its payload")
     body = _fields(ROTATE, decode_payload(record.payload), ["consent", "successor"])
     successor = _key("successor", body["successor"])
-    if successor == header.author:
-        raise RecordError("an agent cannot be its own successor")
-    author, fields = _statement(CONSENT, body["consent"])
-    if author != successor or fields != [header.network, header.author]:
-        raise RecordError("the consent is not the successor's to continue this agent in this network")
+    check_consent(body["consent"], successor, header.network, header.author)
     return Rotation(header.author, successor, header.seq, record.cid)
 
 
@@ -108,6 +113,14 @@ def open_revocation(data: bytes) -> Revocation:
     if type(seq) is not int or not 2 <= seq <= MAX_INT:
         raise RecordError(f"a revocation leaves the chain's opening alone: seq is {seq!r:.40}, at least 2")
     return Revocation(author, network, _key("agent", agent), seq, head)
+
+
+def check_recovery(said: Revocation, genesis: Record) -> None:
+    """Raise `ChainError` unless this genesis, of the agent who is revoked, names the key that signed."""
+    if genesis.payload is None or genesis.header.author != said.agent or genesis.header.kind != GENESIS:
+        raise RecordError("the genesis shown is not that of the agent who is revoked")
+    if decode_payload(genesis.payload).get("recovery") != said.recovery:
+        raise RecordError("the revocation is not signed by the agent's recovery key")
 
 
 def revocation_body(statement: bytes, opening: tuple[Record, Record]) -> dict[str, Any]:

@@ -66,6 +66,8 @@ class Offence:
     rule: str
     records: tuple[Cid, ...]
     epochs: tuple[Cid, ...]
+    pardonable: bool = True
+    """Whether an epoch can lift it: a revocation is the agent's own word, and no offence."""
 
 
 def fork_body(opening: tuple[Record, Record], one: Record, other: Record) -> dict[str, Any]:

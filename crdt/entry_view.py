@@ -299,10 +299,12 @@ def _votes(
         if record.header.kind == VOTE and standing.counts(record):
             author, place = record.header.author, (record.header.subject_seq, cid)
             last[author] = max(place, last.get(author, place))
+    # Who goes on under a new key votes once: a predecessor's vote gives way to one by a later key.
+    overruled = {one for one in last if any(later in last for later in standing.line_of(one)[1:])}
     return tuple(
         Ballot(author, cid, vote)
         for author, (_, cid) in sorted(last.items())
-        if isinstance(vote := said.get(cid), Vote) and vote.value
+        if author not in overruled and isinstance(vote := said.get(cid), Vote) and vote.value
     )
 
 

@@ -5,7 +5,12 @@ forgiven decides, so the order in which warrants and records arrive cannot show,
 makes more records count. An epoch lifts by naming a warrant: that forgives its offender whatever is proven,
 by this or any other warrant, at the same place of its chain or later, of records signed in an epoch before
 the lifting one. So a second accuser does not undo a pardon, a chain that forked by accident goes on in the
-new epoch, and a fork of what it writes there counts again.
+new epoch, and a fork of what it writes there counts again. A revocation by the recovery key counts like an
+offence just after the last good record, and nothing lifts it: what a thief signed stays out.
+
+Of an agent that goes on under a new key (`chain.agent_life.Rotation`) the votes count once, the last key's
+first; a rotation that does not count itself joins nobody. All other rights stay with the key that has them:
+they are judged by what a record names, and a retract names no rotation.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from chain.agent_life import Rotation
 from chain.cid import Cid
 from chain.epoch import Epoch
 from chain.identity import AgentId
@@ -25,6 +31,15 @@ class Standing:
     """`first`: of each offender the seq from which on nothing counts, on whatever branch of its chain."""
 
     first: Mapping[AgentId, int] = field(default_factory=dict)
+    successors: Mapping[AgentId, AgentId] = field(default_factory=dict)
+    """Of each agent whose rotation counts the key that it goes on under."""
+
+    def line_of(self, agent: AgentId) -> tuple[AgentId, ...]:
+        """The agent and those that it went on as, one after the other. Lines that come back end before."""
+        line = [agent]
+        while (after := self.successors.get(line[-1])) is not None and after not in line:
+            line.append(after)
+        return tuple(line)
 
     def counts(self, record: Record) -> bool:
         """Whether what this record says is to be shown."""
@@ -40,6 +55,17 @@ class Standing:
 
 CLEAR = Standing()
 """Nobody has been proven to do wrong."""
+
+
+def successors_of(rotations: Iterable[Rotation], first: Mapping[AgentId, int]) -> dict[AgentId, AgentId]:
+    """Whom each agent goes on as, by the rotations that count; of several of one agent the smallest CID's."""
+    found: dict[AgentId, Rotation] = {}
+    for one in rotations:
+        since = first.get(one.agent)
+        if since is None or one.seq < since:
+            known = found.get(one.agent)
+            found[one.agent] = one if known is None or one.record < known.record else known
+    return {agent: found[agent].successor for agent in sorted(found)}
 
 
 def standing_of(offences: Mapping[Cid, Offence], epochs: Mapping[Cid, Epoch], network: Cid) -> Standing:
@@ -62,12 +88,14 @@ def lifted_of(offences: Mapping[Cid, Offence], epochs: Mapping[Cid, Epoch], netw
         (offences[warrant], epoch.number)
         for epoch in epochs.values()
         for warrant in epoch.lifted
-        if warrant in offences
+        if warrant in offences and offences[warrant].pardonable
     ]
     return frozenset(warrant for warrant, offence in offences.items() if _forgiven(offence, pardons, numbers))
 
 
 def _forgiven(offence: Offence, pardons: Iterable[tuple[Offence, int]], numbers: Mapping[Cid, int]) -> bool:
+    if not offence.pardonable:
+        return False
     signed_in = [numbers.get(epoch) for epoch in offence.epochs]
     return any(
         pardoned.offender == offence.offender

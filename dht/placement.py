@@ -16,10 +16,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 
+from chain.agent_life import revocation_of
 from chain.cid import Cid, digest
 from chain.content import Content
 from chain.errors import ChainError
-from chain.kinds import CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, EPOCH, OPENING, TASK, VOTE, WARRANTS
+from chain.kinds import (
+    CARRIES_CONTENT,
+    CREATE,
+    ENTRY_OPERATIONS,
+    EPOCH,
+    OPENING,
+    REVOKE,
+    ROTATE,
+    TASK,
+    VOTE,
+    WARRANTS,
+)
 from chain.record import Record
 from chain.vector import codes_from_bytes
 from chain.warrant import offence_of, proof_of
@@ -45,7 +57,7 @@ class Role(IntFlag):
     """Every node holds it, whether it stores anything else or not; spread by `dht.notices`, not by repair."""
 
 
-NOTICES: frozenset[str] = WARRANTS | {EPOCH}
+NOTICES: frozenset[str] = WARRANTS | {EPOCH, REVOKE, ROTATE}
 """Kinds that every node holds."""
 
 
@@ -149,10 +161,12 @@ def bases_of(
 
 
 def _subject_basis(record: Record) -> bytes:
-    """A warrant lies where its offender's activity does, so that who looks for that finds it."""
-    if record.header.kind in WARRANTS:
-        try:
+    """A warrant or revocation lies where its agent's activity does, so that who looks for that finds it."""
+    try:
+        if record.header.kind in WARRANTS:
             return author_basis(offence_of(proof_of(record)).offender)
-        except ChainError:
-            pass  # a header alone, which is stored in no role that needs this
+        if record.header.kind == REVOKE:
+            return author_basis(revocation_of(record).agent)
+    except ChainError:
+        pass  # a header alone, which is stored in no role that needs this
     return subject_basis(record.subject)

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from chain.agent_life import (
-    MAX_AGENT_STATEMENT,
+    check_consent,
+    check_recovery,
     open_revocation,
     revocation_body,
     rotation_body,
@@ -59,14 +60,17 @@ class AgentLife:
         newest = self._own.newest()
         if newest is not None and newest.header.kind == ROTATE:
             return newest
-        if successor == self._kademlia.agent or len(consent) > MAX_AGENT_STATEMENT:
-            raise InvalidInput("the successor is another key, and its consent a short statement")
+        try:
+            check_consent(consent, successor, self._manifest.network_id, self._kademlia.agent)
+        except ChainError as error:
+            raise InvalidInput(str(error)) from error
         return await self._write(Draft(ROTATE, rotation_body(successor, consent)))
 
     async def revoke(self, statement: bytes) -> Record:
-        """Publish a revocation; the rules say whether the key that signed it may.
+        """Publish a revocation.
 
-        Raises `InvalidInput` for what is none, `NotFound` when nobody shows the agent's opening.
+        Raises `InvalidInput` for what is none, or is signed by another key than the agent's recovery key, and
+        `NotFound` when nobody shows the agent's opening.
         """
         self._require_rules(REVOKE)
         try:
@@ -78,6 +82,10 @@ class AgentLife:
         if said.agent == self._kademlia.agent:
             raise InvalidInput("a revoked key cannot publish its own revocation: use another home")
         genesis, membrane = await self._records(said.agent, 0, 2)
+        try:
+            check_recovery(said, genesis)
+        except ChainError as error:
+            raise InvalidInput(str(error)) from error
         return await self._write(Draft(REVOKE, revocation_body(statement, (genesis, membrane))))
 
     async def record_at(self, agent: AgentId, seq: int) -> Cid:

@@ -105,6 +105,11 @@ class Governance:
     def require_heard(self) -> None:
         """Raise `Forbidden` when what this agent writes would be shown nowhere."""
         since = self.ledger.earliest(self._agent)
+        if since is not None and self.ledger.revoked(self._agent):
+            raise Forbidden(
+                f"this agent's key is revoked by its recovery key: nothing it wrote from seq {since} on is "
+                "shown by anybody; found a new agent with roseforest init in another --home"
+            )
         if since is not None:
             raise Forbidden(
                 f"this agent is under a warrant: nothing it wrote from seq {since} on is shown by anybody; "
@@ -168,7 +173,8 @@ class Governance:
             if since is None:
                 log.warning("the warrants against %s are lifted: its records are shown again", peer_id(agent))
             else:
-                log.warning("%s is under a warrant: nothing from seq %d on is shown", peer_id(agent), since)
+                why = "revoked" if self.ledger.revoked(agent) else "under a warrant"
+                log.warning("%s is %s: nothing from seq %d on is shown", peer_id(agent), why, since)
         await self._show(moved)
 
     async def _show(self, since: Mapping[AgentId, int]) -> None:

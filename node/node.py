@@ -392,7 +392,7 @@ class Node:
             took=self._took_back,
             confirmed=self._on_confirmed,
         )
-        self.life = AgentLife(own, manifest, self.kademlia, self._heads, self._write)
+        self.life = AgentLife(own, manifest, self.kademlia, self._heads, self.governance.write)
         """Closing the chain, rotating its key, publishing revocations."""
         self._participation = Participation(
             self.kademlia,
@@ -773,14 +773,6 @@ class Node:
                 log.error("an operation is kept but not indexed: %s", error)
         self._publisher.wake()
         self._offers.wrote(record.subject)
-        return record
-
-    async def _write(self, draft: Draft) -> Record:
-        """Append a record about agents; durable on return."""
-        with trio.CancelScope(shield=True):
-            ((cid, _),) = await self._own.append([draft], [None])
-        self._publisher.wake()
-        (record,) = [one for one in self._own.get_many([cid]) if one is not None]
         return record
 
     def _counters(self) -> dict[str, int]:

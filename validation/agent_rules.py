@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from chain.agent_life import (
     MAX_AGENT_PAYLOAD,
+    check_recovery,
     revocation_in,
     rotation_in,
     rotation_of,
@@ -70,14 +71,12 @@ def revocation(record: Record, context: Context) -> Finding:
                 return f"the {kind} shown is not that of the agent who is revoked"
             check_payload(one.header, one.payload)
         fault = opening_fault(*opening, context)
-        recovery = decode_payload(opening[0].payload or b"")["recovery"]
+        check_recovery(said, opening[0])
     except ChainError as error:
         return str(error)
     if fault is not None:
         return fault
-    if said.network != context.network:
-        return "the revocation is for another network"
-    return None if said.recovery == recovery else "the revocation is not signed by the agent's recovery key"
+    return None if said.network == context.network else "the revocation is for another network"
 
 
 AGENT_HEADER_RULES: tuple[Rule, ...] = (Rule("agent-size", agent_size),)

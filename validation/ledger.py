@@ -11,21 +11,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from chain.agent_life import Rotation, revocation_of, rotation_of
 from chain.cid import Cid
 from chain.epoch import Epoch, epoch_from_body
 from chain.errors import ChainError
 from chain.identity import AgentId
-from chain.kinds import EPOCH, WARRANTS
+from chain.kinds import EPOCH, REVOKE, ROTATE, WARRANTS
 from chain.manifest import Manifest
 from chain.record import Record, decode_payload
 from chain.warrant import Offence, offence_of, proof_of
-from crdt.standing import CLEAR, Standing, lifted_of
+from crdt.standing import CLEAR, Standing, lifted_of, successors_of
 
 MAX_PER_OFFENDER = 4
 """Unforgiven warrants kept of one offender, the earliest; one would do, the others spare fetching."""
 MAX_OFFENDERS = 20_000
 """Offenders of whom every node keeps warrants: some 60 MB. Beyond, only the holders of their keys do."""
 MAX_EPOCHS = 1024
+MAX_ROTATIONS = 20_000
+"""Agents of which it is kept that they go on under a new key: some 20 MB."""
+REVOKED = "revoked"
+"""The rule of the offence as which a revocation counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +55,14 @@ class Ledger:
         self._offences: dict[AgentId, dict[Cid, Offence]] = {}
         self._offender: dict[Cid, AgentId] = {}
         self._named: dict[Cid, None] = {}
+        self._rotations: dict[Cid, Rotation] = {}
         self.epochs: dict[Cid, Epoch] = {}
         """The epochs after epoch 0, by the CID of the record that published them."""
         self.standing: Standing = CLEAR
         """From where on whose records do not count; a new object when that changes."""
 
     def __contains__(self, cid: object) -> bool:
-        return cid in self._offender or cid in self.epochs
+        return cid in self._offender or cid in self.epochs or cid in self._rotations
 
     def __len__(self) -> int:
         return len(self._offender)
@@ -73,6 +79,10 @@ class Ledger:
         """What is proven, by the CID of the warrant."""
         return {cid: one for of in self._offences.values() for cid, one in of.items()}
 
+    def revoked(self, agent: AgentId) -> bool:
+        """Whether the recovery key of `agent` has revoked its signing key."""
+        return any(not one.pardonable for one in self._offences.get(agent, {}).values())
+
     @property
     def lifted(self) -> frozenset[Cid]:
         """The warrants here whose offences are forgiven."""
@@ -88,15 +98,27 @@ class Ledger:
             return Told(kept=True)
         if notice.header.kind == EPOCH:
             return self._tell_epoch(notice)
-        if notice.header.kind not in WARRANTS or notice.payload is None:
+        if notice.header.kind == ROTATE:
+            return self._tell_rotation(notice)
+        if notice.header.kind not in (*WARRANTS, REVOKE) or notice.payload is None:
             return Told(kept=False)
-        offence = offence_of(proof_of(notice))
+        offence = _offence_in(notice)
         if offence.offender not in self._offences and len(self._offences) >= MAX_OFFENDERS:
             return Told(kept=False)
         self._offences.setdefault(offence.offender, {})[notice.cid] = offence
         self._offender[notice.cid] = offence.offender
         dropped, moved = self._settle(offence.offender)
         return Told(notice.cid in self, tuple(cid for cid in dropped if cid != notice.cid), moved)
+
+    def _tell_rotation(self, notice: Record) -> Told:
+        if notice.payload is None or len(self._rotations) >= MAX_ROTATIONS:
+            return Told(kept=False)
+        self._rotations[notice.cid] = rotation_of(notice)
+        self._stand(self.standing.first)
+        return Told(True)
+
+    def _stand(self, first: Mapping[AgentId, int]) -> None:
+        self.standing = Standing(first, successors_of(self._rotations.values(), first))
 
     def _tell_epoch(self, notice: Record) -> Told:
         if notice.payload is None or len(self.epochs) >= MAX_EPOCHS:
@@ -122,6 +144,8 @@ class Ledger:
         lifted = lifted_of(known, self.epochs, self._network)
         open_ = sorted((one.seq, cid) for cid, one in known.items() if cid not in lifted)
         keep = {cid for _, cid in open_[:MAX_PER_OFFENDER]} | (known.keys() & self._named.keys())
+        # What can be lifted must not push out what cannot.
+        keep |= {cid for _, cid in [pair for pair in open_ if not known[pair[1]].pardonable][:1]}
         gone = sorted(known.keys() - keep)
         for cid in gone:
             del known[cid], self._offender[cid]
@@ -132,5 +156,13 @@ class Ledger:
         if first == before:
             return gone, {}
         others = {one: seq for one, seq in self.standing.first.items() if one != agent}
-        self.standing = Standing(others if first is None else others | {agent: first})
+        self._stand(others if first is None else others | {agent: first})
         return gone, {agent: min(seq for seq in (first, before) if seq is not None)}
+
+
+def _offence_in(notice: Record) -> Offence:
+    """What a warrant proves, or from where on a revocation says that nothing counts."""
+    if notice.header.kind == REVOKE:
+        said = revocation_of(notice)
+        return Offence(said.agent, said.seq + 1, REVOKED, (), (), pardonable=False)
+    return offence_of(proof_of(notice))

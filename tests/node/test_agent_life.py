@@ -76,8 +76,8 @@ def test_the_recovery_key_leaves_the_home_and_revokes(daemons: Daemons, tmp_path
     first = daemons.run(first_home)
     victim_home = daemons.home("victim", "--join", first.address)
     victim = daemons.run(victim_home)
-    victim.add("Still mine.")
-    victim.add("By the thief.")
+    mine = victim.add("Still mine.")
+    theirs = victim.add("By the thief.")
     eventually(lambda: victim.get("/v1/status")["pending"] == 0, "all to be placed")
     agent = victim.get("/v1/status")["agent_id"]
     kept = tmp_path / "recovery"
@@ -91,3 +91,16 @@ def test_the_recovery_key_leaves_the_home_and_revokes(daemons: Daemons, tmp_path
     assert (own.code, "another home" in own.complaint) == (ExitCode.REFUSED, True)
     done = daemons.command(first_home, *revoke, str(kept), "--json")
     assert (done.code, done.value["kind"]) == (0, "agent.revoke")
+
+    # Everybody hears of it, the thief's node too, whose later records nobody shows.
+    def refused() -> bool:
+        reply = victim.ask("POST", "/v1/entries", {"text": "More."})
+        return reply.status == 403 and "revoked by its recovery key" in reply.message
+
+    eventually(refused, "the revoked node to hear of it")
+    assert first.get(f"/v1/entries/{mine}")["text"] == "Still mine."
+    assert "By the thief." not in first.texts("by the thief")
+    shown = first.ask("GET", f"/v1/entries/{theirs}")
+    assert shown.status == 404 or not shown.value["text"]
+    assert daemons.command(first_home, *revoke, str(kept), "--json").code == 0, "saying it twice is nothing"
+    assert first.get(f"/v1/entries/{mine}")["text"] == "Still mine."

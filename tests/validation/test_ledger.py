@@ -8,13 +8,15 @@ from functools import cache
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chain.agent_life import revocation_body, rotation_body, sign_consent, sign_revocation
 from chain.cid import Cid
 from chain.epoch import Epoch, epoch_body
-from chain.kinds import FORK_WARRANT
+from chain.identity import Identity
+from chain.kinds import FORK_WARRANT, REVOKE, ROTATE
 from chain.record import Record
 from chain.warrant import Offence, fork_body, offence_of, proof_of
 from crdt.standing import standing_of
-from tests.validation.bench import ALICE, BOB, MANIFEST, NETWORK, STEWARD, bench, forge
+from tests.validation.bench import ALICE, BOB, MANIFEST, NETWORK, RECOVERY, STEWARD, bench, forge
 from validation.ledger import MAX_PER_OFFENDER, Ledger
 
 SEQS = range(2, 12)
@@ -77,3 +79,44 @@ def test_later_offences_do_not_push_out_an_earlier_one() -> None:
     assert told.moved == {ALICE.agent: SEQS[0]}
     assert not ledger.tell(mine[-2]).kept or mine[-2].cid in ledger
     assert not ledger.tell(mine[-1]).kept
+
+
+def revoke(seq: int) -> Record:
+    """Alice's recovery key says that nothing of hers counts after `seq`."""
+    statement = sign_revocation(RECOVERY, NETWORK, ALICE.agent, seq, bench().alice.records[2].cid)
+    return forge(
+        bench().by_name["revoke"], kind=REVOKE, body=revocation_body(statement, bench().alice.opening)
+    )
+
+
+def rotate(successor: Identity, seq: int) -> Record:
+    body = rotation_body(successor.agent, sign_consent(successor, NETWORK, ALICE.agent))
+    return forge(bench().by_name["rotate"], kind=ROTATE, seq=seq, body=body)
+
+
+@given(told=notices, revoked=st.lists(st.sampled_from(SEQS), min_size=1, max_size=4), order=st.randoms())
+def test_a_revocation_stands_whatever_else_is_proven_and_lifted(
+    told: list[int], revoked: list[int], order: random.Random
+) -> None:
+    """The earliest one decides, replays of later ones change nothing, and no epoch lifts it."""
+    records = [*(warrants()[place] for place in told), *map(revoke, revoked), *map(revoke, revoked)]
+    records.append(epoch(NETWORK, 1, [*(one.cid for one in warrants()), *(revoke(s).cid for s in revoked)]))
+    order.shuffle(records)
+    ledger = Ledger(MANIFEST)
+    for record in records:
+        ledger.tell(record)
+    assert ledger.earliest(ALICE.agent) == min(revoked) + 1
+    assert ledger.revoked(ALICE.agent)
+    assert not ledger.revoked(BOB.agent)
+    assert ledger.earliest(BOB.agent) is None, "what the stewards lift is lifted"
+
+
+def test_a_thiefs_rotation_does_not_count_and_the_owners_does() -> None:
+    ledger = Ledger(MANIFEST)
+    ledger.tell(rotate(STEWARD, 9))
+    assert ledger.standing.line_of(ALICE.agent) == (ALICE.agent, STEWARD.agent)
+    ledger.tell(revoke(7))
+    assert ledger.standing.line_of(ALICE.agent) == (ALICE.agent,), "it lies above the last good record"
+    ledger.tell(rotate(BOB, 7))
+    assert ledger.standing.line_of(ALICE.agent) == (ALICE.agent, BOB.agent)
+    assert not ledger.standing.counts(rotate(STEWARD, 9))
