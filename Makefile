@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALLING := @echo "installing into $(VENV): half a minute, or more on a slow line"
 PACKAGES := $(wildcard chain crdt sharding validation dht federated node sim)
-BENCHMARKS ?= $(filter-out report,$(patsubst benchmarks/%.py,%,$(filter-out benchmarks/__init__.py,$(wildcard benchmarks/*.py))))
+# soak runs for as long as one lets it: by its own name
+BENCHMARKS ?= $(filter-out report soak,$(patsubst benchmarks/%.py,%,$(filter-out benchmarks/__init__.py,$(wildcard benchmarks/*.py))))
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-fast test-slow lint format bench clean install

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from chain.cid import Cid
 from chain.errors import ChainError
+from chain.identity import AgentId
 from chain.record import Record, check_payload, verify_signature
 from dht.distance import closest
 from dht.placement import Role, needs_payload
@@ -58,6 +59,11 @@ class Inspected:
             for name in sorted(self.honest & self.nodes.keys())
             for record in _held(self.nodes[name])
         )
+
+    def accused(self) -> list[frozenset[AgentId]]:
+        """For each honest node, whose records it leaves out because of a warrant."""
+        names = sorted(self.honest & self.nodes.keys())
+        return [frozenset(self.nodes[name].governance.ledger.standing.first) for name in names]
 
     def holds(self, entry: Cid) -> bool:
         """Whether an honest node has the entry's record, payload and all."""

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import trio
 
 from chain.cid import Cid, raw_cid, record_cid
 from chain.identity import AgentId
-from chain.kinds import CREATE
+from chain.kinds import CREATE, FORK_WARRANT, INVALID_WARRANT
 from chain.record import Record, decode_payload, encode_payload, sign_record
+from chain.source_chain import Draft
+from chain.warrant import invalid_body
 from dht.bundle import Item
 from dht.errors import RequestRefused
 from dht.network import Handler, PeerId
@@ -31,6 +33,7 @@ from sim.host import SimNetwork
 
 FORGED_TEXT = "buy my book"
 FORK_TAG = "forked"
+MAX_ACCUSED = 8
 COURTEOUS = frozenset({EXCHANGE, PING})
 """What garbage senders and slow peers still do right, so that they stay members and seem alive."""
 MAX_GARBAGE = 2_000
@@ -45,6 +48,8 @@ class Liar:
     node: Node
     host: SimNetwork
     rng: random.Random
+    proofs: set[Cid] = field(default_factory=set)
+    """Records by which this agent has put in writing that it lies."""
 
 
 def forger(liar: Liar) -> None:
@@ -90,6 +95,7 @@ def forker(liar: Liar) -> None:
         header = replace(record.header, payload=raw_cid(payload), payload_size=len(payload))
         made = sign_record(identity, header, payload)
         others[made.cid] = record.cid
+        liar.proofs.add(made.cid)
         return made
 
     async def send(
@@ -105,6 +111,29 @@ def forker(liar: Liar) -> None:
         got.receipts.extend(mine.receipts)
 
     _override(publisher, "_send", send)
+
+
+def accuser(liar: Liar) -> None:
+    """Writes warrants against whoever has a record here, that prove nothing."""
+    governance, opening_of = liar.node.governance, liar.node._opening_of
+    accused: set[AgentId] = {liar.node.agent}
+
+    async def held(items: Iterable[Held]) -> None:
+        for record in [item.record for item in items]:
+            author = record.header.author
+            opening = opening_of(author)
+            if opening is None or author in accused or len(accused) > MAX_ACCUSED:
+                continue
+            accused.add(author)
+            if liar.rng.random() < 0.5:
+                bare = record.without_payload().encode()
+                body = {"first": bare, "opening": [one.encode() for one in opening], "second": bare}
+                draft = Draft(FORK_WARRANT, body)
+            else:
+                draft = Draft(INVALID_WARRANT, invalid_body(opening, record, "signature", ()))
+            liar.proofs.add((await governance.write(draft)).cid)
+
+    _override(governance._watch, "held", held)
 
 
 def dropper(liar: Liar) -> None:
@@ -166,6 +195,7 @@ def slow(liar: Liar) -> None:
 LIES: Mapping[Lie, Callable[[Liar], None]] = {
     "forger": forger,
     "forker": forker,
+    "accuser": accuser,
     "dropper": dropper,
     "hollow": hollow,
     "garbage": garbage,

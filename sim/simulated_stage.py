@@ -19,11 +19,11 @@ import trio
 
 from chain.cid import Cid
 from chain.errors import ChainError
-from chain.identity import Identity
+from chain.identity import AgentId, Identity
 from chain.record import check_payload, verify_signature
 from node.corpus import CorpusEntry
 from node.embedding.embedder import Embedder
-from node.errors import NotFound
+from node.errors import Forbidden, NotFound
 from node.founding import Ground, ground_for
 from node.models import Added, Edit, EntryView, NewEntry
 from node.node import Node, NodeOptions
@@ -76,6 +76,7 @@ class SimulatedStage:
         self._plan = plan
         self._honest = frozenset(scenario.roster.everybody) - plan.liars().keys()
         self._lies: dict[str, Lie] = {}
+        self._proofs: dict[str, set[Cid]] = {}
         self._on_start = on_start
         self.origin_us: float = inf
         """When the plan's time begins."""
@@ -123,6 +124,8 @@ class SimulatedStage:
             outcomes = await node.add([NewEntry(entry.text, entry.tags, entry.domain) for entry in entries])
         except StorageError as error:
             raise ActorDown(name) from error
+        except Forbidden:
+            return [None] * len(entries)
         return [outcome.id if isinstance(outcome, Added) else None for outcome in outcomes]
 
     async def ask(self, name: str, text: str, k: int) -> Reply:
@@ -156,7 +159,7 @@ class SimulatedStage:
             return bool((await node.change(entry, Edit(text=text))).records)
         except StorageError as error:
             raise ActorDown(name) from error
-        except NotFound:
+        except (NotFound, Forbidden):
             return False
 
     async def kill(self, name: str) -> None:
@@ -212,6 +215,16 @@ class SimulatedStage:
         await trio.lowlevel.checkpoint()
         return self.inspected().holds(entry)
 
+    def honest_accused(self) -> int:
+        """Honest agents whose records some honest node leaves out."""
+        honest = {self._identities[name].agent for name in self._honest}
+        return len(frozenset[AgentId]().union(*self.inspected().accused()) & honest)
+
+    def offenders_at_large(self) -> int:
+        """Liars that have put their lie in writing, and whose records some honest node still shows."""
+        offenders = {self._identities[name].agent for name, proofs in self._proofs.items() if proofs}
+        return len(offenders - frozenset(offenders).intersection(*self.inspected().accused()))
+
     def inspected(self) -> Inspected:
         """All running nodes, to be looked into."""
         return Inspected(self._nodes, self._storing, self._honest, self._founding.manifest.replication)
@@ -219,7 +232,8 @@ class SimulatedStage:
     def _turn(self, name: str, node: Node) -> None:
         """Make a liar of a running node."""
         rng = random.Random(f"{self._scenario.seed}/liar/{name}")
-        LIES[self._lies[name]](Liar(node, cast(SimNetwork, node._network), rng))
+        liar = Liar(node, cast(SimNetwork, node._network), rng, self._proofs.setdefault(name, set()))
+        LIES[self._lies[name]](liar)
 
     def _skew_us(self, name: str) -> int:
         now = virtual_us()
@@ -286,6 +300,8 @@ async def _play(
             "ready_s": round(ready_s, 6),
             **measured.figures(),
             "forgeries_held": inspected.forgeries(),
+            "honest_accused": stage.honest_accused(),
+            "offenders_at_large": stage.offenders_at_large(),
             "bases_differing": inspected.differing(),
             "open_connections": world.open_connections(),
             "messages": sum(one.requests + one.replies + one.refusals for one in counts),
