@@ -251,6 +251,8 @@ class Status:
     """Bases held here (subjects, authors, shards) that some of their R nearest lack, as last seen."""
     repairing: int
     """Those among them of which copies are being sent now."""
+    replication: int
+    """R: holders of every basis."""
     unconfirmed: int
     """Own records for which fewer than min(R, storing nodes) holders have signed in full."""
     reachable: bool

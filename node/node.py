@@ -563,6 +563,7 @@ class Node:
             shards_held=0 if self.read_only else self._catch_up.shards_held,
             under_replicated=self._repairer.under_replicated,
             repairing=self._repairer.repairing,
+            replication=self.manifest.replication,
             unconfirmed=self._publisher.unconfirmed,
             reachable=bool(self._network.addresses) and bool(self._network.connected()),
             read_only=self.read_only or self._own.ended or self._own.frozen,

@@ -266,6 +266,7 @@ class StatusOut(BaseModel):
     store_mb: float
     store_max_mb: float | None
     full: bool
+    replication: int
     unconfirmed: int
     reachable: bool
     read_only: str | None
@@ -464,6 +465,7 @@ def status_out(status: Status, rss_bytes: int, version: str) -> StatusOut:
         store_mb=_mb(status.store_bytes),
         store_max_mb=None if status.store_max_bytes is None else _mb(status.store_max_bytes),
         full=status.full,
+        replication=status.replication,
         unconfirmed=status.unconfirmed,
         reachable=status.reachable,
         read_only=status.read_only,

@@ -70,6 +70,10 @@ def add(
     client = ApiClient(open_home(home))
     entry: dict[str, Any] = {"text": read_text(text), "tags": list(tags), "citations": list(citations)}
     entry |= {"domain": domain, "confidence": confidence, "vector": read_vector(vector)}
+    if receipts is not None:
+        from node.commands.receipts import check_wanted
+
+        check_wanted(client, receipts)
     answer = client.post("/v1/entries", entry)
     if not as_json:
         print_line(answer["id"])

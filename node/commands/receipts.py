@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from node.commands.output import print_line
+from node.errors import InvalidInput
 
 if TYPE_CHECKING:
     from node.api_client import ApiClient
@@ -14,10 +15,19 @@ POLL_S = 20.0
 """Seconds of one request of a longer wait: below the time-out of requests."""
 
 
+def check_wanted(client: ApiClient, wanted: int) -> None:
+    """Refuse, before anything is added, to wait for more receipts than can come; raises `InvalidInput`."""
+    most = client.get("/v1/status")["replication"]
+    if wanted > most:
+        raise InvalidInput(
+            f"this network keeps {most} copies: wait for {most} receipts at most, not {wanted}"
+        )
+
+
 def await_receipts(client: ApiClient, record: str, wanted: int, timeout_s: float) -> dict[str, Any]:
     """Wait until `wanted` holders have signed in full; on a terminal each one that comes is shown.
 
-    Returns `reached`, `wanted`, and `receipts`, the holders so far. Raises `ApiError` for more than can come.
+    Returns `reached`, `wanted`, and `receipts`, the holders so far.
     """
     path = f"/v1/records/{record}/receipts"
     left, have, talk = timeout_s, -1, sys.stderr.isatty()

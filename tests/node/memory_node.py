@@ -185,6 +185,7 @@ class MemoryNode:
             shards_held=0,
             under_replicated=0,
             repairing=0,
+            replication=3,
             unconfirmed=0,
             reachable=False,
             read_only="the disk is full" if self.full else None,
