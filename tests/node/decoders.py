@@ -1,0 +1,211 @@
+"""Every decoder that sees a peer's bytes, by name, and where the program reads such bytes at all.
+
+`test_decoders` gives each arbitrary bytes for a moment, `tests/fuzz.py` for as long as one likes, guided by
+coverage. `READ_BY` is the list of all functions that decode, each with the decoder here that reaches it, if
+peers' bytes come there; `test_decoders` compares it with the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from chain import canonical
+from chain.agent_life import open_revocation, revocation_in, rotation_in
+from chain.blob import open_chunk_list
+from chain.cid import blob_cid
+from chain.content import content_from_body
+from chain.epoch import epoch_from_body
+from chain.errors import ChainError
+from chain.invitation import check_proof_shape, open_grant, open_invitation, sign_grant, sign_invitation
+from chain.kinds import KINDS_BY_RULE_VERSION, WARRANTS
+from chain.learning import Array, read_learning
+from chain.manifest import decode_manifest
+from chain.receipt import open_batch, open_receipt
+from chain.record import decode_header, decode_payload, decode_record
+from chain.warrant import proof_from_body
+from crdt.errors import CrdtError
+from crdt.operations import read_operation
+from crdt.version_vector import decode_version_vector
+from dht import blobs, clock_skew, heads, hello, notices, proofs, range_messages, records, replies
+from dht.addresses import parse_address
+from dht.blob_store import read_bitmap
+from dht.bundle import Item, bundle_value, open_bundle
+from dht.contact import open_contact
+from dht.errors import DhtError
+from dht.frames import FrameDecoder
+from dht.limits import DEFAULT_LIMITS
+from dht.mux_guard import HEADER, MuxGuard, read_header
+from dht.network import MAX_BODY
+from dht.peer_messages import decode_exchange, decode_find, decode_found
+from federated import messages, post
+from federated.errors import LearningError
+from federated.update import UpdateError
+from federated.update import decode as decode_update
+from node import search_protocol
+from node.errors import InvalidInput
+from node.invite_text import read_invite
+from sharding.atlas import Atlas
+from tests.dht.authors import Author
+from tests.dht.people import MANIFEST, NETWORK_ID, NOW_US, identity, signed
+
+REFUSED = (ChainError, CrdtError, DhtError, InvalidInput, LearningError, UpdateError)
+"""How a decoder refuses: the errors of the floors, each of which is one line."""
+AUTHOR = Author(1, MANIFEST, NOW_US)
+INVITED = replace(MANIFEST, founder=identity(0).agent, join_bits=0, by_invitation=True)
+PROOF = [
+    sign_invitation(identity(1), INVITED.network_id, AUTHOR.agent, 7),
+    sign_grant(identity(0), INVITED.network_id, identity(1).agent, 3),
+]
+ARRAYS = (Array("w", "<f4", (2, 3)), Array("b", "<f4", (3,)))
+REQUEST = search_protocol.SearchRequest(((0, 6), (1, 6)), None, 10)  # type: ignore[arg-type]
+KINDS = sorted(KINDS_BY_RULE_VERSION[max(KINDS_BY_RULE_VERSION)])
+
+
+def mux(data: bytes) -> None:
+    guard = MuxGuard(DEFAULT_LIMITS, 1)
+    for at in range(0, len(data) - HEADER.size + 1, HEADER.size):
+        guard.check(read_header(data[at : at + HEADER.size]), None, 1)
+
+
+def bodies(data: bytes) -> None:
+    """What the payload of each kind of record says."""
+    body = canonical.decode(data, 1 << 20)
+    if type(body) is not dict:
+        return
+    readers: list[Callable[[dict[str, Any]], object]] = [
+        content_from_body,
+        lambda value: epoch_from_body(value, MANIFEST),
+        *(lambda value, kind=kind: read_operation(kind, value) for kind in KINDS),  # type: ignore[misc]
+        *(lambda value, kind=kind: read_learning(kind, value) for kind in KINDS),  # type: ignore[misc]
+        *(lambda value, kind=kind: proof_from_body(kind, value) for kind in WARRANTS),  # type: ignore[misc]
+        *(lambda value, kind=kind: rotation_in(kind, value) for kind in KINDS),  # type: ignore[misc]
+        *(lambda value, kind=kind: revocation_in(kind, value) for kind in KINDS),  # type: ignore[misc]
+        lambda value: check_proof_shape(value.get("proof")),
+    ]
+    for read in readers:
+        try:
+            read(body)
+        except REFUSED:
+            continue
+
+
+DECODERS: dict[str, Callable[[bytes], object]] = {
+    "value": lambda data: canonical.decode(data, 1 << 20),
+    "record": decode_record,
+    "header": decode_header,
+    "payload": decode_payload,
+    "bodies": bodies,
+    "manifest": decode_manifest,
+    "contact": lambda data: open_contact(data, MANIFEST.membrane, NOW_US),
+    "invited contact": lambda data: open_contact(data, INVITED.membrane, NOW_US),
+    "passage": lambda data: INVITED.membrane.open(AUTHOR.agent, canonical.decode(data, 4096)),
+    "bundle": lambda data: open_bundle(canonical.decode(data, 1 << 20)),
+    "page": records._open_page,
+    "question": records._request,
+    "frames": lambda data: FrameDecoder().feed(data),
+    "mux": mux,
+    "exchange": decode_exchange,
+    "find": decode_find,
+    "found": decode_found,
+    "hello": hello._question,
+    "statuses": lambda data: replies.read_statuses(data, 3),
+    "receipted": lambda data: replies.read_receipted(data, 3),
+    "receipt": open_receipt,
+    "proofs": proofs._question,
+    "chunk list": lambda data: open_chunk_list(data, blob_cid(data), 1 << 30),
+    "blob list": blobs._read_list,
+    "blob question": lambda data: blobs._question(data, 2),
+    "bitmap": lambda data: read_bitmap(16, data),
+    "search": lambda data: search_protocol.decode_request(data, 4),
+    "hits": lambda data: search_protocol.decode_reply(data, REQUEST),
+    "delivery": post._open_delivery,
+    "sign question": messages.decode_question,
+    "sign reply": messages.decode_reply,
+    "update": lambda data: decode_update(ARRAYS, data, 1000),
+    "version vector": decode_version_vector,
+    "clock": lambda data: canonical.decode(data, clock_skew.MAX_REPLY),
+    "notices": notices._open,
+    "head": lambda data: heads._question(data, heads.HEAD),
+    "heads": lambda data: heads._array(data, MAX_BODY, 2, heads.HEAD),
+    "ranges": range_messages.decode,
+    "invitation": open_invitation,
+    "grant": open_grant,
+    "revocation": open_revocation,
+    "batch": open_batch,
+    "invite": lambda data: read_invite(data.decode("utf-8", "replace")),
+    "manifest answer": lambda data: hello._read_manifest("a peer", _array(data)),
+    "atlas": Atlas.decode,
+    "address": lambda data: parse_address(data.decode("utf-8", "surrogateescape")),
+}
+
+
+def _array(data: bytes) -> list[Any]:
+    value = canonical.decode(data, 1 << 20)
+    return value if type(value) is list else []
+
+
+NOT_OF_PEERS = "not a peer's bytes"
+READ_BY: dict[str, str] = {
+    "chain.blob:open_chunk_list": "chunk list",
+    "chain.record:decode_header": "header",
+    "chain.record:decode_record": "record",
+    "chain.record:decode_payload": "payload",
+    "chain.statement:open_statement": "contact",
+    "chain.receipt:open_receipt": "receipt",
+    "chain.manifest:decode_manifest": "manifest",
+    "crdt.version_vector:decode_version_vector": "version vector",
+    "dht.records:_request": "question",
+    "dht.records:_decode": "page",
+    "dht.clock_skew:_sample": "clock",
+    "dht.notices:_open": "notices",
+    "dht.peer_messages:_array": "find",
+    "dht.proofs:_question": "proofs",
+    "dht.heads:_array": "head",
+    "dht.replies:_decoded": "statuses",
+    "dht.blobs:_question": "blob question",
+    "dht.blobs:_read_list": "blob list",
+    "dht.hello:_ask": "manifest answer",
+    "dht.hello:_question": "hello",
+    "federated.messages:_array": "sign question",
+    "federated.post:_open_delivery": "delivery",
+    "node.invite_text:read_invite": "invite",
+    "node.search_protocol:decode_request": "search",
+    "node.search_protocol:decode_reply": "hits",
+    "sharding.atlas:decode": "atlas",
+    "sharding.tree:_decoded": NOT_OF_PEERS,  # trees come with a later release
+    "node.storage.learning_memory:offer": NOT_OF_PEERS,  # its own disk
+    "node.storage.derived_state:_posting": NOT_OF_PEERS,
+}
+"""Functions that call `canonical.decode`, as MODULE:FUNCTION."""
+
+PARTS = [
+    *(record.encode() for record in AUTHOR.records),
+    *(record.cid for record in AUTHOR.records),
+    AUTHOR.agent,
+    NETWORK_ID,
+    signed(1).data,
+    bytes(32),
+    bytes(64),
+]
+KEYS = [
+    "network",
+    "nonce",
+    "text",
+    "codes",
+    "tags",
+    "value",
+    "vote",
+    "round",
+    "arrays",
+    "roster",
+    "blob",
+    "digest",
+]
+WHOLE = [
+    canonical.encode(bundle_value([AUTHOR.opening], [], [Item(record, 1) for record in AUTHOR.records])),
+    *(record.encode() for record in AUTHOR.records),
+    signed(1).data,
+    canonical.encode(PROOF),
+]
