@@ -127,6 +127,7 @@ class Engagement:
         self._asked_again: set[bytes] = set()
         self._ready_at: float | None = None
         self._worked_at = -inf
+        self._locked: tuple[bytes, float] | None = None
         self._nursery: trio.Nursery | None = None
 
     # -- what comes in --
@@ -203,13 +204,21 @@ class Engagement:
             await self._maybe_ask_again(round_.tip)
             return
         self._want_model(round_.tip.parameters, self._sources(round_.tip))
-        for action in round_.step(now):
+        actions = round_.step(now)
+        await self._remember_lock(round_)
+        for action in actions:
             await self._act(round_, action)
         if round_.over:
             self.wake()
 
     async def _begin(self, round_: Round, previous: Round | None) -> None:
         round_.offer = self._tools.memory.offer(self.ledger.cid, round_.tip.digest)
+        signed = self._tools.memory.lock(self.ledger.cid, round_.tip.digest)
+        if signed is not None:
+            clock = self._tools.clock
+            left_s = (signed[1] - clock.wall_us()) / 1_000_000
+            round_.relock(signed[0], clock.monotonic() + left_s)
+        self._locked = round_.lock
         if previous is not None:
             # What was for that round alone may go when room is short; the newest model and the first stay.
             if previous.offer is not None:
@@ -218,6 +227,16 @@ class Engagement:
                 await self._tools.blobs.release(previous.tip.parameters)
         self._changed.set()
         self._changed = trio.Event()
+
+    async def _remember_lock(self, round_: Round) -> None:
+        """Make durable what was signed last, before anybody sees the signature."""
+        lock, clock = round_.lock, self._tools.clock
+        if lock is None or lock == self._locked:
+            return
+        until_us = clock.wall_us() + round((lock[1] - clock.monotonic()) * 1_000_000)
+        with trio.CancelScope(shield=True):
+            await self._tools.memory.keep_lock(self.ledger.cid, round_.tip.digest, lock[0], until_us)
+        self._locked = lock
 
     async def _maybe_start(self) -> None:
         """The author starts the task a moment after enough agents have joined."""
@@ -411,6 +430,7 @@ class Engagement:
             reply = round_.answer(agent, question, clock.monotonic())
             left = until - clock.monotonic()
             if reply.word is not Word.BUSY or left <= 0:
+                await self._remember_lock(round_)
                 return reply
             self._news.set()  # what is missing may be ours to fetch or to compute
             with trio.move_on_after(left):

@@ -79,6 +79,14 @@ class Memory(Protocol):
         """The update handed in for the round that builds on `previous`."""
         ...
 
+    def lock(self, task: Cid, previous: bytes) -> tuple[bytes, int] | None:
+        """The outcome (its digest) signed last in the round that builds on `previous`, and until when, µs."""
+        ...
+
+    async def keep_lock(self, task: Cid, previous: bytes, digest: bytes, until_us: int) -> None:
+        """Remember it before the signature leaves: a restart must not make this node sign another at once."""
+        ...
+
     async def keep_offer(self, task: Cid, previous: bytes, offer: Offer) -> None:
         """Remember an update before it is promised: without its salt the promise could not be kept.
 

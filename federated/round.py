@@ -186,6 +186,15 @@ class Round:
             and not self.ledger.commits_of(self.tip, self._me)
         )
 
+    @property
+    def lock(self) -> tuple[bytes, float] | None:
+        """The outcome that was signed last, by its digest, and until when no other one is signed."""
+        return self._lock
+
+    def relock(self, digest: bytes, until: float) -> None:
+        """Before a restart this outcome was signed: no other one until then, and for an attempt at most."""
+        self._lock = (digest, min(until, self._since + self._limit_s))
+
     def deadline(self) -> float:
         """When the phase ends at the latest, as far as is known now."""
         if self.phase is Phase.RESULT:

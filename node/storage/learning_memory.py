@@ -1,7 +1,8 @@
 """learning.db: what a node remembers of learning tasks besides their records.
 
 Which tasks it follows and whether it wants to take part, and the updates that it has promised: the salt of a
-commit is nowhere else, and without it the promise could not be kept after a restart. Writes are durable when
+commit is nowhere else, and without it the promise could not be kept after a restart. And which outcome of a
+round it signed last, so that it does not sign another one just after a restart. Writes are durable when
 they return. Implements `federated.ports.Memory`.
 """
 
@@ -34,6 +35,14 @@ LAYOUT: Final = Layout(
             previous BLOB NOT NULL,
             offer BLOB NOT NULL,
             PRIMARY KEY (task, previous)
+        ) WITHOUT ROWID;
+        """,
+        """
+        CREATE TABLE locks (
+            task BLOB PRIMARY KEY,
+            previous BLOB NOT NULL,
+            digest BLOB NOT NULL,
+            until_us INTEGER NOT NULL
         ) WITHOUT ROWID;
         """,
     ),
@@ -91,6 +100,23 @@ class LearningMemory:
         except (ChainError, ValueError, TypeError) as error:
             raise self._database.corrupt(f"an update handed in cannot be read: {error}") from error
         return Offer(blob, size, examples, metrics, salt)
+
+    def lock(self, task: Cid, previous: bytes) -> tuple[bytes, int] | None:
+        """The outcome signed last in the round that builds on `previous`, and until when (µs) it stands."""
+        row = self._database.row(
+            "SELECT digest, until_us FROM locks WHERE task = ? AND previous = ?", (task, previous)
+        )
+        return None if row is None else (row[0], row[1])
+
+    async def keep_lock(self, task: Cid, previous: bytes, digest: bytes, until_us: int) -> None:
+        """Remember an outcome that is about to be signed, in place of the task's one before."""
+        await self._writer.submit(
+            lambda connection: (
+                connection.execute(
+                    "REPLACE INTO locks VALUES (?, ?, ?, ?)", (task, previous, digest, until_us)
+                ).rowcount
+            )
+        )
 
     async def keep_offer(self, task: Cid, previous: bytes, offer: Offer) -> None:
         """Remember an update, in place of those of the task's earlier rounds."""

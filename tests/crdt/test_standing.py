@@ -8,10 +8,15 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chain.agent_life import Rotation
 from chain.cid import Cid, raw_cid, record_cid
 from chain.epoch import Epoch
+from chain.source_chain import head_of, next_record
 from chain.warrant import Offence
-from crdt.standing import Standing, lifted_of, standing_of
+from crdt import drafts
+from crdt.entry_view import view_of
+from crdt.standing import Standing, lifted_of, standing_of, successors_of
+from tests.validation import bench as validation_bench
 
 NETWORK = raw_cid(b"a network for tests of standing")
 AGENTS = (bytes([1]) * 32, bytes([2]) * 32)
@@ -91,3 +96,59 @@ def test_a_second_accuser_undoes_no_pardon_but_a_new_fork_counts() -> None:
     assert standing_of(again, pardon, NETWORK) == Standing({AGENTS[0]: 9})
     earlier = both | {WARRANTS[2]: replace(fork, seq=3)}
     assert standing_of(earlier, pardon, NETWORK) == Standing({AGENTS[0]: 3})
+
+
+KEYS = tuple(bytes([number]) * 32 for number in range(1, 6))
+rotations = st.lists(
+    st.builds(
+        Rotation,
+        st.sampled_from(KEYS),
+        st.sampled_from(KEYS),
+        st.integers(3, 9),
+        st.binary(min_size=1, max_size=2).map(record_cid),
+    ).filter(lambda one: one.agent != one.successor),
+    max_size=8,
+    unique_by=lambda one: one.record,
+)
+
+
+@given(made=rotations, first=st.dictionaries(st.sampled_from(KEYS), st.integers(0, 9)), order=st.randoms())
+def test_a_line_of_keys_ends_and_no_order_shows(
+    made: list[Rotation], first: dict[bytes, int], order: random.Random
+) -> None:
+    standing = Standing(first, successors_of(made, first))
+    shuffled = made * 2
+    order.shuffle(shuffled)
+    assert standing.successors == successors_of(shuffled, first)
+    for key in KEYS:
+        line = standing.line_of(key)
+        assert line[0] == key
+        assert len(set(line)) == len(line)
+    for agent, successor in standing.successors.items():
+        assert any(
+            (one.agent, one.successor) == (agent, successor) and one.seq < first.get(agent, 10)
+            for one in made
+        ), "a rotation counts where its record does"
+
+
+def test_who_goes_on_under_a_new_key_votes_once() -> None:
+    b, network = validation_bench.bench(), validation_bench.NETWORK
+    alice, bob = validation_bench.ALICE, validation_bench.BOB
+    said = [b.by_name[name] for name in ("create", "edit", "tag", "untag", "delete", "retract", "vote")]
+    draft = drafts.draft_vote(validation_bench.view(said), alice.agent, 1)
+    after = head_of(b.by_name["epoch"])
+    said.append(next_record(alice, network, network, after, draft, 0, validation_bench.SALT))
+    records = {record.cid: record for record in said}
+
+    def ballots(standing: Standing) -> list[tuple[bytes, int]]:
+        view = view_of(said[0].cid, records, standing)
+        assert view is not None
+        return [(one.agent, one.vote.value) for one in view.votes]
+
+    both = sorted([(alice.agent, 1), (bob.agent, -1)])
+    assert ballots(Standing()) == both
+    assert ballots(Standing({}, {alice.agent: bob.agent})) == [(bob.agent, -1)]
+    assert ballots(Standing({}, {bob.agent: alice.agent})) == [(alice.agent, 1)]
+    assert ballots(Standing({}, {alice.agent: KEYS[4], KEYS[4]: bob.agent})) == [(bob.agent, -1)]
+    assert ballots(Standing({}, {alice.agent: KEYS[4]})) == both, "who has not voted again keeps the vote"
+    assert ballots(Standing({bob.agent: 0}, {alice.agent: bob.agent})) == [(alice.agent, 1)]

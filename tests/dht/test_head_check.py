@@ -110,3 +110,22 @@ def test_leases_are_bounded() -> None:
         claims.claim(number.to_bytes(32, "big"), b"s" * 16, False, float(number))
     assert len(claims) == MAX_AGENTS
     assert claims.other((0).to_bytes(32, "big"), b"t" * 16, 0.0) is None
+
+
+@given(first=st.integers(0, 6), steps=st.lists(st.integers(0, 11), max_size=40))
+def test_of_two_copies_that_start_at_once_at_most_one_goes_on(first: int, steps: list[int]) -> None:
+    """Each asks the same three holders for the lease, in whatever order the questions arrive."""
+    claims = [Claims() for _ in range(3)]
+    order = [*steps, *range(12)]
+    told: dict[tuple[int, int], Answer] = {}
+    for turn, step in enumerate(order):
+        copy, holder = divmod((step + first) % 6, 3)
+        if (copy, holder) not in told:
+            age = claims[holder].claim(b"agent", bytes([copy]) * 16, False, float(turn) / 10)
+            told[copy, holder] = Answer(HOLDERS[holder], ((4, OWN[4]),), age)
+    go_on = [
+        copy
+        for copy in (0, 1)
+        if isinstance(judge(5, [told[copy, holder] for holder in range(3)], 3), Confirmed)
+    ]
+    assert len(go_on) == 1, "and of three holders one of the two has two"

@@ -15,6 +15,7 @@ from chain.kinds import COMMIT, REVEAL
 from chain.learning import Commit, Reveal, commit_body, reveal_body
 from federated.aggregation import average
 from federated.faults import DOUBLE, HASH, LATE, PENALISED, UNAVAILABLE, WEIGHT
+from federated.round import ATTEMPT_FLOOR_S, Round
 from federated.update import Fault, encode
 from tests.federated.models import ARRAYS, TASK, model, task_of, values
 from tests.federated.table import Member, Table
@@ -282,3 +283,17 @@ def test_who_leaves_is_out_and_who_joins_late_is_in_through_a_result() -> None:
     assert there[0]
     assert not all(there)
     assert there[-1]
+
+
+def test_after_a_restart_no_other_outcome_is_signed_until_the_attempt_has_passed() -> None:
+    table = Table(FOUR, 4)
+    table.run()
+    member = table.members[0]
+    for until, bound in ((3.0, 3.0), (1e9, FOUR.commit_ms / 1_000)):
+        round_ = Round(member.ledger, member.scribe.identity, 0.0)
+        round_.relock(b"signed before", until)
+        assert round_.lock == (b"signed before", bound), "a clock that was put back binds nobody for ever"
+        assert not round_._locked(b"another", bound - 0.1)
+        assert round_._locked(b"signed before", bound - 0.1)
+        assert round_._locked(b"another", bound)
+        assert round_.lock == (b"another", bound + ATTEMPT_FLOOR_S)

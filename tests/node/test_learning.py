@@ -10,10 +10,12 @@ import trio
 
 from chain import canonical
 from chain.cid import Cid
+from chain.identity import AgentId
 from chain.manifest import Limits
 from federated.errors import Refused
 from federated.faults import UNAVAILABLE, WEIGHT
 from federated.learning import UnknownKind
+from federated.messages import Question, Reply
 from federated.proposal import proposers
 from federated.round import Phase
 from federated.update import Fault
@@ -226,6 +228,20 @@ def test_a_member_restarted_in_the_middle_of_a_round_keeps_its_promise(tmp_path:
         await join_all(network, task, [0, 1, 2, 3])
         learners = [Learner(network, number, task) for number in range(4)]
         learners[0].trains_s = 2.0  # so that the others are still in the commit phase
+        follower, signed = engagement(network, 1, task), []
+        answer = follower.answer
+
+        async def watched(agent: AgentId, question: Question) -> Reply:
+            reply = await answer(agent, question)
+            if reply.signature:
+                memory = network.nodes[1].learning._tools.memory
+                lock = memory.lock(task, question.previous)
+                assert lock is not None, "what is signed is on disk before the signature leaves"
+                assert lock[0] == question.digest
+                signed.append(lock)
+            return reply
+
+        override(follower, "answer", watched)
 
         async def restart() -> None:
             await soon(lambda: committed(network, task, 0, 2))
@@ -239,6 +255,7 @@ def test_a_member_restarted_in_the_middle_of_a_round_keeps_its_promise(tmp_path:
         first = views[0].history[0]
         assert {one.agent for one in first.contributors} == {identity(n).agent for n in range(4)}
         assert learners[2].handed_in.count(1) <= 1
+        assert signed
 
     simulate(tmp_path, [100] * 4, scenario)
 
