@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from chain.cid import Cid
 from dht.claims import WINDOW_S
 from node.errors import Forbidden
 from node.node import Node, NodeOptions
@@ -28,6 +29,11 @@ async def start(network: Network, number: int, options: NodeOptions) -> Node:
         world, identity(number), network.founding, network.folder / str(number), number, options
     )
     return network.nodes[number]
+
+
+async def forget_payload(node: Node, cid: Cid) -> None:
+    sql = "UPDATE records SET payload = NULL WHERE cid = ?"
+    await node._held._writer.submit(lambda connection: connection.execute(sql, (cid,)).rowcount)
 
 
 def branches(network: Network, number: int) -> int:
@@ -52,6 +58,8 @@ def test_an_old_state_fetches_what_it_lacks_before_it_writes(tmp_path: Path) -> 
         later = await network.add(3, [entry(n) for n in range(5, 9)])
         await network.settle()
         await network.crash(3)
+        for node in network.nodes.values():  # nobody has what one of the later entries said
+            await forget_payload(node, later[0])
 
         # Put back and noticed: it waits, is made whole, and goes on by itself.
         shutil.rmtree(tmp_path / "3")
@@ -63,10 +71,12 @@ def test_an_old_state_fetches_what_it_lacks_before_it_writes(tmp_path: Path) -> 
         assert noted == [3 + 9]
         assert "3 holders" in node.status().chain
         assert node.guard.refetched == 4
-        assert node._own.without_payload(10) == []
+        assert [record.cid for record in node.without_payload(10)] == [later[0]]
         assert (await node.verify_chain()).length == 12
         found = await node.query(None, entry(7).vector, 1, [], None)
         assert found.hits[0].id == later[2], "what came back is found again"
+        shown = await node.get(later[0])
+        assert shown is None or shown.text is None
         await network.add(3, [entry(9)])
         await network.settle()
         assert branches(network, 3) == 1
