@@ -8,7 +8,7 @@ nodes as they start; no node has a switch for that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,12 @@ def believe_holders(_: str, node: Node) -> None:
         await trio.lowlevel.checkpoint()
         return frozenset(wanted)
 
+    async def challenge(_: AgentId, records: Sequence[tuple[Record, bool]]) -> frozenset[Cid]:
+        await trio.lowlevel.checkpoint()
+        return frozenset(record.cid for record, _ in records)
+
     override(node._repairer._proofs, "prove", prove)
+    override(node._repairer._proofs, "challenge", challenge)
 
 
 @dataclass(frozen=True)
