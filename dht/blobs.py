@@ -38,6 +38,7 @@ from chain.errors import CidError, EncodingError
 from chain.identity import AgentId
 from dht.blob_store import BitmapError, BlobDraft, BlobInfo, BlobStore, bitmap, read_bitmap
 from dht.chunk_plan import HEDGE_S, ChunkPlan
+from dht.contact_book import MAX_CONTACTS
 from dht.errors import (
     DhtError,
     FrameError,
@@ -52,6 +53,7 @@ from dht.kademlia import Kademlia
 from dht.limits import DEFAULT_LIMITS
 from dht.membership import short
 from dht.network import Network
+from dht.pace import Pace, Rate
 from dht.ports import Clock, RunBlocking
 
 LIST = "blob.list"
@@ -67,6 +69,17 @@ PER_AGENT = 3
 """Chunks asked of one agent at a time, over all fetches; also what is served to one at a time."""
 FETCHES = 8
 """Fetches at a time; further ones wait their turn. With `AT_ONCE` and `PER_AGENT`: 48 MiB under way."""
+LOOK_S = 20.0
+"""Seconds between looks at a fetch while others wait for a place."""
+LEAST_CHUNKS = 2
+"""Chunks that have to come in that time (26 kB/s), or the fetch gives its place up and waits for another;
+what it has is kept."""
+SERVE_EACH = Rate(per_second=8 << 20, burst=32 << 20)
+"""Bytes served to one agent."""
+SERVE_ALL = Rate(per_second=32 << 20, burst=128 << 20)
+"""Bytes served to all of them."""
+SERVE_WAIT_S = 5.0
+"""Longest that a chunk is kept back for that; beyond it the asker is refused as overloaded."""
 SERVED = 16
 """Chunks being read for others at a time, over all agents: 4 MiB; further ones wait their turn."""
 LIST_TIMEOUT = 5.0
@@ -106,6 +119,8 @@ class BlobCounters:
     chunks_served: int = 0
     chunks_refused: int = 0
     """Requests of others refused because too much was under way."""
+    yielded: int = 0
+    """Times that a slow fetch gave its place to one that waited."""
     lies: int = 0
     """Lists and chunks of others that did not match."""
 
@@ -129,6 +144,11 @@ class _Fetch:
     plan: ChunkPlan | None = None
     planning: trio.Lock = field(default_factory=trio.Lock)
     changed: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def missing(self) -> int:
+        """Chunks that are not here yet; before that is known, more than there can be."""
+        return MAX_BLOB if self.plan is None else len(self.plan.missing)
 
     def change(self) -> None:
         self.changed.set()
@@ -159,6 +179,8 @@ class BlobService:
         self._rng = rng
         self._gate = Gate(replace(DEFAULT_LIMITS, handlers_per_peer=PER_AGENT))
         self._reading = trio.Semaphore(SERVED)
+        self._to_each: Pace[AgentId] = Pace(SERVE_EACH, MAX_CONTACTS)
+        self._to_all: Pace[None] = Pace(SERVE_ALL, 1)
         self._lanes: dict[AgentId, _Lane] = {}
         self._turns = trio.Semaphore(FETCHES)
         self._looking = trio.Lock()
@@ -229,16 +251,39 @@ class BlobService:
             done = self._under_way[cid] = trio.Event()
             try:
                 async with self._turns:
-                    await self._fetch(cid, size_limit, agents, pin)
+                    await self._fetch_at_pace(cid, size_limit, agents, pin)
             finally:
                 del self._under_way[cid]
                 done.set()
 
     # -- fetching --
 
-    async def _fetch(self, cid: Cid, size_limit: int, agents: Sequence[AgentId], pin: bool) -> None:
-        others = [agent for agent in dict.fromkeys(agents) if agent != self._kademlia.agent]
+    async def _fetch_at_pace(self, cid: Cid, size_limit: int, agents: Sequence[AgentId], pin: bool) -> None:
+        """Fetch, but return before the end when too little comes while other fetches wait for a place."""
+
         fetch = _Fetch(cid, size_limit)
+
+        async def watch() -> None:
+            while True:
+                before = fetch.missing
+                await trio.sleep(LOOK_S)
+                others = self._turns.statistics().tasks_waiting > 0
+                if others and before - fetch.missing < LEAST_CHUNKS:
+                    log.info("the fetch of %s is slow and gives its place to others", to_text(cid))
+                    self.counters.yielded += 1
+                    nursery.cancel_scope.cancel()
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch)
+                await self._fetch(fetch, agents, pin)
+                nursery.cancel_scope.cancel()
+        except ExceptionGroup as group:
+            raise _first(group) from group
+
+    async def _fetch(self, fetch: _Fetch, agents: Sequence[AgentId], pin: bool) -> None:
+        cid, size_limit = fetch.cid, fetch.size_limit
+        others = [agent for agent in dict.fromkeys(agents) if agent != self._kademlia.agent]
         known = self.store.chunk_list(cid)
         if known is not None:
             check_size(known.size, size_limit)
@@ -407,12 +452,23 @@ class BlobService:
         if type(index) is not int or index < 0:
             raise RequestRefused(RefusalCode.BAD_REQUEST, f"{GET} takes [cid, index]")
         with self._place_for(sender):
+            await self._serve_in_pace(sender)
             async with self._reading:
                 data = await self._run_blocking(self.store.chunk, cid, index)
         if data is None:
             return b""
         self.counters.chunks_served += 1
         return data
+
+    async def _serve_in_pace(self, sender: AgentId) -> None:
+        """Keep a chunk back as long as the bytes served are beyond the pace, to this agent or in all."""
+        now = self._clock.monotonic()
+        if max(self._to_each.delay(sender, 0, now), self._to_all.delay(None, 0, now)) > SERVE_WAIT_S:
+            self.counters.chunks_refused += 1
+            raise RequestRefused(RefusalCode.OVERLOADED, "too many bytes a second are asked for")
+        wait = max(self._to_each.delay(sender, CHUNK, now), self._to_all.delay(None, CHUNK, now))
+        if wait:
+            await trio.sleep(wait)
 
     def _list_of(self, cid: Cid) -> bytes:
         chunks, missing = self.store.chunk_list(cid), self.store.missing(cid)

@@ -345,6 +345,15 @@ async def answer(
             counters.dropped += 1
             raise PeerUnreachable("peer sends requests without reading the answers")
 
+    async def in_pace(request: Request) -> None:
+        """Wait as the screen says; raises `RequestRefused` when the peer asks too fast."""
+        wait = shared.screen.wait(peer, request.method, len(request.body))
+        if wait is None:
+            raise RequestRefused(RefusalCode.OVERLOADED, too_fast(request.method))
+        if wait:
+            counters.slowed += 1
+            await trio.sleep(wait)
+
     def turn_away(number: int, seconds: float) -> None:
         nonlocal refused_banned
         counters.banned += 1
@@ -359,6 +368,7 @@ async def answer(
             refusal: tuple[int, str] | None = None
             body = b""
             try:
+                await in_pace(request)
                 body = await _call(handler, peer, request, limits)
             except RequestRefused as error:
                 refusal = (error.code, error.reason)
@@ -397,6 +407,11 @@ async def answer(
         nursery.start_soon(outbox.run)
         await _read_frames(stream, peer, shared, receive)
         nursery.cancel_scope.cancel()
+
+
+def too_fast(method: str) -> str:
+    """What a peer beyond its pace is told."""
+    return f"you ask {method!r} too fast; ask less a second"
 
 
 def banned_reason(seconds: float) -> str:

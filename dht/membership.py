@@ -31,6 +31,7 @@ from dht.contact import (
 from dht.contact_book import MAX_CONTACTS, ContactBook
 from dht.distance import closest
 from dht.liveness import Liveness
+from dht.method_pace import MethodPace
 from dht.neighbourhoods import Neighbourhoods
 from dht.pace import Pace, Rate
 from dht.ports import Clock
@@ -61,6 +62,8 @@ class KademliaCounters:
     suspicions: int = 0
     bad_answers: int = 0
     bans: int = 0
+    paced: int = 0
+    """Requests of others refused because they come faster than their pace."""
     forbidden: int = 0
     """Requests of others refused for want of an address record, or as the sender was banned meanwhile."""
     restless: int = 0
@@ -98,6 +101,7 @@ class Membership:
         self._addresses = addresses
         self._own: Contact | None = None
         self._reputation = Reputation()
+        self._method_pace = MethodPace()
         self._changed = trio.Event()
         self._changes: Pace[AgentId] = Pace(CHANGES, MAX_CONTACTS)
         self.position = position(self._network_id, identity.agent, passage.nonce)
@@ -257,7 +261,7 @@ class Membership:
 
     def blame(self, agent: AgentId, misdeed: Misdeed = Misdeed.BAD_ANSWER, times: int = 1) -> None:
         """`agent` did `misdeed`, so many times in one message; beyond a threshold it is banned."""
-        self.counters.bad_answers += 1
+        self.counters.bad_answers += misdeed is not Misdeed.PRESSING
         now = self._clock.monotonic()
         if self._reputation.blame(agent, misdeed.points * times, now):
             self.counters.bans += 1
@@ -269,6 +273,17 @@ class Membership:
         """Seconds until the ban of `agent` ends; 0 without one."""
         # almost always nobody has misbehaved, and every answer asks this about every contact
         return self._reputation.banned_for(agent, self._clock.monotonic()) if len(self._reputation) else 0.0
+
+    def wait(self, agent: AgentId, method: str, size: int) -> float | None:
+        """Seconds to wait before answering; None when `agent` asks too fast (`dht.method_pace`)."""
+        now = self._clock.monotonic()
+        slowed = len(self._reputation) > 0 and self._reputation.standing(agent, now).slowed
+        wait = self._method_pace.wait(agent, method, size, slowed, now)
+        if wait is None:
+            self.counters.paced += 1
+            if self._method_pace.presses(agent, now):
+                self.blame(agent, Misdeed.PRESSING)
+        return wait
 
     def garbage(self, agent: AgentId) -> None:
         """`agent` sent bytes that are no frame."""

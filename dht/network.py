@@ -52,10 +52,14 @@ PeerEvent: TypeAlias = PeerUp | PeerDown
 
 
 class Screen(Protocol):
-    """What a node thinks of peers, for its network to act on. Both are O(1) and called for every request."""
+    """What a node thinks of peers, for its network to act on. All are O(1) and called for every request."""
 
     def banned_for(self, peer: PeerId) -> float:
         """Seconds for which `peer` is still banned; 0 for everybody else."""
+        ...
+
+    def wait(self, peer: PeerId, method: str, size: int) -> float | None:
+        """Seconds to wait before answering a request of `size` bytes; None: refuse it as OVERLOADED."""
         ...
 
     def garbage(self, peer: PeerId) -> None:
@@ -67,6 +71,10 @@ class OpenScreen:
     """Nobody is banned, and nothing is remembered."""
 
     def banned_for(self, peer: PeerId) -> float:
+        """0 seconds."""
+        return 0.0
+
+    def wait(self, peer: PeerId, method: str, size: int) -> float | None:
         """0 seconds."""
         return 0.0
 
@@ -120,8 +128,8 @@ class Network(Protocol):
         ...
 
     def screen(self, screen: Screen) -> None:
-        """Refuse every request of a peer that `screen` says is banned, with the code BANNED, and tell it of
-        garbage. A peer that goes on asking is disconnected."""
+        """Refuse every request of a peer that `screen` says is banned, with the code BANNED, answer others
+        at the pace it says, and tell it of garbage. A banned peer that goes on asking is disconnected."""
         ...
 
     def counters(self) -> dict[str, int]:

@@ -44,7 +44,7 @@ class Misdeed(Enum):
     FAILED_CHALLENGE = "a receipt for what it cannot show", 2.0
     BOGUS_WARRANT = "a warrant whose evidence proves nothing", 4.0
     FALSE_STATEMENT = "a signed statement that contradicts another one of its own", 4.0
-    PRESSING = "requests far beyond its pace", 0.25
+    PRESSING = "requests far beyond its pace, for a second", 0.05
 
     def __init__(self, text: str, points: float) -> None:
         self.text = text

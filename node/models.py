@@ -231,6 +231,8 @@ class PeerView:
     capacity: int
     full: bool
     latency_ms: float | None
+    standing: str = "good"
+    """`good`, `slowed` or `banned`, for what it sent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ from dht.publisher import Publisher
 from dht.record_store import Held
 from dht.records import RecordService
 from dht.repairer import Repairer
+from dht.reputation import Standing
 from dht.retrial import Retrial
 from dht.room import NO_QUOTA, Quota, Room
 from federated.engagement import Tools
@@ -534,6 +535,14 @@ class Node:
         self._catch_up.regained(None)
         await self._refresh_blocked(target)
 
+    def standings(self) -> dict[AgentId, Standing]:
+        """Peers that are slowed or banned for what they sent, ascending by agent."""
+        return self.kademlia.standings()
+
+    def pardon(self, agent: AgentId) -> bool:
+        """End the ban of a peer and forget why; whether there was anything to forget."""
+        return self.kademlia.pardon(agent)
+
     def blocked(self) -> list[Block]:
         """What is blocked here, oldest first."""
         return self._blocks.all()
@@ -592,6 +601,7 @@ class Node:
                     capacity=contact.capacity,
                     full=contact.full,
                     latency_ms=None if latency is None else round(latency * 1_000, 3),
+                    standing=self.kademlia.standing(contact.agent).word,
                 )
             )
         return views

@@ -25,7 +25,7 @@ from dht.errors import (
     RequestRefused,
     RequestTimeout,
 )
-from dht.exchange import Gate, banned_reason
+from dht.exchange import Gate, banned_reason, too_fast
 from dht.frames import check_method
 from dht.limits import Limits
 from dht.network import (
@@ -320,6 +320,11 @@ class SimNetwork:
         who = f"handler of {method!r} on {short(self._peer)} for peer {short(peer)}"
         try:
             with trio.fail_after(self._limits.handler_timeout):
+                wait = self._screen.wait(peer, method, len(body))
+                if wait is None:
+                    return RequestRefused(RefusalCode.OVERLOADED, too_fast(method))
+                if wait:
+                    await trio.sleep(wait)
                 reply = await handler(peer, body)
         except RequestRefused as refusal:
             return refusal

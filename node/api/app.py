@@ -61,6 +61,7 @@ from node.api.shapes import (
     record_out,
     status_out,
 )
+from node.api.standings import add_standing_routes
 from node.errors import InvalidInput, NotFound
 from node.inviting import Inviting
 from node.models import NewEntry, Rejected
@@ -116,6 +117,7 @@ def create_app(
     add_moderation_routes(app, node)
     if life is not None:
         add_agent_routes(app, life)
+    add_standing_routes(app, node)
     if learning is not None:
         add_learning_routes(app, learning)
     if inviting is not None:

@@ -16,6 +16,7 @@ from chain.record import Record
 from chain.source_chain import ChainReport
 from dht.blob_store import BlobDraft, BlobStore
 from dht.clock_skew import Skew
+from dht.reputation import Standing
 from node.models import (
     Added,
     Answer,
@@ -104,6 +105,14 @@ class NodeService(Protocol):
 
     async def unblock(self, target: AgentId | Cid) -> None:
         """Take a block back; raises `NotFound`."""
+        ...
+
+    def standings(self) -> dict[AgentId, Standing]:
+        """Peers that are slowed or banned, ascending by agent."""
+        ...
+
+    def pardon(self, agent: AgentId) -> bool:
+        """End the ban of a peer and forget why; whether there was anything to forget."""
         ...
 
     def blocked(self) -> list[Block]:

@@ -296,6 +296,7 @@ class PeerOut(BaseModel):
     capacity: int
     full: bool
     latency_ms: float | None
+    standing: str
 
 
 class PeersOut(BaseModel):
@@ -489,6 +490,7 @@ def peer_out(peer: PeerView) -> PeerOut:
         capacity=peer.capacity,
         full=peer.full,
         latency_ms=None if peer.latency_ms is None else round(peer.latency_ms, 2),
+        standing=peer.standing,
     )
 
 

@@ -28,6 +28,8 @@ def status(home: str | None, as_json: bool) -> None:
         copies += f", {answer['repairing']} being repaired"
     most = "" if answer["store_max_mb"] is None else f" of {answer['store_max_mb']}"
     full = ", FULL: nothing new is held for others" if answer["full"] else ""
+    banned = sum(one["banned_s"] > 0 for one in client.get("/v1/standings")["standings"])
+    unwelcome = f", {banned} banned" if banned else ""
     unconfirmed = answer["unconfirmed"]
     receipts = f"{unconfirmed} own records short of them" if unconfirmed else "enough for every own record"
     rows = [
@@ -36,7 +38,7 @@ def status(home: str | None, as_json: bool) -> None:
         ("space", answer["space"]),
         ("addresses", ", ".join(answer["addresses"]) or "none"),
         ("api", client.daemon.api),
-        ("peers", "none yet" if not answer["peers"] else f"{answer['peers']}{unconnected}"),
+        ("peers", "none yet" if not answer["peers"] else f"{answer['peers']}{unconnected}{unwelcome}"),
         ("records", f"{answer['records']} own, {answer['pending']} still without enough copies"),
         ("chain", answer["chain"]),
         ("receipts", receipts),
@@ -58,14 +60,24 @@ def status(home: str | None, as_json: bool) -> None:
 
 
 @click.command()
+@click.option("--pardon", metavar="AGENT", help="End the ban of a peer and forget what it did.")
 @home_option
 @json_option
-def peers(home: str | None, as_json: bool) -> None:
-    """List the peers that the node knows."""
-    from node.api_client import ApiClient
+def peers(pardon: str | None, home: str | None, as_json: bool) -> None:
+    """List the peers that the node knows, and those that are slowed or banned for what they sent."""
+    from node.api_client import ApiClient, path_segment
     from node.home import open_home
 
-    answer = ApiClient(open_home(home)).get("/v1/peers")
+    client = ApiClient(open_home(home))
+    if pardon is not None:
+        pardoned = client.send("DELETE", f"/v1/standings/{path_segment(pardon)}")
+        if as_json:
+            print_json(pardoned)
+        else:
+            print_line(f"nothing is held against {pardoned['agent_id']} any more")
+        return
+    answer = client.get("/v1/peers")
+    answer["standings"] = client.get("/v1/standings")["standings"]
     if as_json:
         print_json(answer)
         return
@@ -78,3 +90,6 @@ def peers(home: str | None, as_json: bool) -> None:
             print_line(f"    {address}")
     if not answer["peers"]:
         print_line("no peers yet")
+    for one in answer["standings"]:
+        ban = f" for {one['banned_s']:.0f} s more (ban {one['bans']})" if one["banned_s"] else ""
+        print_line(f"{one['agent_id']} {one['standing']}{ban}")

@@ -16,7 +16,7 @@ from chain.blob import CHUNK, MalformedBlobError, OversizedBlobError, chunk_list
 from chain.cid import blob_cid, record_cid
 from chain.errors import CidError
 from dht.blob_store import BitmapError, bitmap, read_bitmap
-from dht.blobs import AT_ONCE, GET, LIST, PER_AGENT, BlobService, BlobUnavailable
+from dht.blobs import AT_ONCE, FETCHES, GET, LIST, LOOK_S, PER_AGENT, SERVE_EACH, BlobService, BlobUnavailable
 from dht.chunk_plan import MAX_BUSY, MAX_FAILURES
 from dht.errors import RefusalCode, RequestRefused
 from dht.kademlia import Kademlia
@@ -560,3 +560,52 @@ def test_bitmaps_say_which_chunks_are_there() -> None:
         read_bitmap(8, b"\0\0")
     with pytest.raises(BitmapError):
         read_bitmap(7, b"\x80")
+
+
+def test_fetches_that_trickle_give_their_places_to_those_that_wait_and_end_all_the_same(
+    tmp_path: Path,
+) -> None:
+    """One peer that serves as slowly as it may cannot occupy all places for as long as it likes."""
+    blobs = {
+        chunk_list(data).cid: data for data in (content(5 * CHUNK, seed) for seed in range(1, FETCHES + 1))
+    }
+
+    async def lists(_sender: bytes, body: bytes) -> bytes:
+        return canonical.encode([chunk_list(blobs[canonical.decode(body, 64)[0]]).encode(), b""])
+
+    async def chunks(_sender: bytes, body: bytes) -> bytes:
+        cid, index = canonical.decode(body, 64)
+        await trio.sleep(9)
+        return blobs[cid][index * CHUNK : (index + 1) * CHUNK]
+
+    async def story(swarm: Swarm) -> None:
+        await swarm.start(0)
+        await swarm.liar(1, lists=lists, chunks=chunks)
+        asker = await swarm.start(2)
+        await swarm.services[0].put(DATA)
+        async with trio.open_nursery() as nursery:
+            for cid in blobs:
+                nursery.start_soon(asker.fetch, cid, LIMIT, agents(1))
+            await trio.sleep(1)
+            began = trio.current_time()
+            assert await asker.fetch(CID, LIMIT, agents(0)) == DATA
+            assert trio.current_time() - began <= 2 * LOOK_S
+            assert asker.counters.yielded
+        for cid, data in blobs.items():
+            assert await asker.fetch(cid, LIMIT, []) == data
+
+    play(tmp_path, story)
+
+
+def test_serving_keeps_to_its_bytes_a_second(tmp_path: Path) -> None:
+    async def story(swarm: Swarm) -> None:
+        holder, asker = await swarm.start(0), await swarm.start(1)
+        size = SERVE_EACH.burst + 4 * SERVE_EACH.per_second
+        data = content(int(size), 3)
+        info = await holder.put(data)
+        began = trio.current_time()
+        await asker.fetch_to_disk(info.cid, 2 * LIMIT, agents(0))
+        took = trio.current_time() - began
+        assert 3.5 <= took <= 8, "the burst at once, the rest at the pace"
+
+    play(tmp_path, story)

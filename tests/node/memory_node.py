@@ -25,6 +25,7 @@ from chain.vector import Codes, codes_from_bytes, score_ppm
 from dht.blob_store import BlobDraft
 from dht.blobs import BlobUnavailable
 from dht.clock_skew import Skew
+from dht.reputation import Reputation, Standing
 from node.editor import Editor
 from node.embedding.caller import CallerVectors
 from node.embedding.errors import NotFinite, WrongSize, ZeroVector
@@ -85,6 +86,7 @@ class MemoryNode:
         self.records: list[Record] = []
         self.keys: dict[bytes, Cid] = {}
         self.full = False
+        self.reputation = Reputation()
         self.starting = False
         self.blocks = Blocklist(None)
         self.editor = Editor(
@@ -201,6 +203,12 @@ class MemoryNode:
 
     async def unblock(self, target: AgentId | Cid) -> None:
         self.blocks.remove(target)
+
+    def standings(self) -> dict[AgentId, Standing]:
+        return self.reputation.known(0.0)
+
+    def pardon(self, agent: AgentId) -> bool:
+        return self.reputation.pardon(agent)
 
     def blocked(self) -> list[Block]:
         return self.blocks.all()
