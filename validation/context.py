@@ -52,6 +52,11 @@ class Context:
         known = self.epochs.get(epoch)
         return None if known is None else known.number
 
+    def atlas_of(self, epoch: Cid) -> Cid | None:
+        """The atlas of a known epoch; None when there is none."""
+        known = self.epochs.get(epoch)
+        return self.manifest.atlas if known is None else known.atlas
+
     def record(self, cid: Cid | None) -> Record | None:
         """The named record with this CID, if it is here."""
         record = None if cid is None else self.named.get(cid)

@@ -8,6 +8,9 @@ from validation.context import Context
 from validation.rule import Finding, Rule
 from validation.verdict import Pending
 
+EPOCHS_IN_ORDER = 3
+"""From this rule version on a chain's epochs have to be in order."""
+
 
 def version(record: Record, _context: Context) -> Finding:
     """The header is of the version that this rule table is for."""
@@ -113,6 +116,18 @@ def closed(record: Record, context: Context) -> Finding:
     return f"prev is {before.header.kind}" if before is not None and before.header.kind in ENDS else None
 
 
+def epoch_order(record: Record, context: Context) -> Finding:
+    """An author does not go back to an earlier epoch: what is forgiven there must not be done again."""
+    before = context.record(record.header.prev)
+    rules = context.rules_of(record.header.epoch)
+    if before is None or rules is None or rules < EPOCHS_IN_ORDER:
+        return None
+    then, now = context.number_of(before.header.epoch), context.number_of(record.header.epoch)
+    if then is None:
+        return Pending((before.header.epoch,))
+    return None if now is None or now >= then else f"epoch is number {now}, but prev's is number {then}"
+
+
 def lamport(record: Record, context: Context) -> Finding:
     """Lamport is 1 + the greatest of prev's and deps'."""
     header = record.header
@@ -146,6 +161,7 @@ HEADER_RULES: tuple[Rule, ...] = (
     Rule("prev", prev, needs_links=True),
     Rule("clock", clock, needs_links=True),
     Rule("closed", closed, needs_links=True),
+    Rule("epoch-order", epoch_order, needs_links=True),
     Rule("lamport", lamport, needs_links=True),
 )
 """Cheap rules first; the signature before anything that has to be looked up."""

@@ -19,6 +19,8 @@ from validation.verdict import Pending
 
 MIN_SQUARED_NORM = CODE_LIMIT**2
 """A quantised vector reaches ±127 in one component at least; shorter codes waste the int8 range."""
+FIXED_ATLAS = 3
+"""Up to this rule version nodes cannot move postings to where another atlas puts them."""
 BINDING_PPM = 980_000
 """Cosine that a vector must reach with the re-embedding of its text."""
 
@@ -55,6 +57,9 @@ def epoch_body(record: Record, context: Context) -> Finding:
         return str(error)
     if epoch.previous != record.header.epoch:
         return "an epoch is published in the epoch before it, which its header names"
+    rules = context.rules_of(epoch.previous)
+    if rules is not None and rules <= FIXED_ATLAS and epoch.atlas != context.atlas_of(epoch.previous):
+        return f"rule version {rules} knows no way from one atlas to another: an epoch keeps the atlas"
     number = context.number_of(epoch.previous)
     if number is not None and epoch.number != number + 1:
         return f"epoch number is {epoch.number}, expected {number + 1}"

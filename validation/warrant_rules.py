@@ -173,8 +173,9 @@ def _unknown_epochs(proof: Proof, context: Context) -> set[Cid]:
     """Epochs of the offending records, in this proof and those within it, that this node cannot judge by."""
     unknown: set[Cid] = set()
     while isinstance(proof, InvalidProof):
-        if epoch(proof.record, context) is not None:
-            unknown.add(proof.record.header.epoch)
+        for one in (*proof.opening, proof.record):
+            if epoch(one, context) is not None:
+                unknown.add(one.header.epoch)
         if proof.record.header.kind not in WARRANTS or proof.record.payload is None:
             break
         try:

@@ -282,6 +282,21 @@ def join_is_unsigned(b: Bench) -> tuple[Record, Context]:
     return b.by_name["start"], b.context(b.by_name["start"], unsigned(b.by_name["join"]))
 
 
+def goes_back(b: Bench) -> tuple[Record, Context]:
+    """A record of epoch 0 after one of epoch 1."""
+    published = b.by_name["epoch"]
+    before = forge(b.by_name["tag"], epoch=published.cid)
+    place = {"seq": before.header.seq + 1, "prev": before.cid, "lamport": before.header.lamport + 1}
+    record = forge(b.by_name["create"], hlc=before.header.hlc, **place)
+    return record, b.context(record, before, epochs={published.cid: next_epoch()})
+
+
+def another_atlas(b: Bench) -> tuple[Record, Context]:
+    epoch = replace(next_epoch(), atlas=blob_cid(b"another atlas"))
+    record = forge(b.by_name["epoch"], body=epoch_body(epoch, [epoch.sign(STEWARD)]))
+    return record, b.context(record)
+
+
 def header_of(name: str) -> bytes:
     return bench().by_name[name].without_payload().encode()
 
@@ -380,6 +395,7 @@ OFFENCES: dict[str, list[Offence]] = {
     ],
     "clock": [of("create", hlc=0), after("create", {"hlc": 2_001})],
     "closed": [after_close, after_rotation],
+    "epoch-order": [goes_back],
     "lamport": [
         of("create", lamport=0),
         of("create", lamport=7),
@@ -485,6 +501,7 @@ OFFENCES: dict[str, list[Offence]] = {
         body_with("epoch", rules=0),
         body_with("epoch", lifted=None),
         body_with("epoch", atlas=...),
+        another_atlas,
     ],
     "operation": [
         body_with("create", text=""),
