@@ -83,23 +83,26 @@ def standing_of(offences: Mapping[Cid, Offence], epochs: Mapping[Cid, Epoch], ne
 
 def lifted_of(offences: Mapping[Cid, Offence], epochs: Mapping[Cid, Epoch], network: Cid) -> frozenset[Cid]:
     """The warrants among `offences` whose offences are forgiven, whether an epoch names them or another's."""
-    numbers = {network: 0} | {cid: epoch.number for cid, epoch in epochs.items()}
-    pardons = [
-        (offences[warrant], epoch.number)
+    return frozenset(
+        warrant for warrant, one in offences.items() if is_forgiven(one, offences, epochs, network)
+    )
+
+
+def is_forgiven(
+    offence: Offence, offences: Mapping[Cid, Offence], epochs: Mapping[Cid, Epoch], network: Cid
+) -> bool:
+    """Whether an offence, proven or to be proven, is forgiven by an epoch that lifts one of `offences`."""
+    lifting = [
+        epoch.number
         for epoch in epochs.values()
         for warrant in epoch.lifted
-        if warrant in offences and offences[warrant].pardonable
-    ]
-    return frozenset(warrant for warrant, offence in offences.items() if _forgiven(offence, pardons, numbers))
-
-
-def _forgiven(offence: Offence, pardons: Iterable[tuple[Offence, int]], numbers: Mapping[Cid, int]) -> bool:
-    if not offence.pardonable:
-        return False
-    signed_in = [numbers.get(epoch) for epoch in offence.epochs]
-    return any(
-        pardoned.offender == offence.offender
+        if (pardoned := offences.get(warrant)) is not None
+        and pardoned.pardonable
+        and pardoned.offender == offence.offender
         and offence.seq >= pardoned.seq
-        and all(number is not None and number < lifting for number in signed_in)
-        for pardoned, lifting in pardons
-    )
+    ]
+    if not lifting or not offence.pardonable:
+        return False
+    numbers = {network: 0} | {cid: epoch.number for cid, epoch in epochs.items()}
+    signed_in = [numbers.get(epoch) for epoch in offence.epochs]
+    return all(number is not None and number < max(lifting) for number in signed_in)

@@ -20,6 +20,7 @@ from chain.identity import AgentId
 from chain.kinds import KINDS_BY_RULE_VERSION
 from chain.record import Record
 from chain.source_chain import Draft
+from chain.warrant import Offence, offence_of, proof_from_body
 from dht.bundle import Opening
 from dht.ports import Random, RunBlocking
 from dht.record_store import Held, HeldStore
@@ -41,7 +42,7 @@ TICK_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Suspect:
-    seq: int
+    offence: Offence
     draft: Draft
     due: float
 
@@ -70,7 +71,7 @@ class Watch:
         self._run_blocking = run_blocking
         self._rng = random.choice
         self._suspects: dict[AgentId, _Suspect] = {}
-        self._seen: list[tuple[int, Draft, AgentId]] = []
+        self._seen: list[tuple[Offence, Draft]] = []
         self._lock = Lock()  # judging goes on in several threads
         self._written: dict[AgentId, int] = {}
         self.accused = 0
@@ -83,7 +84,7 @@ class Watch:
             return
         opening = context.opening or self._opening_of(author)
         draft = None if opening is None else accuse_invalid(opening, record, context)
-        self._note(author, seq, draft)
+        self._note(draft)
 
     async def held(self, items: Iterable[Held]) -> None:
         """Records were stored here: does one of them stand at a place where another one does?"""
@@ -102,14 +103,14 @@ class Watch:
             now = trio.current_time()
             with self._lock:
                 seen, self._seen = self._seen, []
-            for seq, draft, author in seen:
-                known = self._suspects.get(author)
-                if known is None or seq < known.seq:
-                    due = now + self._pause(author) if known is None else known.due
-                    self._suspects[author] = _Suspect(seq, draft, due)
+            for offence, draft in seen:
+                known = self._suspects.get(offence.offender)
+                if known is None or offence.seq < known.offence.seq:
+                    due = now + self._pause(offence.offender) if known is None else known.due
+                    self._suspects[offence.offender] = _Suspect(offence, draft, due)
             for author in [one for one, suspect in self._suspects.items() if suspect.due <= now]:
                 suspect = self._suspects.pop(author)
-                if self._interesting(author, suspect.seq):
+                if self._ledger.decides(suspect.offence):
                     self._written[author] = self._written.pop(author, 0) + 1
                     while len(self._written) > MAX_REMEMBERED:
                         del self._written[next(iter(self._written))]
@@ -121,7 +122,7 @@ class Watch:
         return float(self._rng.uniform(0.0, PAUSE_S) if not before else AGAIN_S * 2 ** (before - 1))
 
     def _interesting(self, author: AgentId, seq: int) -> bool:
-        """Whether an offence there would change from where on the author's records count."""
+        """Whether an offence there could change from where on the author's records count."""
         first = self._ledger.earliest(author)
         return author != self._agent and (first is None or seq < first)
 
@@ -131,14 +132,17 @@ class Watch:
             author = one.header.author
             opening = self._opening_of(author)
             if opening is not None:
-                self._note(author, one.header.seq, accuse_fork(opening, one, other, context))
+                self._note(accuse_fork(opening, one, other, context))
 
-    def _note(self, author: AgentId, seq: int, draft: Draft | None) -> None:
+    def _note(self, draft: Draft | None) -> None:
         if draft is None or not self._known_kind(draft.kind):
+            return
+        offence = offence_of(proof_from_body(draft.kind, draft.body))
+        if not self._ledger.decides(offence):
             return
         with self._lock:
             if len(self._seen) + len(self._suspects) < MAX_SUSPECTS:
-                self._seen.append((seq, draft, author))
+                self._seen.append((offence, draft))
 
     def _known_kind(self, kind: str) -> bool:
         """Networks of older rules have no warrants."""

@@ -56,12 +56,21 @@ class UnknownKind(LearningError):
 class Learning:
     """The verbs; `run` must be running."""
 
-    def __init__(self, tools: Tools, network: Network, manifest: Manifest, while_writable: Guard) -> None:
-        """`while_writable` runs work that writes: a full disk ends the work, not the node."""
+    def __init__(
+        self,
+        tools: Tools,
+        network: Network,
+        manifest: Manifest,
+        while_writable: Guard,
+        rules: Callable[[], int],
+    ) -> None:
+        """`while_writable` runs work that writes: a full disk ends the work, not the node. `rules` gives the
+        rule version of the present.
+        """
         self._tools = tools
         self._while_writable = while_writable
         self._me = tools.identity.agent
-        self._rules = manifest.rules
+        self._rules = rules
         self._limits = manifest.limits
         self._engaged: dict[Cid, Engagement] = {}
         self._peeked: OrderedDict[Cid, tuple[float, Ledger]] = OrderedDict()
@@ -117,10 +126,11 @@ class Learning:
         Raises `Refused` when the initial parameters are not here or do not match the arrays, `ChainError` for
         terms out of range.
         """
-        if TASK not in KINDS_BY_RULE_VERSION.get(self._rules, frozenset()):
+        rules = self._rules()
+        if TASK not in KINDS_BY_RULE_VERSION.get(rules, frozenset()):
             raise UnknownKind(
-                f"this network was founded with rules {self._rules}, which know no learning tasks; "
-                "found a new network for them"
+                f"this network's rules (version {rules}) know no learning tasks: its stewards can change "
+                "them by an epoch, or found a new network for them"
             )
         tools, body = self._tools, terms.to_body()
         if len(self._engaged) >= MAX_FOLLOWED:

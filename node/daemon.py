@@ -22,10 +22,13 @@ from functools import partial
 import trio
 
 from chain.cid import Cid, blob_cid, to_text
+from chain.epoch import epoch_from_body
 from chain.errors import ChainError
 from chain.identity import AgentId, Identity, peer_id
 from chain.invitation import MAX_INVITED_NONCE, sign_invitation
+from chain.kinds import KINDS_BY_RULE_VERSION
 from chain.manifest import Manifest, Space, decode_manifest
+from chain.record import decode_payload, decode_record
 from dht.errors import DhtError
 from dht.hello import Founding
 from dht.libp2p_network import open_libp2p_network
@@ -131,17 +134,13 @@ def init_home(
         else:
             joined = _found(home, identity, name, join_bits, vectors_dim, space, terms)
         founding, manifest = joined.founding, joined.founding.manifest
-        if founding.epochs:
-            raise JoinFailed(
-                f"the network {manifest.name!r} has gone on to epoch {len(founding.epochs)}; this release "
-                "knows networks at epoch 0 only: install a newer one"
-            )
+        epoch = _newest_epoch(founding)
         lacking = _try_embedder(embedder_for(manifest.space, embedding))
         layout_for(manifest, founding.atlas_bytes)
         if founding.atlas_bytes is not None:
             home.write_atlas(to_text(blob_cid(founding.atlas_bytes)), founding.atlas_bytes)
         with one_error():
-            trio.run(_open_chain, home, identity, manifest, recovery, profile_name or "", joined.proof)
+            trio.run(_open_chain, home, identity, manifest, epoch, recovery, profile_name or "", joined.proof)
         write_initial_config(home, DEFAULT_LISTEN, DEFAULT_API, joined.addresses, embedding)
         if joined.grant is not None:
             write_atomically(home.grant, joined.grant)
@@ -293,6 +292,7 @@ async def _run(
                 learning=node.learning,
                 life=node.life,
                 inviting=node.inviting,
+                governance=node.governance,
             )
         )
         where = DaemonInfo(os.getpid(), url, network.addresses)
@@ -360,16 +360,37 @@ async def _stop_on_signal(stop: trio.Event, hurry: trio.Event) -> None:
             stop.set()
 
 
+def _newest_epoch(founding: Founding) -> Cid:
+    """The epoch in which a newcomer begins; raises `JoinFailed` when this release cannot take part in it."""
+    manifest = founding.manifest
+    if not founding.epochs:
+        return manifest.network_id
+    record = decode_record(founding.epochs[-1])
+    epoch = epoch_from_body(decode_payload(record.payload or b""), manifest)
+    if epoch.rules not in KINDS_BY_RULE_VERSION:
+        raise JoinFailed(
+            f"the network {manifest.name!r} works by rule version {epoch.rules} since epoch {epoch.number}; "
+            f"this release knows {max(KINDS_BY_RULE_VERSION)} at most: install a newer one"
+        )
+    if epoch.atlas != manifest.atlas:
+        raise JoinFailed(
+            f"the network {manifest.name!r} has another atlas since epoch {epoch.number}, which this release "
+            "cannot work with: install a newer one"
+        )
+    return record.cid
+
+
 async def _open_chain(
     home: Home,
     identity: Identity,
     manifest: Manifest,
+    epoch: Cid,
     recovery: AgentId,
     name: str,
     proof: tuple[bytes, ...],
 ) -> None:
     network, random, run_blocking = manifest.network_id, system_random(), ThreadedBlocking(1)
-    own = OwnChain(home.chain_db, identity, network, network, SystemClock(), random, run_blocking)
+    own = OwnChain(home.chain_db, identity, network, epoch, SystemClock(), random, run_blocking)
     async with trio.open_nursery() as nursery:
         await nursery.start(own.run)
         await ensure_opening(

@@ -72,14 +72,14 @@ class _Turn:
 
 
 class Editor:
-    """The verb `change` of a node. `rules` is the rule version that its records are judged by."""
+    """The verb `change` of a node. `rules` gives the rule version that its records are judged by now."""
 
     def __init__(
         self,
         agent: AgentId,
         embedder: Embedder | CallerVectors,
         limits: Limits,
-        rules: int,
+        rules: Callable[[], int],
         reader: Reader,
         append: Append,
         run_blocking: RunBlocking,
@@ -102,9 +102,10 @@ class Editor:
         by another than the creator, `Gone` for a deleted or retracted entry, `InvalidInput` or
         `EmbeddingError` for what is over a limit or outside the network's rules, and storage errors.
         """
-        kinds = [kind for kind in _KINDS[type(change)] if kind not in KINDS_BY_RULE_VERSION[self._rules]]
+        rules = self._rules()
+        kinds = [kind for kind in _KINDS[type(change)] if kind not in KINDS_BY_RULE_VERSION[rules]]
         if kinds:
-            raise InvalidInput(f"this network's rules (version {self._rules}) do not know {kinds[0]}")
+            raise InvalidInput(f"this network's rules (version {rules}) do not know {kinds[0]}")
         async with self._turn(entry):
             found = await self._reader.find(entry)
             standing = self._standing()

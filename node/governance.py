@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import trio
 
 from chain.cid import Cid
-from chain.identity import AgentId, peer_id
+from chain.identity import AgentId, Identity, peer_id
+from chain.kinds import EPOCH
 from chain.manifest import Manifest
 from chain.record import Record
 from chain.source_chain import Draft
+from dht.hello import HelloServer
 from dht.intake import Intake
 from dht.kademlia import Kademlia
 from dht.network import Network
@@ -26,6 +29,7 @@ from dht.ports import Random, RunBlocking
 from dht.record_store import Held
 from dht.records import RecordService
 from dht.watch import Watch
+from node.epochs import Epochs
 from node.errors import Forbidden
 from node.storage.errors import StorageError
 from node.storage.held_records import HeldRecords
@@ -47,16 +51,43 @@ class Views(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class WarrantView:
+    """A proven offence: the rule ("fork" or the broken one), the offending records, and who accuses.
+
+    `warrants` are pairs of warrant and accuser. `since`: from which seq on the offender does not count now.
+    """
+
+    offender: AgentId
+    seq: int
+    rule: str
+    records: tuple[Cid, ...]
+    warrants: tuple[tuple[Cid, AgentId], ...]
+    lifted: bool
+    since: int | None
+
+
 class Governance:
     """The ledger of one node, and what keeps it true. `ledger` may be read from any thread."""
 
-    def __init__(self, agent: AgentId, manifest: Manifest, own: OwnChain, held: HeldRecords) -> None:
-        self._agent = agent
+    def __init__(
+        self,
+        identity: Identity,
+        manifest: Manifest,
+        own: OwnChain,
+        held: HeldRecords,
+        hello: HelloServer,
+        atlas: bytes | None,
+    ) -> None:
+        self._agent = identity.agent
+        self._hello = hello
+        self._atlas = atlas
         self._manifest = manifest
         self._network_id = manifest.network_id
         self._own = own
         self._held = held
         self.ledger = Ledger(manifest)
+        self.epochs = Epochs(identity, manifest, own, self.ledger, self.write)
         self._watch: Watch
         self._notices: Notices
 
@@ -117,8 +148,10 @@ class Governance:
             )
 
     async def load(self) -> None:
-        """Read what is held, before anything is shown."""
+        """Read what is held, before anything is shown or written."""
+        self.epochs.resume()
         await self._notices.load()
+        self._adopt()
 
     async def show(self) -> None:
         """Show the entries of all offenders anew: a crash may have come between hearing and showing."""
@@ -151,15 +184,39 @@ class Governance:
         self._published()
         return record
 
+    async def warrants(self) -> list[WarrantView]:
+        """All that is proven, by offender and seq."""
+        return await self._run_blocking(self._warrants)
+
     def counters(self) -> dict[str, int]:
         """For `status` and metrics."""
         return {
             "warrants": len(self.ledger),
             "agents_excluded": len(self.ledger.standing.first),
-            "epoch": 0 if (epoch := self.ledger.newest[1]) is None else epoch.number,
+            "epoch": next((one.number for one in self.epochs.known() if one.current), 0),
             "warrants_written_total": self._watch.accused,
             "notices_told_total": self._notices.told,
         }
+
+    def _warrants(self) -> list[WarrantView]:
+        offences, lifted = self.ledger.offences, self.ledger.lifted
+        records = self._held.get_many(sorted(offences))
+        accusers = {one.cid: one.header.author for one in records if one is not None}
+        grouped: dict[tuple[AgentId, int, str, tuple[Cid, ...]], list[Cid]] = {}
+        for cid, one in sorted(offences.items()):
+            grouped.setdefault((one.offender, one.seq, one.rule, one.records), []).append(cid)
+        return [
+            WarrantView(
+                offender,
+                seq,
+                rule,
+                about,
+                tuple((cid, accusers[cid]) for cid in cids if cid in accusers),
+                all(cid in lifted for cid in cids),
+                self.ledger.earliest(offender),
+            )
+            for (offender, seq, rule, about), cids in sorted(grouped.items())
+        ]
 
     async def _write(self, draft: Draft) -> None:
         try:
@@ -175,7 +232,16 @@ class Governance:
             else:
                 why = "revoked" if self.ledger.revoked(agent) else "under a warrant"
                 log.warning("%s is %s: nothing from seq %d on is shown", peer_id(agent), why, since)
+        if any(one.header.kind == EPOCH for one in new):
+            self._adopt()
         await self._show(moved)
+
+    def _adopt(self) -> None:
+        if self.epochs.adopt():
+            log.warning("this node works in epoch %d from now on", self.counters()["epoch"])
+        lineage = self._held.get_many(self.epochs.lineage())
+        if all(one is not None and one.payload is not None for one in lineage):
+            self._hello.update([one.encode() for one in lineage if one is not None], self._atlas)
 
     async def _show(self, since: Mapping[AgentId, int]) -> None:
         for agent in sorted(since):

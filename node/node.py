@@ -218,10 +218,10 @@ class Node:
             run_blocking,
         )
         """How this agent lets others in."""
-        HelloServer(
+        hello = HelloServer(
             network, founding.manifest_bytes, founding.epochs, founding.atlas_bytes, self.inviting.redeem
         )
-        self.governance = Governance(self.agent, manifest, own, held)
+        self.governance = Governance(identity, manifest, own, held, hello, founding.atlas_bytes)
         ledger = self.governance.ledger
         self._holder = Holder(
             derived,
@@ -364,7 +364,7 @@ class Node:
             self.agent,
             self._embedder,
             manifest.limits,
-            manifest.rules,
+            lambda: self.governance.epochs.rules,
             self._reader,
             self._append,
             embed_blocking,
@@ -438,6 +438,7 @@ class Node:
             network,
             manifest,
             self._participation.while_writable,
+            lambda: self.governance.epochs.rules,
         )
         """The learning tasks that this node follows, and their verbs."""
 

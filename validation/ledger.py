@@ -20,7 +20,7 @@ from chain.kinds import EPOCH, REVOKE, ROTATE, WARRANTS
 from chain.manifest import Manifest
 from chain.record import Record, decode_payload
 from chain.warrant import Offence, offence_of, proof_of
-from crdt.standing import CLEAR, Standing, lifted_of, successors_of
+from crdt.standing import CLEAR, Standing, is_forgiven, lifted_of, successors_of
 
 MAX_PER_OFFENDER = 4
 """Unforgiven warrants kept of one offender, the earliest; one would do, the others spare fetching."""
@@ -91,6 +91,13 @@ class Ledger:
     def earliest(self, agent: AgentId) -> int | None:
         """The seq of the earliest unforgiven offence of `agent`."""
         return self.standing.since(agent)
+
+    def decides(self, offence: Offence) -> bool:
+        """Whether proving this would change from where on its offender's records count."""
+        known = self._offences.get(offence.offender, {})
+        first = self.standing.since(offence.offender)
+        earlier = first is None or offence.seq < first
+        return earlier and not is_forgiven(offence, known, self.epochs, self._network)
 
     def tell(self, notice: Record) -> Told:
         """Take a notice that was judged valid; one that is known changes nothing."""

@@ -28,6 +28,7 @@ from node.api.agent_life import add_agent_routes
 from node.api.blobs import STREAMED, add_blob_routes
 from node.api.docs_page import docs_page
 from node.api.editing import add_editing_routes, entry_id
+from node.api.governance import add_governance_routes
 from node.api.guard import Guard
 from node.api.inviting import add_inviting_routes
 from node.api.learning import add_learning_routes
@@ -63,6 +64,7 @@ from node.api.shapes import (
 )
 from node.api.standings import add_standing_routes
 from node.errors import InvalidInput, NotFound
+from node.governance import Governance
 from node.inviting import Inviting
 from node.models import NewEntry, Rejected
 
@@ -83,14 +85,15 @@ def create_app(
     learning: Learning | None = None,
     life: AgentLife | None = None,
     inviting: Inviting | None = None,
+    governance: Governance | None = None,
 ) -> Guard:
     """The ASGI application for `node`.
 
     `stop` is called when a stop is asked for and must return at once. `unready` says why `/readyz` has to
     answer no, or None. `settings`
     is what `/v1/config` shows. `hosts` are names besides the loopback ones that requests may be sent to.
-    `max_blob`: bytes of the largest blob that is taken or fetched. `learning` and `inviting` bring their
-    routes.
+    `max_blob`: bytes of the largest blob that is taken or fetched. `learning`, `inviting` and `governance`
+    bring their routes.
     """
     app = FastAPI(
         title="Rose Forest node",
@@ -122,6 +125,8 @@ def create_app(
         add_learning_routes(app, learning)
     if inviting is not None:
         add_inviting_routes(app, inviting)
+    if governance is not None:
+        add_governance_routes(app, governance)
 
     @app.get("/v1/status", response_model=StatusOut, tags=["node"], summary="The node at a glance")
     async def status() -> StatusOut:

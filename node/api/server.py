@@ -24,6 +24,7 @@ from node.api.service import NodeService
 from node.api.shapes import SettingOut
 from node.config import Settings, with_origins
 from node.errors import ConfigError, PortInUse
+from node.governance import Governance
 from node.inviting import Inviting
 
 GRACE_SECONDS = 3.0
@@ -43,6 +44,7 @@ async def serve_api(
     learning: Learning | None = None,
     life: AgentLife | None = None,
     inviting: Inviting | None = None,
+    governance: Governance | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `node` until `stop` is set or the task is cancelled; both end it in order.
@@ -64,6 +66,7 @@ async def serve_api(
         learning=learning,
         life=life,
         inviting=inviting,
+        governance=governance,
     )
     name, actual = listener.getsockname()[:2]
     url = f"http://[{name}]:{actual}" if ":" in name else f"http://{name}:{actual}"

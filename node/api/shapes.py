@@ -220,7 +220,16 @@ class EntryOut(BaseModel):
     votes: VotesOut
     version: list[VersionOut]
     version_id: str
+    excluded: list[ExcludedOut] = []
     records: list[RecordOut] | None = None
+
+
+class ExcludedOut(BaseModel):
+    """A record that does not count: nothing of its author does from seq `since` on, by a warrant."""
+
+    record: str
+    author: str
+    since: int
 
 
 class ValueOut(BaseModel):
@@ -439,6 +448,10 @@ def entry_out(view: EntryView, provenance: bool) -> EntryOut:
         version=[
             VersionOut(author=peer_id(author), seq=seq, heads=[to_text(head) for head in heads])
             for author, seq, heads in view.version
+        ],
+        excluded=[
+            ExcludedOut(record=to_text(cid), author=peer_id(author), since=since)
+            for cid, author, since in view.excluded
         ],
         records=[record_out(record, data=True) for record in view.records] if provenance else None,
     )

@@ -116,7 +116,8 @@ def get(id: str, provenance: bool, home: str | None, as_json: bool) -> None:
         print_line(f"votes      {votes['up']} up, {votes['down']} down")
     print_line(f"version    {answer['version_id']}")
     print_line()
-    print_line(answer["text"] if answer["text"] is not None else "(erased)")
+    gone = "(not shown: its author is under a warrant)" if answer["excluded"] else "(erased)"
+    print_line(answer["text"] if answer["text"] is not None else gone)
     for value in answer["values"][1:]:
         print_line()
         print_line(f"in conflict with this, by {value['author']}:")
@@ -124,6 +125,10 @@ def get(id: str, provenance: bool, home: str | None, as_json: bool) -> None:
     if answer["delete_overruled"]:
         print_line()
         print_line("(somebody deleted the entry without having seen this text)")
+    for one in answer["excluded"]:
+        print_line(
+            f"left out: record {one['record']} by {one['author']}, under a warrant from seq {one['since']} on"
+        )
     for ballot in votes["ballots"]:
         why = f": {ballot['reason']}" if ballot["reason"] else ""
         print_line(f"vote {'up' if ballot['value'] > 0 else 'down'} by {ballot['agent']}{why}")

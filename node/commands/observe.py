@@ -53,6 +53,11 @@ def status(home: str | None, as_json: bool) -> None:
         rows.append(("waiting", ", ".join(f"{count} {why}" for why, count in waiting.items() if count)))
     if answer["refused"]:
         rows.append(("refused", ", ".join(f"{count} {why}" for why, count in answer["refused"].items())))
+    counts = answer["counters"]
+    if counts.get("epoch"):
+        rows.append(("epoch", str(counts["epoch"])))
+    if counts.get("agents_excluded"):
+        rows.append(("warrants", f"{counts['agents_excluded']} agents are not shown; roseforest warrants"))
     if answer["read_only"]:
         rows.append(("READ-ONLY", answer["read_only"]))
     for name, value in rows:

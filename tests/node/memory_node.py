@@ -93,7 +93,7 @@ class MemoryNode:
             self.identity.agent,
             HashVectors("hash", DIM),
             Limits(tags=4),
-            RULE_VERSION,
+            lambda: RULE_VERSION,
             self,
             self.append,
             inline_blocking,

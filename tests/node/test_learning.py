@@ -348,11 +348,11 @@ def test_who_only_looks_sees_the_task_and_can_audit_it(tmp_path: Path) -> None:
 def test_a_network_that_takes_no_such_task_says_so_before_anything_is_signed(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         node = network.nodes[0]
-        override(node.learning, "_rules", 1)
+        override(node.learning, "_rules", lambda: 1)
         before = node.status().records
-        with pytest.raises(UnknownKind, match="founded with rules 1"):
+        with pytest.raises(UnknownKind, match="version 1"):
             await publish(node)
-        override(node.learning, "_rules", 2)
+        override(node.learning, "_rules", lambda: 2)
         override(node.learning, "_limits", Limits(payload=8 * 1024))
         with pytest.raises(Refused, match="limit for a record is 8192"):
             await publish(node, config={"notes": "x" * 9_000})

@@ -94,7 +94,7 @@ def test_an_old_network_keeps_its_rules_and_says_what_they_do_not_know(
     task = {"name": "a line", "arrays": arrays, "parameters": blob, "rounds": 1}
     refused = daemon.ask("POST", "/v1/learning/tasks", task)
     assert refused.status in (409, 422)
-    assert "founded with rules 1" in refused.message
+    assert "rules (version 1) know no learning tasks" in refused.message
     assert daemon.ask("POST", "/v1/chain/verify").value["length"] == 8
 
 

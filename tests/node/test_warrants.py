@@ -14,11 +14,14 @@ import trio
 
 from chain.cid import Cid, raw_cid
 from chain.identity import AgentId
-from chain.kinds import CREATE
+from chain.kinds import CREATE, INVALID_WARRANT
 from chain.record import Record, decode_payload, encode_payload, sign_record
+from chain.source_chain import Draft
+from chain.warrant import invalid_body
 from dht.bundle import Item
 from dht.placement import ALL_ROLES
 from dht.publisher import Got
+from node.errors import Forbidden, InvalidInput
 from node.models import Added
 from tests.node.simulated_nodes import Network, entry, identity, override, shown, simulate, until, vector
 
@@ -57,6 +60,36 @@ def standings(network: Network) -> list[dict[AgentId, int]]:
 
 
 @pytest.mark.slow
+def test_a_false_warrant_excludes_nobody_but_its_author(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        await network.fill(8, range(4))
+        liar, victim = network.nodes[3], network.nodes[1]
+        (create,) = victim.chain_log(3, 1)
+        opening = victim.chain_log(0, 2)
+        body = invalid_body((opening[0], opening[1]), create, "clock", victim.chain_log(2, 1))
+        ((false, _),) = await liar._own.append([Draft(INVALID_WARRANT, body)], [None])
+        liar._publisher.wake()
+        liar_seq = liar.status().records - 1
+
+        def known() -> bool:
+            return all(
+                dict(network.nodes[n].governance.ledger.standing.first) == {liar.agent: liar_seq}
+                for n in range(3)
+            )
+
+        await until(known, 300)
+        (offence,) = await network.nodes[0].governance.warrants()
+        assert (offence.rule, offence.records) == ("warrant-proof", (false,))
+        for number in range(3):
+            view = await network.nodes[number].get(create.cid)
+            assert view is not None
+            assert view.text == "entry 1"
+            assert not view.excluded
+
+    simulate(tmp_path, [100] * 4, scenario)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("defence", [True, False])
 def test_a_forker_is_warranted_by_every_honest_node_and_an_honest_one_by_nobody(
     tmp_path: Path, defence: bool
@@ -91,8 +124,34 @@ def test_a_forker_is_warranted_by_every_honest_node_and_an_honest_one_by_nobody(
         late = await network.start(5)
         await until(lambda: late.joined)
         assert late.governance.ledger.earliest(liar) == forked_at
+        with pytest.raises(Forbidden, match=f"under a warrant: nothing it wrote from seq {forked_at}"):
+            await network.nodes[FORKER].add([entry(2000)])
+        await pardon_and_relapse(network, liar)
 
     simulate(tmp_path, [100] * 5, scenario)
+
+
+async def pardon_and_relapse(network: Network, liar: AgentId) -> None:
+    """The founder lifts the warrants by an epoch: what was hidden is shown; another fork counts again."""
+    founder, honest = network.nodes[0].governance, {n: one for n, one in network.nodes.items() if n != FORKER}
+    (offence,) = [one for one in await founder.warrants() if one.since == one.seq]
+    proposal = founder.epochs.propose([offence.warrants[0][0]], None)
+    with pytest.raises(InvalidInput, match="0 steward signatures, the network asks for 1"):
+        await founder.epochs.publish(proposal)
+    with pytest.raises(Forbidden, match="is no steward"):
+        network.nodes[1].governance.epochs.sign(proposal)
+    published = await founder.epochs.publish(founder.epochs.sign(proposal))
+    await until(lambda: all(one.governance.counters()["epoch"] == 1 for one in network.nodes.values()), 120)
+    assert standings(network) == [{}] * len(honest)
+    for number in range(4):
+        await until(lambda n=number: network.nodes[n].governance.ledger.earliest(liar) is None)  # type: ignore[misc]
+        answer = await network.ask(number, vector(1000))
+        assert {hit.author for hit in answer.hits[:1]} == {liar}
+    (again,) = await network.nodes[FORKER].add([entry(3000)])
+    assert isinstance(again, Added)
+    (record,) = network.nodes[FORKER].chain_log(network.nodes[FORKER].status().records - 1, 1)
+    assert record.header.epoch == published.id
+    await until(lambda: all(one.get(liar) == record.header.seq for one in standings(network)), 300)
 
 
 async def _nothing(_items: Sequence[object]) -> None:

@@ -286,8 +286,8 @@ def goes_back(b: Bench) -> tuple[Record, Context]:
     """A record of epoch 0 after one of epoch 1."""
     published = b.by_name["epoch"]
     before = forge(b.by_name["tag"], epoch=published.cid)
-    place = {"seq": before.header.seq + 1, "prev": before.cid, "lamport": before.header.lamport + 1}
-    record = forge(b.by_name["create"], hlc=before.header.hlc, **place)
+    place: dict[str, Any] = {"seq": before.header.seq + 1, "lamport": before.header.lamport + 1}
+    record = forge(b.by_name["create"], hlc=before.header.hlc, prev=before.cid, **place)
     return record, b.context(record, before, epochs={published.cid: next_epoch()})
 
 

@@ -1,0 +1,170 @@
+"""The routes of warrants and epochs: who was proven to do wrong, and what the stewards decide."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import FastAPI
+from pydantic import BaseModel, Field
+
+from chain.cid import Cid, from_text, to_text
+from chain.epoch import MAX_EPOCH_NUMBER, MAX_LIFTED, MAX_RULES, Epoch
+from chain.identity import SIGNATURE_SIZE, agent_from_text, peer_id
+from chain.manifest import MAX_STEWARDS
+from node.api.shapes import Shape
+from node.epochs import EpochView, Proposal
+from node.governance import Governance, WarrantView
+
+Id = Annotated[str, Field(max_length=200)]
+
+
+class WarrantOut(BaseModel):
+    """A proven offence, or a revocation (rule "revoked", by the agent's own recovery key).
+
+    `since`: from which seq on nothing of the agent counts now, null when all does.
+    """
+
+    offender: str
+    rule: str
+    seq: int
+    records: list[str]
+    warrants: list[str]
+    accusers: list[str]
+    lifted: bool
+    since: int | None
+
+
+class WarrantsOut(BaseModel):
+    """All that is proven, by offender and seq."""
+
+    warrants: list[WarrantOut]
+
+
+class EpochOut(BaseModel):
+    """An epoch; the id of epoch 0 is the network's. `current`: this node works in it."""
+
+    id: str
+    number: int
+    rules: int
+    atlas: str | None
+    lifted: list[str]
+    current: bool
+
+
+class EpochsOut(BaseModel):
+    """The epochs known here, by number."""
+
+    epochs: list[EpochOut]
+
+
+class ProposeIn(Shape):
+    """What the next epoch is to change; the rest stays."""
+
+    lift: list[Id] = Field(default=[], max_length=MAX_LIFTED, description="ids of warrants")
+    rules: Annotated[int, Field(ge=1, le=MAX_RULES)] | None = None
+
+
+class SignatureShape(Shape):
+    """A steward's signature, in hexadecimal."""
+
+    steward: Id
+    signature: Annotated[str, Field(pattern=rf"^[0-9a-f]{{{2 * SIGNATURE_SIZE}}}$")]
+
+
+class ProposalShape(Shape):
+    """An epoch to be signed and published; goes from steward to steward as a file."""
+
+    network: Id
+    previous: Id
+    number: int = Field(ge=1, le=MAX_EPOCH_NUMBER)
+    atlas: Id | None
+    rules: int = Field(ge=1, le=MAX_RULES)
+    lifted: list[Id] = Field(max_length=MAX_LIFTED)
+    signatures: list[SignatureShape] = Field(max_length=MAX_STEWARDS)
+
+
+def add_governance_routes(app: FastAPI, governance: Governance) -> None:
+    """Mount the routes."""
+    epochs = governance.epochs
+
+    @app.get(
+        "/v1/warrants", response_model=WarrantsOut, tags=["network"], summary="Who was proven to do wrong"
+    )
+    async def warrants() -> WarrantsOut:
+        return WarrantsOut(warrants=[_warrant_out(one) for one in await governance.warrants()])
+
+    @app.get("/v1/epochs", response_model=EpochsOut, tags=["network"], summary="The network's epochs")
+    async def list_epochs() -> EpochsOut:
+        return EpochsOut(epochs=[_epoch_out(one) for one in epochs.known()])
+
+    @app.post(
+        "/v1/epochs/propose", response_model=ProposalShape, tags=["network"], summary="Draft the next epoch"
+    )
+    async def propose(asked: ProposeIn) -> ProposalShape:
+        return _proposal_out(epochs.propose([from_text(one) for one in asked.lift], asked.rules))
+
+    @app.post(
+        "/v1/epochs/sign", response_model=ProposalShape, tags=["network"], summary="Sign a proposed epoch"
+    )
+    async def sign(proposal: ProposalShape) -> ProposalShape:
+        return _proposal_out(epochs.sign(_proposal_in(proposal)))
+
+    @app.post(
+        "/v1/epochs",
+        response_model=EpochOut,
+        status_code=201,
+        tags=["network"],
+        summary="Publish an epoch that enough stewards have signed",
+    )
+    async def publish(proposal: ProposalShape) -> EpochOut:
+        return _epoch_out(await epochs.publish(_proposal_in(proposal)))
+
+
+def _warrant_out(one: WarrantView) -> WarrantOut:
+    return WarrantOut(
+        offender=peer_id(one.offender),
+        rule=one.rule,
+        seq=one.seq,
+        records=[to_text(cid) for cid in one.records],
+        warrants=[to_text(cid) for cid, _ in one.warrants],
+        accusers=[peer_id(agent) for _, agent in one.warrants],
+        lifted=one.lifted,
+        since=one.since,
+    )
+
+
+def _epoch_out(one: EpochView) -> EpochOut:
+    return EpochOut(
+        id=to_text(one.id),
+        number=one.number,
+        rules=one.rules,
+        atlas=None if one.atlas is None else to_text(one.atlas),
+        lifted=[to_text(cid) for cid in one.lifted],
+        current=one.current,
+    )
+
+
+def _proposal_out(proposal: Proposal) -> ProposalShape:
+    epoch = proposal.epoch
+    return ProposalShape(
+        network=to_text(epoch.network),
+        previous=to_text(epoch.previous),
+        number=epoch.number,
+        atlas=None if epoch.atlas is None else to_text(epoch.atlas),
+        rules=epoch.rules,
+        lifted=[to_text(cid) for cid in epoch.lifted],
+        signatures=[
+            SignatureShape(steward=peer_id(steward), signature=signature.hex())
+            for steward, signature in proposal.signatures
+        ],
+    )
+
+
+def _proposal_in(shape: ProposalShape) -> Proposal:
+    atlas: Cid | None = None if shape.atlas is None else from_text(shape.atlas)
+    lifted = tuple(from_text(one) for one in shape.lifted)
+    network, previous = from_text(shape.network), from_text(shape.previous)
+    return Proposal(
+        Epoch(network, previous, shape.number, atlas, shape.rules, lifted),
+        tuple((agent_from_text(one.steward), bytes.fromhex(one.signature)) for one in shape.signatures),
+    )

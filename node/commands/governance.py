@@ -1,0 +1,130 @@
+"""`warrants` and `epoch`: who was proven to do wrong, and what the network's stewards decide."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from node.commands.options import home_option, json_option
+from node.commands.output import print_json, print_line
+
+MAX_PROPOSAL = 256 * 1024
+"""Bytes of a proposal's file."""
+
+
+@click.command()
+@home_option
+@json_option
+def warrants(home: str | None, as_json: bool) -> None:
+    """List the offences that are proven, with their evidence."""
+    from node.api_client import ApiClient
+    from node.home import open_home
+
+    answer = ApiClient(open_home(home)).get("/v1/warrants")
+    if as_json:
+        print_json(answer)
+        return
+    for one in answer["warrants"]:
+        what = f"a record that breaks {one['rule']!r} at seq {one['seq']}"
+        if one["rule"] == "fork":
+            what = f"two records at seq {one['seq']}"
+        elif one["rule"] == "revoked":
+            what = "its recovery key has revoked it"
+        state = "lifted" if one["lifted"] else f"nothing from seq {one['since']} on is shown"
+        print_line(f"{one['offender']}: {what} ({state})")
+        for record in one["records"]:
+            print_line(f"  record   {record}")
+        for warrant, accuser in zip(one["warrants"], one["accusers"], strict=True):
+            print_line(f"  warrant  {warrant} by {accuser}")
+    if not answer["warrants"]:
+        print_line("nobody was proven to do wrong", err=True)
+
+
+@click.group()
+def epoch() -> None:
+    """Change what a network lets change: its rules, and lifted warrants."""
+
+
+@epoch.command("list")
+@home_option
+@json_option
+def list_epochs(home: str | None, as_json: bool) -> None:
+    """List the network's epochs."""
+    from node.api_client import ApiClient
+    from node.home import open_home
+
+    answer = ApiClient(open_home(home)).get("/v1/epochs")
+    if as_json:
+        print_json(answer)
+        return
+    for one in answer["epochs"]:
+        mark = "*" if one["current"] else " "
+        lifted = f", lifts {len(one['lifted'])} warrants" if one["lifted"] else ""
+        print_line(f"{mark} {one['number']:>4} rules {one['rules']}{lifted} {one['id']}")
+
+
+@epoch.command("propose")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--lift", "lift", multiple=True, metavar="WARRANT", help="Forgive what this warrant proves.")
+@click.option("--rules", type=click.IntRange(1), help="The rule version from then on.")
+@home_option
+@json_option
+def propose(file: Path, lift: tuple[str, ...], rules: int | None, home: str | None, as_json: bool) -> None:
+    """Write the next epoch to FILE, unsigned, for stewards to sign."""
+    if not lift and rules is None:
+        raise click.UsageError("say what changes: --lift WARRANT or --rules N")
+    if file.exists():
+        raise click.UsageError(f"{file} exists already")
+    _write(file, _client(home).post("/v1/epochs/propose", {"lift": list(lift), "rules": rules}), as_json)
+
+
+@epoch.command("sign")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@home_option
+@json_option
+def sign(file: Path, home: str | None, as_json: bool) -> None:
+    """Sign the epoch in FILE as a steward of the network."""
+    _write(file, _client(home).post("/v1/epochs/sign", _read(file)), as_json)
+
+
+@epoch.command("publish")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@home_option
+@json_option
+def publish(file: Path, home: str | None, as_json: bool) -> None:
+    """Publish the epoch in FILE, once enough stewards have signed it."""
+    answer = _client(home).post("/v1/epochs", _read(file))
+    if as_json:
+        print_json(answer)
+    else:
+        print_line(f"epoch {answer['number']} is published: {answer['id']}")
+
+
+def _client(home: str | None) -> Any:
+    from node.api_client import ApiClient
+    from node.home import open_home
+
+    return ApiClient(open_home(home))
+
+
+def _read(file: Path) -> Any:
+    if file.stat().st_size > MAX_PROPOSAL:
+        raise click.UsageError(f"{file} is no proposal of an epoch: it has over {MAX_PROPOSAL} bytes")
+    try:
+        return json.loads(file.read_bytes())
+    except ValueError as error:
+        raise click.UsageError(f"{file} is no proposal of an epoch: {error}") from error
+
+
+def _write(file: Path, proposal: dict[str, Any], as_json: bool) -> None:
+    file.write_text(json.dumps(proposal, indent=1) + "\n")
+    if as_json:
+        print_json(proposal)
+        return
+    lifted = f", lifting {len(proposal['lifted'])} warrants" if proposal["lifted"] else ""
+    count = len(proposal["signatures"])
+    signed = f"{count} signature{'' if count == 1 else 's'}"
+    print_line(f"{file}: epoch {proposal['number']} with rules {proposal['rules']}{lifted}, {signed}")

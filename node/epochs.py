@@ -1,0 +1,190 @@
+"""Epochs from this node's side: proposing, signing and publishing the next one, and working in the newest.
+
+An epoch needs the signatures of a threshold of stewards. A proposal is a small value that goes from steward
+to steward as a file; each signs the same bytes, whoever has enough publishes it as a record of the own chain.
+A node signs its records in the newest epoch that it can judge by, and never goes back to an earlier one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+
+from chain.cid import Cid, to_text
+from chain.epoch import MAX_LIFTED, Epoch, epoch_body, epoch_from_body
+from chain.errors import ChainError
+from chain.identity import AgentId, Identity, peer_id, verify
+from chain.kinds import EPOCH, KINDS_BY_RULE_VERSION
+from chain.manifest import Manifest
+from chain.record import Record
+from chain.source_chain import Draft
+from node.errors import Forbidden, InvalidInput, NotFound
+from node.storage.own_chain import OwnChain
+from validation.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """An epoch and the stewards' signatures gathered so far, ascending by steward."""
+
+    epoch: Epoch
+    signatures: tuple[tuple[AgentId, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EpochView:
+    """An epoch as it stands: its record (for epoch 0 the network's id), and whether this node works in it."""
+
+    id: Cid
+    number: int
+    rules: int
+    atlas: Cid | None
+    lifted: tuple[Cid, ...]
+    current: bool
+
+
+class Epochs:
+    """The epochs of one network. `write` appends a notice to the own chain and tells everybody."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        manifest: Manifest,
+        own: OwnChain,
+        ledger: Ledger,
+        write: Callable[[Draft], Awaitable[Record]],
+    ) -> None:
+        self._identity = identity
+        self._manifest = manifest
+        self._network = manifest.network_id
+        self._own = own
+        self._ledger = ledger
+        self._write = write
+
+    @property
+    def rules(self) -> int:
+        """The rule version that what is written now is judged by."""
+        epoch = self._ledger.epochs.get(self._own.epoch)
+        return self._manifest.rules if epoch is None else epoch.rules
+
+    def adopt(self) -> bool:
+        """Go on in the newest epoch that this node knows the rules of; whether that is another one."""
+        before = self._own.epoch
+        number = self._number(before)
+        newer = [
+            (-epoch.number, cid)
+            for cid, epoch in self._ledger.epochs.items()
+            if epoch.rules in KINDS_BY_RULE_VERSION and (number is None or epoch.number > number)
+        ]
+        if newer and number is not None:
+            self._own.epoch = min(newer)[1]
+        return self._own.epoch != before
+
+    def resume(self) -> None:
+        """Go on where the own chain stopped, before newer epochs are known."""
+        head = self._own.head()
+        last = None if head is None else self._own.at(head.seq)
+        if last is not None:
+            self._own.epoch = last.header.epoch
+
+    def known(self) -> list[EpochView]:
+        """All epochs known here, by number."""
+        manifest, current = self._manifest, self._own.epoch
+        zero = EpochView(self._network, 0, manifest.rules, manifest.atlas, (), current == self._network)
+        later = [
+            EpochView(cid, one.number, one.rules, one.atlas, one.lifted, cid == current)
+            for cid, one in self._ledger.epochs.items()
+        ]
+        return [zero, *sorted(later, key=lambda one: (one.number, one.id))]
+
+    def lineage(self) -> list[Cid]:
+        """The records of the epochs from epoch 1 to the current one, in order."""
+        found: list[Cid] = []
+        at = self._own.epoch
+        while (epoch := self._ledger.epochs.get(at)) is not None:
+            found.append(at)
+            at = epoch.previous
+        return found[::-1]
+
+    def propose(self, lifted: Iterable[Cid], rules: int | None) -> Proposal:
+        """The epoch after the current one, unsigned; raises `InvalidInput` or `NotFound`."""
+        number = self._number(self._own.epoch)
+        if number is None:
+            raise InvalidInput("this node does not know the epoch it works in yet: wait until it has peers")
+        lift = tuple(sorted(set(lifted)))
+        offences = self._ledger.offences
+        missing = [cid for cid in lift if cid not in offences or not offences[cid].pardonable]
+        if missing:
+            raise NotFound(
+                f"no warrant {to_text(missing[0])} to be lifted is known here: see roseforest warrants"
+            )
+        if len(lift) > MAX_LIFTED:
+            raise InvalidInput(f"an epoch lifts at most {MAX_LIFTED} warrants")
+        now = self._ledger.epochs.get(self._own.epoch)
+        atlas = self._manifest.atlas if now is None else now.atlas
+        epoch = Epoch(self._network, self._own.epoch, number + 1, atlas, rules or self.rules, lift)
+        self._check(epoch)
+        return Proposal(epoch)
+
+    def sign(self, proposal: Proposal) -> Proposal:
+        """The proposal with this agent's signature; raises `Forbidden` or `InvalidInput`."""
+        agent = self._identity.agent
+        if agent not in self._manifest.stewards:
+            raise Forbidden(f"{peer_id(agent)} is no steward of this network")
+        self._check(proposal.epoch)
+        others = [pair for pair in self._checked(proposal) if pair[0] != agent]
+        mine = proposal.epoch.sign(self._identity)
+        return replace(proposal, signatures=tuple(sorted([*others, mine])))
+
+    async def publish(self, proposal: Proposal) -> EpochView:
+        """Publish a proposal that enough stewards have signed; raises `InvalidInput` and `StorageError`."""
+        self._check(proposal.epoch)
+        signatures = self._checked(proposal)
+        body = epoch_body(proposal.epoch, signatures)
+        try:
+            epoch = epoch_from_body(body, self._manifest)
+        except ChainError as error:
+            raise InvalidInput(str(error)) from error
+        record = await self._write(Draft(EPOCH, body))
+        return EpochView(record.cid, epoch.number, epoch.rules, epoch.atlas, epoch.lifted, True)
+
+    def _check(self, epoch: Epoch) -> None:
+        """Raise `InvalidInput` unless this may be the next epoch."""
+        if epoch.network != self._network:
+            raise InvalidInput("the proposal is for another network")
+        if epoch.previous != self._own.epoch:
+            raise InvalidInput(
+                "the proposal does not follow the newest epoch: propose it anew and have it signed again"
+            )
+        number = self._number(self._own.epoch)
+        if number is not None and epoch.number != number + 1:
+            raise InvalidInput(f"the proposal is epoch {epoch.number}, the next one is {number + 1}")
+        if epoch.rules not in KINDS_BY_RULE_VERSION or epoch.rules < self.rules:
+            newest = max(KINDS_BY_RULE_VERSION)
+            raise InvalidInput(
+                f"rule version {epoch.rules} is none to go to: this network is at {self.rules}, "
+                f"and this release knows {newest} at most"
+            )
+        now = self._ledger.epochs.get(self._own.epoch)
+        if epoch.atlas != (self._manifest.atlas if now is None else now.atlas):
+            raise InvalidInput(
+                "an epoch with another atlas cannot be carried out by this release: postings are not moved "
+                "between the shards of two atlases, nor is the old place asked meanwhile"
+            )
+
+    def _checked(self, proposal: Proposal) -> list[tuple[AgentId, bytes]]:
+        message = proposal.epoch.message()
+        for steward, signature in proposal.signatures:
+            if steward not in self._manifest.stewards:
+                raise InvalidInput(f"the proposal is signed by {peer_id(steward)}, who is no steward")
+            if not verify(steward, message, signature):
+                raise InvalidInput(
+                    f"the signature of {peer_id(steward)} is over another proposal: the file was changed"
+                )
+        return sorted(dict(proposal.signatures).items())
+
+    def _number(self, cid: Cid) -> int | None:
+        if cid == self._network:
+            return 0
+        known = self._ledger.epochs.get(cid)
+        return None if known is None else known.number
