@@ -10,7 +10,7 @@ records are published anew, elsewhere once the holder is banned. The rate is bou
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -100,11 +100,11 @@ class Challenger:
         chosen = self._challenges.choose(((one.holder, one.cid) for one in signed), usable)
         if chosen is None:
             return
-        roles = _roles(one for one in signed if one.holder == chosen.holder)
-        found = await self._run_blocking(self._own.get_many, chosen.cids)
+        signed = [one for one in signed if one.holder == chosen.holder]
+        roles, in_full = _roles(signed), {one.cid for one in signed if one.whole}
         asked: list[tuple[Record, bool]] = []
-        for record in found:
-            whole = record is not None and needs_payload(record.header.kind, roles[record.cid])
+        for record in await self._run_blocking(self._own.get_many, chosen.cids):
+            whole = record is not None and record.cid in in_full
             if record is not None and (record.payload is not None or not whole):
                 asked.append((record, whole))  # without the payload, it was erased here, so there as well
         await self._challenge(chosen.holder, asked, roles)
@@ -200,7 +200,7 @@ class Challenger:
         return agent != self._kademlia.agent and not self._kademlia.is_suspect(agent)
 
 
-def _roles(signed: Iterable[SignedFor]) -> dict[Cid, Role]:
+def _roles(signed: Sequence[SignedFor]) -> dict[Cid, Role]:
     roles: dict[Cid, Role] = {}
     for one in signed:
         roles[one.cid] = roles.get(one.cid, Role(0)) | Role(one.roles)

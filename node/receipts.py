@@ -7,6 +7,8 @@ the holder signed. Only others count, once each, whatever keys sign for: this no
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import trio
 
 from chain.cid import Cid, to_text
@@ -15,7 +17,7 @@ from chain.errors import ChainError
 from chain.kinds import CARRIES_CONTENT
 from chain.receipt import Receipt, open_receipt, write_receipt
 from chain.record import Record, decode_payload
-from dht.placement import Layout, Role, bases_of, needs_payload
+from dht.placement import Layout, Role, bases_of
 from dht.ports import RunBlocking
 from dht.publisher import Publisher
 from dht.receipts import finding
@@ -83,9 +85,8 @@ class Receipts:
         shard = self._shard(record)
         receipts: list[Receipt] = []
         for kept in self._own.receipts(cid):
-            whole = needs_payload(record.header.kind, Role(kept.roles))
-            part = record if whole else record.without_payload()
-            found = finding(part, bases_of(record, Role(kept.roles), shard), valid=True)
+            found = finding(record, bases_of(record, Role(kept.roles), shard), valid=True)
+            found = replace(found, whole=kept.whole)
             if found.leaf() == kept.leaves[kept.place]:
                 # It was verified when it came; opened again, because this is what others will do.
                 receipts.append(open_receipt(write_receipt(kept.statement, kept.leaves, kept.place, found)))
