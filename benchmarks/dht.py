@@ -1,0 +1,405 @@
+"""A put and a get in networks of 8, 32 and 64 nodes of one process, healthy and with 30 % killed, beside
+others.
+
+`python -m benchmarks.dht [--quick]` runs three systems in the same run, each in a process of its own, over
+loopback: whole Rose Forest nodes, py-libp2p's `KadDHT`, and the package `kademlia` of the index. All store
+the same number of values of the same size, each put by a random node and got by random other ones; then 30
+% of the nodes are closed without a word, as a killed process is, and at once the values are got again by
+survivors, and new ones put. A value counts as got when the bytes are the ones that were put.
+
+They do not do the same work, which the figures name rather than hide:
+
+- Rose Forest: a put is over when every role of a signed record has been acknowledged by three holders, each
+of
+  which checked signature, chain and rules and wrote it to disk with fsync; a get asks the holders over the
+  network even if the asker has a copy, and checks everything again. Over Noise and Yamux, on TCP.
+- KadDHT: a put is over when up to 20 nodes were told, and says nothing of how many took it; values are not
+signed
+  (a validator per namespace can be set), and lie in memory. Over the same transports, by its default host.
+- kademlia: a put is over when up to 20 nodes were told over UDP, true if one acknowledged; nothing is
+signed or
+  encrypted, values lie in memory, and a datagram holds 8 kB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any, Protocol
+
+from benchmarks.report import RESULTS, ROOT, at_least, emit, rounded
+
+SIZES = (8, 32, 64)
+VALUES = 20
+VALUE_BYTES = 256
+KILLED = 0.3
+SYSTEMS = ("rose-forest", "libp2p-kad", "kademlia")
+CALL_S = 10.0
+"""Longest wait for one put or get; then it has failed."""
+PART_TIMEOUT_S = 900
+RECOVER_S = 30.0
+"""Pause after which the survivors are asked a second time."""
+
+
+class System(Protocol):
+    """A network of nodes in this process, by number."""
+
+    async def start(self, nodes: int) -> None:
+        """Start so many nodes that know of each other as their bootstrap lets them."""
+        ...
+
+    async def put(self, node: int, value: str) -> str | None:
+        """Store a value; the key to get it by, None when that failed."""
+        ...
+
+    async def get(self, node: int, key: str) -> str | None:
+        """The value, or None."""
+        ...
+
+    async def kill(self, node: int) -> None:
+        """Close a node's sockets without a word to anybody."""
+        ...
+
+
+def main() -> None:
+    """Run all parts, or one (`--part`, for the process that does it)."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help="8 nodes, few values; writes no file")
+    parser.add_argument("--part", nargs=3, metavar=("SYSTEM", "NODES", "VALUES"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        system, nodes, values = options.part
+        print(json.dumps(_part(system, int(nodes), int(values))))
+        return
+    sizes, values = ((8,), 10) if options.quick else (SIZES, VALUES)
+    figures: dict[str, Any] = {"values": values, "value_bytes": VALUE_BYTES, "killed_share": KILLED}
+    for nodes in sizes:
+        for system in SYSTEMS:
+            for name, value in _run_part(system, nodes, values).items():
+                figures[f"{system} {nodes} {name}"] = value
+    targets = [
+        at_least(f"rose-forest {nodes} {name}", 1.0, figures[f"rose-forest {nodes} {name}"])
+        for nodes in sizes
+        for name in ("put success", "get success", "get success after a pause, 30 % killed")
+    ]
+    emit("dht", figures, targets, None if options.quick else RESULTS / "dht.json")
+
+
+def _run_part(system: str, nodes: int, values: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.dht", "--part", system, str(nodes), str(values)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PART_TIMEOUT_S,
+        env=environment,
+    )
+    if done.returncode != 0:
+        raise SystemExit(f"{system} with {nodes} nodes failed:\n{done.stderr[-2000:]}")
+    figures: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    print(f"{system} {nodes}: {figures}", flush=True)
+    return figures
+
+
+def _part(name: str, nodes: int, values: int) -> dict[str, Any]:
+    logging.disable(logging.CRITICAL)
+    if name == "kademlia":
+        import asyncio
+
+        return asyncio.run(_measure(_Kademlia(), nodes, values, _asyncio_timeout, asyncio.sleep))
+    import trio
+
+    return trio.run(_in_trio, name, nodes, values)
+
+
+async def _in_trio(name: str, nodes: int, values: int) -> dict[str, Any]:
+    import trio
+
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        system = _RoseForest(nursery, Path(folder)) if name == "rose-forest" else _LibP2P(nursery)
+        figures = await _measure(system, nodes, values, _trio_timeout, trio.sleep)
+        nursery.cancel_scope.cancel()
+    return figures
+
+
+async def _trio_timeout(call: Callable[[], Awaitable[str | None]]) -> str | None:
+    import trio
+
+    with trio.move_on_after(CALL_S):
+        return await call()
+    return None
+
+
+async def _asyncio_timeout(call: Callable[[], Awaitable[str | None]]) -> str | None:
+    import asyncio
+
+    try:
+        return await asyncio.wait_for(call(), CALL_S)
+    except TimeoutError:
+        return None
+
+
+Timeout = Callable[[Callable[[], Awaitable[str | None]]], Awaitable[str | None]]
+
+
+async def _measure(
+    system: System, nodes: int, values: int, within: Timeout, sleep: Callable[[float], Awaitable[None]]
+) -> dict[str, Any]:
+    rng = random.Random(f"dht {nodes}")
+    began = time.perf_counter()
+    await system.start(nodes)
+    figures: dict[str, Any] = {"started_s": rounded(time.perf_counter() - began)}
+    alive = list(range(nodes))
+    kept: dict[str, tuple[str, int]] = {}
+
+    async def put_all(label: str, wanted: int) -> None:
+        times: list[float] = []
+        for number in range(wanted):
+            node, value = rng.choice(alive), _value(label, number)
+            at = time.perf_counter()
+            key = await within(partial(system.put, node, value))
+            if key is not None:
+                times.append(time.perf_counter() - at)
+                kept[key] = (value, node)
+        figures.update(_figures(f"put{label}", times, wanted))
+
+    async def get_all(label: str, keys: Sequence[str]) -> None:
+        times: list[float] = []
+        for key in keys:
+            value, author = kept[key]
+            node = rng.choice([one for one in alive if one != author])
+            at = time.perf_counter()
+            if await within(partial(system.get, node, key)) == value:
+                times.append(time.perf_counter() - at)
+        figures.update(_figures(f"get{label}", times, len(keys)))
+
+    await put_all("", values)
+    healthy = list(kept)
+    await get_all("", healthy)
+    for node in rng.sample(alive, round(KILLED * nodes)):
+        alive.remove(node)
+        await system.kill(node)
+    await get_all(" at once, 30 % killed", healthy)
+    await put_all(" at once, 30 % killed", values)
+    await sleep(RECOVER_S)
+    await get_all(" after a pause, 30 % killed", list(kept))
+    return figures
+
+
+def _value(label: str, number: int) -> str:
+    text = f"value {number}{label} "
+    return (text * (VALUE_BYTES // len(text) + 1))[:VALUE_BYTES]
+
+
+def _figures(name: str, times: Sequence[float], asked: int) -> dict[str, float | None]:
+    ordered = sorted(times)
+    return {
+        f"{name} p50 ms": rounded(1000 * ordered[len(ordered) // 2]) if ordered else None,
+        f"{name} p95 ms": rounded(1000 * ordered[int(0.95 * (len(ordered) - 1))]) if ordered else None,
+        name.replace("put", "put success", 1).replace("get", "get success", 1): rounded(len(ordered) / asked),
+    }
+
+
+# Rose Forest: whole nodes with real sockets, disks and fsync.
+
+
+@dataclass(slots=True)
+class _Running:
+    node: Any
+    scope: Any
+
+
+class _RoseForest:
+    def __init__(self, nursery: Any, folder: Path) -> None:
+        self._nursery = nursery
+        self._folder = folder
+        self._nodes: dict[int, _Running] = {}
+
+    async def start(self, nodes: int) -> None:
+        import trio
+
+        from chain.identity import Identity
+        from node.founding import ground_for
+        from sim.whole_node import found_network
+
+        identities = [Identity.from_seed(number.to_bytes(32, "big")) for number in range(1, nodes + 1)]
+        founding = found_network(identities[0], 8)
+        ground = ground_for(founding)
+        bootstrap: tuple[str, ...] = ()
+        for number, identity in enumerate(identities):
+            self._nodes[number] = await self._nursery.start(
+                self._run, number, identity, founding, ground, bootstrap
+            )
+            bootstrap = bootstrap or self._nodes[0].node.status().addresses
+        for _ in count():
+            if min(running.node.status().peers for running in self._nodes.values()) >= min(nodes - 1, 10):
+                break
+            await trio.sleep(0.1)
+        await trio.sleep(5)  # the burst of joining
+
+    async def _run(
+        self,
+        number: int,
+        identity: Any,
+        founding: Any,
+        ground: Any,
+        bootstrap: tuple[str, ...],
+        task_status: Any,
+    ) -> None:
+        import trio
+
+        from dht.libp2p_network import open_libp2p_network
+        from dht.ports import SystemClock, ThreadedBlocking, system_random
+        from node.node import NodeOptions, NodePaths, open_node
+
+        folder = self._folder / str(number)
+        folder.mkdir()
+        clock = SystemClock()
+        with trio.CancelScope() as scope:
+            async with (
+                open_libp2p_network(identity.seed, ["/ip4/127.0.0.1/tcp/0"], clock) as network,
+                open_node(
+                    identity=identity,
+                    founding=founding,
+                    paths=NodePaths(folder / "chain.db", folder / "held.db", folder / "derived.db", None),
+                    network=network,
+                    clock=clock,
+                    random=system_random(),
+                    run_blocking=ThreadedBlocking(1),
+                    write_blocking=ThreadedBlocking(1),
+                    options=NodeOptions(bootstrap=bootstrap),
+                    ground=ground,
+                ) as node,
+            ):
+                task_status.started(_Running(node, scope))
+                await trio.sleep_forever()
+
+    async def put(self, node: int, value: str) -> str | None:
+        import trio
+
+        from chain.cid import to_text
+        from node.models import Added, NewEntry
+
+        author = self._nodes[node].node
+        vector = random.Random(value).choices(range(-9, 10), k=8)
+        (added,) = await author.add([NewEntry(value, vector=[one + 0.5 for one in vector])])
+        if not isinstance(added, Added):
+            return None
+        for _ in count():
+            if added.id not in author.unplaced(1000):
+                break
+            await trio.sleep(0.002)
+        return to_text(added.id)
+
+    async def get(self, node: int, key: str) -> str | None:
+        from chain.cid import from_text
+
+        found = await self._nodes[node].node.get(from_text(key))
+        return None if found is None else str(found.text)
+
+    async def kill(self, node: int) -> None:
+        self._nodes.pop(node).scope.cancel()
+
+
+# py-libp2p's KadDHT, with the host that its documentation makes.
+
+
+class _LibP2P:
+    def __init__(self, nursery: Any) -> None:
+        self._nursery = nursery
+        self._nodes: dict[int, _Running] = {}
+
+    async def start(self, nodes: int) -> None:
+        first: Any = None
+        for number in range(nodes):
+            self._nodes[number] = await self._nursery.start(self._run, number, first)
+            if first is None:
+                host = self._nodes[0].node.host
+                first = (host.get_id(), host.get_addrs())
+        for running in self._nodes.values():
+            await running.node.refresh_routing_table()
+
+    async def _run(self, number: int, first: Any, task_status: Any) -> None:
+        import trio
+        from libp2p import new_host
+        from libp2p.crypto.ed25519 import create_new_key_pair
+        from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
+        from libp2p.network.config import ConnectionConfig
+        from libp2p.peer.peerinfo import PeerInfo
+        from libp2p.tools.anyio_service import background_trio_service
+        from multiaddr import Multiaddr
+
+        quiet = ConnectionConfig(min_connections=0, low_watermark=0)
+        host = new_host(key_pair=create_new_key_pair(number.to_bytes(32, "big")), connection_config=quiet)
+        with trio.CancelScope() as scope:
+            async with host.run(listen_addrs=[Multiaddr("/ip4/127.0.0.1/tcp/0")]):
+                dht = KadDHT(host, DHTMode.SERVER)
+                async with background_trio_service(dht):
+                    if first is not None:
+                        peer, addresses = first
+                        await host.connect(PeerInfo(peer, addresses))
+                        await dht.add_peer(peer)
+                    task_status.started(_Running(dht, scope))
+                    await trio.sleep_forever()
+
+    async def put(self, node: int, value: str) -> str | None:
+        key = f"key {random.Random(value).getrandbits(128):x}"
+        await self._nodes[node].node.put_value(key, value.encode())
+        return key
+
+    async def get(self, node: int, key: str) -> str | None:
+        found = await self._nodes[node].node.get_value(key)
+        return None if found is None else bytes(found).decode()
+
+    async def kill(self, node: int) -> None:
+        self._nodes.pop(node).scope.cancel()
+
+
+# The package `kademlia`, over asyncio and UDP.
+
+
+class _Kademlia:
+    def __init__(self) -> None:
+        self._nodes: dict[int, Any] = {}
+
+    async def start(self, nodes: int) -> None:
+        from kademlia.network import Server
+
+        for number in range(nodes):
+            server = self._nodes[number] = Server()
+            await server.listen(0, interface="127.0.0.1")
+            if number:
+                await server.bootstrap([self._nodes[0].transport.get_extra_info("sockname")])
+
+    async def put(self, node: int, value: str) -> str | None:
+        key = f"key {random.Random(value).getrandbits(128):x}"
+        return key if await self._nodes[node].set(key, value) else None
+
+    async def get(self, node: int, key: str) -> str | None:
+        found = await self._nodes[node].get(key)
+        return None if found is None else str(found)
+
+    async def kill(self, node: int) -> None:
+        self._nodes.pop(node).stop()
+
+
+if __name__ == "__main__":
+    main()
