@@ -41,6 +41,12 @@ class Standing:
             line.append(after)
         return tuple(line)
 
+    def same_as(self, agent: AgentId) -> tuple[AgentId, ...]:
+        """All keys under which this agent has gone on or will, ascending, itself too; O(rotations)."""
+        end = self.line_of(agent)[-1]
+        known = {agent, end, *self.successors}
+        return tuple(sorted(one for one in known if self.line_of(one)[-1] == end))
+
     def counts(self, record: Record) -> bool:
         """Whether what this record says is to be shown."""
         if not self.first:

@@ -7,6 +7,7 @@ recovery key's word come from the command that has these keys, so a daemon never
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 from chain.agent_life import (
@@ -29,6 +30,7 @@ from dht.heads import Heads
 from dht.kademlia import Kademlia
 from node.errors import InvalidInput, NotFound
 from node.storage.own_chain import OwnChain
+from validation.ledger import Ledger
 
 HOLDERS: Final = 5
 """Holders of an agent's activity asked for one of its records."""
@@ -37,16 +39,36 @@ Write = Callable[[Draft], Awaitable[Record]]
 """Appends a draft, durably, and shows it to the network."""
 
 
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """An agent's keys: those it went on under, in order, and all others of it; from which seq on it is not
+    heard, if so, and whether that is because its key is revoked.
+    """
+
+    agent: AgentId
+    successors: tuple[AgentId, ...]
+    same: tuple[AgentId, ...]
+    since: int | None
+    revoked: bool
+
+
 class AgentLife:
     """The verbs; `write` appends to the own chain."""
 
     def __init__(
-        self, own: OwnChain, manifest: Manifest, kademlia: Kademlia, heads: Heads, write: Write
+        self,
+        own: OwnChain,
+        manifest: Manifest,
+        kademlia: Kademlia,
+        heads: Heads,
+        ledger: Ledger,
+        write: Write,
     ) -> None:
         self._own = own
         self._manifest = manifest
         self._kademlia = kademlia
         self._heads = heads
+        self._ledger = ledger
         self._write = write
 
     async def close(self, agent: AgentId) -> Record:
@@ -87,6 +109,17 @@ class AgentLife:
         except ChainError as error:
             raise InvalidInput(str(error)) from error
         return await self._write(Draft(REVOKE, revocation_body(statement, (genesis, membrane))))
+
+    def whose(self, agent: AgentId) -> Whose:
+        """What is known here of the keys of an agent."""
+        ledger = self._ledger
+        return Whose(
+            agent,
+            ledger.standing.line_of(agent)[1:],
+            tuple(one for one in ledger.standing.same_as(agent) if one != agent),
+            ledger.earliest(agent),
+            ledger.revoked(agent),
+        )
 
     async def record_at(self, agent: AgentId, seq: int) -> Cid:
         """The CID of an agent's record at a place of its chain; `NotFound`, also when it forked there."""

@@ -393,7 +393,7 @@ class Node:
             took=self._took_back,
             confirmed=self._on_confirmed,
         )
-        self.life = AgentLife(own, manifest, self.kademlia, self._heads, self.governance.write)
+        self.life = AgentLife(own, manifest, self.kademlia, self._heads, ledger, self.governance.write)
         """Closing the chain, rotating its key, publishing revocations."""
         self._participation = Participation(
             self.kademlia,

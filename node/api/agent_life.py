@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from chain.cid import to_text
 from chain.errors import IdentityError
-from chain.identity import AgentId, agent_from_text
+from chain.identity import AgentId, agent_from_text, peer_id
 from chain.record import MAX_INT
 from node.agent_life import AgentLife
 from node.api.problems import BadId
@@ -46,6 +46,16 @@ class PlaceOut(BaseModel):
     id: str
 
 
+class WhoseOut(BaseModel):
+    """The keys of one agent, and whether it is heard."""
+
+    agent_id: str
+    successors: list[str]
+    same: list[str]
+    excluded_from: int | None
+    revoked: bool
+
+
 def add_agent_routes(app: FastAPI, life: AgentLife) -> None:
     """Mount the routes."""
 
@@ -73,6 +83,22 @@ def add_agent_routes(app: FastAPI, life: AgentLife) -> None:
     )
     async def revoke(said: RevokeIn) -> RecordOut:
         return record_out(await life.revoke(_bytes(said.statement)), False)
+
+    @app.get(
+        "/v1/agents/{agent}",
+        response_model=WhoseOut,
+        tags=["chain"],
+        summary="Under which other keys an agent goes on, and whether it is heard",
+    )
+    async def whose(agent: Annotated[str, Path(max_length=MAX_TEXT)]) -> WhoseOut:
+        found = life.whose(_agent(agent))
+        return WhoseOut(
+            agent_id=peer_id(found.agent),
+            successors=[peer_id(one) for one in found.successors],
+            same=[peer_id(one) for one in found.same],
+            excluded_from=found.since,
+            revoked=found.revoked,
+        )
 
     @app.get(
         "/v1/agents/{agent}/records/{seq}",

@@ -178,6 +178,28 @@ def revoke(
 
 
 @click.command()
+@click.argument("agent")
+@home_option
+@json_option
+def whose(agent: str, home: str | None, as_json: bool) -> None:
+    """Show under which keys AGENT goes on, and whether what it writes is shown."""
+    from node.api_client import ApiClient, path_segment
+    from node.home import open_home
+
+    answer = ApiClient(open_home(home)).get(f"/v1/agents/{path_segment(agent)}")
+    if as_json:
+        print_json(answer)
+        return
+    print_line(f"agent      {answer['agent_id']}")
+    for one in answer["same"]:
+        when = "went on as" if one in answer["successors"] else "is also"
+        print_line(f"{when:<10} {one}")
+    if answer["excluded_from"] is not None:
+        why = "revoked by its recovery key" if answer["revoked"] else "under a warrant"
+        print_line(f"{why}: nothing from seq {answer['excluded_from']} on is shown", err=True)
+
+
+@click.command()
 @click.argument("file", shell_complete=complete_file)
 @home_option
 @json_option

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from node.commands.agent_life import recovery, revoke, rotate
+from node.commands.agent_life import recovery, revoke, rotate, whose
 from node.commands.options import complete_file, home_option, json_option, passphrase_file_option
 from node.commands.output import print_json, print_line
 
@@ -14,7 +14,7 @@ def key() -> None:
     """The keys of a home folder."""
 
 
-for command in (rotate, revoke, recovery):
+for command in (rotate, revoke, recovery, whose):
     key.add_command(command)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from node.commands.options import home_option, json_option, passphrase_file_option
+from node.commands.options import complete_file, home_option, json_option, passphrase_file_option
 from node.commands.output import print_json, print_line
 
 if TYPE_CHECKING:
@@ -50,6 +50,12 @@ STOP_PAUSE = 0.05
 @click.option(
     "--passphrase", "protect", is_flag=True, help="Seal the keys with a passphrase, asked for here."
 )
+@click.option(
+    "--recovery-key",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="Write the recovery key to this new file, off the home; - prints it, once.",
+)
 @passphrase_file_option
 @home_option
 @json_option
@@ -64,6 +70,7 @@ def init(
     embedder_url: str | None,
     embedder_model: str | None,
     protect: bool,
+    recovery_key: str | None,
     passphrase_file: str | None,
     home: str | None,
     as_json: bool,
@@ -75,13 +82,20 @@ def init(
         )
     if (embedder is None) != (dims is None) or (embedder is not None and vectors is not None):
         raise click.UsageError("--embedder SPACE needs --dims D, and no --vectors")
+    if recovery_key == "-" and as_json:
+        raise click.UsageError("--recovery-key - prints the key: give a file with --json")
+    from pathlib import Path
+
     from node.commands.passphrase import protection_for
     from node.config import load_settings
     from node.daemon import init_home
+    from node.errors import HomeError
     from node.founding import external_space
     from node.home import open_home
 
     folder = open_home(home)
+    if recovery_key not in (None, "-") and Path(str(recovery_key)).exists():
+        raise HomeError(f"{recovery_key} exists already and is not overwritten")
     settings = load_settings(folder, {"embedder_url": embedder_url, "embedder_model": embedder_model})
     result = init_home(
         folder,
@@ -94,7 +108,15 @@ def init(
         space=None if embedder is None or dims is None else external_space(embedder, dims),
         embedding=settings.embedder(),
     )
+    text = None
+    if recovery_key is not None and result.created:
+        from node.restoring import move_recovery_key
+
+        text = move_recovery_key(folder, None if recovery_key == "-" else recovery_key)
     show_home(folder, result, as_json, protect)
+    if text is not None and recovery_key == "-":
+        print_line(text.rstrip("\n"))
+        print_line("That is the recovery key. It is nowhere else: write it down.", err=True)
     if embedder is not None and result.created and not as_json:
         print_line(
             "There is no atlas for this space: entries lie in random shards, and a query asks them all.",
@@ -135,7 +157,8 @@ def show_home(folder: Home, result: InitResult, as_json: bool, protect: bool) ->
         how = (
             "is sealed by your passphrase: there is no way in without it" if sealed else "stands unencrypted"
         )
-        print_line(f"The signing key in {folder.key} {how}. Move {folder.recovery_key} elsewhere.", err=True)
+        move = f" Move {folder.recovery_key} elsewhere." if folder.recovery_key.exists() else ""
+        print_line(f"The signing key in {folder.key} {how}.{move}", err=True)
         print_line(f"Next: roseforest run{folder.flag()}", err=True)
     elif protect and not sealed:
         print_line("The keys are as they were: seal them with roseforest key passphrase.", err=True)

@@ -124,6 +124,8 @@ def test_a_line_of_keys_ends_and_no_order_shows(
         line = standing.line_of(key)
         assert line[0] == key
         assert len(set(line)) == len(line)
+        assert key in standing.same_as(key)
+        assert all(standing.same_as(one) == standing.same_as(key) for one in standing.same_as(key))
     for agent, successor in standing.successors.items():
         assert any(
             (one.agent, one.successor) == (agent, successor) and one.seq < first.get(agent, 10)

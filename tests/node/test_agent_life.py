@@ -51,6 +51,10 @@ def test_a_key_is_rotated_and_the_new_chain_is_closed(daemons: Daemons, tmp_path
     new = daemons.run(new_home)
     eventually(lambda: new.ask("GET", f"/v1/entries/{entry}").status == 200, "the old entries to be seen")
     new.add("Written by the new key.")
+    known = eventually(
+        lambda: first.get(f"/v1/agents/{status['agent_id']}")["successors"], "everybody to hear"
+    )
+    assert known == [done.value["successor"]]
     closed = daemons.command(new_home, "chain", "close", "--confirm", status["agent_id"])
     assert (closed.code, "not" in closed.complaint) == (ExitCode.REFUSED, True)
     agent = new.get("/v1/status")["agent_id"]
@@ -74,15 +78,18 @@ def test_a_key_is_rotated_and_the_new_chain_is_closed(daemons: Daemons, tmp_path
 def test_the_recovery_key_leaves_the_home_and_revokes(daemons: Daemons, tmp_path: Path) -> None:
     first_home = daemons.home("first")
     first = daemons.run(first_home)
-    victim_home = daemons.home("victim", "--join", first.address)
+    kept = tmp_path / "recovery"
+    victim_home = daemons.home("victim", "--join", first.address, "--recovery-key", str(kept))
+    assert not Home(victim_home).recovery_key.exists(), "init put it elsewhere"
+    second = daemons.command(daemons.folder / "second", "init", "--recovery-key", str(kept))
+    assert "not overwritten" in second.complaint
+    assert daemons.command(first_home, "key", "recovery", str(tmp_path / "other")).code == 0
+    assert not Home(first_home).recovery_key.exists()
     victim = daemons.run(victim_home)
     mine = victim.add("Still mine.")
     theirs = victim.add("By the thief.")
     eventually(lambda: victim.get("/v1/status")["pending"] == 0, "all to be placed")
     agent = victim.get("/v1/status")["agent_id"]
-    kept = tmp_path / "recovery"
-    assert daemons.command(victim_home, "key", "recovery", str(kept)).code == 0
-    assert not Home(victim_home).recovery_key.exists()
     assert json.loads(daemons.command(victim_home, "key", "show", "--json").out)["recovery"] is None
     revoke = ("key", "revoke", agent, "--after", "3", "--recovery-key")
     theft = daemons.command(first_home, *revoke, str(victim_home / "key"))
