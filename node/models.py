@@ -263,6 +263,8 @@ class Status:
     uptime_s: float
     chain: str = ""
     """How the own chain stands with the holders of its activity, in one line."""
+    chains: dict[str, int] = field(default_factory=dict)
+    """Chains of authors whose activity is held here: `whole`, with `gaps`, `broken`."""
     waiting: dict[str, int] = field(default_factory=dict)
     """Records of others that cannot be judged yet (`pending`) or come from the future (`parked`)."""
     refused: dict[str, int] = field(default_factory=dict)

@@ -24,6 +24,7 @@ from chain.membrane import Passage
 from chain.receipt import sign_batch
 from chain.record import Record
 from chain.source_chain import ChainReport, Draft
+from dht.activity import ActivityWatch
 from dht.blobs import BlobService
 from dht.catch_up import CatchUp
 from dht.challenger import Challenger
@@ -371,6 +372,18 @@ class Node:
             lambda: ledger.standing,
         )
         self._heads = Heads(network, self.kademlia, held, manifest.network_id, run_blocking, clock)
+        self._activity = ActivityWatch(
+            self.kademlia,
+            self._heads,
+            self._records,
+            held,
+            held.get_many,
+            self.governance.context,
+            self.governance.broke_a_rule,
+            manifest.replication,
+            clock,
+            run_blocking,
+        )
         self.guard = HeadGuard(
             own,
             self.kademlia,
@@ -578,6 +591,7 @@ class Node:
             reachable=bool(self._network.addresses) and bool(self._network.connected()),
             read_only=self.read_only or self._own.ended or self._own.frozen,
             chain=self.guard.line,
+            chains=self._activity.counts(),
             waiting={"pending": self._retrial.room.pending, "parked": self._retrial.room.parked},
             refused=dict(self._intake.refused + self._retrial.room.counts.reasons),
             uptime_s=round(self._clock.monotonic() - self._started, 3),
@@ -688,6 +702,7 @@ class Node:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._participation.run)
             nursery.start_soon(self._participation.while_writable, self._retrial.run)
+            nursery.start_soon(self._participation.while_writable, self._activity.run)
             await nursery.start(self.learning.run)
             nursery.start_soon(self._clock_skew.run)
             task_status.started()
@@ -736,6 +751,7 @@ class Node:
         await self.governance.held(items)
         self.learning.take([item.record for item in items])
         self._retrial.heard(items)
+        self._activity.heard(items)
         self._catch_up.note_stored()
         self._offers.heard(
             {
@@ -799,6 +815,8 @@ class Node:
             "bases_dropped_total": self._repairer.dropped,
             "own_records_refused_total": self._publisher.refused,
             "acknowledgements_unsigned_total": self._publisher.unsigned,
+            "chain_links_verified_total": self._activity.verified,
+            "chain_headers_filled_total": self._activity.filled,
             "records_waited_total": self._retrial.room.counts.waited,
             "records_waited_judged_total": self._retrial.room.counts.judged,
             "records_refused_total": self._intake.refused.total(),

@@ -280,6 +280,7 @@ class StatusOut(BaseModel):
     reachable: bool
     read_only: str | None
     chain: str
+    chains: dict[str, int]
     waiting: dict[str, int]
     refused: dict[str, int]
     rss_mb: float
@@ -484,6 +485,7 @@ def status_out(status: Status, rss_bytes: int, version: str) -> StatusOut:
         reachable=status.reachable,
         read_only=status.read_only,
         chain=status.chain,
+        chains=status.chains,
         waiting=status.waiting,
         refused=dict(sorted(status.refused.items())),
         rss_mb=_mb(rss_bytes),

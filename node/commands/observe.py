@@ -48,6 +48,9 @@ def status(home: str | None, as_json: bool) -> None:
         ("memory", f"{answer['rss_mb']} MB"),
         ("up", f"{answer['uptime_s']} s"),
     ]
+    chains = ", ".join(f"{count} {how}" for how, count in answer["chains"].items() if count)
+    if chains:
+        rows.append(("activity", f"{chains} (chains of authors, by their headers here)"))
     waiting = answer["waiting"]
     if any(waiting.values()):
         rows.append(("waiting", ", ".join(f"{count} {why}" for why, count in waiting.items() if count)))
