@@ -127,18 +127,17 @@ def offence_of(proof: Proof) -> Offence:
     """The offence that a proof is about, if it is one."""
     match proof:
         case ForkProof(first=first, second=second):
-            records: tuple[Record, ...] = (first, second)
-            rule = "fork"
+            return fork_offence(first, second)
         case InvalidProof(record=record, rule=rule):
-            records = (record,)
-    header = records[0].header
-    return Offence(
-        header.author,
-        header.seq,
-        rule,
-        tuple(one.cid for one in records),
-        tuple(one.header.epoch for one in records),
-    )
+            header = record.header
+            return Offence(header.author, header.seq, rule, (record.cid,), (header.epoch,))
+
+
+def fork_offence(one: Record, other: Record) -> Offence:
+    """The offence of having signed both of these for one place."""
+    pair = sorted((one, other), key=lambda record: record.cid)
+    cids, epochs = tuple(each.cid for each in pair), tuple(each.header.epoch for each in pair)
+    return Offence(one.header.author, one.header.seq, "fork", cids, epochs)
 
 
 def _check_nesting(record: Record, nesting: int) -> None:

@@ -101,9 +101,8 @@ class HeldStore(Protocol):
         """Hold these records at this basis no more; those that are not there are passed over."""
         ...
 
-    def twins(self, places: Sequence[tuple[AgentId, int]]) -> list[tuple[Record, Record]]:
-        """Of each (author, seq) at which more than one record is held the two of the smallest CIDs, as
-        headers."""
+    def twins(self, places: Sequence[tuple[AgentId, int]]) -> list[list[Record]]:
+        """Of each (author, seq) at which more than one record is held some, the smallest CIDs, as headers."""
         ...
 
     async def reclaim(self) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from itertools import combinations
 from threading import Lock
 
 import trio
@@ -20,7 +21,7 @@ from chain.identity import AgentId
 from chain.kinds import KINDS_BY_RULE_VERSION
 from chain.record import Record
 from chain.source_chain import Draft
-from chain.warrant import Offence, offence_of, proof_from_body
+from chain.warrant import Offence, fork_offence, offence_of, proof_from_body
 from dht.bundle import Opening
 from dht.ports import Random, RunBlocking
 from dht.record_store import Held, HeldStore
@@ -128,11 +129,13 @@ class Watch:
 
     def _look_for_forks(self, places: list[tuple[AgentId, int]]) -> None:
         context = self._context()
-        for one, other in self._store.twins(places):
-            author = one.header.author
-            opening = self._opening_of(author)
-            if opening is not None:
-                self._note(accuse_fork(opening, one, other, context))
+        for twins in self._store.twins(places):
+            opening = self._opening_of(twins[0].header.author)
+            pair = next(
+                (pair for pair in combinations(twins, 2) if self._ledger.decides(fork_offence(*pair))), None
+            )
+            if opening is not None and pair is not None:
+                self._note(accuse_fork(opening, *pair, context))
 
     def _note(self, draft: Draft | None) -> None:
         if draft is None or not self._known_kind(draft.kind):

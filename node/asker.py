@@ -334,6 +334,7 @@ class Asker:
         ranked = self._holder.search(self._layout.tree.leaves, request.codes, request.k, request.tags)
         cids = [posting.record for posting, _ in ranked]
         records = self._records_of(cids)
+        standing = self._standing()
         self._intake.remember(one for one in records if one is not None and one.payload is not None)
         hits = [
             (
@@ -341,7 +342,7 @@ class Asker:
                 self._layout.tree.leaf_of(posting.shard_key),
             )
             for (posting, score), record in zip(ranked, records, strict=True)
-            if record is not None and record.payload is not None
+            if record is not None and record.payload is not None and standing.counts(record)
         ]
         return hits, self._unplaced(cids)
 
@@ -475,11 +476,12 @@ class Asker:
     def _answer(self, request: SearchRequest, complete: list[int]) -> bytes:
         found = self._holder.search(request.shards, request.codes, request.k, request.tags)
         records = self._records_of([posting.record for posting, _ in found])
+        standing = self._standing()
         ranking: list[Ranked] = []
         sent: dict[Cid, Record] = {}
         extra: dict[Cid, Record] = {}
         for (posting, score), record in zip(found, records, strict=True):
-            if record is None or record.payload is None:
+            if record is None or record.payload is None or not standing.counts(record):
                 continue
             chosen: list[Cid] = []
             if posting.tags != self._intake.content(record).tags:

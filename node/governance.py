@@ -88,6 +88,8 @@ class Governance:
         self._held = held
         self.ledger = Ledger(manifest)
         self.epochs = Epochs(identity, manifest, own, self.ledger, self.write)
+        self._moved: dict[AgentId, int] = {}
+        self._wake = trio.Event()
         self._watch: Watch
         self._notices: Notices
 
@@ -153,9 +155,20 @@ class Governance:
         await self._notices.load()
         self._adopt()
 
-    async def show(self) -> None:
-        """Show the entries of all offenders anew: a crash may have come between hearing and showing."""
-        await self._show(self.ledger.standing.first)
+    async def show_changes(self) -> None:
+        """Show the entries of agents whose standing changes anew, for ever; first those of all offenders.
+
+        A crash may have come between hearing and showing. What does not count is not shown meanwhile either:
+        who answers looks at the standing. This brings back what it had replaced, and what was lifted.
+        """
+        self._note_moved(self.ledger.standing.first)
+        while True:
+            self._wake = trio.Event()
+            moved, self._moved = self._moved, {}
+            if moved:
+                await self._show(moved)
+            else:
+                await self._wake.wait()
 
     async def held(self, items: Sequence[Held]) -> None:
         """Records were stored here."""
@@ -234,7 +247,12 @@ class Governance:
                 log.warning("%s is %s: nothing from seq %d on is shown", peer_id(agent), why, since)
         if any(one.header.kind == EPOCH for one in new):
             self._adopt()
-        await self._show(moved)
+        self._note_moved(moved)
+
+    def _note_moved(self, moved: Mapping[AgentId, int]) -> None:
+        for agent, seq in moved.items():
+            self._moved[agent] = min(seq, self._moved.get(agent, seq))
+        self._wake.set()
 
     def _adopt(self) -> None:
         if self.epochs.adopt():

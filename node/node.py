@@ -695,11 +695,11 @@ class Node:
             self._holder, self._derived, self._own, self._held, self._layout.tree, self._run_blocking
         )
         await drop_strays(self._holder, self._derived, self._held, self.agent, self._run_blocking)
-        await self.governance.show()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part in the network until cancelled."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._participation.while_writable, self.governance.show_changes)
             await nursery.start(self._participation.run)
             nursery.start_soon(self._participation.while_writable, self._retrial.run)
             nursery.start_soon(self._participation.while_writable, self._activity.run)

@@ -37,6 +37,7 @@ PROVABLE = frozenset(
         "lamport",
         "subject",
         "subject-line",
+        "operations",
         "deps",
         "retract-by-creator",
         "task-deps",

@@ -46,6 +46,8 @@ MAX_ROLES: Final = (1 << 31) - 1
 """Roles are bits, so that several are one integer."""
 MAX_HELD_ITEMS: Final = 4096
 """Items in one call of `hold`."""
+MAX_TWINS: Final = 8
+"""Records of one place of a chain that are looked at: two prove a fork, unless it is a forgiven one."""
 RECLAIM_AT: Final = 1_000
 """Records without a basis at which `reclaim` looks for those that nothing names any more."""
 RECLAIM_SHARE: Final = 8
@@ -380,17 +382,17 @@ class HeldRecords:
         )
         return [from_row(self._database, row) for row in self._database.rows(sql, (author, from_seq, limit))]
 
-    def twins(self, places: Sequence[tuple[AgentId, int]]) -> list[tuple[Record, Record]]:
-        """Of each (author, seq) with more than one record the two of the smallest CIDs; O(places)."""
+    def twins(self, places: Sequence[tuple[AgentId, int]]) -> list[list[Record]]:
+        """Of each (author, seq) with more than one record up to `MAX_TWINS`, by CID; O(places)."""
         sql = (
             "SELECT cid, header, signature, NULL FROM records INDEXED BY records_by_author "
-            "WHERE author = ? AND seq = ? ORDER BY cid LIMIT 2"
+            "WHERE author = ? AND seq = ? ORDER BY cid LIMIT ?"
         )
-        found: list[tuple[Record, Record]] = []
+        found: list[list[Record]] = []
         for place in dict.fromkeys(places):
-            rows = self._database.rows(sql, place)
-            if len(rows) == 2:
-                found.append((from_row(self._database, rows[0]), from_row(self._database, rows[1])))
+            rows = self._database.rows(sql, (*place, MAX_TWINS))
+            if len(rows) > 1:
+                found.append([from_row(self._database, row) for row in rows])
         return found
 
     def opening(self, author: AgentId) -> tuple[Record, Record] | None:
