@@ -6,7 +6,8 @@ probes back off exponentially (as SWIM separates suspicion from death; Das, Gupt
 long to wait follows from what the peer's own answers to that method took: the 99th percentile of its recent
 history times a margin, between a floor and a cap; a request that timed out enters the history with the time
 it was given, so that the next one gets more. Of a peer without a history the others' is expected: what this
-method takes, or, if it never answered anything, what first answers take, connecting included. Slow is not
+method takes, or, if it never answered anything, what first answers take, connecting included; of a method
+that nobody has answered yet, the cap. Slow is not
 dead: when the peer answered something else in the latter half of that wait, it takes several such failures in
 a row. Who comes back and speaks is trusted at once, unless that proved wrong twice since its last answer (it
 reaches us, we do not reach it). Old failures fade. Pure: `now` is an argument, in seconds of a monotonic
@@ -40,6 +41,8 @@ TIMEOUT_FLOOR = 0.3
 """Shortest adaptive timeout in seconds: what a busy machine may pause without being dead."""
 STRANGER_FLOOR = 0.5
 """The same for a peer that never answered: it has to take part in a handshake, too."""
+WORK_FLOOR = 2.0
+"""The same for work, which waits for disks, and behind the work of others."""
 TIMEOUT_CAP = 2.0
 """Longest adaptive timeout in seconds of a question; work is given longer (`most`)."""
 HEDGE_PERCENTILE = 0.95
@@ -103,9 +106,11 @@ class Liveness:
         """Seconds to wait for an answer of `agent` to `method`, at most `most`."""
         times, failures = self._expected(agent, method)
         if len(times) < MIN_HISTORY:
-            return min(most, TIMEOUT_CAP)
+            return most
         peer = self._peers.get(agent)
         floor = STRANGER_FLOOR if peer is None or peer.rtt is None else TIMEOUT_FLOOR
+        if most > TIMEOUT_CAP:
+            floor = WORK_FLOOR
         wait = max(floor, MARGIN * _percentile(times, PERCENTILE))
         # what others take may be too little for this one: each failure doubles it
         return min(most, wait * 2.0 ** min(failures, 4))
@@ -247,7 +252,7 @@ class Liveness:
             return series.times, 0
         if peer.rtt is None:
             return self._first, peer.failures
-        return self._shared.get(method, self._first), peer.failures
+        return self._shared.get(method, deque()), peer.failures
 
     def _share(self, method: str) -> deque[float]:
         times = self._shared.get(method)

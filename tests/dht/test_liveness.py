@@ -18,6 +18,7 @@ from dht.liveness import (
     SLOW_STRIKES,
     TIMEOUT_CAP,
     TIMEOUT_FLOOR,
+    WORK_FLOOR,
     Liveness,
 )
 
@@ -51,7 +52,9 @@ def test_of_a_peer_without_a_history_what_others_take_is_expected() -> None:
     for failures in range(1, 4):
         liveness.unreachable(B, failures, failures)
         assert liveness.timeout(B, "m") == pytest.approx(min(TIMEOUT_CAP, 0.12 * MARGIN * 2**failures))
-    assert liveness.timeout(B, "m", most=60) > TIMEOUT_CAP, "work is given longer"
+    assert liveness.timeout(B, "new") == TIMEOUT_CAP, "nobody has answered that yet"
+    assert liveness.timeout(B, "m", most=60) == WORK_FLOOR * 2**3, "each failure doubles that, too"
+    assert liveness.timeout(B, "new", most=60) == 60, "work is given longer"
     assert liveness.hedge(bytes(32), "m") == 0.2
 
 
