@@ -2,10 +2,10 @@
 
 A node that joins, returns, or becomes one of a shard's R holders because another left, compares the shard's
 digest (count and sum of record digests) with each other holder, and with the nodes next to them, which may
-have held it before, and fetches what it lacks. Until that is done it answers queries for the shard as
-incomplete, and askers go on to another holder. The comparison is repeated every minute, which bounds how long
-a record that was published around a change of membership can be missing from a replica. Records fetched are
-judged like any other.
+have held it before, finds out by ranges what it lacks (`dht.comparison`), and fetches that. Until then it
+answers queries for the shard as incomplete, and askers go on to another holder. The comparison is repeated
+every minute, which bounds how long a record that was published around a change of membership can be missing
+from a replica. Records fetched are judged like any other.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ import trio
 from chain.cid import Cid
 from chain.identity import AgentId
 from dht.bundle import Bundle, Item
+from dht.comparison import Comparisons
 from dht.errors import FrameError, NetworkError
 from dht.kademlia import Kademlia
 from dht.placement import Role
+from dht.reconciliation import bounds_of, cid_of, mask_of
 from dht.record_store import HeldStore
 from dht.records import MAX_DIGESTS, MAX_FETCH, RecordService
 from sharding.tree import Prefix, ShardTree
@@ -44,6 +46,8 @@ PATIENCE = 3
 refuses to compare, or answers everything but that, must not keep the others from ever being complete."""
 MAX_MISSING = 200_000
 """Records fetched for one shard from one holder in one round."""
+BY_RANGES = 256
+"""With so many records of a shard here, what is missing is found by ranges, with fewer from a list of all."""
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
@@ -55,6 +59,7 @@ class CatchUp:
         self,
         kademlia: Kademlia,
         records: RecordService,
+        comparisons: Comparisons,
         store: HeldStore,
         tree: ShardTree,
         replication: int,
@@ -62,6 +67,7 @@ class CatchUp:
     ) -> None:
         self._kademlia = kademlia
         self._records = records
+        self._comparisons = comparisons
         self._store = store
         self._tree = tree
         self._replication = replication
@@ -203,6 +209,11 @@ class CatchUp:
     async def _fetch_missing(self, agent: AgentId, shard: Prefix) -> bool:
         """Fetch what `agent` has of a shard and we lack; whether all of it could be kept."""
         basis = shard.basis()
+        if self._store.digest_of(basis)[0] >= BY_RANGES and self._comparisons.knows(agent):
+            found = await self._comparisons.compare(agent, [bounds_of(basis)], _rest)
+            if found is not None and not found.unknown:
+                mask = mask_of(basis)
+                return await self._fetch(agent, shard, [cid_of(one, mask) for _, one in found.need])
         after: Cid | None = None
         budget = MAX_MISSING
         whole = True
@@ -241,3 +252,7 @@ class CatchUp:
             missing = [cid for cid in missing if cid not in served]
             await trio.sleep(min(trio.current_time() - started, MAX_PAUSE_S))
         return whole
+
+
+async def _rest(began: float, _size: int) -> None:
+    await trio.sleep(min(trio.current_time() - began, MAX_PAUSE_S))

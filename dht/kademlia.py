@@ -143,6 +143,10 @@ class Kademlia:
         """The storing nodes in the table, suspects too, ascending by agent."""
         return self._members.contacts()
 
+    def storing(self) -> list[Contact]:
+        """The storing nodes that we know to be answering, ourselves included; not all of a large network."""
+        return self._members.contacts(usable_only=True) + [own for own in [self.self_contact()] if own.stores]
+
     def storing_nodes(self) -> int:
         """How many storing nodes we know to be answering, ourselves included."""
         return len(self._members.contacts(usable_only=True)) + self.self_contact().stores

@@ -1,10 +1,11 @@
 """The repairer: brings every basis held here to its R nearest nodes, and drops what others hold.
 
-A *look* goes through all bases held, a page at a time: it finds out who the nearest nodes are, asks each of
-them for the digests of many bases in one request, where those differ what it lacks, and does what
-`dht.repair` decides. Bases at which nothing has changed since they were found in order cost no message. A
-look follows every change of membership once that has settled, repeats while something is to be done, and once
-in `SWEEP_S` asks about everything again. Between two requests the repairer rests, so that queries go first.
+A *look* compares with the other holders by ranges, where much is to be compared (`dht.range_looks`). Then it
+goes through all bases held, a page at a time: it finds out who the nearest nodes are, asks those of whom it
+does not know it yet for the digests of many bases in one request, where those differ what they lack, and does
+what `dht.repair` decides. Bases at which nothing has changed since they were found in order cost no message.
+A look follows every change of membership once that has settled, repeats while something is to be done, and
+once in `SWEEP_S` compares all again. Between two requests the repairer rests, so that queries go first.
 
 It pushes, and `dht.catch_up` pulls: who lacks the copies of a subject cannot know that there is one, while a
 holder of a shard has to know whether it is complete before it answers for it. A node that leaves in order
@@ -24,11 +25,13 @@ from chain.cid import Cid, record_cid_of_digest
 from chain.identity import AgentId
 from chain.record import Record
 from dht.bundle import MAX_SHARDS, Item
+from dht.comparison import Comparisons
 from dht.errors import FrameError, NetworkError, RequestRefused
 from dht.kademlia import Kademlia
 from dht.placement import Role, needs_payload
 from dht.ports import Random, RunBlocking
 from dht.proofs import MAX_PROOFS, VOUCHED_S, Proofs
+from dht.range_looks import RangeLooks
 from dht.record_store import BasisDigest, Digest, HeldStore
 from dht.records import MAX_DIGESTS, MAX_LACKS, RecordService
 from dht.repair import DROP_AFTER_S, Decision, Situation, decide, holders_of
@@ -49,6 +52,8 @@ SAMPLE = 32
 """Records of one basis that a holder has to prove: a random run of those there."""
 DROP_AT_ONCE = 64
 """Bases proven together: few enough that they are dropped while those who have proven them keep them."""
+START_S = 15.0
+"""Who comes, or comes back, is first brought what it lacks: else all would list to each other what is new."""
 SETTLE_S = 2.0
 """After a change of membership: whoever is only slow is back by then, and catching up has begun."""
 SOON_S = 5.0
@@ -85,6 +90,8 @@ class _Track:
     waited: int = 0
     short: int = 0
     settled: bool = False
+    rests_until: float = 0.0
+    """All holders have it, so it will be dropped, but not before."""
     more: dict[AgentId, Digest] = field(default_factory=dict)
     """Digests of nodes that hold all that is held here and something else."""
 
@@ -121,6 +128,7 @@ class Repairer:
         kademlia: Kademlia,
         records: RecordService,
         proofs: Proofs,
+        comparisons: Comparisons,
         store: HeldStore,
         replication: int,
         on_dropped: OnDropped,
@@ -135,6 +143,8 @@ class Repairer:
         self._on_dropped = on_dropped
         self._run_blocking = run_blocking
         self._rng = random.choice
+        self._ranges = RangeLooks(comparisons, store, run_blocking)
+        self._placed: tuple[int, int, bool] | None = None
         self._tracks: dict[bytes, _Track] = {}
         self._looks = 0
         self._looking = trio.Lock()
@@ -163,6 +173,7 @@ class Repairer:
     async def run(self) -> None:
         """Look and repair for ever."""
         pause, swept = SOON_S, trio.current_time()
+        await trio.sleep(START_S)
         while True:
             seen, sent = self._kademlia.version, self.sent
             everything = trio.current_time() >= swept + SWEEP_S
@@ -204,6 +215,7 @@ class Repairer:
         async with self._looking:
             self._looks += 1
             dropped = self.dropped
+            await self._compare_ranges(everything)
             after = b""
             while page := self._store.bases_after(after, PAGE):
                 after = page[-1].basis
@@ -216,6 +228,27 @@ class Repairer:
                 log.info("dropped %d bases that R nearer nodes hold", self.dropped - dropped)
                 await self._store.reclaim()
 
+    async def _compare_ranges(self, everything: bool) -> None:
+        """Find out by ranges what the other holders lack, where that is worth it."""
+        placed = (self._kademlia.version, len(self._refusing), self.leaving)
+        if self._placed != placed:
+            self._placed = placed
+            storing = {contact.agent: contact.position for contact in self._kademlia.storing()}
+            gone = self._refusing | ({self._kademlia.agent} if self.leaving else set())
+            left = {agent: position for agent, position in storing.items() if agent not in gone}
+            self._ranges.place(left, self._replication)
+        asked = await self._ranges.begin(self._kademlia.agent, everything)
+        if self._looks == 1 and not self.leaving:
+            return  # nothing is sent at the first look: what lies here may be about to change
+
+        async def compare(agent: AgentId) -> None:
+            async with self._slots:
+                await self._ranges.compare(agent, asked[agent], self._rest)
+
+        async with trio.open_nursery() as nursery:
+            for agent in sorted(asked):
+                nursery.start_soon(self._with, agent, "comparing", partial(compare, agent))
+
     # One page.
 
     async def _page(self, page: Sequence[BasisDigest], everything: bool, alone: bool) -> None:
@@ -226,6 +259,7 @@ class Repairer:
             one = await self._track(entry, everything)
             if one is not None:
                 due.append(one)
+        self._use_ranges(due)
         await self._ask_digests(due)
         await self._compare(due)
         decided = [(one, decide(self._situation(one))) for one in due]
@@ -233,6 +267,8 @@ class Repairer:
         sending = 0
         for one, decision in decided:
             self._note(one.track, decision)
+            if not decision.settled:
+                self._ranges.note_restless(one.basis)
             if decision.send and not (alone and one.covers):
                 sending += 1
                 for agent in decision.send:
@@ -255,11 +291,12 @@ class Repairer:
         if track is None:
             track = self._tracks[entry.basis] = _Track(entry.digest, self._looks, now)
         elif track.digest != entry.digest:
-            track.digest, track.steady, track.settled = entry.digest, -1, False
+            track.digest, track.steady, track.settled, track.rests_until = entry.digest, -1, False, 0.0
             track.more.clear()
         track.look = self._looks
         track.steady += 1
-        if track.settled and track.version == version and not everything:
+        resting = track.settled or now < track.rests_until
+        if resting and track.version == version and not everything:
             return None
         count = self._replication + NEAR + leaving
         near = tuple(contact.agent for contact in await self._kademlia.holders(entry.basis, count))
@@ -268,8 +305,12 @@ class Repairer:
         track.version = version
         if track.holders != holders:
             track.holders, track.since, track.waited, track.settled = holders, now, 0, False
+            track.rests_until = 0.0
             track.more = {agent: digest for agent, digest in track.more.items() if agent in near}
-        if (track.settled and not everything) or (track.steady == 0 and not leaving):
+        if (track.settled or now < track.rests_until) and not everything:
+            return None
+        if track.steady == 0 and not leaving:
+            self._ranges.note_restless(entry.basis)
             return None
         return _Due(entry.basis, track, near)
 
@@ -311,15 +352,40 @@ class Repairer:
     def _note(track: _Track, decision: Decision) -> None:
         track.settled, track.short = decision.settled, decision.short
         track.waited = track.waited + 1 if decision.short else 0
+        track.rests_until = track.since + DROP_AFTER_S if decision == Decision() else 0.0
 
     # Asking.
+
+    def _use_ranges(self, due: Sequence[_Due]) -> None:
+        """Take what the comparison by ranges has told of bases that have not changed since."""
+        for one in due:
+            for agent in one.near if one.track.steady > 0 else ():
+                lacking = self._ranges.lacks(agent, one.basis)
+                if lacking:
+                    one.missing[agent] = lacking
+                elif lacking is not None:
+                    one.covers.add(agent)
+
+    def _worth_asking(self, one: _Due) -> list[AgentId]:
+        """Whose digest at a basis may change what is decided, and is not known.
+
+        That of a node beyond the holders does only if one of these may lack something: it might be its turn
+        before it is ours, or it has to stand in.
+        """
+        me, near, now = self._kademlia.agent, one.near, trio.current_time()
+        holders = [agent for agent in near[: self._replication] if agent != me]
+        others = holders
+        stand_in = any(self._is_full(agent, now) or agent in self._turned_away for agent in holders)
+        beyond = me not in near[: self._replication]
+        if self.leaving or stand_in or (beyond and not one.covers.issuperset(holders)):
+            others = [agent for agent in near if agent != me]
+        return [agent for agent in others if agent not in one.covers and agent not in one.missing]
 
     async def _ask_digests(self, due: Sequence[_Due]) -> None:
         asked: dict[AgentId, list[_Due]] = {}
         for one in due:
-            for agent in one.near:
-                if agent != self._kademlia.agent:
-                    asked.setdefault(agent, []).append(one)
+            for agent in self._worth_asking(one):
+                asked.setdefault(agent, []).append(one)
 
         async def ask(agent: AgentId) -> None:
             for start in range(0, len(asked[agent]), MAX_DIGESTS):

@@ -29,6 +29,7 @@ from dht.blobs import BlobService
 from dht.catch_up import CatchUp
 from dht.challenger import Challenger
 from dht.clock_skew import ClockSkew, Skew
+from dht.comparison import Comparisons
 from dht.heads import Heads
 from dht.hello import Founding, HelloServer
 from dht.intake import Intake
@@ -261,10 +262,12 @@ class Node:
         self._retrial = Retrial(self.kademlia, self._records, manifest.replication, clock)
         self._records.on_waiting = self._retrial.keep
         proofs = Proofs(network, self.kademlia, self._records, held, random, run_blocking, self._keeps)
+        comparisons = Comparisons(network, self.kademlia, held, run_blocking)
         self._repairer = Repairer(
             self.kademlia,
             self._records,
             proofs,
+            comparisons,
             held,
             manifest.replication,
             self._on_dropped,
@@ -272,7 +275,13 @@ class Node:
             random,
         )
         self._catch_up = CatchUp(
-            self.kademlia, self._records, held, self._layout.tree, manifest.replication, random.choice
+            self.kademlia,
+            self._records,
+            comparisons,
+            held,
+            self._layout.tree,
+            manifest.replication,
+            random.choice,
         )
         self._publisher = Publisher(
             own,

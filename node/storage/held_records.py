@@ -540,24 +540,16 @@ def _expel(
     column, value = ("author", author) if subject is None else ("subject", subject)
     sql = f"SELECT id, cid, kind FROM records WHERE {column} = ? AND id > ? ORDER BY id LIMIT ?"
     rows = connection.execute(sql, (value, after, RECLAIM_PAGE)).fetchall()
-    gone: set[bytes] = set()
-    for _, cid, _kind in rows:
-        gone |= {row[0] for row in connection.execute("SELECT basis FROM bases WHERE cid = ?", (cid,))}
-    left: dict[bytes, Change] = {}
-    for basis in sorted(gone):
-        sql = "SELECT roles FROM digests WHERE basis = ?"
-        left[basis] = Change(connection.execute(sql, (basis,)).fetchone()[0])
-        range_sums.removed(connection, basis)
+    gone: dict[bytes, list[Cid]] = {}
     for _, cid, kind in rows:
+        for (basis,) in connection.execute("SELECT basis FROM bases WHERE cid = ?", (cid,)).fetchall():
+            gone.setdefault(basis, []).append(cid)
         connection.execute("DELETE FROM bases WHERE cid = ?", (cid,))
         if kind not in OPENING:  # openings are needed to judge what others named of this author
             connection.execute("UPDATE records SET payload = NULL WHERE cid = ?", (cid,))
         _let_go(connection, cid)
-    for basis, change in left.items():
-        found = connection.execute("SELECT cid FROM bases WHERE basis = ?", (basis,))
-        change.cids.extend(row[0] for row in found)
-    range_sums.added(connection, {basis: change for basis, change in left.items() if change.cids})
-    return gone, rows[-1][0] if len(rows) == RECLAIM_PAGE else -1
+    range_sums.withdrawn(connection, gone)
+    return set(gone), rows[-1][0] if len(rows) == RECLAIM_PAGE else -1
 
 
 def _let_go(connection: sqlite3.Connection, cid: Cid) -> None:

@@ -131,6 +131,33 @@ def removed(connection: sqlite3.Connection, basis: bytes) -> None:
         _write_nodes(connection, nodes)
 
 
+def withdrawn(connection: sqlite3.Connection, gone: Mapping[bytes, Sequence[Cid]]) -> None:
+    """Take single records out of `digests` and the sums; their rows in `bases` are deleted."""
+    nodes: dict[int, list[int]] = {}
+    for basis in sorted(gone):
+        cids = gone[basis]
+        sql = "SELECT roles, records, total, ids FROM digests WHERE basis = ?"
+        roles, records, total, ids = connection.execute(sql, (basis,)).fetchone()
+        if records == len(cids):
+            removed(connection, basis)
+            continue
+        less = sum(int.from_bytes(digest(cid), "big") for cid in cids)
+        left = (int.from_bytes(total, "big") - less) % MODULUS
+        ids_less = _sum(basis, cids)
+        connection.execute(
+            "UPDATE digests SET records = ?, total = ?, ids = ? WHERE basis = ?",
+            (records - len(cids), left.to_bytes(DIGEST_SIZE, "big"), _pack(_unpack(ids) - ids_less), basis),
+        )
+        if records > MANY:
+            if records - len(cids) > MANY:
+                _add_parts(connection, basis, cids, -1)
+            else:
+                connection.execute("DELETE FROM range_parts WHERE basis = ?", (basis,))
+        if roles not in _HIDDEN:
+            _add_to(nodes, basis, -len(cids), -ids_less)
+    _write_nodes(connection, nodes)
+
+
 class RangeView:
     """`dht.reconciliation.RangeStore` on a connection in a transaction, during which nothing changes.
 
@@ -355,14 +382,14 @@ def _write_nodes(connection: sqlite3.Connection, nodes: Mapping[int, Sequence[in
             connection.execute("DELETE FROM range_sums WHERE node = ?", (node,))
 
 
-def _add_parts(connection: sqlite3.Connection, basis: bytes, cids: Iterable[Cid]) -> None:
+def _add_parts(connection: sqlite3.Connection, basis: bytes, cids: Iterable[Cid], sign: int = 1) -> None:
     mask = mask_of(basis)
     parts: dict[int, list[int]] = {}
     for cid in cids:
         one = int.from_bytes(digest(cid), "little") ^ mask
         part = parts.setdefault(one & 0xFF, [0, 0])
-        part[0] += 1
-        part[1] += one
+        part[0] += sign
+        part[1] += sign * one
     for number in sorted(parts):
         records, total = parts[number]
         sql = "SELECT records, total FROM range_parts WHERE basis = ? AND part = ?"

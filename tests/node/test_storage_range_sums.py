@@ -81,6 +81,7 @@ STEP = st.one_of(
     st.tuples(st.just("hold"), st.sampled_from(BASES), st.integers(0, 500), st.integers(1, 40)),
     st.tuples(st.just("hold"), st.sampled_from(BASES), st.just(0), st.just(len(POOL))),
     st.tuples(st.just("drop"), st.sampled_from(BASES), st.just(0), st.just(0)),
+    st.tuples(st.just("expel"), st.just(b""), st.integers(3, 200), st.integers(1, 9)),
 )
 
 
@@ -93,6 +94,9 @@ def test_after_anything_held_and_dropped_the_sums_are_those_of_what_is_there(
         for what, basis, first, count in steps:
             if what == "drop":
                 await held.drop(basis, held.digest_of(basis))
+            elif what == "expel":
+                for one in POOL[first : first + count]:
+                    await held.expel(subject=one.cid)
             else:
                 roles = int(Role.SHARD)
                 await held.hold([Held(one, ((roles, basis),)) for one in POOL[first : first + count]])
