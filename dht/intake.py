@@ -134,11 +134,15 @@ class Intake:
     def companions(self, bundle: Bundle, judged: Sequence[Judged]) -> list[Held]:
         """What has to be held beside the valid items, so that others can judge them too.
 
-        Their authors' openings and the headers that they name, kept without a basis.
+        Their authors' openings and the headers that they name, kept without a basis; also those of items that
+        are not kept themselves.
         """
         valid = [one.held.record for one in judged if one.held is not None]
-        names = {cid for record in valid for cid in named_by(record)}
-        companions = [bundle.headers[cid] for cid in sorted(names) if cid in bundle.headers]
+        names = {cid for record in valid for cid in named_by(record)} - {record.cid for record in valid}
+        brought = {
+            item.record.cid: item.record.without_payload() for item in bundle.items if isinstance(item, Item)
+        } | bundle.headers
+        companions = [brought[cid] for cid in sorted(names) if cid in brought]
         for author in sorted({record.header.author for record in valid}):
             opening = bundle.openings.get(author)
             if opening is not None and self._opening_of(author) is None and self._sound(author, opening):

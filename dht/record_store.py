@@ -58,6 +58,10 @@ class HeldStore(Protocol):
         """The records with these CIDs, in order, None where there is none."""
         ...
 
+    def in_chain_order(self, cids: Sequence[Cid]) -> list[Cid]:
+        """Those of `cids` that are here, author by author and each one's by seq."""
+        ...
+
     def at_basis(self, basis: bytes, after: Cid | None, limit: int) -> list[Record]:
         """Up to `limit` records at a basis with CIDs above `after`, ascending."""
         ...

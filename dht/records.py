@@ -173,7 +173,7 @@ class RecordService:
         return [status for status, _ in read_statuses(reply, sent)], len(body)
 
     def _frame(self, items: Sequence[Item]) -> tuple[bytes, int]:
-        value, sent = self._bundle(items, FRAME_BYTES, True)
+        value, sent = self._bundle(items, FRAME_BYTES, True, lean=True)
         return canonical.encode(value), sent
 
     async def fetch(self, agent: AgentId, cids: Sequence[Cid]) -> Bundle:
@@ -361,8 +361,12 @@ class RecordService:
         """
         return self._bundle((Item(record, 0) for record in records), REPLY_BYTES, named)
 
-    def _bundle(self, wanted_items: Iterable[Item], most: int, named: bool) -> tuple[list[Any], int]:
+    def _bundle(
+        self, wanted_items: Iterable[Item], most: int, named: bool, *, lean: bool = False
+    ) -> tuple[list[Any], int]:
+        """`lean`: of what an item names leave out the items before it; who judges them all finds it there."""
         items: list[Item] = []
+        there: set[Cid] = set()
         openings: dict[AgentId, tuple[Record, Record]] = {}
         headers: dict[Cid, Record] = {}
         size = 0
@@ -370,7 +374,8 @@ class RecordService:
             record = item.record
             author = record.header.author
             opening = None if author in openings else self._opening(author)
-            wanted = [cid for cid in named_by(record) if cid not in headers] if named else []
+            names = named_by(record) if named else ()
+            wanted = [cid for cid in names if cid not in headers and not (lean and cid in there)]
             brought = {
                 found.cid: found.without_payload()
                 for found in (*self._own(wanted), *self._store.get_many(wanted))
@@ -381,6 +386,7 @@ class RecordService:
                 break
             size += cost
             items.append(item)
+            there.add(record.cid)
             headers.update(brought)
             if opening is not None:
                 openings[author] = opening

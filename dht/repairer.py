@@ -143,6 +143,7 @@ class Repairer:
         self._on_dropped = on_dropped
         self._run_blocking = run_blocking
         self._rng = random.choice
+        self._comparisons = comparisons
         self._ranges = RangeLooks(comparisons, store, run_blocking)
         self._placed: tuple[int, int, bool] | None = None
         self._tracks: dict[bytes, _Track] = {}
@@ -164,6 +165,11 @@ class Repairer:
     def under_replicated(self) -> int:
         """Bases held here that have fewer copies at their R nearest nodes than they should, as last seen."""
         return sum(track.short > 0 for track in self._tracks.values())
+
+    @property
+    def exchanges(self) -> int:
+        """Comparisons by ranges with other holders, those of catching up included, so far."""
+        return self._comparisons.exchanges
 
     @property
     def leaving(self) -> bool:
@@ -465,7 +471,8 @@ class Repairer:
 
     async def _push(self, agent: AgentId, wanted: Mapping[Cid, _Wanted]) -> None:
         async def push() -> None:
-            cids = sorted(wanted)
+            # One after the other of a chain, each is what the next one names: nothing need be sent for it.
+            cids = await self._run_blocking(self._store.in_chain_order, sorted(wanted))
             for start in range(0, len(cids), READ_AT_ONCE):
                 part = cids[start : start + READ_AT_ONCE]
                 found = await self._run_blocking(self._store.get_many, part)

@@ -243,6 +243,11 @@ class HeldRecords:
         """The records with these CIDs, in order, None where there is none."""
         return records_in(self._database, cids)
 
+    def in_chain_order(self, cids: Sequence[Cid]) -> list[Cid]:
+        """Those of `cids` that are held, author by author and each one's by seq."""
+        rows = self._database.rows_in("SELECT author, seq, cid FROM records WHERE cid IN ({})", list(cids))
+        return [row[2] for row in sorted(rows)]
+
     def about(self, subject: Cid, limit: int, creator: AgentId | None = None) -> list[Record]:
         """What is held of a subject, in whatever role: its create, and up to `limit` operations.
 
