@@ -34,6 +34,7 @@ class Node:
     holders: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
     since: dict[bytes, float] = field(default_factory=dict)
     vouched: dict[bytes, float] = field(default_factory=dict)
+    rests: dict[bytes, float] = field(default_factory=dict)
     liar: bool = False
 
 
@@ -80,6 +81,10 @@ class Model:
             for target in decide(situation).send:
                 self.give(agent, target, basis)
             assert not decide(replace(self.situation(agent, basis), leaving=True)).send
+            stay = [one for one in self.nodes if one != agent]
+            for heir in closest(basis, stay, lambda one: one, self.replication):
+                given = self.nodes[heir].held.get(basis, set())
+                assert self.nodes[heir].liar or given >= node.held[basis], "handed over first"
         del self.nodes[agent]
         self.changed_at = self.now
 
@@ -120,18 +125,26 @@ class Model:
             holders = tuple(closest(basis, node.view, lambda agent: agent, self.replication))
             if node.holders.get(basis) != holders:
                 node.holders[basis], node.since[basis] = holders, self.now
+                node.rests.pop(basis, None)
+            if self.now < node.rests.get(basis, 0.0) and node.before.get(basis) == node.held[basis]:
+                busy = True  # as the driver does: all have it, and before it may be dropped nothing is asked
+                continue
             decision = decide(self.situation(me, basis))
             assert decision == decide(self.situation(me, basis))
             assert me not in (*decision.send, *decision.prove)
+            node.rests[basis] = node.since[basis] + DROP_AFTER_S if decision == Decision() else 0.0
+            proven = set()
             if decision.prove:
                 assert self.now - node.since[basis] >= DROP_AFTER_S
-                proven = set()
                 for agent in decision.prove:
                     other = self.nodes.get(agent)
                     if other is not None and other.held.get(basis, set()) >= node.held[basis]:
                         other.vouched[basis] = self.now + LOOK_S / 2
                         proven.add(agent)
                 decision = decide(self.situation(me, basis, frozenset(proven)))
+            if decision.drop:
+                assert proven.issuperset(holders), "a copy goes only when each of the R has proven its own"
+                assert len(holders) == self.replication
             self.act(me, basis, decision)
             busy |= not decision.settled
         return busy
