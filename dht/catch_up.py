@@ -209,7 +209,7 @@ class CatchUp:
     async def _fetch_missing(self, agent: AgentId, shard: Prefix) -> bool:
         """Fetch what `agent` has of a shard and we lack; whether all of it could be kept."""
         basis = shard.basis()
-        if self._store.digest_of(basis)[0] >= BY_RANGES and self._comparisons.knows(agent):
+        if len(self._store.cids_at(basis, None, BY_RANGES)) == BY_RANGES and self._comparisons.knows(agent):
             found = await self._comparisons.compare(agent, [bounds_of(basis)], _rest)
             if found is not None and not found.unknown:
                 mask = mask_of(basis)

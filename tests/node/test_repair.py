@@ -221,7 +221,7 @@ def test_an_author_leaves_the_repair_to_the_holders_that_are_left(tmp_path: Path
         await network.settle()
         held = holdings(network)
         id_ = next(i for i in ids if not held[subject_basis(i)].keys() & {0, 4})
-        override(author._own, "placements", None)  # it is not even asked for
+        override(author._publisher, "_publish", None)  # it does not even try
         for number in sorted(held[subject_basis(id_)])[1:]:
             await network.crash(number)
         await comes_in_order(network, REPAIRED_WITHIN_S)
