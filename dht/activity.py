@@ -22,7 +22,7 @@ import trio
 
 from chain.cid import Cid
 from chain.identity import AgentId
-from chain.kinds import OPENING
+from chain.kinds import EPOCH, OPENING
 from chain.record import Record
 from dht.basis import author_basis
 from dht.errors import NetworkError
@@ -65,6 +65,7 @@ class _Progress:
     next_seq: int = 0
     gap: bool = False
     broken: bool = False
+    waits: bool = False
     told: set[Cid] = field(default_factory=set)
     filled: int = 0
     tries: int = 0
@@ -111,6 +112,8 @@ class ActivityWatch:
         for item in items:
             if any(role & Role.AUTHOR for role, _ in item.bases):
                 self._dirty[item.record.header.author] = None
+        if any(item.record.header.kind == EPOCH for item in items):
+            self._dirty.update((author, None) for author, one in self._progress.items() if one.waits)
         if self._dirty:
             self._wake.set()
 
@@ -187,6 +190,7 @@ class ActivityWatch:
         progress.tips = tuple(tip.cid for tip in walked.tips)
         progress.next_seq = walked.next_seq
         progress.broken = progress.broken or bool(walked.broken)
+        progress.waits = walked.waits
         opened = walked.gap is not None and not progress.broken
         if opened and (not progress.gap or walked.verified):
             progress.tries, progress.fill_at = 0, self._clock.monotonic() + FILL_FIRST_S

@@ -23,6 +23,7 @@ from node.errors import Forbidden, HomeDamaged, InvalidInput
 
 MAX_LINKS = 256
 """Links that are open or were used and have not lapsed."""
+LAPSED = "this invite link has lapsed, or is not of this node: ask for a new one"
 MAX_FILE = 1 << 20
 """Bytes of the book as a file."""
 
@@ -52,6 +53,11 @@ class LinkBook:
             )
         return LinkBook((*kept, Link(_digest(secret), expires_us)))
 
+    def knows(self, secret: bytes, now_us: int) -> bool:
+        """Whether this is a link of this node that has not lapsed, used or not. O(links)."""
+        digest = _digest(secret)
+        return any(link.digest == digest and link.expires_us > now_us for link in self.links)
+
     def redeem(
         self, secret: bytes, guest: AgentId, now_us: int, sign: Callable[[], tuple[bytes, ...]]
     ) -> tuple[LinkBook, tuple[bytes, ...]]:
@@ -59,7 +65,7 @@ class LinkBook:
         digest = _digest(secret)
         found = next((link for link in self.links if link.digest == digest), None)
         if found is None or found.expires_us <= now_us:
-            raise Forbidden("this invite link has lapsed, or is not of this node: ask for a new one")
+            raise Forbidden(LAPSED)
         if found.guest is not None and found.guest != guest:
             raise Forbidden("this invite link was used by somebody else: ask for a new one")
         if found.guest == guest:

@@ -19,7 +19,7 @@ from dht.network import Network
 from dht.ports import Clock, Random, RunBlocking
 from node.durable_files import write_atomically
 from node.errors import Forbidden, InvalidInput
-from node.invite_links import MAX_FILE, LinkBook, read_link_book
+from node.invite_links import LAPSED, MAX_FILE, LinkBook, read_link_book
 from node.invite_text import MAX_ADDRESSES, SECRET_SIZE, Invite, write_invite
 
 GRANT_FILE, LINKS_FILE = "grant", "invite-links"
@@ -29,7 +29,7 @@ MAX_LINK_S = 365 * 24 * 3600
 
 
 class Inviting:
-    """Makes invites in the name of `identity`; `grant` and `links` are files, read when needed."""
+    """Makes invites in the name of `identity`; `grant` and `links` are files of its home."""
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class Inviting:
         self._random = random
         self._run_blocking = run_blocking
         self._lock = trio.Lock()
+        self._book: LinkBook | None = None
 
     async def invite(self, guest: AgentId, *, as_inviter: bool = False, until: int | None = None) -> str:
         """The invite for one agent; `as_inviter`: it may invite others, up to epoch `until`.
@@ -83,23 +84,24 @@ class Inviting:
         now_us = self._clock.wall_us()
         async with self._lock:
             await self._run_blocking(self._proof_for, self._identity.agent)  # whether we may at all
-            book = await self._run_blocking(self._read)
-            book = book.add(secret, now_us + lasts_s * 1_000_000, now_us)
-            await self._run_blocking(write_atomically, self._links, book.write(), 0o600)
+            book = (await self._links_now()).add(secret, now_us + lasts_s * 1_000_000, now_us)
+            await self._keep(book)
         return self._text(Invite(self._network_id, (), secret=secret))
 
     async def redeem(self, guest: AgentId, secret: bytes) -> tuple[bytes, ...]:
         """The proof for a stranger that shows the secret of a link. Raises `RequestRefused`."""
         if not self._manifest.by_invitation:
             raise RequestRefused(RefusalCode.FORBIDDEN, "this network is open; no invite is needed")
+        now_us = self._clock.wall_us()
+        book = await self._links_now()
         try:
+            if not book.knows(secret, now_us):  # a stranger's guess costs a hash, and nobody's turn
+                raise Forbidden(LAPSED)
             async with self._lock:
-                book = await self._run_blocking(self._read)
-                after, proof = book.redeem(
-                    secret, guest, self._clock.wall_us(), lambda: self._proof_for(guest)
-                )
-                if after is not book:
-                    await self._run_blocking(write_atomically, self._links, after.write(), 0o600)
+                before = await self._links_now()
+                after, proof = await self._run_blocking(self._redeem, before, secret, guest, now_us)
+                if after is not before:
+                    await self._keep(after)
         except Forbidden as error:
             raise RequestRefused(RefusalCode.FORBIDDEN, str(error)) from error
         return proof
@@ -118,6 +120,21 @@ class Inviting:
             check_grant(open_grant(grants[0]), self._network_id, self._manifest.founder, self._identity.agent)
         nonce = int.from_bytes(self._random.random_bytes(8), "big") & MAX_INVITED_NONCE
         return (sign_invitation(self._identity, self._network_id, guest, nonce), *grants)
+
+    def _redeem(
+        self, book: LinkBook, secret: bytes, guest: AgentId, now_us: int
+    ) -> tuple[LinkBook, tuple[bytes, ...]]:
+        return book.redeem(secret, guest, now_us, lambda: self._proof_for(guest))
+
+    async def _links_now(self) -> LinkBook:
+        """The links, read once: this process alone writes them while it runs."""
+        if self._book is None:
+            self._book = await self._run_blocking(self._read)
+        return self._book
+
+    async def _keep(self, book: LinkBook) -> None:
+        await self._run_blocking(write_atomically, self._links, book.write(), 0o600)
+        self._book = book
 
     def _read(self) -> LinkBook:
         if not self._links.exists():
