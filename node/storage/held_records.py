@@ -48,6 +48,7 @@ MAX_HELD_ITEMS: Final = 4096
 """Items in one call of `hold`."""
 MAX_TWINS: Final = 8
 """Records of one place of a chain that are looked at: two prove a fork, unless it is a forgiven one."""
+MAX_GAP: Final = 8
 RECLAIM_AT: Final = 1_000
 """Records without a basis at which `reclaim` looks for those that nothing names any more."""
 RECLAIM_SHARE: Final = 8
@@ -388,15 +389,22 @@ class HeldRecords:
         return [from_row(self._database, row) for row in self._database.rows(sql, (author, from_seq, limit))]
 
     def twins(self, places: Sequence[tuple[AgentId, int]]) -> list[list[Record]]:
-        """Of each (author, seq) with more than one record up to `MAX_TWINS`, by CID; O(places)."""
+        """Of each (author, seq) with more than one record up to `MAX_TWINS`, by CID; O(places).
+
+        Also of places between two that are asked about and not far from each other: one look serves a run.
+        """
+        double = (
+            "SELECT seq FROM records INDEXED BY records_by_author WHERE author = ? AND seq BETWEEN ? AND ? "
+            "GROUP BY seq HAVING count(*) > 1"
+        )
         sql = (
             "SELECT cid, header, signature, NULL FROM records INDEXED BY records_by_author "
             "WHERE author = ? AND seq = ? ORDER BY cid LIMIT ?"
         )
         found: list[list[Record]] = []
-        for place in dict.fromkeys(places):
-            rows = self._database.rows(sql, (*place, MAX_TWINS))
-            if len(rows) > 1:
+        for author, first, last in _runs(places):
+            for (seq,) in self._database.rows(double, (author, first, last)):
+                rows = self._database.rows(sql, (author, seq, MAX_TWINS))
                 found.append([from_row(self._database, row) for row in rows])
         return found
 
@@ -555,6 +563,17 @@ def _expel(
         _let_go(connection, cid)
     range_sums.withdrawn(connection, gone)
     return set(gone), rows[-1][0] if len(rows) == RECLAIM_PAGE else -1
+
+
+def _runs(places: Sequence[tuple[AgentId, int]]) -> list[tuple[AgentId, int, int]]:
+    """The places as (author, first seq, last seq), those with at most `MAX_GAP` between them together."""
+    runs: list[tuple[AgentId, int, int]] = []
+    for author, seq in sorted(set(places)):
+        if runs and runs[-1][0] == author and seq <= runs[-1][2] + MAX_GAP:
+            runs[-1] = (author, runs[-1][1], seq)
+        else:
+            runs.append((author, seq, seq))
+    return runs
 
 
 def _let_go(connection: sqlite3.Connection, cid: Cid) -> None:

@@ -270,3 +270,42 @@ def test_what_is_expelled_leaves_the_digests_of_the_rest(
             await never.aclose()
 
     trio.run(session)
+
+
+@given(items=st.lists(ITEM, max_size=16), gone=st.sets(st.sampled_from(POOL)), at=st.sampled_from(BASES))
+@settings(max_examples=25, deadline=None)
+def test_what_is_released_leaves_the_rest_and_two_of_one_place_are_found(
+    tmp_path_factory: pytest.TempPathFactory, items: list[Held], gone: set[Record], at: bytes
+) -> None:
+    folder = tmp_path_factory.mktemp("release")
+    cids = {record.cid for record in gone}
+
+    async def session() -> None:
+        async with trio.open_nursery() as nursery:
+            released, never = open_held(folder / "a.db"), open_held(folder / "b.db")
+            for held in (released, never):
+                await nursery.start(held.run)
+            await released.hold(items)
+            await released.release(at, sorted(cids))
+            left = [
+                replace(one, bases=tuple(b for b in one.bases if b[1] != at))
+                if one.record.cid in cids
+                else one
+                for one in items
+            ]
+            await never.hold(left)
+            for basis in BASES:
+                assert released.digest_of(basis) == never.digest_of(basis)
+                assert released.cids_at(basis, None, 99) == never.cids_at(basis, None, 99)
+            held_records = {item.record.cid: item.record for item in items}.values()
+            places = sorted({(one.header.author, one.header.seq) for one in held_records})
+            by_place = [
+                sorted(one.cid for one in held_records if (one.header.author, one.header.seq) == place)
+                for place in places
+            ]
+            found = [[one.cid for one in twins] for twins in released.twins(places)]
+            assert found == [cids for cids in by_place if len(cids) > 1]
+            await released.aclose()
+            await never.aclose()
+
+    trio.run(session)
