@@ -314,6 +314,22 @@ def test_lookups_past_the_dead_name_only_who_answers() -> None:
     play(story)
 
 
+@pytest.mark.slow
+def test_around_a_basis_are_the_next_nearest_and_nobody_that_was_asked_before() -> None:
+    async def story(cluster: Cluster) -> None:
+        nodes = await cluster.grow(30)
+        for number in range(3):
+            nearest = cluster.truth(key(number), 5)
+            asker = next(node for node in nodes if node.agent not in nearest)
+            assert len(asker.contacts()) > K or not asker._members.knows_everyone()
+            found = agents(await asker.around(key(number), nearest))
+            assert not {*nearest, asker.agent} & set(found)
+            assert {*cluster.truth(key(number), 15)[5:]} - {asker.agent} <= set(found)
+            assert len(found) == len(set(found))
+
+    play(story)
+
+
 def test_less_patience_than_usual_and_cancellation_blame_nobody() -> None:
     async def story(cluster: Cluster) -> None:
         nodes = await cluster.grow(3)
