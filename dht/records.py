@@ -65,7 +65,7 @@ MAX_BLAME = 2
 log = logging.getLogger(f"roseforest.{__name__}")
 
 OnHeld = Callable[[Sequence[Held]], Awaitable[None]]
-OnWaiting = Callable[[Bundle, Sequence[Judged], AgentId], None]
+OnWaiting = Callable[[Bundle, Sequence[Judged], AgentId], Awaitable[None]]
 WAITS = frozenset({StoreStatus.PENDING, StoreStatus.PARKED})
 """What is not decided yet."""
 
@@ -123,7 +123,7 @@ class RecordService:
         self._on_held = on_held
         self._accepts = accepts
         self._sign = sign
-        self.on_waiting: OnWaiting = lambda bundle, judged, sender: None
+        self.on_waiting: OnWaiting = _let_go
         """Told of bundles some records of which are pending or parked, and who sent them."""
         for method, handler, heavy in (
             ("record.store", self._serve_store, True),
@@ -158,7 +158,7 @@ class RecordService:
         if held:
             await self.hold(held)
         if sender is not None and any(one.status in WAITS for one in judged):
-            self.on_waiting(bundle, judged, sender)
+            await self.on_waiting(bundle, judged, sender)
         return judged
 
     # Asking.
@@ -425,6 +425,10 @@ class RecordService:
         ):
             raise RequestRefused(RefusalCode.BAD_REQUEST, f"{method} takes [basis, after, limit]")
         return fields[0], fields[1], min(fields[2], most)
+
+
+async def _let_go(_bundle: Bundle, _judged: Sequence[Judged], _sender: AgentId) -> None:
+    """Where nobody lets records wait, they are sent again."""
 
 
 def _size(record: Record) -> int:

@@ -24,7 +24,7 @@ from dht.bundle import Bundle, Item, Opening
 from dht.errors import FrameError, NetworkError
 from dht.intake import Judged
 from dht.kademlia import Kademlia
-from dht.ports import Clock
+from dht.ports import Clock, RunBlocking
 from dht.record_store import Held
 from dht.records import MAX_FETCH, WAITS, RecordService
 from dht.replies import StoreStatus
@@ -53,25 +53,29 @@ class Retrial:
         records: RecordService,
         replication: int,
         clock: Clock,
+        run_blocking: RunBlocking,
         limits: WaitingLimits | None = None,
     ) -> None:
         self._kademlia = kademlia
         self._records = records
         self._replication = replication
         self._clock = clock
+        self._run_blocking = run_blocking
         self._wake = trio.Event()
         self.room = WaitingRoom(limits)
 
-    def keep(self, bundle: Bundle, judged: Sequence[Judged], sender: AgentId) -> None:
+    async def keep(self, bundle: Bundle, judged: Sequence[Judged], sender: AgentId) -> None:
         """Let wait what of a bundle is pending or parked, with what came along for it."""
-        inside = {item.record.cid: item.record for item in bundle.items if isinstance(item, Item)}
-        for item, one in zip(bundle.items, judged, strict=True):
-            if not isinstance(item, Item) or one.status not in WAITS:
-                continue
-            known = {**inside, **bundle.headers}
-            headers = tuple(known[cid].without_payload() for cid in named_by(item.record) if cid in known)
+        now = self._clock.monotonic()
+        waits = [
+            (item, one)
+            for item, one in zip(bundle.items, judged, strict=True)
+            if isinstance(item, Item) and one.status in WAITS
+        ]
+        named = await self._run_blocking(_brought, bundle, [item.record for item, _ in waits])
+        for (item, one), headers in zip(waits, named, strict=True):
             opening = bundle.openings.get(item.record.header.author)
-            self._put(Waiting(item, opening, headers, sender, self._clock.monotonic()), one)
+            self._put(Waiting(item, opening, headers, sender, now), one)
 
     def heard(self, items: Sequence[Held]) -> None:
         """These records are held here now."""
@@ -170,3 +174,12 @@ class Retrial:
             log.debug("no holders found for a record that waits: %s", error)
             return []
         return [contact.agent for contact in found if contact.agent != self._kademlia.agent][:ASKED]
+
+
+def _brought(bundle: Bundle, records: Sequence[Record]) -> list[tuple[Record, ...]]:
+    """For each record the headers that it names and that came in its bundle; blocking, it reads payloads."""
+    inside = {item.record.cid: item.record for item in bundle.items if isinstance(item, Item)}
+    known = {**inside, **bundle.headers}
+    return [
+        tuple(known[cid].without_payload() for cid in named_by(record) if cid in known) for record in records
+    ]

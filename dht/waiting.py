@@ -5,10 +5,10 @@ meanwhile may be fetched for a few times; after `patience_s` it is dropped and c
 valid, but its clock runs ahead; it waits until its time has come, a day at most. Neither is acknowledged or
 held: this is memory, lost with the process, and whoever sent the record sends it again.
 
-Who writes much must not push out who writes little: each author has a share, and when all room is taken the
-author that waits with most gives up what came last. Nothing goes silently, every end of a wait is counted by
-its reason. Sans-IO: told what happened with the time it happened at; monotonic seconds, and µs since 1970 for
-what parks.
+Who writes much must not push out who writes little: each author has a share, and when all room is taken one
+of the authors that wait with most (by powers of two of their bytes) gives up what came last. Nothing goes
+silently, every end of a wait is counted by its reason. Sans-IO: told what happened with the time it happened
+at; monotonic seconds, and µs since 1970 for what parks.
 
 Promises, for any order of events: no bound is exceeded; a record all of whose needs have arrived is handed
 out to be judged, whatever the time.
@@ -104,7 +104,9 @@ class _Entry:
 
 @dataclass(slots=True)
 class _Share:
-    records: int = 0
+    """What of one author waits; `cids` in the order in which they came."""
+
+    cids: dict[Cid, None] = field(default_factory=dict)
     parked: int = 0
     bytes: int = 0
 
@@ -133,6 +135,8 @@ class WaitingRoom:
         self._entries: dict[Cid, _Entry] = {}
         self._by_need: dict[Need, set[Cid]] = {}
         self._shares: dict[AgentId, _Share] = {}
+        self._by_weight: dict[int, dict[AgentId, None]] = {}
+        """Authors by the bit length of their bytes: one of the heaviest is found at once."""
         self._ready: dict[Cid, None] = {}
         self._ends: list[tuple[float, Cid]] = []
         self._fetch_times: list[tuple[float, Cid]] = []
@@ -273,7 +277,7 @@ class WaitingRoom:
         kind_full = (
             share.parked >= limits.author_parked
             if entry.parked
-            else share.records - share.parked >= limits.author_records
+            else len(share.cids) - share.parked >= limits.author_records
         )
         if kind_full or share.bytes + entry.size > limits.author_bytes:
             self.counts.reasons[AUTHORS_SHARE] += 1
@@ -282,16 +286,9 @@ class WaitingRoom:
             self.counts.reasons[NO_ROOM] += 1
             return False
         while len(self._entries) >= limits.records or self._bytes + entry.size > limits.bytes:
-            most = max(self._shares, key=lambda one: (self._shares[one].bytes, one))
-            last = next(
-                (
-                    cid
-                    for cid in reversed(self._entries)
-                    if self._entries[cid].waiting.author == most and not self._entries[cid].ready
-                ),
-                None,
-            )
-            if last is None or self._shares[most].bytes <= share.bytes + entry.size:
+            heavy = self._shares[next(iter(self._by_weight[max(self._by_weight)]))]
+            last = next((cid for cid in reversed(heavy.cids) if not self._entries[cid].ready), None)
+            if last is None or heavy.bytes <= share.bytes + entry.size:
                 self.counts.reasons[NO_ROOM] += 1
                 return False
             self._remove(last)
@@ -302,14 +299,25 @@ class WaitingRoom:
         self._entries[cid] = entry
         self._bytes += entry.size
         share = self._shares.setdefault(entry.waiting.author, _Share())
-        share.records += 1
+        share.cids[cid] = None
         share.parked += entry.parked
-        share.bytes += entry.size
+        self._weigh(entry.waiting.author, share, entry.size)
         for need in entry.needs:
             self._by_need.setdefault(need, set()).add(cid)
         heapq.heappush(self._ends, (entry.until, cid))
         self._schedule(cid, entry, now)
         self._tidy()
+
+    def _weigh(self, author: AgentId, share: _Share, more: int) -> None:
+        before, share.bytes = share.bytes.bit_length(), share.bytes + more
+        after = share.bytes.bit_length()
+        if before != after:
+            if before:
+                del self._by_weight[before][author]
+                if not self._by_weight[before]:
+                    del self._by_weight[before]
+            if after:
+                self._by_weight.setdefault(after, {})[author] = None
 
     def _schedule(self, cid: Cid, entry: _Entry, now: float) -> None:
         tries = entry.waiting.tries
@@ -325,10 +333,10 @@ class WaitingRoom:
         entry = self._entries.pop(cid)
         self._bytes -= entry.size
         share = self._shares[entry.waiting.author]
-        share.records -= 1
+        del share.cids[cid]
         share.parked -= entry.parked
-        share.bytes -= entry.size
-        if not share.records:
+        self._weigh(entry.waiting.author, share, -entry.size)
+        if not share.cids:
             del self._shares[entry.waiting.author]
         for need in entry.needs:
             waiters = self._by_need.get(need)

@@ -259,7 +259,7 @@ class Node:
             blocks=self._blocks,
             sign=lambda found: sign_batch(identity, self.network_id, found, clock.wall_us()),
         )
-        self._retrial = Retrial(self.kademlia, self._records, manifest.replication, clock)
+        self._retrial = Retrial(self.kademlia, self._records, manifest.replication, clock, run_blocking)
         self._records.on_waiting = self._retrial.keep
         proofs = Proofs(network, self.kademlia, self._records, held, random, run_blocking, self._keeps)
         comparisons = Comparisons(network, self.kademlia, held, run_blocking)
