@@ -22,6 +22,7 @@ UNTAG: Final = "entry.untag"
 DELETE: Final = "entry.delete"
 RETRACT: Final = "entry.retract"
 VOTE: Final = "entry.vote"
+PURGE: Final = "entry.purge"
 TASK: Final = "learning.task"
 JOIN: Final = "learning.join"
 LEAVE: Final = "learning.leave"
@@ -52,7 +53,7 @@ _RULES_2: Final = _RULES_1 | {VOTE, TASK} | LEARNING_OPERATIONS
 AGENT_LIFE: Final = frozenset({ROTATE, CONTINUE, REVOKE})
 """Kinds about whose key is whose (`chain.agent_life`)."""
 
-_RULES_3: Final = _RULES_2 | WARRANTS | AGENT_LIFE
+_RULES_3: Final = _RULES_2 | WARRANTS | AGENT_LIFE | {PURGE}
 
 KINDS_BY_RULE_VERSION: Final[dict[int, frozenset[str]]] = {1: _RULES_1, 2: _RULES_2, 3: _RULES_3}
 
@@ -62,7 +63,7 @@ OPENING: Final = (GENESIS, MEMBRANE, PROFILE)
 ENDS: Final = frozenset({CLOSE, ROTATE})
 """Kinds after which nothing follows in a chain."""
 
-ENTRY_OPERATIONS: Final = frozenset({EDIT, TAG, UNTAG, DELETE, RETRACT, VOTE})
+ENTRY_OPERATIONS: Final = frozenset({EDIT, TAG, UNTAG, DELETE, RETRACT, VOTE, PURGE})
 """Kinds that act on an entry which an `entry.create` made."""
 
 SUBJECT_OPERATIONS: Final = ENTRY_OPERATIONS | LEARNING_OPERATIONS
@@ -73,3 +74,6 @@ HEADS: Final = frozenset({CREATE, EDIT, DELETE, RETRACT, TASK})
 
 CARRIES_CONTENT: Final = frozenset({CREATE, EDIT})
 """Kinds whose payload holds a content value with its vector."""
+
+PURGEABLE: Final = CARRIES_CONTENT | {TAG, UNTAG, VOTE}
+"""Kinds that say something in words, and whose payload their author may have erased (`entry.purge`)."""

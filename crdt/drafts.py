@@ -6,18 +6,21 @@ their own line. The author of an entry has used height 0 with the create.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from chain.cid import Cid
 from chain.content import MAX_OVER, Content
 from chain.identity import AgentId
-from chain.kinds import CREATE, DELETE, EDIT, RETRACT, TAG, UNTAG, VOTE
+from chain.kinds import CREATE, DELETE, EDIT, PURGE, RETRACT, TAG, UNTAG, VOTE
 from chain.source_chain import Draft
 from crdt.entry_view import Entry
 from crdt.errors import OperationError
 from crdt.operations import (
     MAX_ADDS,
+    MAX_PURGED,
     delete_body,
+    purge_body,
     read_operation,
     retract_body,
     tag_body,
@@ -75,6 +78,14 @@ def draft_vote(
     Raises `OperationError` beyond the limits.
     """
     return _draft(entry, author, VOTE, vote_body(value, reason, confidence))
+
+
+def draft_purge(entry: Entry, author: AgentId, records: Iterable[Cid]) -> Draft:
+    """Erase the payloads of these own records, at most `MAX_PURGED` of them, the first by CID.
+
+    Raises `OperationError` when there is none.
+    """
+    return _draft(entry, author, PURGE, purge_body(sorted(set(records))[:MAX_PURGED]))
 
 
 def _draft(entry: Entry, author: AgentId, kind: str, body: dict[str, object]) -> Draft:

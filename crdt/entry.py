@@ -3,8 +3,9 @@
 Joining two states is set union, which is why it commutes, associates and repeats harmlessly (Shapiro et
 al., 2011); a record's identity is its CID and never (author, seq), which a liar reuses. Two copies of a
 record differ only in what is not part of it: of two signatures the smallest is kept, a payload beats its
-absence. Records whose predecessors have not come wait, in a bounded room, and what they miss is named. `fold`
-gives the view of a set of records at once; adding one by one gives the same.
+absence, and a purge beats the payload (its author erased it, so no copy brings it back). Records whose
+predecessors have not come wait, in a bounded room, and what they miss is named. `fold` gives the view of a
+set of records at once; adding one by one gives the same.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from chain.cid import Cid
 from chain.identity import AgentId
 from chain.record import Record
 from crdt.causal import check_subject, merge_copies, missing, release
-from crdt.entry_view import Entry, version_of, view_of
+from crdt.entry_view import Entry, purged_by, purges_in, version_of, view_of
 from crdt.errors import SubjectError
 from crdt.standing import CLEAR, Standing
 from crdt.version_vector import VersionVector
@@ -65,6 +66,8 @@ class EntryState:
             known = home.get(record.cid)
             home[record.cid] = record if known is None else merge_copies(known, record)
         release(applied, waiting)
+        for cid in purged_by(applied, purges_in(applied)):
+            applied[cid] = applied[cid].without_payload()
         return EntryState(self.subject, applied, waiting, _shrink(waiting))
 
     def join(self, other: EntryState) -> EntryState:
@@ -107,9 +110,11 @@ class EntryState:
 
     @property
     def without_payload(self) -> tuple[Cid, ...]:
-        """Records held as headers only; ascending."""
+        """Records held as headers only whose payload may still come: not those purged; ascending."""
         records = {**self.applied, **self.waiting}
-        return tuple(sorted(cid for cid, record in records.items() if record.payload is None))
+        purged = purged_by(self.applied, purges_in(self.applied))
+        bare = (cid for cid, record in records.items() if record.payload is None)
+        return tuple(sorted(cid for cid in bare if cid not in purged))
 
     def view(self, standing: Standing = CLEAR) -> Entry | None:
         """What people see; None while the create is missing. O(n)."""

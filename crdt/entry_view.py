@@ -15,6 +15,11 @@ merge of two views, so there is no order to get wrong:
 - **votes** are one register for each agent: of an agent's vote records the one of the greatest (place on its
   author's line, CID) counts, so a forked line gives nobody a second vote, and an erased vote revives none.
 
+- **purge** erases what its author said in records of their own, whether the payload is still at hand or not,
+  and whatever came first: equal sets of records show the same with and without it. A content value that was
+  purged keeps its place and shows nothing; since nobody can read any more what it overwrote, it ends all that
+  lies in its causal past, so that no text comes back which it had replaced. Also an offender's purge erases.
+
 Records of an agent that has been proven to do wrong (`crdt.standing`) are listed under `excluded`. They keep
 their place among causes and effects, so what others built on them can be applied, but say nothing: no value,
 tag, vote, delete or retract of theirs counts. What an excluded edit had overwritten is shown again, unless a
@@ -26,7 +31,7 @@ A record without a payload that can be read is listed under `erased`: its header
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from chain import canonical
@@ -34,11 +39,11 @@ from chain.cid import Cid
 from chain.content import Content
 from chain.errors import ChainError
 from chain.identity import AgentId
-from chain.kinds import CARRIES_CONTENT, DELETE, HEADS, RETRACT, VOTE
+from chain.kinds import CARRIES_CONTENT, DELETE, HEADS, PURGE, PURGEABLE, RETRACT, VOTE
 from chain.record import MAX_DEPS, Record, decode_payload
 from crdt.causal import parents, past
 from crdt.errors import CrdtError
-from crdt.operations import Delete, Operation, Tag, Untag, Vote, read_operation
+from crdt.operations import Delete, Operation, Purge, Tag, Untag, Vote, read_operation
 from crdt.standing import CLEAR, Standing
 from crdt.version_vector import MAX_BRANCHES, Slot, VersionVector, version_vector
 
@@ -62,8 +67,9 @@ class Entry:
     lists. `conflict`: more than one value is shown, or a delete was overruled. `heads` are all heads, `deps`
     at most `MAX_DEPS` of them, for the next operation; `lamport` and `hlc` (µs) are the greatest of these.
     `votes` has at most one ballot an agent, agents ascending; votes taken back are not among them.
-    `erased` are applied records whose payload cannot be read here, `excluded` those that do not count because
-    of what their author did. All CIDs ascend but for `contents`.
+    `erased` are applied records whose payload cannot be read here, `purged` those among them that their
+    authors purged, each with the purge that did it (the first by clock and CID), `excluded` those that do not
+    count because of what their author did. All CIDs ascend but for `contents`.
     """
 
     id: Cid
@@ -82,6 +88,7 @@ class Entry:
     lamport: int
     hlc: int
     erased: tuple[Cid, ...]
+    purged: tuple[tuple[Cid, Cid], ...]
     excluded: tuple[Cid, ...]
     votes: tuple[Ballot, ...]
     version: VersionVector
@@ -118,6 +125,7 @@ class Entry:
                 "id": self.id,
                 "lamport": self.lamport,
                 "maximal": list(self.maximal),
+                "purged": [list(pair) for pair in self.purged],
                 "retracted": self.retracted,
                 "tags": [[tag, list(adds)] for tag, adds in self.tag_adds],
                 "version": [
@@ -170,6 +178,7 @@ def view_of(subject: Cid, applied: Mapping[Cid, Record], standing: Standing = CL
         lamport=max(applied[cid].header.lamport for cid in deps),
         hlc=max(applied[cid].header.hlc for cid in deps),
         erased=tuple(cid for cid in sorted(applied) if cid not in every),
+        purged=tuple(sorted(purged_by(applied, every).items())),
         excluded=tuple(cid for cid in sorted(applied) if not standing.counts(applied[cid])),
         votes=_votes(applied, said, standing),
         version=version_of(applied),
@@ -205,8 +214,30 @@ def _slot(cid: Cid, applied: Mapping[Cid, Record], *, stated: bool) -> Slot:
 
 
 def operations(records: Mapping[Cid, Record]) -> dict[Cid, Operation]:
-    """What the records say, by ascending CID; those whose payload cannot be read here are left out."""
-    return {cid: said for cid in sorted(records) if (said := _operation(records[cid])) is not None}
+    """What the records say, by ascending CID; left out are those purged, or without a readable payload."""
+    said = {cid: one for cid in sorted(records) if (one := _operation(records[cid])) is not None}
+    for cid in purged_by(records, said):
+        said.pop(cid, None)
+    return said
+
+
+def purges_in(records: Mapping[Cid, Record]) -> dict[Cid, Operation]:
+    """What the purges among these records say; O(records), and reads no other payload."""
+    return operations({cid: record for cid, record in records.items() if record.header.kind == PURGE})
+
+
+def purged_by(records: Mapping[Cid, Record], said: Mapping[Cid, Operation]) -> dict[Cid, Cid]:
+    """Those of `records` that their authors purged, each with its first purge by (hlc, CID)."""
+    found: dict[Cid, tuple[int, Cid]] = {}
+    for purge, one in said.items():
+        if isinstance(one, Purge):
+            author, place = records[purge].header.author, (records[purge].header.hlc, purge)
+            for cid in one.records:
+                target = records.get(cid)
+                if target is None or target.header.author != author or target.header.kind not in PURGEABLE:
+                    continue
+                found[cid] = min(place, found.get(cid, place))
+    return {cid: purge for cid, (_, purge) in found.items()}
 
 
 def _operation(record: Record) -> Operation | None:
@@ -227,18 +258,29 @@ def maximal_values(
         for cid in sorted(applied)
         if applied[cid].header.kind in CARRIES_CONTENT and standing.counts(applied[cid])
     ]
-    over = {target for cid in contents for target in overwrites(cid, applied, said, standing)}
+    purged = purged_by(applied, said)
+    over = {target for cid in contents for target in overwrites(cid, applied, said, standing, purged)}
     return tuple(cid for cid in contents if cid not in over)
 
 
 def overwrites(
-    cid: Cid, records: Mapping[Cid, Record], said: Mapping[Cid, Operation], standing: Standing = CLEAR
+    cid: Cid,
+    records: Mapping[Cid, Record],
+    said: Mapping[Cid, Operation],
+    standing: Standing = CLEAR,
+    purged: Container[Cid] = (),
 ) -> frozenset[Cid]:
-    """What a content record overwrites, and what the excluded ones among that had overwritten."""
+    """What a content record overwrites, and what the excluded ones among that had overwritten.
+
+    One that was purged overwrites all that lies in its causal past: the best that its header tells.
+    """
     reached: set[Cid] = set()
     stack = [cid]
     while stack:
-        value = said.get(stack.pop())
+        one = stack.pop()
+        value = said.get(one)
+        if one in purged:
+            reached |= past(parents(records[one]), records, lambda record: _known_before(record, said))
         for target in value.over if isinstance(value, Content) else ():
             if target not in reached:
                 reached.add(target)

@@ -8,6 +8,7 @@
 | entry.delete | `seen`: the CIDs of the heads that it deletes |
 | entry.retract | nothing |
 | entry.vote | `value` 1, -1 or 0 (withdrawn); optional `reason`, and `confidence` in ppm |
+| entry.purge | `records`: the CIDs of the author's own records whose payloads are erased |
 
 Readers check shape and limits, `validation` checks that what is named exists and is of the right kind.
 """
@@ -21,7 +22,7 @@ from typing import Any, TypeAlias
 from chain.cid import Cid, is_record_cid
 from chain.content import MAX_TAG, Content, check_text, content_from_body
 from chain.errors import ChainError
-from chain.kinds import CREATE, DELETE, EDIT, RETRACT, TAG, UNTAG, VOTE
+from chain.kinds import CREATE, DELETE, EDIT, PURGE, RETRACT, TAG, UNTAG, VOTE
 from chain.record import MAX_DEPS
 from chain.vector import PPM
 from crdt.errors import OperationError
@@ -30,6 +31,8 @@ MAX_ADDS = 64
 """Adds that one untag removes; more take another untag."""
 MAX_SEEN = MAX_DEPS
 """Heads that one delete lists."""
+MAX_PURGED = 64
+"""Records that one purge erases; more take another purge."""
 MAX_REASON = 1000
 """Bytes of UTF-8 of a vote's reason."""
 
@@ -73,7 +76,14 @@ class Vote:
     confidence: int | None = None
 
 
-Operation: TypeAlias = Content | Tag | Untag | Delete | Retract | Vote
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """The payloads of the author's own `records` (ascending) are erased, everywhere and for good."""
+
+    records: tuple[Cid, ...]
+
+
+Operation: TypeAlias = Content | Tag | Untag | Delete | Retract | Vote | Purge
 
 
 def read_operation(kind: str, body: dict[str, Any]) -> Operation:
@@ -97,6 +107,9 @@ def read_operation(kind: str, body: dict[str, Any]) -> Operation:
             return Retract()
         if kind == VOTE:
             return _read_vote(body)
+        if kind == PURGE:
+            _fields(kind, body, "records")
+            return Purge(_cids("records", body["records"], MAX_PURGED))
     except ChainError as error:
         raise OperationError(f"{kind}: {error}") from error
     raise OperationError(f"{kind!r:.80} is not an operation on an entry")
@@ -126,6 +139,11 @@ def vote_body(value: int, reason: str | None = None, confidence: int | None = No
     """Body of entry.vote; raises `OperationError` beyond the limits."""
     optional = {"confidence": confidence, "reason": reason}
     return _checked(VOTE, {"value": value, **{k: v for k, v in optional.items() if v is not None}})
+
+
+def purge_body(records: Iterable[Cid]) -> dict[str, Any]:
+    """Body of entry.purge; raises `OperationError` beyond the limits."""
+    return _checked(PURGE, {"records": sorted(set(records))})
 
 
 def _read_vote(body: dict[str, Any]) -> Vote:

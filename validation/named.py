@@ -9,7 +9,7 @@ from chain.kinds import ENTRY_OPERATIONS, LEARNING_OPERATIONS
 from chain.learning import LearningOperation, Result, Reveal, Start, read_learning
 from chain.record import Record, decode_payload
 from crdt.errors import CrdtError
-from crdt.operations import Delete, Operation, Untag, read_operation
+from crdt.operations import Delete, Operation, Purge, Untag, read_operation
 
 
 def named_in_header(record: Record) -> tuple[Cid, ...]:
@@ -45,6 +45,8 @@ def targets(operation: Operation | None) -> tuple[Cid, ...]:
             return adds
         case Delete(seen=seen):
             return seen
+        case Purge(records=records):
+            return records
         case _:
             return ()
 

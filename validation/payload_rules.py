@@ -6,11 +6,11 @@ from chain.cid import Cid
 from chain.content import Content
 from chain.epoch import epoch_from_body
 from chain.errors import ChainError
-from chain.kinds import CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, EPOCH, HEADS, TAG
+from chain.kinds import CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, EPOCH, HEADS, PURGEABLE, TAG
 from chain.record import Record, check_payload, decode_payload
 from chain.vector import CODE_LIMIT, codes_from_bytes, score_ppm, squared_norm
 from crdt.errors import CrdtError
-from crdt.operations import Delete, Untag, read_operation
+from crdt.operations import Delete, Purge, Untag, read_operation
 from validation.context import Context
 from validation.named import operation_of, targets
 from validation.rule import Finding, Rule
@@ -115,7 +115,7 @@ def binding(record: Record, context: Context) -> Finding:
 
 
 def operation_targets(record: Record, context: Context) -> Finding:
-    """Edits overwrite contents, untags remove adds, deletes list deps; all of the same subject.
+    """Edits overwrite contents, untags remove adds, deletes list deps, purges erase words; of one subject.
 
     Naming them by hash proves that they came before; a tag, which is no head, may have as high a lamport.
     """
@@ -135,6 +135,18 @@ def operation_targets(record: Record, context: Context) -> Finding:
         if finding is not None:
             return finding
     return Pending(tuple(missing)) if missing else None
+
+
+def purge_own(record: Record, context: Context) -> Finding:
+    """Nobody erases what another one said."""
+    said = operation_of(record)
+    if not isinstance(said, Purge):
+        return None
+    for cid in said.records:
+        target = context.record(cid)
+        if target is not None and target.header.author != record.header.author:
+            return f"record {cid.hex()} is another author's"
+    return None  # `targets` waits for what is missing
 
 
 def delete_seen(record: Record, _context: Context) -> Finding:
@@ -160,6 +172,8 @@ def _target_kinds(said: object) -> frozenset[str]:
         return CARRIES_CONTENT
     if isinstance(said, Untag):
         return CARRIES_CONTENT | {TAG}
+    if isinstance(said, Purge):
+        return PURGEABLE
     return HEADS
 
 
@@ -174,6 +188,7 @@ OPERATION_RULES: tuple[Rule, ...] = (
     Rule("limits", limits, needs_payload=True),
     Rule("vector", vector, needs_payload=True),
     Rule("delete-seen", delete_seen, needs_payload=True),
+    Rule("purge-own", purge_own, needs_payload=True, needs_links=True),
     Rule("targets", operation_targets, needs_payload=True, needs_links=True),
     Rule("binding", binding, needs_payload=True),
 )

@@ -52,6 +52,7 @@ PROVABLE = frozenset(
         "limits",
         "vector",
         "delete-seen",
+        "purge-own",
         "targets",
         "task-body",
         "learning-body",

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from chain.cid import Cid, raw_cid, record_cid
 from chain.content import Content
 from chain.identity import Identity
-from chain.kinds import CARRIES_CONTENT, DELETE, EDIT, RETRACT, TAG, UNTAG, VOTE
+from chain.kinds import CARRIES_CONTENT, DELETE, EDIT, PURGE, PURGEABLE, RETRACT, TAG, UNTAG, VOTE
 from chain.record import MAX_DEPS, MAX_INT, VERSION, Header, Record, encode_payload, sign_record
 from chain.source_chain import Draft, Head, head_of, next_record
 from crdt import drafts
@@ -86,7 +86,7 @@ def history(choose: Choose, steps: int, *, liar: bool = True) -> History:
         what = choose(7 if liar else 4)
         if what < 3:
             place = choose(2)
-            story.publish(place, honest_draft(choose, seen(story.replicas[place]), scribes[place]), choose(3))
+            story.publish(place, honest_draft(choose, story.replicas[place], scribes[place]), choose(3))
         elif what == 3:
             place = choose(2)
             story.replicas[place] = story.replicas[place].join(story.replicas[1 - place])
@@ -95,9 +95,12 @@ def history(choose: Choose, steps: int, *, liar: bool = True) -> History:
     return story
 
 
-def honest_draft(choose: Choose, entry: Entry, scribe: Scribe) -> Draft:
-    author = scribe.identity.agent
-    kind = (EDIT, TAG, UNTAG, DELETE, EDIT, TAG, RETRACT, VOTE)[choose(8)]
+def honest_draft(choose: Choose, state: EntryState, scribe: Scribe) -> Draft:
+    entry, author = seen(state), scribe.identity.agent
+    kind = (EDIT, TAG, UNTAG, DELETE, EDIT, TAG, RETRACT, VOTE, PURGE)[choose(9)]
+    own = [cid for cid in sorted(state.applied) if _is_words(state.applied[cid], author)]
+    if kind == PURGE and own:
+        return drafts.draft_purge(entry, author, {own[choose(len(own))], own[choose(len(own))]})
     if kind == UNTAG and entry.tags:
         return drafts.draft_untag(entry, author, entry.tags[choose(len(entry.tags))])
     if kind == DELETE:
@@ -116,13 +119,14 @@ def lie(choose: Choose, story: History) -> Record:
     story.lies += 1
     own = [record for record in story.records if record.header.author == MALLORY.agent]
     before = ([None, *own])[choose(1 + len(own))]
-    kind = (EDIT, TAG, UNTAG, DELETE, RETRACT, VOTE)[choose(6)]
+    kind = (EDIT, TAG, UNTAG, DELETE, RETRACT, VOTE, PURGE)[choose(7)]
     bodies: dict[str, dict[str, Any]] = {
         EDIT: {"codes": b"\x7f", "text": TEXTS[choose(2)], "over": targets(choose, story)},
         TAG: {"tag": TAGS[choose(2)]},
         UNTAG: {"tag": TAGS[choose(2)], "adds": targets(choose, story)},
         DELETE: {"seen": targets(choose, story)},
         VOTE: {"value": choose(4) - 1},
+        PURGE: {"records": sorted({story.records[choose(len(story.records))].cid, *some(choose, UNKNOWN)})},
         RETRACT: {} if choose(2) else {"because": "no reader knows this field"},
     }
     deps = sorted(
@@ -169,6 +173,10 @@ def _by_mallory(story: History, kind: str, body: dict[str, Any], **place: Any) -
         **place,
     )
     return sign_record(MALLORY, header, payload)
+
+
+def _is_words(record: Record, author: bytes) -> bool:
+    return record.header.author == author and record.header.kind in PURGEABLE
 
 
 def targets(choose: Choose, story: History) -> list[Cid]:

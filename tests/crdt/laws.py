@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from chain.content import Content
-from chain.kinds import DELETE, VOTE
+from chain.kinds import DELETE, PURGEABLE, VOTE
 from crdt import drafts
 from crdt.entry import EntryState, fold
-from crdt.entry_view import operations
+from crdt.entry_view import operations, purged_by, purges_in
 from crdt.postings import is_tag_record, overwritten, proofs, proven_tags, shown
 from crdt.standing import Standing
 from crdt.version_vector import (
@@ -281,8 +281,13 @@ def what_ended_stays_ended(story: History, choose: Choose) -> None:
     before, after = shown(story.subject, some_records), shown(story.subject, more)
     readable = {cid for cid in some_records if isinstance(operations(some_records).get(cid), Content)}
     ended = readable - {cid for cid, _ in before.values}
+    # A liar who overwrites what they never saw, and purges that, takes it back; nobody else can.
+    lies = purged_by(more, purges_in(more)).keys() & {
+        one.cid for one in more.values() if one.header.author == MALLORY.agent
+    }
+    ended -= {target for _, target in overwritten(some_records[cid] for cid in lies & some_records.keys())}
     assert not ended & {cid for cid, _ in after.values}
-    targets = overwritten(some_records.values())
+    targets = overwritten(one for cid, one in some_records.items() if cid not in lies)
     assert not targets & {(story.subject, cid) for cid, _ in after.values}
 
 
@@ -305,7 +310,8 @@ def the_excluded_say_nothing(story: History, choose: Choose) -> None:
     without = rest.view(standing)
     said = operations(rest.applied)
     built = any(isinstance(one, Content) and out & set(one.over) for one in said.values())
-    if without is None or rest.waiting or built:
+    erased = any(purge in out and cid not in out for cid, purge in view.purged)  # for good, whoever said it
+    if without is None or rest.waiting or built or erased:
         return
     for name in ("contents", "maximal", "tags", "votes", "retracted", "deleted", "winner"):
         assert getattr(view, name) == getattr(without, name), name
@@ -328,6 +334,48 @@ def an_excluded_edit_brings_nothing_back_that_others_replaced(story: History, ch
     assert by_mallory <= set(after.excluded)
 
 
+def purge_is_final(story: History, choose: Choose) -> None:
+    """Whoever has the purge shows nothing of what it erased, with the payload or without, in any order.
+
+    All else stays, and no text comes back that an erased one had replaced.
+    """
+    state = story.state()
+    place = choose(2)
+    story.replicas[place] = state
+    author = story.scribes[place].identity.agent
+    before = seen(state)
+    own = [r.cid for r in state.applied.values() if r.header.author == author and r.header.kind in PURGEABLE]
+    if not own:
+        return
+    gone = set(some(choose, own)) or {own[0]}
+    purge = story.publish(place, drafts.draft_purge(before, author, gone), choose(3))
+    whole = [*story.records, *some(choose, story.records)]
+    bare = [one.without_payload() if one.cid in gone else one for one in story.records]
+    after = story.state(bare)
+    same(story.state(shuffled(choose, whole)), after)
+    same(story.state(shuffled(choose, [*bare, *whole])), after)
+    view = seen(after)
+    assert {cid for cid, _ in view.contents} == {cid for cid, _ in before.contents} - gone
+    assert gone <= dict(view.purged).keys() & set(view.erased)
+    assert all(after.applied[cid].payload is None for cid in gone)
+    assert set(view.tags) <= {*before.tags, *TAGS}
+    if not before.deleted:
+        assert view.maximal == before.maximal
+    assert not gone & {one.record for one in view.votes}
+    assert set(after.applied) == {*state.applied, purge.cid}
+    values = shown(story.subject, after.applied).values
+    assert not gone & {cid for cid, _ in values}
+
+
+def nobody_purges_another(story: History, choose: Choose) -> None:
+    """A purge by anybody else erases nothing, whoever's records it names."""
+    state = story.state()
+    for cid, purge in purged_by(state.applied, purges_in(state.applied)).items():
+        assert state.applied[cid].header.author == state.applied[purge].header.author
+    erased = {cid for cid, one in state.applied.items() if one.payload is None}
+    assert erased == dict(seen(state).purged).keys()
+
+
 LAWS = (
     commutative,
     associative,
@@ -347,4 +395,6 @@ LAWS = (
     what_ended_stays_ended,
     the_excluded_say_nothing,
     an_excluded_edit_brings_nothing_back_that_others_replaced,
+    purge_is_final,
+    nobody_purges_another,
 )

@@ -15,7 +15,7 @@ from chain.record import Record
 from crdt import causal, entry, entry_view, postings, version_vector
 from crdt.entry import EntryState
 from crdt.entry_view import Ballot
-from crdt.operations import Tag, Untag, Vote
+from crdt.operations import Purge, Tag, Untag, Vote
 from crdt.version_vector import VersionVector
 from tests.crdt import laws
 from tests.crdt.histories import Choose, History, history
@@ -172,11 +172,29 @@ def excluded_values_still_overwrite(patch: pytest.MonkeyPatch) -> None:
 
 
 def what_excluded_edits_replaced_comes_back(patch: pytest.MonkeyPatch) -> None:
-    def one_step(cid: Cid, _records: Any, said: Mapping[Cid, Any], _standing: Any) -> frozenset[Cid]:
+    def one_step(cid: Cid, _records: Any, said: Mapping[Cid, Any], *_: Any) -> frozenset[Cid]:
         value = said.get(cid)
         return frozenset(value.over if isinstance(value, Content) else ())
 
     patch.setattr(entry_view, "overwrites", one_step)
+
+
+def anybody_purges(patch: pytest.MonkeyPatch) -> None:
+    def purged(records: Mapping[Cid, Record], said: Mapping[Cid, Any]) -> dict[Cid, Cid]:
+        found = [(cid, one.records) for cid, one in said.items() if isinstance(one, Purge)]
+        return {cid: purge for purge, cids in found for cid in cids if cid in records}
+
+    for module in (entry, entry_view):
+        patch.setattr(module, "purged_by", purged)
+
+
+def a_late_copy_revives(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(entry, "purged_by", lambda _records, _said: {})
+
+
+def the_erased_overwrite_nothing(patch: pytest.MonkeyPatch) -> None:
+    honest = entry_view.overwrites
+    patch.setattr(entry_view, "overwrites", lambda *args: honest(*args[:4]))
 
 
 BUGS = (
@@ -196,6 +214,9 @@ BUGS = (
     untag_is_not_proven,
     excluded_values_still_overwrite,
     what_excluded_edits_replaced_comes_back,
+    anybody_purges,
+    a_late_copy_revives,
+    the_erased_overwrite_nothing,
 )
 
 

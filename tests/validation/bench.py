@@ -158,6 +158,7 @@ def bench() -> Bench:
     delete = bob.write(drafts.draft_delete(view([*said, tag, untag]), b))
     retract = alice.write(drafts.draft_retract(view([*said, tag, untag, delete]), a))
     vote = bob.write(drafts.draft_vote(view([*said, tag, untag, delete, retract]), b, -1, "wilted", 7))
+    purge = bob.write(drafts.draft_purge(view([*said, tag, untag, delete, retract, vote]), b, [edit.cid]))
     epoch = next_epoch()
     published = alice.write(Draft(EPOCH, epoch_body(epoch, [epoch.sign(STEWARD)])))
     learning = _learning(alice, bob)
@@ -166,7 +167,8 @@ def bench() -> Bench:
     close = bob.write(Draft(CLOSE, {}))
     kinds = ("genesis", "membrane", "profile")
     by_name = {**dict(zip(kinds, alice.records, strict=False)), "create": create, "edit": edit, "tag": tag}
-    by_name |= {"untag": untag, "delete": delete, "retract": retract, "vote": vote, "epoch": published}
+    by_name |= {"untag": untag, "delete": delete, "retract": retract, "vote": vote, "purge": purge}
+    by_name["epoch"] = published
     by_name |= {**learning, **warrants, **life, "close": close}
     return Bench(alice, bob, by_name)
 

@@ -24,7 +24,7 @@ from chain.manifest import Limits
 from chain.record import MAX_PAYLOAD, Record, decode_payload
 from chain.source_chain import Draft, head_of, next_record
 from chain.warrant import MAX_NESTING, MAX_WARRANT, fork_body, invalid_body
-from crdt.operations import delete_body, tag_body, untag_body
+from crdt.operations import MAX_PURGED, delete_body, purge_body, tag_body, untag_body
 from tests.validation.bench import (
     ALICE,
     BOB,
@@ -531,6 +531,10 @@ OFFENCES: dict[str, list[Offence]] = {
         body_with("delete", seen=[]),
         body_with("delete", seen=...),
         body_with("retract", why="regret"),
+        body_with("purge", records=[]),
+        body_with("purge", records=[UNKNOWN] * 2),
+        body_with("purge", records=[record_cid(bytes([n])) for n in range(MAX_PURGED + 1)]),
+        body_with("purge", why="regret"),
     ],
     "limits": [within(Limits(text=3)), within(Limits(tags=0))],
     "vector": [
@@ -545,7 +549,14 @@ OFFENCES: dict[str, list[Offence]] = {
         lambda b: of("delete", body=delete_body([b.by_name["create"].cid]))(b),
         lambda b: of("delete", body=delete_body([b.by_name["edit"].cid, UNKNOWN]))(b),
     ],
+    "purge-own": [
+        lambda b: of("purge", body=purge_body([b.by_name["create"].cid]))(b),
+        lambda b: of("purge", body=purge_body([b.by_name["edit"].cid, b.by_name["tag"].cid]))(b),
+        lambda b: of("purge", body=purge_body([b.by_name["tag"].cid, UNKNOWN]))(b),
+    ],
     "targets": [
+        lambda b: of("purge", body=purge_body([b.by_name["delete"].cid]))(b),
+        lambda b: of("purge", body=purge_body([b.bob.opening[1].cid]))(b),
         lambda b: body_with("edit", over=[b.by_name["tag"].cid])(b),
         lambda b: of("untag", body=untag_body("garden", [b.by_name["vote"].cid]))(b),
         lambda b: body_with("edit", over=[b.by_name["profile"].cid])(b),
