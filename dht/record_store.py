@@ -51,7 +51,10 @@ class HeldStore(Protocol):
     """Records that this node holds for the network."""
 
     async def hold(self, items: Sequence[Held]) -> None:
-        """Store durably; idempotent. A payload that arrives later completes a header-only record."""
+        """Store durably; idempotent. A payload that arrives later completes a header-only record.
+
+        A purge erases the payloads that it names, those that come later included.
+        """
         ...
 
     def get_many(self, cids: Sequence[Cid]) -> list[Record | None]:
@@ -123,6 +126,10 @@ class HeldStore(Protocol):
 
     def opening(self, author: AgentId) -> tuple[Record, Record] | None:
         """An author's genesis and membrane records, when both are held with payloads."""
+        ...
+
+    def purges_of(self, cids: Sequence[Cid]) -> dict[Cid, Record]:
+        """Those of `cids` that their authors purged, each with a purge that did it."""
         ...
 
 
@@ -198,4 +205,8 @@ class OwnRecords(Protocol):
 
     def opening(self) -> tuple[Record, Record] | None:
         """This agent's own genesis and membrane records."""
+        ...
+
+    def purges_of(self, cids: Sequence[Cid]) -> dict[Cid, Record]:
+        """Those of `cids` that this agent purged, each with a purge that did it."""
         ...

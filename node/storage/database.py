@@ -240,6 +240,7 @@ def _create(path: Path, layout: Layout, synced: bool) -> None:
     os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     with closing(_connect(draft)) as connection:
         connection.execute("PRAGMA synchronous=OFF")
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         connection.execute(f"PRAGMA application_id={layout.application_id}")
         for version in range(layout.version):
             _migrate(connection, layout, version)
@@ -296,6 +297,7 @@ def _configure(connection: sqlite3.Connection, options: Options) -> None:
         )
     connection.execute(f"PRAGMA synchronous={options.synchronous}")
     connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA secure_delete=ON")  # whatever the library was built with: see `erasure`
     connection.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
     connection.execute(f"PRAGMA journal_size_limit={MAX_LOG_BYTES}")
     if options.max_page_count is not None:

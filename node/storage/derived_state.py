@@ -25,6 +25,7 @@ from chain.errors import EncodingError
 from chain.identity import AgentId
 from dht.ports import RunBlocking
 from node.storage.database import Layout, Options, Row, open_database, remove_database
+from node.storage.erasure import scrub
 from node.storage.errors import StorageLimit
 from node.storage.group_writer import GroupWriter
 
@@ -141,6 +142,10 @@ class DerivedState:
     async def clear(self) -> None:
         """Remove everything."""
         await self._writer.submit(_clear)
+
+    async def scrub(self) -> bool:
+        """Leave no trace in the files of what was removed; False: not all could be done yet."""
+        return await self._writer.alone(scrub)
 
     def get_many(self, numbers: Sequence[int]) -> list[Posting | None]:
         """The postings with these numbers, in order, None where there is none."""

@@ -43,11 +43,12 @@ _Result = outcome.Value[Any] | outcome.Error
 
 
 class _Waiting:
-    __slots__ = ("task", "work")
+    __slots__ = ("alone", "task", "work")
 
-    def __init__(self, work: Work[Any], task: trio.lowlevel.Task) -> None:
+    def __init__(self, work: Work[Any], task: trio.lowlevel.Task, alone: bool) -> None:
         self.work = work
         self.task: trio.lowlevel.Task | None = task
+        self.alone = alone
 
 
 class _NeedsSavepoints(Exception):
@@ -96,6 +97,16 @@ class GroupWriter:
         Raises `DiskFull` or `DatabaseCorrupt` when the transaction could not be kept, `ReadOnly` from then
         on, `DatabaseUnavailable` when another process holds the file's lock, `StorageClosed` after `close`.
         """
+        return await self._enqueue(work, alone=False)
+
+    async def alone(self, work: Work[T]) -> T:
+        """Run `work` when its turn comes outside of any transaction, as a rewriting of the file needs it.
+
+        As `submit`, but what goes wrong with it, a full disk included, concerns the caller only.
+        """
+        return await self._enqueue(work, alone=True)
+
+    async def _enqueue(self, work: Work[T], alone: bool) -> T:
         await trio.lowlevel.checkpoint_if_cancelled()
         while len(self._queue) >= MAX_QUEUED and not self._closing and self.read_only is None:
             await self._room.park()
@@ -103,7 +114,7 @@ class GroupWriter:
             raise StorageClosed(f"{self._database.path} is closed")
         if self.read_only is not None:
             raise ReadOnly(self._database.path, self.read_only)
-        waiting = _Waiting(work, trio.lowlevel.current_task())
+        waiting = _Waiting(work, trio.lowlevel.current_task(), alone)
         self._queue.append(waiting)
         self._arrival.unpark()
 
@@ -158,11 +169,16 @@ class GroupWriter:
         await self._ended.wait()
 
     async def _serve(self) -> None:
-        taken = [self._queue.popleft() for _ in range(min(MAX_BATCH, len(self._queue)))]
+        taken = [self._queue.popleft()]
+        while not taken[0].alone and self._queue and not self._queue[0].alone and len(taken) < MAX_BATCH:
+            taken.append(self._queue.popleft())
         self._room.unpark(count=len(taken))
         batch = [waiting for waiting in taken if waiting.task is not None]
         if not batch:
             await trio.lowlevel.checkpoint()
+            return
+        if batch[0].alone:
+            await self._serve_alone(batch[0])
             return
         try:
             results = await self._run_blocking(self._transact, [waiting.work for waiting in batch])
@@ -175,6 +191,21 @@ class GroupWriter:
             raise
         for waiting, result in zip(batch, results, strict=True):
             _release(waiting, result)
+
+    async def _serve_alone(self, waiting: _Waiting) -> None:
+        try:
+            result: _Result = outcome.Value(await self._run_blocking(waiting.work, self._database.writer))
+        except sqlite3.Error as error:
+            known = self._storage_error(error)
+            if known is None:
+                self._interrupt([waiting])
+                raise
+            known.__cause__ = error
+            result = outcome.Error(known)
+        except BaseException:
+            self._interrupt([waiting])
+            raise
+        _release(waiting, result)
 
     def _fail(self, batch: list[_Waiting], cause: sqlite3.Error | DatabaseCorrupt) -> bool:
         """Tell every waiter that nothing was kept; False when `cause` is a mistake of ours."""

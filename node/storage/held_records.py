@@ -10,7 +10,8 @@ ranges of bases (`node.storage.range_sums`), so that they can compare everything
 A basis that this node need not hold any more is dropped as a whole, and only if it still is what was proven
 to lie elsewhere. A record that thereby lost its last basis loses its payload at once; its header stays as
 long as a held record may name it, and `reclaim` deletes it after that. Freed pages are used again by what
-comes next; the file does not shrink.
+comes next, or given back to the file system when they are many. What a held purge names is kept without its
+payload (`node.storage.erasure`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import trio
 
 from chain.cid import DIGEST_SIZE, Cid
 from chain.identity import AgentId
-from chain.kinds import GENESIS, MEMBRANE, OPENING
+from chain.kinds import GENESIS, MEMBRANE, OPENING, PURGE
 from chain.record import Record
 from dht.basis import BASIS_SIZE
 from dht.placement import Role, needs_payload
@@ -35,6 +36,19 @@ from dht.ports import RunBlocking
 from dht.record_store import BasisDigest, Digest, Held, Usage
 from node.storage import range_sums
 from node.storage.database import Layout, Options, open_database
+from node.storage.erasure import (
+    PURGED_TABLE,
+    ShardOf,
+    erase,
+    kept_part,
+    no_shard,
+    note_scrubbed,
+    purged_shards,
+    purges_of,
+    scrub,
+    shrink,
+    unscrubbed,
+)
 from node.storage.errors import StorageLimit
 from node.storage.group_writer import GroupWriter
 from node.storage.range_sums import SCHEMA, Change, RangeView, build
@@ -123,6 +137,7 @@ LAYOUT: Final = Layout(
         END;
         """,
         SCHEMA,
+        PURGED_TABLE,
     ),
     recovery=(
         "restore it from a backup, or move it away and restart: "
@@ -152,6 +167,8 @@ class HeldRecords:
         build(self._database.writer)
         self._writer = GroupWriter(self._database, run_blocking)
         self._run_blocking = run_blocking
+        self.shard_of: ShardOf = no_shard
+        """Tells, while a payload is still here, in which shard its record is found."""
         self._fresh: _Used | None = None  # while `reclaim` looks: what is used by what was held meanwhile
         self._kept_bare = 0  # what the last look found to be named still: no reason to look again
 
@@ -231,10 +248,33 @@ class HeldRecords:
             # From its transaction on every `hold` notes what it uses; those before it are on disk, and seen.
             await self._writer.submit(lambda connection: None)
             used = await self._run_blocking(self._in_use)
-            return await self._writer.submit(lambda connection: _reclaim(connection, used, fresh))
+            gone = await self._writer.submit(lambda connection: _reclaim(connection, used, fresh))
         finally:
             self._fresh = None
             self._kept_bare = self._tally()[1]
+        while await self._writer.submit(shrink):
+            pass
+        return gone
+
+    async def scrub(self) -> bool:
+        """Leave no trace in the files of payloads that were purged; False: not all could be done yet."""
+        done = await self._writer.alone(scrub)
+        if done:
+            await self._writer.submit(note_scrubbed)
+        return done
+
+    @property
+    def unscrubbed(self) -> int:
+        """Purged records of which traces may be left in the files."""
+        return unscrubbed(self._database)
+
+    def purges_of(self, cids: Sequence[Cid]) -> dict[Cid, Record]:
+        """Those of `cids` that their authors purged, each with a purge that did it."""
+        return purges_of(self._database, cids)
+
+    def purged_shards(self, cids: Sequence[Cid]) -> dict[Cid, bytes]:
+        """The bases of the shards in which purged records were found, as far as it was known here."""
+        return purged_shards(self._database, cids)
 
     def get(self, cid: Cid) -> Record | None:
         """The record of this CID, with its payload if that is here."""
@@ -487,7 +527,7 @@ class HeldRecords:
             left.append((cid, roles))
             found = connection.execute(f"SELECT {COLUMNS} FROM records WHERE cid = ?", (cid,)).fetchone()
             record = from_row(self._database, found)
-            if not needs_payload(record.header.kind, Role(roles)):
+            if not needs_payload(record.header.kind, Role(roles)) and record.header.kind != PURGE:
                 connection.execute("UPDATE records SET payload = NULL WHERE cid = ?", (cid,))
             if not roles:
                 sql = "SELECT cid FROM records WHERE author = ? AND seq < 3"
@@ -501,7 +541,11 @@ class HeldRecords:
         if fresh is not None:
             for item in items:
                 fresh.note(item.record)
-        _hold(connection, items)
+        kept = [Held(kept_part(connection, item.record, self.shard_of), item.bases) for item in items]
+        _hold(connection, kept)
+        for item in items:
+            if item.record.header.kind == PURGE:
+                erase(connection, self._database, item.record, self.shard_of)
 
     def _tally(self) -> tuple[int, int]:
         row = self._database.row("SELECT records, bare FROM tally")
@@ -589,7 +633,12 @@ def _let_go(connection: sqlite3.Connection, cid: Cid) -> None:
 
 def _reclaim(connection: sqlite3.Connection, used: _Used, fresh: _Used) -> int:
     cids, authors = used.cids | fresh.cids, used.authors | fresh.authors
-    rows = connection.execute("SELECT id, cid, author, kind FROM records WHERE bare = 1").fetchall()
+    # A purge proves that the records without payload which it erased are right, for as long as they are here.
+    sql = (
+        "SELECT id, cid, author, kind FROM records WHERE bare = 1 AND cid NOT IN "
+        "(SELECT purge FROM purged JOIN records AS erased ON erased.cid = purged.cid WHERE erased.bare = 0)"
+    )
+    rows = connection.execute(sql).fetchall()
     gone = [
         (row[0],)
         for row in rows

@@ -18,7 +18,7 @@ import trio
 
 from chain.cid import Cid, to_text
 from chain.identity import AGENT_ID_SIZE, AgentId, Identity, peer_id
-from chain.kinds import CLOSE, ENDS, ROTATE
+from chain.kinds import CLOSE, ENDS, PURGE, ROTATE
 from chain.record import SALT_SIZE, Record, verify_signature
 from chain.source_chain import (
     ChainReport,
@@ -34,6 +34,19 @@ from dht.receipts import KeptBatch, SignedFor
 from dht.record_store import Placement
 from node.storage import own_receipts
 from node.storage.database import Layout, Options, open_database
+from node.storage.erasure import (
+    PURGED_TABLE,
+    ShardOf,
+    erase,
+    kept_part,
+    no_shard,
+    note_scrubbed,
+    purged_after,
+    purged_shards,
+    purges_of,
+    scrub,
+    unscrubbed,
+)
 from node.storage.errors import ForeignChain, ReadOnly, StorageLimit
 from node.storage.group_writer import GroupWriter
 from node.storage.own_receipts import KeptReceipt
@@ -83,6 +96,7 @@ LAYOUT: Final = Layout(
         ) WITHOUT ROWID;
         """,
         own_receipts.MIGRATION,
+        PURGED_TABLE,
     ),
     recovery="restore it from a backup (a chain cannot be rebuilt, and starting a new one would fork it)",
 )
@@ -122,6 +136,8 @@ class OwnChain:
         self.epoch = epoch
         self.frozen: str | None = None
         self.ready: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint_if_cancelled
+        self.shard_of: ShardOf = no_shard
+        """Tells, while a payload is still here, in which shard its record is found."""
         self._identity = identity
         self._network = network
         self._clock = clock
@@ -248,6 +264,30 @@ class OwnChain:
     def count_unconfirmed(self, need: int) -> int:
         """Records for which fewer than `need` holders have signed in full; O(answer)."""
         return own_receipts.count_unconfirmed(self._database, need)
+
+    async def scrub(self) -> bool:
+        """Leave no trace in the files of payloads that were purged; False: not all could be done yet."""
+        done = await self._writer.alone(scrub)
+        if done:
+            await self._writer.submit(note_scrubbed)
+        return done
+
+    @property
+    def unscrubbed(self) -> int:
+        """Purged records of which traces may be left in the files."""
+        return unscrubbed(self._database)
+
+    def purges_of(self, cids: Sequence[Cid]) -> dict[Cid, Record]:
+        """Those of `cids` that this agent purged, each with a purge that did it."""
+        return purges_of(self._database, cids)
+
+    def purged_shards(self, cids: Sequence[Cid]) -> dict[Cid, bytes]:
+        """The bases of the shards in which purged records were found, as far as it was known here."""
+        return purged_shards(self._database, cids)
+
+    def purged_after(self, cid: Cid, limit: int) -> list[tuple[Cid, Cid]]:
+        """Up to `limit` (purged record, purge) with records above `cid`, ascending."""
+        return purged_after(self._database, cid, limit)
 
     def head(self) -> Head | None:
         """The head of the chain, None when it is empty."""
@@ -424,7 +464,7 @@ class OwnChain:
             now_us = self._clock.wall_us()
             record = next_record(self._identity, self._network, self.epoch, tail, draft, now_us, salt)
             tail = head_of(record)
-            _insert(connection, record)
+            self._insert(connection, record)
             end = _end_of(record)
             if key is not None:
                 connection.execute("INSERT INTO import_keys (key, cid) VALUES (?, ?)", (key, record.cid))
@@ -442,23 +482,25 @@ class OwnChain:
             if record.header.author != self._identity.agent:
                 raise ForeignChain(f"record {to_text(record.cid)} is of another chain")
             check_link(previous, record, self._network)
-            _insert(connection, record)
+            self._insert(connection, record)
             previous = record
         if previous is not None:
             self._tail = head_of(previous)
             self._end = _end_of(previous)
 
+    def _insert(self, connection: sqlite3.Connection, record: Record) -> None:
+        record = kept_part(connection, record, self.shard_of)
+        header = record.header
+        row = (header.seq, record.cid, header.author, record.header_bytes, record.signature, record.payload)
+        connection.execute(_ADD, row)
+        if header.subject is not None:
+            connection.execute(_OPERATION, (header.subject, header.seq))
+        if header.kind == PURGE:
+            erase(connection, self._database, record, self.shard_of)
+
 
 def _end_of(record: Record | None) -> str | None:
     return record.header.kind if record is not None and record.header.kind in ENDS else None
-
-
-def _insert(connection: sqlite3.Connection, record: Record) -> None:
-    header = record.header
-    row = (header.seq, record.cid, header.author, record.header_bytes, record.signature, record.payload)
-    connection.execute(_ADD, row)
-    if header.subject is not None:
-        connection.execute(_OPERATION, (header.subject, header.seq))
 
 
 def _reopen(connection: sqlite3.Connection, gone: frozenset[AgentId]) -> int:
