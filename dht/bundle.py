@@ -3,9 +3,10 @@
 A bundle is the canonical array [openings, headers, items]: for each author the first two records of its
 chain, the signed headers that the items name (`prev`, `deps`, …), and the items, each a record with the roles
 it is stored in; what lies at a shard for the sake of another record of its entry names that shard's basis
-too, because its own bytes do not say it. Stores, fetches and query answers all carry this one shape. Decoding
-bounds the counts first; a malformed record inside costs that record only, because one bad item must not let a
-sender void a batch.
+too, because its own bytes do not say it. An item whose author has erased its payload comes without, and a
+purge of it stands whole among the headers (`dht.erased`). Stores, fetches and query answers all carry this
+one shape. Decoding bounds the counts first; a malformed record inside costs that record only, because one bad
+item must not let a sender void a batch.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from chain.cid import DIGEST_SIZE, Cid
 from chain.errors import ChainError
 from chain.identity import AgentId
+from chain.kinds import PURGE
 from chain.record import Record, decode_record
 from dht.errors import DhtError
 
@@ -65,10 +67,10 @@ class Bundle:
 
 
 def bundle_value(openings: Iterable[Opening], headers: Iterable[Record], items: Sequence[Item]) -> list[Any]:
-    """The array to be encoded; headers lose their payloads."""
+    """The array to be encoded; headers lose their payloads, but for purges."""
     return [
         [[genesis.encode(), membrane.encode()] for genesis, membrane in openings],
-        [header.without_payload().encode() for header in headers],
+        [_header(header).encode() for header in headers],
         [[item.roles, item.record.encode(), *([list(item.shards)] if item.shards else [])] for item in items],
     ]
 
@@ -93,8 +95,12 @@ def open_bundle(value: object) -> Bundle:
     for raw in raw_headers:
         header = _record(raw)
         if isinstance(header, Record):
-            headers[header.cid] = header.without_payload()
+            headers[header.cid] = _header(header)
     return Bundle(openings, headers, tuple(map(_item, raw_items)))
+
+
+def _header(record: Record) -> Record:
+    return record if record.header.kind == PURGE else record.without_payload()
 
 
 def _item(raw: object) -> Item | BadItem:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 
 from chain.cid import Cid, raw_cid
@@ -19,10 +19,11 @@ from chain.content import Content, content_from_body
 from chain.epoch import Epoch
 from chain.errors import RecordError
 from chain.identity import AgentId
-from chain.kinds import CARRIES_CONTENT
+from chain.kinds import CARRIES_CONTENT, PURGEABLE
 from chain.manifest import Manifest
 from chain.record import Record, decode_payload, verify_signature
 from dht.bundle import BadItem, Bundle, Item, Opening
+from dht.erased import names, purges_brought
 from dht.placement import SHOWS, Layout, Role, bases_of, needs_payload, roles_kept
 from dht.ports import Clock
 from dht.receipts import MALFORMED
@@ -41,6 +42,8 @@ MAX_KNOWN_RECORDS = 8_192
 
 Records = Callable[[Sequence[Cid]], list[Record | None]]
 OpeningOf = Callable[[AgentId], Opening | None]
+PurgesOf = Callable[[Sequence[Cid]], Mapping[Cid, Record]]
+"""Those of these records that their authors purged, as far as it is known here, each with a purge of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,10 @@ class Judged:
     rule: str = ""
     held: Held | None = None
     needs: Pending | None = None
+    erased: bool = False
+    """The record is to be held without payload, because its author has purged it."""
+    purge: Record | None = None
+    """The purge of it, if that came along for this sake alone."""
 
 
 class Intake:
@@ -69,10 +76,12 @@ class Intake:
         clock: Clock,
         epochs: Callable[[], Mapping[Cid, Epoch]] = dict,
         on_offence: Callable[[Record, Context], None] = lambda record, context: None,
+        purges_of: PurgesOf = lambda _cids: {},
     ) -> None:
         """`epochs` are those known after epoch 0. `on_offence` is told, in the thread that judges, of each
         record that broke a rule and what it was judged by.
         """
+        self._purges_of = purges_of
         self._manifest = manifest
         self._network = manifest.network_id
         self._records_of = records_of
@@ -96,24 +105,36 @@ class Intake:
         now_us = self._clock.wall_us()
         named, verified = self._named(bundle)
         openings, sound = self._openings(bundle)
+
+        def context_of(author: AgentId) -> Context:
+            return self._context(named, verified, openings.get(author), author if author in sound else None)
+
+        erased, unproven = self._erased(bundle, context_of, now_us)
         outcomes: list[Judged] = []
         content: list[tuple[int, Role, Record, Content, tuple[bytes, ...]]] = []
         for item in bundle.items:
             if isinstance(item, BadItem):
                 outcomes.append(Judged(StoreStatus.INVALID, MALFORMED))
                 continue
-            record = item.record
+            purge = erased.get(item.record.cid)
+            record = item.record if purge is None else item.record.without_payload()
             kind = record.header.kind
             roles = roles_kept(kind, item.roles)
             shards = item.shards if kind in SHOWS else ()
             if not self._leaves.issuperset(shards):
                 outcomes.append(Judged(StoreStatus.INVALID, "no-such-shard"))
                 continue
-            author = record.header.author
-            context = self._context(
-                named, verified, openings.get(author), author if author in sound else None
-            )
-            outcome = self._outcome(record, roles, shards, context, now_us)
+            if record.payload is None and needs_payload(kind, roles) and purge is None:
+                needs = unproven.get(record.cid)
+                outcomes.append(
+                    Judged(StoreStatus.INVALID, "payload-missing")
+                    if needs is None
+                    else Judged(StoreStatus.PENDING, needs=needs)
+                )
+                continue
+            outcome = self._outcome(record, roles, shards, context_of(record.header.author), now_us)
+            if outcome.held is not None and purge is not None:
+                outcome = replace(outcome, erased=True, purge=bundle.headers.get(purge.cid))
             if (
                 outcome.held is not None
                 and record.payload is not None
@@ -134,15 +155,17 @@ class Intake:
     def companions(self, bundle: Bundle, judged: Sequence[Judged]) -> list[Held]:
         """What has to be held beside the valid items, so that others can judge them too.
 
-        Their authors' openings and the headers that they name, kept without a basis; also those of items that
-        are not kept themselves.
+        Their authors' openings, the headers that they name and purges that erased them, kept without a basis;
+        also those of items that are not kept themselves.
         """
         valid = [one.held.record for one in judged if one.held is not None]
-        names = {cid for record in valid for cid in named_by(record)} - {record.cid for record in valid}
-        brought = {
-            item.record.cid: item.record.without_payload() for item in bundle.items if isinstance(item, Item)
-        } | bundle.headers
+        purges = {one.purge.cid: one.purge for one in judged if one.purge is not None and one.purge.payload}
+        names = {cid for record in (*valid, *purges.values()) for cid in named_by(record)}
+        names -= {record.cid for record in valid} | purges.keys()
+        items = [item.record for item in bundle.items if isinstance(item, Item)]
+        brought = {one.cid: one.without_payload() for one in (*items, *bundle.headers.values())}
         companions = [brought[cid] for cid in sorted(names) if cid in brought]
+        companions += [purges[cid] for cid in sorted(purges)]
         for author in sorted({record.header.author for record in valid}):
             opening = bundle.openings.get(author)
             if opening is not None and self._opening_of(author) is None and self._sound(author, opening):
@@ -207,8 +230,6 @@ class Intake:
     def _outcome(
         self, record: Record, roles: Role, shards: Iterable[bytes], context: Context, now_us: int
     ) -> Judged:
-        if record.payload is None and needs_payload(record.header.kind, roles):
-            return Judged(StoreStatus.INVALID, "payload-missing")
         verdict = judge(record, context)
         if isinstance(verdict, Invalid):
             self._on_offence(record, context)
@@ -240,6 +261,24 @@ class Intake:
             verified=verified,
         )
 
+    def _erased(
+        self, bundle: Bundle, context_of: Callable[[AgentId], Context], now_us: int
+    ) -> tuple[dict[Cid, Record], dict[Cid, Pending]]:
+        """The items whose payload is erased, each with a valid purge; and what the purges of others need."""
+        items = [item.record for item in bundle.items if isinstance(item, Item)]
+        items = [record for record in items if record.header.kind in PURGEABLE]
+        erased = dict(self._purges_of([record.cid for record in items])) if items else {}
+        unproven: dict[Cid, Pending] = {}
+        for purge in purges_brought(bundle):
+            targets = [cid for cid in names(purge, items) if cid not in erased]
+            if targets:
+                verdict = judge(purge, context_of(purge.header.author))
+                if verdict == VALID and not parks(purge, now_us):
+                    erased.update((cid, purge) for cid in targets)
+                elif isinstance(verdict, Pending):
+                    unproven.update((cid, verdict) for cid in targets)
+        return erased, unproven
+
     def _openings(self, bundle: Bundle) -> tuple[dict[AgentId, Opening], set[AgentId]]:
         """The opening of each author in a bundle, held or brought along, and whose need not be judged again.
 
@@ -261,6 +300,7 @@ class Intake:
         """What the items name, from the bundle and the store; and which of it was judged before."""
         records = [item.record for item in bundle.items if isinstance(item, Item)]
         named = {record.cid: record for record in records} | bundle.headers
+        records += purges_brought(bundle)
         absent = sorted({cid for record in records for cid in named_by(record)} - named.keys())
         held = [record for record in self._records_of(absent) if record is not None]
         named.update((record.cid, record) for record in held)

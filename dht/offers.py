@@ -6,14 +6,16 @@ overwritten), ask the holders there which of them they lack, and send those. So 
 and a new value is found moments after the operation; and when the author dies, or was cut off, after it
 reached only one holder of the entry, that holder goes on for it. What could not be done is tried again, and
 all of it is asked again when nodes come and go: a posting is at most `STALE_S` behind the operations that a
-live holder of its entry has. (Whoever has an update hands it on; Demers et al., Epidemic Algorithms, 1987.)
+live holder of its entry has. A purge goes besides to all who have written about the entry, for they keep what
+they built on; who was away then hears of it from the holders when it comes to offer what they have erased.
+(Whoever has an update hands it on; Demers et al., Epidemic Algorithms, 1987.)
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -21,17 +23,18 @@ import trio
 from chain.cid import Cid
 from chain.content import Content
 from chain.identity import AgentId
+from chain.kinds import CARRIES_CONTENT, PURGE
 from chain.record import Record
-from crdt.entry_view import operations
+from crdt.entry_view import operations, purged_by
 from crdt.standing import CLEAR, Standing
 from dht.basis import subject_basis
 from dht.bundle import MAX_SHARDS, Item
-from dht.errors import FrameError, NetworkError
+from dht.errors import FrameError, NetworkError, RequestRefused
 from dht.kademlia import Kademlia
 from dht.placement import Layout, Role, beside
 from dht.ports import RunBlocking
 from dht.record_store import Held, HeldStore
-from dht.records import MAX_LACKS, RecordService
+from dht.records import HAS_ERASED, LACKS, MAX_LACKS, RecordService
 from dht.replies import StoreStatus
 
 STALE_S = 60.0
@@ -47,6 +50,8 @@ RESCAN_S = 10.0
 """From one look through all changed entries to the next, at least."""
 BATCH = 200
 """Entries looked at together."""
+MAX_TOLD_AT_ONCE = 16
+"""Purges brought to one author at a time; it hears of the rest by the next look."""
 MAX_DUE = 100_000
 """Entries that wait for their turn; beyond it they wait for the next look through all of them."""
 
@@ -68,8 +73,17 @@ class Plan:
         self.places.setdefault(place, {}).setdefault(entry, []).append(cid)
 
 
-def plan(entries: Mapping[Cid, Mapping[Cid, Record]], layout: Layout, standing: Standing = CLEAR) -> Plan:
-    """Where the records of these entries have to lie; those without payload cannot be offered. Pure."""
+def plan(
+    entries: Mapping[Cid, Mapping[Cid, Record]],
+    layout: Layout,
+    standing: Standing = CLEAR,
+    purged: Mapping[Cid, bytes] | None = None,
+) -> Plan:
+    """Where the records of these entries have to lie. Pure.
+
+    Those without payload cannot be offered, unless their authors purged them: `purged` are the bases of the
+    shards that such lay in, where they are known.
+    """
     made = Plan()
     said = {entry: operations(records) for entry, records in entries.items()}
     contents = [
@@ -81,10 +95,12 @@ def plan(entries: Mapping[Cid, Mapping[Cid, Record]], layout: Layout, standing: 
     keys = layout.keys(contents)
     shards = {record.cid: layout.shard_basis(key) for (record, _), key in zip(contents, keys, strict=True)}
     for entry, records in entries.items():
+        erased = purged_by(records, said[entry])
         own = {cid: shards[cid] for cid in said[entry] if cid in shards}
+        own |= {cid: (purged or {})[cid] for cid in erased if cid in (purged or {})}
         at_shards = beside(records, said[entry], own, standing)
         for cid in sorted(records):
-            if records[cid].payload is None:
+            if records[cid].payload is None and cid not in erased:
                 continue
             made.records[cid] = records[cid]
             made.add((int(Role.SUBJECT), subject_basis(entry)), entry, cid)
@@ -108,6 +124,8 @@ class Offers:
         about: Callable[[Cid], Mapping[Cid, Record]],
         changed: Callable[[], Iterator[list[Cid]]],
         own: Callable[[Sequence[Cid]], set[Cid]],
+        purged_shards: Callable[[Sequence[Cid]], Mapping[Cid, bytes]],
+        read_again: Callable[[Cid], Awaitable[object]],
         layout: Layout,
         replication: int,
         run_blocking: RunBlocking,
@@ -121,6 +139,9 @@ class Offers:
         self._about = about
         self._changed = changed
         self._own = own
+        self._purged_shards = purged_shards
+        self._read_again = read_again
+        self._told: set[tuple[Cid, AgentId]] = set()
         self._layout = layout
         self._replication = replication
         self._run_blocking = run_blocking
@@ -187,6 +208,7 @@ class Offers:
         mine |= self._own(entries)
         wanted: dict[AgentId, dict[Place, dict[Cid, list[Cid]]]] = {}
         unreached: set[Cid] = set()
+        stale: set[Cid] = set()
         for place, at in made.places.items():
             chosen = {entry: cids for entry, cids in at.items() if entry in mine}
             if chosen and not holders[place]:
@@ -195,7 +217,11 @@ class Offers:
                 wanted.setdefault(agent, {})[place] = chosen
         async with trio.open_nursery() as nursery:
             for agent in sorted(wanted):
-                nursery.start_soon(self._with, agent, wanted[agent], made.records, unreached)
+                nursery.start_soon(self._with, agent, wanted[agent], made.records, unreached, stale)
+            for agent, purges in self._to_tell(made, mine).items():
+                nursery.start_soon(self._tell, agent, purges)
+        for entry in sorted(stale):
+            await self._read_again(entry)
         for entry in entries:
             if entry in self._due:
                 continue
@@ -210,7 +236,14 @@ class Offers:
         self._looked = trio.Event()
 
     def _plan(self, entries: Sequence[Cid]) -> Plan:
-        return plan({entry: self._about(entry) for entry in entries}, self._layout, self._standing())
+        about = {entry: self._about(entry) for entry in entries}
+        bare = [
+            cid
+            for records in about.values()
+            for cid, record in records.items()
+            if record.payload is None and record.header.kind in CARRIES_CONTENT
+        ]
+        return plan(about, self._layout, self._standing(), self._purged_shards(bare) if bare else {})
 
     async def _with(
         self,
@@ -218,10 +251,14 @@ class Offers:
         places: Mapping[Place, Mapping[Cid, Sequence[Cid]]],
         records: Mapping[Cid, Record],
         unreached: set[Cid],
+        stale: set[Cid],
     ) -> None:
-        """Bring one holder what it lacks; entries of which it still lacks something are `unreached`."""
+        """Bring one holder what it lacks; entries of which it still lacks something are `unreached`.
+
+        Those are `stale` of which it has erased something that is still here.
+        """
         try:
-            lacking = await self._lacking(agent, places)
+            lacking = await self._lacking(agent, places, records, stale)
         except NetworkError as error:
             self._failed(agent, error)
             unreached.update(entry for at in places.values() for entry in at)
@@ -261,7 +298,11 @@ class Offers:
             unreached.update(entry_of[item.record.cid] for item in left)
 
     async def _lacking(
-        self, agent: AgentId, places: Mapping[Place, Mapping[Cid, Sequence[Cid]]]
+        self,
+        agent: AgentId,
+        places: Mapping[Place, Mapping[Cid, Sequence[Cid]]],
+        records: Mapping[Cid, Record],
+        stale: set[Cid],
     ) -> list[tuple[Place, Cid, Cid]]:
         """(place, entry, record) of what a holder lacks; raises `NetworkError`."""
         asked = [
@@ -277,9 +318,42 @@ class Offers:
             if agent == self._kademlia.agent:
                 answers = await self._run_blocking(self._store.lacking, pairs)
             else:
-                answers = await self._records.lacks(agent, pairs)
+                states = await self._records.states(agent, pairs)
+                stale.update(
+                    entry
+                    for (_, entry, cid), state in zip(part, states, strict=True)
+                    if state == HAS_ERASED and records[cid].payload is not None
+                )
+                answers = [state == LACKS for state in states]
             lacking.extend(one for one, lacks in zip(part, answers, strict=True) if lacks)
         return lacking
+
+    def _to_tell(self, made: Plan, mine: Container[Cid]) -> dict[AgentId, list[Record]]:
+        """Whom to bring which purges: all who wrote about the same entry, each once."""
+        authors: dict[Cid, set[AgentId]] = {}
+        for record in made.records.values():
+            authors.setdefault(record.subject, set()).add(record.header.author)
+        wanted: dict[AgentId, list[Record]] = {}
+        for purge in made.records.values():
+            if purge.header.kind == PURGE and purge.subject in mine:
+                for agent in authors[purge.subject] - {self._kademlia.agent, purge.header.author}:
+                    usable = self._kademlia.contact(agent) is not None and not self._kademlia.is_suspect(
+                        agent
+                    )
+                    if usable and (purge.cid, agent) not in self._told:
+                        wanted.setdefault(agent, []).append(purge)
+        return wanted
+
+    async def _tell(self, agent: AgentId, purges: Sequence[Record]) -> None:
+        try:
+            await self._records.store(agent, [Item(purge, 0) for purge in purges[:MAX_TOLD_AT_ONCE]])
+        except NetworkError as error:
+            self._failed(agent, error)
+            if not isinstance(error, RequestRefused):
+                return
+        if len(self._told) > MAX_DUE:
+            self._told.clear()
+        self._told.update((purge.cid, agent) for purge in purges[:MAX_TOLD_AT_ONCE])
 
     def _failed(self, agent: AgentId, error: NetworkError) -> None:
         if isinstance(error, FrameError):

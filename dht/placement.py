@@ -26,6 +26,7 @@ from chain.kinds import (
     ENTRY_OPERATIONS,
     EPOCH,
     OPENING,
+    PURGE,
     REVOKE,
     ROTATE,
     TASK,
@@ -35,7 +36,7 @@ from chain.kinds import (
 from chain.record import Record
 from chain.vector import codes_from_bytes
 from chain.warrant import offence_of, proof_of
-from crdt.entry_view import maximal_values, overwrites
+from crdt.entry_view import maximal_values, operations, overwrites, purged_by
 from crdt.operations import Operation
 from crdt.standing import CLEAR, Standing
 from dht.basis import author_basis, listing_basis, notice_basis, subject_basis
@@ -86,6 +87,11 @@ class Layout:
         codes = np.stack([codes_from_bytes(content.codes, self.atlas.dim) for _, content in items])
         return shard_keys(self.atlas, codes, [record.cid for record, _ in items])
 
+    def shard_of(self, record: Record) -> bytes | None:
+        """The basis of the shard of a content record that has its payload; None for anything else."""
+        said = operations({record.cid: record}).get(record.cid)
+        return self.shard_basis(self.keys([(record, said)])[0]) if isinstance(said, Content) else None
+
     def shard_basis(self, key: bytes) -> bytes:
         """The basis of the shard that a key lies in."""
         return self.tree.leaf_of(key).basis()
@@ -104,13 +110,17 @@ def beside(
     """For each of an entry's records the bases of the shards where it has to lie, its own included.
 
     `own` are the shard bases of the content records. All records lie at the shards of all maximal values, and
-    a value besides at those that it overwrites, whose holders have to end them. Of `SHOWS` only; O(records).
+    a value besides at those that it overwrites, whose holders have to end them. What a purged value overwrote
+    nobody can tell, so it and its purge lie at the shards of all. Of `SHOWS` only; O(records).
     `standing` decides which values are maximal, and those that do not count lie beside them all the same.
     """
     maximal = frozenset(own[cid] for cid in maximal_values(records, said, standing) if cid in own)
+    purged = purged_by(records, said)
     placed: dict[Cid, frozenset[bytes]] = {}
     for cid in sorted(records):
-        if records[cid].header.kind in SHOWS:
+        if cid in purged or records[cid].header.kind == PURGE:
+            placed[cid] = frozenset(own.values())
+        elif records[cid].header.kind in SHOWS:
             over = overwrites(cid, records, said, standing)
             placed[cid] = maximal | {own[target] for target in (cid, *over) if target in own}
     return placed

@@ -46,6 +46,8 @@ from validation.named import named_by
 
 BATCH_RECORDS = 512
 """Records planned at a time."""
+PURGE_COST = 1_000
+"""Bytes that an erased record brings in its payload's stead, about: the purge, and the headers it names."""
 IN_FLIGHT_PER_PEER = 2
 MAX_DETOURS = 100_000
 """Copies owed to holders that were suspects when their records were placed; beyond it, catching up has to
@@ -394,9 +396,12 @@ class Publisher:
         self, agent: AgentId, batch: list[tuple[Record, int]], shards: Mapping[Cid, bytes], got: Got
     ) -> None:
         opening = self._own.opening()
-        named = sorted({cid for record, _ in batch for cid in named_by(record)})
-        inside = {record.cid for record, _ in batch}
-        headers = [record for record in self._records_of([c for c in named if c not in inside]) if record]
+        erased = self._own.purges_of([r.cid for r, _ in batch if r.payload is None]).values()
+        purges = {purge.cid: purge for purge in erased}
+        named = {cid for one in (*(r for r, _ in batch), *purges.values()) for cid in named_by(one)}
+        named -= {record.cid for record, _ in batch} | purges.keys()
+        found = [record.without_payload() for record in self._records_of(sorted(named)) if record]
+        headers = [*found, *purges.values()]
         parts = [(_part(record, roles), roles) for record, roles in batch]
         items = [Item(record, roles | WANTS_RECEIPT) for record, roles in parts]
         body = canonical.encode(bundle_value([opening] if opening else [], headers, items))
@@ -452,14 +457,16 @@ def _part(record: Record, roles: int) -> Record:
     return record if needs_payload(record.header.kind, Role(roles)) else record.without_payload()
 
 
+def _payload_cost(record: Record) -> int:
+    return PURGE_COST if record.payload is None else len(record.payload)
+
+
 def _frames(sends: list[tuple[Record, int]]) -> list[list[tuple[Record, int]]]:
     frames: list[list[tuple[Record, int]]] = []
     size = FRAME_BYTES
     for record, roles in sends:
         # each item brings its own bytes and, at worst, the header that its prev names
-        cost = (
-            2 * len(record.header_bytes) + 200 + (len(record.payload or b"") if roles & ~Role.AUTHOR else 0)
-        )
+        cost = 2 * len(record.header_bytes) + 200 + (_payload_cost(record) if roles & ~Role.AUTHOR else 0)
         if size + cost > FRAME_BYTES:
             frames.append([])
             size = 0

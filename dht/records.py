@@ -21,10 +21,12 @@ from chain import canonical
 from chain.cid import DIGEST_SIZE, Cid, digest, is_record_cid, record_cid_of_digest
 from chain.errors import ChainError
 from chain.identity import AgentId
+from chain.kinds import PURGEABLE
 from chain.record import Record
+from crdt.operations import Purge
 from dht.bundle import MAX_ITEMS, Bundle, BundleError, Item, bundle_value, open_bundle
 from dht.errors import FrameError, RefusalCode, RequestRefused
-from dht.intake import Intake, Judged
+from dht.intake import Intake, Judged, PurgesOf
 from dht.kademlia import Kademlia
 from dht.network import MAX_BODY, Network
 from dht.ports import RunBlocking
@@ -33,7 +35,7 @@ from dht.record_store import Digest, Held, HeldStore
 from dht.replies import WANTS_RECEIPT, StoreStatus, read_statuses, write_receipted, write_statuses
 from dht.reputation import Misdeed
 from dht.room import Room
-from validation.named import named_by
+from validation.named import named_by, operation_of
 
 MAX_FETCH = 128
 MAX_AT = 256
@@ -43,6 +45,8 @@ MAX_DIGESTS = 256
 MAX_CIDS = 4096
 MAX_LACKS = 200
 """(basis, record) pairs in one question of `record.lacks`."""
+HAS, LACKS, HAS_ERASED = 0, 1, 2
+STATES = frozenset({HAS, LACKS, HAS_ERASED})
 MAX_QUESTION = 16 * 1024
 """Bytes of a question: the longest names `MAX_DIGESTS` bases. It is decoded on the event loop."""
 MAX_DIGESTS_REPLY = MAX_DIGESTS * 64
@@ -110,8 +114,10 @@ class RecordService:
         room: Room,
         blocks: Blocks,
         sign: SignFound,
+        purges_of: PurgesOf,
     ) -> None:
         """`sign` signs receipts with this node's key."""
+        self._purges_of = purges_of
         self._kademlia = kademlia
         self._store = store
         self._room = room
@@ -236,22 +242,26 @@ class RecordService:
 
         Raises `NetworkError`.
         """
+        return [state == LACKS for state in await self.states(agent, pairs)]
+
+    async def states(self, agent: AgentId, pairs: Sequence[tuple[bytes, Cid]]) -> bytes:
+        """Ask as `lacks`: for each pair `HAS`, `LACKS`, or `HAS_ERASED` where its author has purged it."""
         body = canonical.encode([[basis, digest(cid)] for basis, cid in pairs[:MAX_LACKS]])
         value = _decode(await self._kademlia.request(agent, "record.lacks", body), MAX_LACKS + 8)
-        if type(value) is not bytes or len(value) != len(pairs[:MAX_LACKS]) or set(value) - {0, 1}:
-            raise FrameError("record.lacks reply is not a string of as many zeros and ones")
-        return [bool(one) for one in value]
+        if type(value) is not bytes or len(value) != len(pairs[:MAX_LACKS]) or set(value) - STATES:
+            raise FrameError("record.lacks reply is not a string of as many states")
+        return value
 
     # Answering.
 
     async def _serve_store(self, sender: AgentId, body: bytes) -> bytes:
-        if not self._accepts():
-            raise RequestRefused(RefusalCode.FORBIDDEN, "this node stores nothing for others")
         try:
             bundle = await self._run_blocking(_open, body)
         except FrameError as error:
             self._kademlia.report(sender)
             raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
+        if not self._accepts() and not await self._run_blocking(self._only_erases, bundle):
+            raise RequestRefused(RefusalCode.FORBIDDEN, "this node stores nothing for others")
         judged = await self.admit(bundle, sender=sender)
         refused = [one for one in judged if one.rule]
         if refused:
@@ -273,6 +283,18 @@ class RecordService:
         found = findings_of(bundle, outcomes)
         statement = self._sign(found) if found else None
         return write_receipted([(one.status, one.rule) for one in judged], statement)
+
+    def _only_erases(self, bundle: Bundle) -> bool:
+        """Whether a bundle brings purges alone, of payloads that are here: who stores nothing takes those.
+
+        Whoever has edited an entry keeps what it edited.
+        """
+        for item in bundle.items:
+            said = operation_of(item.record) if isinstance(item, Item) else None
+            found = self._store.get_many(said.records) if isinstance(said, Purge) else []
+            if not any(one is not None and one.payload is not None for one in found):
+                return False
+        return True
 
     async def _serve_fetch(self, _sender: AgentId, body: bytes) -> bytes:
         digests = _request(body)
@@ -344,7 +366,14 @@ class RecordService:
                 RefusalCode.BAD_REQUEST, f"record.lacks takes up to {MAX_LACKS} pairs [basis, digest]"
             )
         asked = [(basis, record_cid_of_digest(one)) for basis, one in pairs]
-        return canonical.encode(bytes(await self._run_blocking(self._store.lacking, asked)))
+        return canonical.encode(await self._run_blocking(self._states, asked))
+
+    def _states(self, asked: Sequence[tuple[bytes, Cid]]) -> bytes:
+        purged = self._purges_of([cid for _, cid in asked])
+        return bytes(
+            LACKS if lacks else HAS_ERASED if cid in purged else HAS
+            for (_, cid), lacks in zip(asked, self._store.lacking(asked), strict=True)
+        )
 
     async def _serve_cids(self, _sender: AgentId, body: bytes) -> bytes:
         basis, after, limit = self._range(body, "record.cids", MAX_CIDS)
@@ -374,13 +403,15 @@ class RecordService:
             record = item.record
             author = record.header.author
             opening = None if author in openings else self._opening(author)
-            names = named_by(record) if named else ()
-            wanted = [cid for cid in names if cid not in headers and not (lean and cid in there)]
+            is_bare = record.payload is None and record.header.kind in PURGEABLE
+            purges = self._purges_of([record.cid]) if is_bare else {}
+            names = {cid for one in (record, *purges.values()) for cid in named_by(one)} if named else set()
+            wanted = [cid for cid in sorted(names - headers.keys()) if not (lean and cid in there)]
             brought = {
                 found.cid: found.without_payload()
                 for found in (*self._own(wanted), *self._store.get_many(wanted))
                 if found is not None
-            }
+            } | {purge.cid: purge for purge in purges.values()}
             cost = sum(map(_size, (record, *(opening or ()), *brought.values())))
             if items and (size + cost > most or len(items) == MAX_ITEMS):
                 break

@@ -15,7 +15,7 @@ hands over what would be short of a copy without it, that of which nobody else i
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -23,6 +23,7 @@ import trio
 
 from chain.cid import Cid, record_cid_of_digest
 from chain.identity import AgentId
+from chain.kinds import PURGEABLE
 from chain.record import Record
 from dht.bundle import MAX_SHARDS, Item
 from dht.comparison import Comparisons
@@ -476,7 +477,9 @@ class Repairer:
             for start in range(0, len(cids), READ_AT_ONCE):
                 part = cids[start : start + READ_AT_ONCE]
                 found = await self._run_blocking(self._store.get_many, part)
-                parts = (_item(record, wanted[record.cid]) for record in found if record is not None)
+                there = [record for record in found if record is not None]
+                erased = self._erased(there)
+                parts = (_item(record, wanted[record.cid], erased) for record in there)
                 items = [item for item in parts if item is not None]
                 while items:
                     async with self._slots:
@@ -546,7 +549,15 @@ class Repairer:
         rows += self._store.held_at(basis, None, SAMPLE - len(rows)) if len(rows) < SAMPLE else []
         roles = dict(rows)
         found = [record for record in self._store.get_many(sorted(roles)) if record is not None]
-        return {r.cid: needs_payload(r.header.kind, Role(roles[r.cid])) for r in found}
+        erased = self._erased(found)
+        return {
+            r.cid: needs_payload(r.header.kind, Role(roles[r.cid])) and r.cid not in erased for r in found
+        }
+
+    def _erased(self, records: Sequence[Record]) -> Container[Cid]:
+        """Those whose payload their authors have purged: of them the header is all there is to hold."""
+        bare = [one.cid for one in records if one.payload is None and one.header.kind in PURGEABLE]
+        return self._store.purges_of(bare) if bare else ()
 
     async def _drop(self, one: _Due) -> None:
         cids = [cid for cid, _ in self._held_at(one.basis)]
@@ -570,10 +581,10 @@ class Repairer:
             after = page[-1][0]
 
 
-def _item(record: Record, wanted: _Wanted) -> Item | None:
+def _item(record: Record, wanted: _Wanted, erased: Container[Cid]) -> Item | None:
     """What a holder in these roles gets; None for a record whose payload just went with another basis."""
     whole = needs_payload(record.header.kind, Role(wanted.roles))
-    if whole and record.payload is None:
+    if whole and record.payload is None and record.cid not in erased:
         return None
     shards = tuple(sorted(wanted.shards))[:MAX_SHARDS]
     return Item(record if whole else record.without_payload(), wanted.roles, shards)

@@ -5,7 +5,8 @@ used up; then it takes no new bases, and its address record says so, but it goes
 basis that it holds already, out of a reserve, so that its replicas do not fall behind at once. Beyond the
 reserve it refuses everything. No author may take up more than a share of the store: identities are cheap, so
 this stops accidents and lazy floods, and makes a determined one pay per identity (docs/security.md). What is
-here already, this node's own records and the openings of chains are never refused for an author's sake.
+here already, this node's own records and the openings of chains are never refused for an author's sake. A
+purge of something that is here is never refused at all: it makes room.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from dataclasses import dataclass
 from chain.identity import AgentId
 from chain.kinds import OPENING
 from chain.record import Record
+from crdt.operations import Purge
 from dht.record_store import Held, HeldStore
 from dht.replies import StoreStatus
+from validation.named import operation_of
 
 RESERVE_SHARE = 10
 """One part in so many of the quota is kept for bases that are held already."""
@@ -79,6 +82,8 @@ class Room:
             cost = _cost(item.record) - (0 if known is None else _cost(known))
             author = item.record.header.author
             status: StoreStatus | None = None
+            if self._makes_room(item.record):
+                cost = 0
             if cost > 0 and self._is_full(used + cost, self.full) and not self._in_reserve(item, used + cost):
                 status = StoreStatus.FULL
                 self.refused_full += 1
@@ -123,6 +128,13 @@ class Room:
         most = self._quota.author
         exempt = record.header.author == self._own or record.header.kind in OPENING
         return most is not None and not exempt and taken > most
+
+    def _makes_room(self, record: Record) -> bool:
+        said = operation_of(record)
+        if not isinstance(said, Purge):
+            return False
+        found = self._store.get_many(said.records)
+        return any(one is not None and one.payload is not None for one in found)
 
     def _note_short(self, item: Held) -> None:
         self._short.update(basis for _, basis in item.bases)

@@ -31,7 +31,7 @@ from crdt.postings import is_tag_record, overwritten, proofs, proven_tags
 from crdt.standing import CLEAR, Standing
 from dht.bundle import Bundle, Item
 from dht.errors import FrameError, NetworkError
-from dht.intake import Intake
+from dht.intake import Intake, PurgesOf
 from dht.kademlia import Kademlia
 from dht.network import Network
 from dht.placement import Layout
@@ -131,6 +131,7 @@ class Asker:
         records: RecordService,
         holder: Holder,
         records_of: RecordsOf,
+        purges_of: PurgesOf,
         entries: EntryRecords,
         unplaced: Callable[[Sequence[Cid]], set[Cid]],
         freshness: Freshness,
@@ -148,6 +149,7 @@ class Asker:
         self._records = records
         self._holder = holder
         self._records_of = records_of
+        self._purges_of = purges_of
         self._entries = entries
         self._unplaced = unplaced
         self._freshness = freshness
@@ -410,7 +412,10 @@ class Asker:
         wanted = set(request.tags)
         standing = self._standing()
         seen: set[Cid] = set()
+        purged = self._purges_of([one.record for one in reply.ranking])
         for one in reply.ranking:
+            if one.record in purged:
+                continue  # the holder has not heard of it yet
             if one.record not in have or any(cid not in have for cid in one.proofs):
                 continue
             try:

@@ -17,6 +17,7 @@ import trio
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.record import Record
+from dht.intake import PurgesOf
 from dht.placement import Layout, Role
 from dht.ports import RunBlocking
 from node.entry_records import EntryRecords
@@ -58,6 +59,15 @@ def records_of(own: OwnChain, held: HeldRecords) -> RecordsOf:
         if all(record is not None for record in found):
             return found
         return [a if a is not None else b for a, b in zip(found, held.get_many(cids), strict=True)]
+
+    return find
+
+
+def purges_of(own: OwnChain, held: HeldRecords) -> PurgesOf:
+    """A way to the purges in both databases."""
+
+    def find(cids: Sequence[Cid]) -> dict[Cid, Record]:
+        return held.purges_of(cids) | own.purges_of(cids)
 
     return find
 

@@ -9,7 +9,7 @@ against all that can be reached at that moment. Changes of one entry by this nod
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -19,7 +19,7 @@ import trio
 from chain.cid import Cid, to_text
 from chain.content import Content
 from chain.identity import AgentId, peer_id
-from chain.kinds import DELETE, EDIT, KINDS_BY_RULE_VERSION, RETRACT, TAG, UNTAG, VOTE
+from chain.kinds import DELETE, EDIT, KINDS_BY_RULE_VERSION, PURGE, PURGEABLE, RETRACT, TAG, UNTAG, VOTE
 from chain.manifest import Limits
 from chain.record import Record
 from chain.source_chain import Draft
@@ -34,7 +34,7 @@ from node.embedding.caller import CallerVectors
 from node.embedding.embedder import Embedder
 from node.entry_reader import Found
 from node.errors import Forbidden, Gone, InvalidInput, NotFound, VersionConflict
-from node.models import Change, Changed, Delete, Edit, Retag, Retract, Vote
+from node.models import Change, Changed, Delete, Edit, Purge, Retag, Retract, Vote
 
 MAX_TOLD = 64
 """Changes since a version that are looked for; an older version is said to be unknown."""
@@ -47,6 +47,7 @@ _KINDS: Mapping[type, tuple[str, ...]] = {
     Vote: (VOTE,),
     Delete: (DELETE,),
     Retract: (RETRACT,),
+    Purge: (PURGE,),
 }
 
 Append = Callable[[Draft], Awaitable[Record]]
@@ -115,6 +116,8 @@ class Editor:
             if if_version is not None and if_version != view.version.fingerprint:
                 raise VersionConflict(conflict(found.about(entry), view, if_version))
             _check_state(view, change, self._agent, self._limits)
+            if isinstance(change, Purge):
+                change = self._own_words(found.about(entry), change)
             codes = await self._run_blocking(self._codes, view, change)
             written: list[Cid] = []
             state = EntryState(entry).add_all(found.about(entry))
@@ -162,10 +165,22 @@ class Editor:
                     return drafts.draft_vote(view, self._agent, value, reason, confidence)
                 case Delete():
                     return None if view.deleted else drafts.draft_delete(view, self._agent)
+                case Purge(records=records):
+                    left = set(records or ()) - dict(view.purged).keys()
+                    return drafts.draft_purge(view, self._agent, left) if left else None
                 case Retract():
                     return None if view.retracted else drafts.draft_retract(view, self._agent)
         except CrdtError as error:
             raise InvalidInput(str(error)) from error
+
+    def _own_words(self, records: Sequence[Record], change: Purge) -> Purge:
+        """The purge of exactly those of the entry's records that are this agent's to purge."""
+        own = {
+            one.cid for one in records if one.header.author == self._agent and one.header.kind in PURGEABLE
+        }
+        if not own:
+            raise Forbidden("this agent has said nothing here, and what others said only they can purge")
+        return Purge(tuple(sorted(own if change.records is None else own & set(change.records))))
 
     def _edit(self, view: Entry, change: Edit, codes: bytes) -> Draft | None:
         old = view.contents[0][1] if view.contents else Content("", b"\1")
@@ -237,6 +252,8 @@ def changes_since(records: Iterable[Record], seen: str) -> list[Record] | None:
 def _check_state(view: Entry, change: Change, agent: AgentId, limits: Limits) -> None:
     if isinstance(change, Retract) and view.author != agent:
         raise Forbidden("only its creator can retract an entry; delete it instead")
+    if isinstance(change, Purge):
+        return
     if view.retracted and not isinstance(change, Retract):
         raise Gone("the entry is retracted by its creator, for good")
     if not view.maximal and not isinstance(change, Retract):

@@ -8,16 +8,17 @@ the entry, other nodes around its basis are asked: holders may be full, gone, or
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import trio
 
 from chain.cid import Cid
 from chain.identity import AgentId
-from chain.kinds import CREATE, ENTRY_OPERATIONS
+from chain.kinds import CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, PURGE
 from chain.record import Record
 from crdt.entry import fold
+from crdt.entry_view import Entry, purged_by, purges_in
 from crdt.standing import CLEAR, Standing
 from dht.basis import subject_basis
 from dht.bundle import Bundle, Item
@@ -27,9 +28,9 @@ from dht.kademlia import Kademlia
 from dht.ports import RunBlocking
 from dht.record_store import Held
 from dht.records import RecordService
-from dht.replies import StoreStatus
 from node.entry_records import EntryRecords
-from node.models import MAX_BALLOTS, MAX_VALUES, Ballot, EntryView, Value
+from node.models import MAX_BALLOTS, MAX_VALUES, Ballot, EntryView, Erased, Value
+from validation.named import named_by
 
 TIMEOUT_S = 2.0
 SEARCH_S = 10.0
@@ -83,12 +84,14 @@ class EntryReader:
 
     async def find(self, entry: Cid) -> Found:
         """All that this node and the entry's holders know of it; judged, and not kept."""
-        found = Found(await self._run_blocking(self._local.about, entry))
+        known = await self._run_blocking(self._local.about, entry)
+        found = Found(dict(known))
         contacts = await self._kademlia.holders(subject_basis(entry), self._holders)
         asked = [contact.agent for contact in contacts if contact.agent != self._kademlia.agent]
         await self._collect_from(asked, entry, found)
         if entry not in found.records:
             await self._search(entry, found, asked)
+        await self._erase_stale(known, found)
         return found
 
     async def _search(self, entry: Cid, found: Found, without: Sequence[AgentId]) -> None:
@@ -123,12 +126,16 @@ class EntryReader:
             for _ in range(MAX_PAGES):
                 page, skip = await self._records.about(agent, entry, skip or 0)
                 about = [i for i in page.items if isinstance(i, Item) and i.record.subject == entry]
-                new = tuple(i for i in about if i.record.payload and not _is_whole(found, i.record.cid))
+                new = tuple(item for item in about if _is_news(found, item.record))
                 bundle = Bundle(page.openings, page.headers, new)
                 judged, companions = await self._run_blocking(self._judge, bundle)
                 for item, verdict in zip(new, judged, strict=True):
-                    if verdict.status is StoreStatus.HELD and not self._local.blocks.hides(item.record):
-                        found.records[item.record.cid] = item.record
+                    if verdict.held is None or self._local.blocks.hides(item.record):
+                        continue
+                    if item.record.payload or verdict.erased:
+                        found.records[item.record.cid] = verdict.held.record
+                    if verdict.purge is not None and verdict.purge.payload:
+                        found.records.setdefault(verdict.purge.cid, verdict.purge)
                 found.companions.update((held.record.cid, held.record) for held in companions)
                 if any(verdict.rule for verdict in judged):
                     self._kademlia.report(agent)
@@ -136,6 +143,17 @@ class EntryReader:
                     return
         except NetworkError as error:
             log.info("fetching from %s failed: %s", agent.hex()[:8], error)
+
+    async def _erase_stale(self, known: Mapping[Cid, Record], found: Found) -> None:
+        """Copies kept here from an earlier change go, when their authors turn out to have purged them."""
+        purges = {cid: one for cid, one in found.records.items() if one.header.kind == PURGE}
+        stale = purged_by({**known, **purges}, purges_in(purges))
+        wanted = sorted({purge for cid, purge in stale.items() if known[cid].payload is not None})
+        if wanted:
+            named = [
+                found.companions[c] for p in wanted for c in named_by(purges[p]) if c in found.companions
+            ]
+            await self._records.hold([Held(one) for one in (*named, *(purges[cid] for cid in wanted))])
 
     def _judge(self, bundle: Bundle) -> tuple[list[Judged], list[Held]]:
         judged = self._intake.judge(bundle)
@@ -180,13 +198,28 @@ def view_of(entry: Cid, records: Sequence[Record], standing: Standing = CLEAR) -
             (cid, by_cid[cid].header.author, standing.since(by_cid[cid].header.author) or 0)
             for cid in folded.excluded[:MAX_VALUES]
         ),
+        erased=_erased(folded, by_cid),
         records=tuple(sorted(records, key=lambda record: (record.header.lamport, record.cid))),
     )
 
 
-def _is_whole(found: Found, cid: Cid) -> bool:
-    known = found.records.get(cid)
-    return known is not None and known.payload is not None
+def _erased(folded: Entry, by_cid: Mapping[Cid, Record]) -> tuple[Erased, ...]:
+    """The purged content values, those shown last first, else the latest."""
+    gone = [
+        (cid in folded.maximal, by_cid[cid].header.hlc, cid, purge)
+        for cid, purge in folded.purged
+        if by_cid[cid].header.kind in CARRIES_CONTENT
+    ]
+    return tuple(
+        Erased(cid, by_cid[cid].header.author, by_cid[purge].header.hlc)
+        for _, _, cid, purge in sorted(gone, reverse=True)[:MAX_VALUES]
+    )
+
+
+def _is_news(found: Found, record: Record) -> bool:
+    """Whether something would be learned from this copy: its existence, or its payload."""
+    known = found.records.get(record.cid)
+    return known is None or (known.payload is None and record.payload is not None)
 
 
 def _is_of(entry: Cid, record: Record) -> bool:

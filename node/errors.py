@@ -68,6 +68,10 @@ class Gone(NodeError):
     """The entry is deleted or retracted, and what was asked needs one that is not."""
 
 
+class Erased(NodeError):
+    """The author has purged what was here; the message says when."""
+
+
 class DaemonNotRunning(NodeError):
     """No daemon answers for this home folder."""
 

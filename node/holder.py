@@ -211,6 +211,11 @@ class Holder:
             if self._derived.stamp() != stamp:
                 self._index.forget(self._folder)
 
+    def discard(self) -> None:
+        """Delete the saved index, which holds vectors of what was erased since; blocking."""
+        if self._folder is not None:
+            self._index.discard(self._folder)
+
     def _load(self) -> None:
         stamp = self._derived.stamp()
         if self._folder is not None:

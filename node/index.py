@@ -103,13 +103,24 @@ class LocalIndex:
         index = self._shards.get(shard)
         return 0 if index is None else int(index.ntotal)
 
+    @staticmethod
+    def discard(folder: Path) -> None:
+        """Delete a saved index with all its vectors."""
+        for file in (
+            folder / STAMP_FILE,
+            folder / "codes.npy",
+            *folder.glob("*.faiss"),
+            *folder.glob("*.tmp"),
+        ):
+            file.unlink(missing_ok=True)
+
     def save(self, folder: Path, stamp: str) -> None:
         """Write the index beside its stamp, atomically: the stamp file comes last."""
         import faiss
 
         with self._lock:
             folder.mkdir(parents=True, exist_ok=True)
-            self.forget(folder)
+            self.discard(folder)  # also files of shards that have become empty
             shards = [shard for shard in sorted(self._shards) if self._shards[shard].ntotal]
             for place, shard in enumerate(shards):
                 faiss.write_index(self._shards[shard], str(folder / f"{place}.faiss"))

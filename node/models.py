@@ -91,7 +91,14 @@ class Retract:
     """Take an own entry back for good."""
 
 
-Change: TypeAlias = Edit | Retag | Vote | Delete | Retract
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """Erase what this agent said in an entry: these own records, None: all of them."""
+
+    records: tuple[Cid, ...] | None = None
+
+
+Change: TypeAlias = Edit | Retag | Vote | Delete | Retract | Purge
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,15 @@ class Ballot:
     value: int
     reason: str | None
     confidence: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """A record that its author purged, and when by the purge's clock, in µs."""
+
+    record: Cid
+    author: AgentId
+    at_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +219,15 @@ class EntryView:
     """At most `MAX_BALLOTS` of them, agents ascending."""
     excluded: tuple[tuple[Cid, AgentId, int], ...] = ()
     """Records that do not count, by whom, and from which seq of theirs on nothing counts; `MAX_VALUES`."""
+    erased: tuple[Erased, ...] = ()
+    """What was said here and is purged, the latest first; at most `MAX_VALUES` of it."""
     records: tuple[Record, ...] = ()
     """The operations, in the order in which they fold; the provenance."""
+
+    @property
+    def is_erased(self) -> bool:
+        """Whether nothing is left to show, because authors purged what they had said."""
+        return self.text is None and bool(self.erased)
 
 
 @dataclass(frozen=True, slots=True)

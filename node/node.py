@@ -19,7 +19,7 @@ import trio
 
 from chain.cid import Cid, to_text
 from chain.identity import AGENT_ID_SIZE, AgentId, Identity
-from chain.kinds import ENTRY_OPERATIONS
+from chain.kinds import ENTRY_OPERATIONS, PURGE
 from chain.membrane import Passage
 from chain.receipt import sign_batch
 from chain.record import Record
@@ -53,10 +53,11 @@ from federated.post import Post
 from node.agent_life import AgentLife
 from node.asker import DEFAULT_DEADLINE_MS, EXTRA_HOLDERS, Asker
 from node.authoring import binding_codes, draft_entries, text_codes, vector_codes
-from node.derivation import drop_strays, index_missing, records_of, records_to_index
+from node.derivation import drop_strays, index_missing, purges_of, records_of, records_to_index
 from node.editor import Editor
 from node.entry_reader import EntryReader
 from node.entry_records import EntryRecords
+from node.erasing import Erasing
 from node.errors import InvalidInput, NotFound, NotReady
 from node.founding import Ground, ground_for
 from node.freshness import Freshness
@@ -193,7 +194,7 @@ class Node:
         self._own = own
         self._held = held
         self._derived = derived
-        self._find = records_of(own, held)
+        self._find, purges = records_of(own, held), purges_of(own, held)
         self._blocks = Blocklist(paths.blocked)
         self._entries = EntryRecords(own, held, self._blocks)
         self._embedder, self._layout = ground.embedder, ground.layout
@@ -258,6 +259,7 @@ class Node:
             room=self._room,
             blocks=self._blocks,
             sign=lambda found: sign_batch(identity, self.network_id, found, clock.wall_us()),
+            purges_of=purges,
         )
         self._retrial = Retrial(self.kademlia, self._records, manifest.replication, clock, run_blocking)
         self._records.on_waiting = self._retrial.keep
@@ -316,6 +318,8 @@ class Node:
             self._entries.about,
             self._entries.all_operated_on,
             own.operated_on,
+            lambda cids: held.purged_shards(cids) | own.purged_shards(cids),
+            lambda entry: self._reader.find(entry),
             self._layout,
             manifest.replication,
             run_blocking,
@@ -349,6 +353,7 @@ class Node:
             records=self._records,
             holder=self._holder,
             records_of=self._find,
+            purges_of=purges,
             entries=self._entries,
             unplaced=own.unplaced,
             freshness=Freshness(
@@ -417,6 +422,15 @@ class Node:
         )
         self.life = AgentLife(own, manifest, self.kademlia, self._heads, ledger, self.governance.write)
         """Closing the chain, rotating its key, publishing revocations."""
+        own.shard_of = held.shard_of = self._layout.shard_of
+        self._erasing = Erasing(
+            own,
+            held,
+            derived,
+            lambda entry, purge: self._editor.change(entry, purge, None),
+            self._holder.discard,
+            run_blocking,
+        )
         self._participation = Participation(
             self.kademlia,
             self._publisher,
@@ -580,6 +594,10 @@ class Node:
         """Who has validated an own record; see `node.receipts.Receipts.wait`."""
         return await self._receipts.wait(record, at_least, timeout_s)
 
+    async def purge(self, cid: Cid) -> Changed:
+        """Erase what this agent said in an entry or record, for good; see `node.erasing`."""
+        return await self._erasing.purge(cid)
+
     def status(self) -> Status:
         """The node at a glance."""
         return Status(
@@ -699,6 +717,7 @@ class Node:
     async def start(self) -> None:
         """Load the index, and index what a crash left without postings."""
         await self.governance.load()
+        await self._erasing.catch_up()
         await self._holder.open()
         await index_missing(
             self._holder, self._derived, self._own, self._held, self._layout.tree, self._run_blocking
@@ -714,6 +733,7 @@ class Node:
             nursery.start_soon(self._participation.while_writable, self._activity.run)
             await nursery.start(self.learning.run)
             nursery.start_soon(self._clock_skew.run)
+            nursery.start_soon(self._erasing.run)
             task_status.started()
 
     async def leave(self, within_s: float) -> int:
@@ -727,6 +747,7 @@ class Node:
     async def finish(self) -> None:
         """Save what makes the next start quick, and let another home of this agent write at once."""
         await self.guard.release()
+        await self._erasing.scrub()
         await self._run_blocking(self._save_index)
         await self._run_blocking(self._participation.write_memory)
 
@@ -758,6 +779,8 @@ class Node:
         self._look_at_room()
         await self._holder.on_held(items)
         await self.governance.held(items)
+        if any(item.record.header.kind == PURGE for item in items):
+            self._erasing.wake()
         self.learning.take([item.record for item in items])
         self._retrial.heard(items)
         self._activity.heard(items)
@@ -805,6 +828,8 @@ class Node:
             ((cid, _),) = await self._own.append([draft], [None])
             (record,) = [one for one in self._own.get_many([cid]) if one is not None]
             try:
+                if draft.kind == PURGE:
+                    await self._erasing.carry_out(record)
                 await self._holder.add([record])
             except StorageError as error:
                 log.error("an operation is kept but not indexed: %s", error)
@@ -830,6 +855,8 @@ class Node:
             "records_waited_judged_total": self._retrial.room.counts.judged,
             "records_refused_total": self._intake.refused.total(),
             "postings": len(self._holder),
+            "erasing": self._erasing.pending,
+            "scrubs_total": self._erasing.scrubs,
             "operations_offered_total": self._offers.offered,
             "records_refused_full_total": self._room.refused_full,
             "records_refused_blocked_total": self._blocks.refused,

@@ -58,12 +58,13 @@ from node.api.shapes import (
     VerifyOut,
     answer_out,
     entry_out,
+    instant,
     peer_out,
     record_out,
     status_out,
 )
 from node.api.standings import add_standing_routes
-from node.errors import InvalidInput, NotFound
+from node.errors import Erased, InvalidInput, NotFound
 from node.governance import Governance
 from node.inviting import Inviting
 from node.models import NewEntry, Rejected
@@ -229,6 +230,8 @@ def _add_knowledge_routes(app: FastAPI, node: NodeService) -> None:
         view = await node.get(entry_id(id))
         if view is None:
             raise NotFound(f"no entry {id} is known here or to its holders")
+        if view.is_erased and not provenance:
+            raise Erased(f"erased by its author at {instant(view.erased[0].at_us)}")
         response.headers["etag"] = f'"{view.fingerprint}"'
         shown = entry_out(view, provenance)
         if shown.records is not None:

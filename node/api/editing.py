@@ -137,6 +137,21 @@ def add_editing_routes(app: FastAPI, node: NodeService) -> None:
     async def retract(id: Id, response: Response, if_match: IfMatch = None) -> ChangedOut:
         return await change(id, Retract(), if_match, response)
 
+    @app.post(
+        "/v1/entries/{id}/purge",
+        response_model=ChangedOut,
+        tags=["knowledge"],
+        summary="Erase for good what this agent said in an entry, or in one of its own records",
+    )
+    async def purge(id: Id, response: Response) -> ChangedOut:
+        changed = await node.purge(entry_id(id))
+        response.headers["etag"] = f'"{changed.version}"'
+        return ChangedOut(
+            id=to_text(changed.id),
+            records=[to_text(cid) for cid in changed.records],
+            version_id=changed.version,
+        )
+
 
 def entry_id(text: str) -> Cid:
     """The CID of an entry; raises `BadId`."""

@@ -8,6 +8,7 @@
 | 403 | forbidden | a retract by another than the entry's creator |
 | 409 | gone | the entry is deleted or retracted |
 | 409 | conflict | a learning task is not at the round, or this node not in the state, that is needed |
+| 410 | erased | its author has purged what the entry said |
 | 412 | changed | the entry is no longer at the version in If-Match; the message says what changed |
 | 408 | too_slow | the body did not arrive in time |
 | 413 | too_large | the body is over the limit |
@@ -30,7 +31,7 @@ from dht.blobs import BlobUnavailable
 from federated.errors import LearningError, UnknownTask, WrongState
 from federated.ports import NoRoom
 from node.embedding.errors import DamagedData, EmbedderFailed, EmbeddingError
-from node.errors import Forbidden, Gone, InvalidInput, NotFound, NotReady, ReadOnly, VersionConflict
+from node.errors import Erased, Forbidden, Gone, InvalidInput, NotFound, NotReady, ReadOnly, VersionConflict
 from node.storage import errors as storage
 
 MAX_MESSAGE = 500
@@ -58,6 +59,7 @@ _TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (NotFound, 404, "not_found"),
     (Forbidden, 403, "forbidden"),
     (Gone, 409, "gone"),
+    (Erased, 410, "erased"),
     (VersionConflict, 412, "changed"),
     (UnknownTask, 404, "not_found"),
     (WrongState, 409, "conflict"),

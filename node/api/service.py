@@ -88,6 +88,13 @@ class NodeService(Protocol):
         """
         ...
 
+    async def purge(self, cid: Cid) -> Changed:
+        """Erase what this agent said in an entry, or in one own record, everywhere and for good.
+
+        Raises `NotFound`, `Forbidden` where this agent has said nothing, and `InvalidInput`.
+        """
+        ...
+
     def status(self) -> Status:
         """The node at a glance; cheap."""
         ...

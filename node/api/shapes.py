@@ -7,6 +7,7 @@ are numbers from 0 to 1 (cosine scores from -1), which the node keeps as integer
 from __future__ import annotations
 
 import base64
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -25,6 +26,7 @@ MAX_K = 100
 MAX_LOG = 1000
 """Records that one page of the chain's log may hold."""
 MAX_DEADLINE_MS = 60_000
+_LAST_SECOND = 253_402_300_799
 KEY_DIGITS = 128
 """Hexadecimal digits of an idempotency key, at most."""
 
@@ -217,6 +219,7 @@ class EntryOut(BaseModel):
     conflict: bool
     delete_overruled: bool
     values: list[ValueOut]
+    erased: list[ErasedOut] = []
     votes: VotesOut
     version: list[VersionOut]
     version_id: str
@@ -238,6 +241,14 @@ class ValueOut(BaseModel):
     record: str
     author: str
     text: str
+
+
+class ErasedOut(BaseModel):
+    """Something that its author has purged, and when by the author's clock."""
+
+    record: str
+    author: str
+    at: str
 
 
 class BallotOut(BaseModel):
@@ -432,6 +443,10 @@ def entry_out(view: EntryView, provenance: bool) -> EntryOut:
             ValueOut(record=to_text(one.record), author=peer_id(one.author), text=one.text)
             for one in view.values
         ],
+        erased=[
+            ErasedOut(record=to_text(one.record), author=peer_id(one.author), at=instant(one.at_us))
+            for one in view.erased
+        ],
         votes=VotesOut(
             up=view.up,
             down=view.down,
@@ -456,6 +471,11 @@ def entry_out(view: EntryView, provenance: bool) -> EntryOut:
         ],
         records=[record_out(record, data=True) for record in view.records] if provenance else None,
     )
+
+
+def instant(us: int) -> str:
+    """A record's clock as people write it, to the second, UTC; of what is beyond the year 9999 its end."""
+    return datetime.fromtimestamp(min(us // 1_000_000, _LAST_SECOND), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _mb(count: int) -> float:

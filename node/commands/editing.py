@@ -1,4 +1,4 @@
-"""`edit`, `tag`, `untag`, `vote`, `delete` and `retract`: changing an entry, one's own or another's."""
+"""`edit`, `tag`, `untag`, `vote`, `delete`, `retract`, `purge`: changing an entry, one's own or another's."""
 
 from __future__ import annotations
 
@@ -143,6 +143,21 @@ def delete(id: str, if_version: str | None, home: str | None, as_json: bool) -> 
 def retract(id: str, if_version: str | None, home: str | None, as_json: bool) -> None:
     """Take back the entry ID for good; only its creator can."""
     _send("POST", id, "/retract", None, if_version, home, as_json)
+
+
+@click.command()
+@click.argument("id")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@home_option
+@json_option
+def purge(id: str, yes: bool, home: str | None, as_json: bool) -> None:
+    """Erase what you said in the entry ID, or in your record ID, everywhere and for good.
+
+    Only your own words go. What others wrote stays, and so does the signed line that you wrote something.
+    """
+    if not yes:
+        click.confirm("This cannot be undone, here or anywhere. Erase?", abort=True, err=True)
+    _send("POST", id, "/purge", None, None, home, as_json)
 
 
 def _send(

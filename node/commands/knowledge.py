@@ -122,6 +122,9 @@ def get(id: str, provenance: bool, home: str | None, as_json: bool) -> None:
         print_line()
         print_line(f"in conflict with this, by {value['author']}:")
         print_line(value["text"])
+    for gone in answer["erased"]:
+        print_line()
+        print_line(f"(a text by {gone['author']} was erased by its author at {gone['at']})")
     if answer["delete_overruled"]:
         print_line()
         print_line("(somebody deleted the entry without having seen this text)")
