@@ -9,7 +9,7 @@ next start if a crash came between, and before the node closes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import trio
@@ -28,8 +28,8 @@ from node.storage.own_chain import OwnChain
 
 SETTLE_S: Final = 0.5
 """Purges come several at a time; the files are rewritten once for them."""
-PAUSE_S: Final = 20.0
-"""From one rewriting to the next, so that who purges all day does not keep everybody else waiting."""
+PAUSE_SHARE: Final = 10
+"""A rewriting is followed by a pause so many times as long, for the sake of everybody else who writes."""
 RETRY_S: Final = 2.0
 """When a reader held up the log."""
 PAGE: Final = 500
@@ -40,7 +40,10 @@ log = logging.getLogger(f"roseforest.{__name__}")
 
 
 class Erasing:
-    """Purging of one node. `discard_index` deletes the saved index; `change` writes to an entry."""
+    """Purging of one node.
+
+    `change` writes to an entry, `refresh` derives entries anew, `discard_index` deletes the saved index.
+    """
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class Erasing:
         held: HeldRecords,
         derived: DerivedState,
         change: Change,
+        refresh: Callable[[Sequence[Cid]], Awaitable[None]],
         discard_index: Callable[[], None],
         run_blocking: RunBlocking,
     ) -> None:
@@ -55,6 +59,7 @@ class Erasing:
         self._held = held
         self._derived = derived
         self._change = change
+        self._refresh = refresh
         self._discard_index = discard_index
         self._run_blocking = run_blocking
         self._wake = trio.Event()
@@ -104,17 +109,27 @@ class Erasing:
         while True:
             if self.pending:
                 await trio.sleep(SETTLE_S)
-                await trio.sleep(PAUSE_S if await self.scrub() else RETRY_S)
+                began = trio.current_time()
+                done = await self.scrub()
+                await trio.sleep(PAUSE_SHARE * (trio.current_time() - began) if done else RETRY_S)
                 continue
             self._wake = trio.Event()
             if not self.pending:
                 await self._wake.wait()
+
+    def _entries(self) -> list[Cid]:
+        """The entries of which something was purged whose traces may be left."""
+        own = self._own.get_many(self._own.unscrubbed_purges())
+        held = self._held.get_many(self._held.unscrubbed_purges())
+        return sorted({one.subject for one in (*own, *held) if one is not None})
 
     async def scrub(self) -> bool:
         """Rewrite what may hold traces; whether all of it could be done."""
         if not self.pending:
             return True
         try:
+            # What is derived may be behind, and the index is saved from it.
+            await self._refresh(await self._run_blocking(self._entries))
             await self._run_blocking(self._discard_index)
             # The postings first: while they are not clean, the records do not count as clean.
             done = await self._derived.scrub()

@@ -428,6 +428,7 @@ class Node:
             held,
             derived,
             lambda entry, purge: self._editor.change(entry, purge, None),
+            self._holder.refresh,
             self._holder.discard,
             run_blocking,
         )

@@ -104,6 +104,12 @@ def unscrubbed(database: Database) -> int:
     return 0 if row is None else int(row[0])
 
 
+def unscrubbed_purges(database: Database) -> list[Cid]:
+    """The purges of which traces may be left in the files, ascending."""
+    rows = database.rows("SELECT DISTINCT purge FROM purged WHERE scrubbed = 0 ORDER BY purge")
+    return [row[0] for row in rows]
+
+
 def purged_after(database: Database, cid: Cid, limit: int) -> list[tuple[Cid, Cid]]:
     """Up to `limit` (purged record, purge) with records above `cid`, ascending."""
     return database.rows("SELECT cid, purge FROM purged WHERE cid > ? ORDER BY cid LIMIT ?", (cid, limit))
@@ -120,9 +126,13 @@ def scrub(connection: sqlite3.Connection) -> bool:
     return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
 
 
-def note_scrubbed(connection: sqlite3.Connection) -> None:
-    """What was purged up to now is gone from the files."""
-    connection.execute("UPDATE purged SET scrubbed = 1 WHERE scrubbed = 0")
+def scrub_purged(connection: sqlite3.Connection) -> bool:
+    """`scrub`, and note of what was purged before it that it is gone from the files."""
+    purged = connection.execute("SELECT cid FROM purged WHERE scrubbed = 0").fetchall()
+    if not scrub(connection):
+        return False
+    connection.executemany("UPDATE purged SET scrubbed = 1 WHERE cid = ?", purged)
+    return True
 
 
 def shrink(connection: sqlite3.Connection) -> bool:

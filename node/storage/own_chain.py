@@ -40,12 +40,12 @@ from node.storage.erasure import (
     erase,
     kept_part,
     no_shard,
-    note_scrubbed,
     purged_after,
     purged_shards,
     purges_of,
-    scrub,
+    scrub_purged,
     unscrubbed,
+    unscrubbed_purges,
 )
 from node.storage.errors import ForeignChain, ReadOnly, StorageLimit
 from node.storage.group_writer import GroupWriter
@@ -267,15 +267,16 @@ class OwnChain:
 
     async def scrub(self) -> bool:
         """Leave no trace in the files of payloads that were purged; False: not all could be done yet."""
-        done = await self._writer.alone(scrub)
-        if done:
-            await self._writer.submit(note_scrubbed)
-        return done
+        return await self._writer.alone(scrub_purged)
 
     @property
     def unscrubbed(self) -> int:
         """Purged records of which traces may be left in the files."""
         return unscrubbed(self._database)
+
+    def unscrubbed_purges(self) -> list[Cid]:
+        """The purges of which traces may be left in the files, ascending."""
+        return unscrubbed_purges(self._database)
 
     def purges_of(self, cids: Sequence[Cid]) -> dict[Cid, Record]:
         """Those of `cids` that this agent purged, each with a purge that did it."""

@@ -41,6 +41,7 @@ from node.models import (
     Hit,
     NewEntry,
     PeerView,
+    Purge,
     Rejected,
     Status,
     Validated,
@@ -156,6 +157,9 @@ class MemoryNode:
         if self.full:
             raise DiskFull(Path("chain.db"), "database or disk is full")
         return await self.editor.change(entry, change, if_version)
+
+    async def purge(self, cid: Cid) -> Changed:
+        return await self.change(cid, Purge())
 
     async def find(self, entry: Cid) -> Found:
         return Found({record.cid: record for record in self.records if record.subject == entry})

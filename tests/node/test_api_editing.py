@@ -129,6 +129,28 @@ async def test_what_cannot_be_done_is_refused_in_one_line(
     assert len(api.node.records) == before
 
 
+async def test_what_its_author_purged_is_gone_with_the_time_and_still_has_its_provenance(api: Served) -> None:
+    rose = await planted(api)
+    assert (await send(api, "POST", f"/v1/entries/{rose}/tags", {"add": ["wild"]})).status == 200
+    done = await send(api, "POST", f"/v1/entries/{rose}/purge")
+    assert (done.status, len(done.value["records"])) == (200, 1)
+    gone = await api.get(f"/v1/entries/{rose}")
+    assert (gone.status, gone.code) == (410, "erased")
+    said = (await api.get(f"/v1/entries/{rose}?provenance=true")).value
+    (erased,) = said["erased"]
+    assert gone.value["error"]["message"] == f"erased by its author at {erased['at']}"
+    assert (said["text"], said["tags"], said["values"], erased["record"]) == (None, [], [], rose)
+    assert [one["kind"] for one in said["records"]] == ["entry.create", "entry.tag", "entry.purge"]
+    assert (await send(api, "POST", f"/v1/entries/{rose}/purge")).value["records"] == []
+    assert (await send(api, "POST", f"/v1/entries/{UNKNOWN}/purge")).status == 404
+    other = MemoryNode()
+    other.identity = Identity.from_seed(b"o" * 32)
+    theirs = other._append(Draft(CREATE, {"codes": b"\x7f" + bytes(7), "text": "theirs"}))
+    api.node.records.append(theirs)
+    refused = await send(api, "POST", f"/v1/entries/{to_text(theirs.cid)}/purge")
+    assert (refused.status, refused.code) == (403, "forbidden")
+
+
 async def test_an_unknown_entry_is_404_and_no_id_is_400(api: Served) -> None:
     assert (await send(api, "DELETE", f"/v1/entries/{UNKNOWN}")).status == 404
     assert (await send(api, "PUT", f"/v1/entries/{UNKNOWN}/vote", {"value": "up"})).status == 404
