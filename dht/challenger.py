@@ -26,7 +26,7 @@ from dht.ports import Random, RunBlocking
 from dht.proofs import Proofs
 from dht.receipts import SignedFor
 from dht.record_store import HeldStore, OwnRecords
-from dht.records import RecordService
+from dht.records import HAS, RecordService
 from dht.reputation import Misdeed
 
 EVERY_S = 5.0
@@ -123,8 +123,8 @@ class Challenger:
         there = self._held.held_at(basis, None, WINDOW)
         rows = dict(self._rng.sample(there, min(AT_ONCE, len(there))))
         pairs = [(basis, cid) for cid in sorted(rows)]
-        lacks = await self._records.lacks(holder, pairs)
-        claimed = [cid for (_, cid), lacking in zip(pairs, lacks, strict=True) if not lacking]
+        states = await self._records.states(holder, pairs)
+        claimed = [cid for (_, cid), state in zip(pairs, states, strict=True) if state == HAS]
         asked = [
             (record, needs_payload(record.header.kind, Role(rows[record.cid])))
             for record in await self._run_blocking(self._held.get_many, claimed)

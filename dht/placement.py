@@ -118,9 +118,10 @@ def beside(
     purged = purged_by(records, said)
     placed: dict[Cid, frozenset[bytes]] = {}
     for cid in sorted(records):
-        if cid in purged or records[cid].header.kind == PURGE:
+        kind = records[cid].header.kind
+        if kind == PURGE or (cid in purged and kind in SHOWS):
             placed[cid] = frozenset(own.values())
-        elif records[cid].header.kind in SHOWS:
+        elif kind in SHOWS:
             over = overwrites(cid, records, said, standing)
             placed[cid] = maximal | {own[target] for target in (cid, *over) if target in own}
     return placed

@@ -34,7 +34,7 @@ from dht.ports import Random, RunBlocking
 from dht.proofs import MAX_PROOFS, VOUCHED_S, Proofs
 from dht.range_looks import RangeLooks
 from dht.record_store import BasisDigest, Digest, HeldStore
-from dht.records import MAX_DIGESTS, MAX_LACKS, RecordService
+from dht.records import HAS_ERASED, LACKS, MAX_DIGESTS, MAX_LACKS, RecordService
 from dht.repair import DROP_AFTER_S, Decision, Situation, decide, holders_of
 from dht.replies import REFUSES, StoreStatus
 
@@ -69,6 +69,8 @@ MAX_REST_S = 1.0
 """It also rests as long as the last request took, at most so long."""
 MAX_TURNED_AWAY = 10_000
 """Refusals remembered, by holder and record; beyond it all are forgotten and asked for again."""
+MAX_STALE = 100
+"""Records read again at a time because others say that their authors have purged them."""
 FULL_S = 300.0
 """Who said that it has no room is offered nothing new for so long, whatever its address record says."""
 LEAVE_PAUSE_S = 0.25
@@ -122,6 +124,7 @@ class Repairer:
     """Drives `dht.repair.decide` over the network.
 
     `on_dropped` is told of a basis that went, and each record there with the roles that it still has here.
+    `read_again` reads an entry of which another holder has erased what is still here.
     """
 
     def __init__(
@@ -133,6 +136,7 @@ class Repairer:
         store: HeldStore,
         replication: int,
         on_dropped: OnDropped,
+        read_again: Callable[[Cid], Awaitable[object]],
         run_blocking: RunBlocking,
         random: Random,
     ) -> None:
@@ -142,6 +146,7 @@ class Repairer:
         self._store = store
         self._replication = replication
         self._on_dropped = on_dropped
+        self._read_again = read_again
         self._run_blocking = run_blocking
         self._rng = random.choice
         self._comparisons = comparisons
@@ -425,6 +430,8 @@ class Repairer:
                 else:
                     differing.setdefault(agent, []).append(one)
 
+        stale: set[Cid] = set()
+
         async def ask(agent: AgentId) -> None:
             pairs = [(one, cid) for one in differing[agent] for cid, _ in self._held_at(one.basis)]
             lacking: dict[bytes, set[Cid]] = {one.basis: set() for one in differing[agent]}
@@ -432,11 +439,13 @@ class Repairer:
                 part = pairs[start : start + MAX_LACKS]
                 async with self._slots:
                     began = trio.current_time()
-                    answers = await self._records.lacks(agent, [(one.basis, cid) for one, cid in part])
+                    answers = await self._records.states(agent, [(one.basis, cid) for one, cid in part])
                     await self._rest(began, 70 * len(part))
-                for (one, cid), lacks in zip(part, answers, strict=True):
-                    if lacks:
+                for (one, cid), state in zip(part, answers, strict=True):
+                    if state == LACKS:
                         lacking[one.basis].add(cid)
+                    elif state == HAS_ERASED and len(stale) < MAX_STALE:
+                        stale.add(cid)
             for one in differing[agent]:
                 if lacking[one.basis]:
                     one.missing[agent] = frozenset(lacking[one.basis])
@@ -447,6 +456,9 @@ class Repairer:
         async with trio.open_nursery() as nursery:
             for agent in sorted(differing):
                 nursery.start_soon(self._with, agent, "comparing", partial(ask, agent))
+        found = await self._run_blocking(self._store.get_many, sorted(stale))
+        for subject in sorted({one.subject for one in found if one is not None and one.payload is not None}):
+            await self._read_again(subject)
 
     async def _with(self, agent: AgentId, doing: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do something with one peer; that it fails is its own matter, and the others go on."""

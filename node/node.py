@@ -273,6 +273,7 @@ class Node:
             held,
             manifest.replication,
             self._on_dropped,
+            lambda entry: self._reader.find(entry),
             run_blocking,
             random,
         )
