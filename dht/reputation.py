@@ -39,11 +39,9 @@ class Misdeed(Enum):
     """What a peer can do wrong, and the points that it costs."""
 
     BAD_ANSWER = "an answer or a request that does not decode, or does not verify", 1.0
-    INVALID_RECORD = "a record that breaks a rule", 1.0
+    INVALID_RECORD = "a record that breaks a rule; a false warrant is one", 1.0
     BAD_FRAME = "bytes that are no frame, or one at the wrong time", 2.0
-    FAILED_CHALLENGE = "a receipt for what it cannot show", 2.0
-    BOGUS_WARRANT = "a warrant whose evidence proves nothing", 4.0
-    FALSE_STATEMENT = "a signed statement that contradicts another one of its own", 4.0
+    FAILED_CHALLENGE = "what it said it holds and cannot show", 2.5
     PRESSING = "requests far beyond its pace, for a second", 0.05
 
     def __init__(self, text: str, points: float) -> None:

@@ -49,9 +49,10 @@ def test_each_ban_lasts_twice_as_long_and_a_good_day_is_remembered_too() -> None
     assert reputation.banned_for(A, now) == BAN_FIRST
 
 
-def test_the_gravest_misdeeds_ban_at_once_and_a_pardon_forgets_all() -> None:
+def test_what_banned_is_forgotten_by_a_pardon() -> None:
     reputation = Reputation()
-    assert reputation.blame(A, Misdeed.BOGUS_WARRANT.points, 0.0)
+    assert not reputation.blame(A, Misdeed.FAILED_CHALLENGE.points, -60.0)
+    assert reputation.blame(A, Misdeed.FAILED_CHALLENGE.points, 0.0), "the second one within a minute"
     assert list(reputation.known(1.0)) == [A]
     assert reputation.pardon(A)
     assert not reputation.pardon(A)
