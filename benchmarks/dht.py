@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import random
 import subprocess
@@ -217,8 +218,8 @@ def _value(label: str, number: int) -> str:
 def _figures(name: str, times: Sequence[float], asked: int) -> dict[str, float | None]:
     ordered = sorted(times)
     return {
-        f"{name} p50 ms": rounded(1000 * ordered[len(ordered) // 2]) if ordered else None,
-        f"{name} p95 ms": rounded(1000 * ordered[int(0.95 * (len(ordered) - 1))]) if ordered else None,
+        f"{name} p50 ms": rounded(1000 * ordered[math.ceil(0.5 * len(ordered)) - 1]) if ordered else None,
+        f"{name} p95 ms": rounded(1000 * ordered[math.ceil(0.95 * len(ordered)) - 1]) if ordered else None,
         name.replace("put", "put success", 1).replace("get", "get success", 1): rounded(len(ordered) / asked),
     }
 
