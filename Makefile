@@ -5,15 +5,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALLING := @echo "installing into $(VENV): half a minute, or more on a slow line"
 PACKAGES := $(wildcard chain crdt sharding validation dht federated node sim)
-# soak runs for as long as one lets it: by its own name
-BENCHMARKS ?= $(filter-out report soak,$(patsubst benchmarks/%.py,%,$(filter-out benchmarks/__init__.py,$(wildcard benchmarks/*.py))))
+# soak runs for as long as one lets it, fault_suite for hours: by their own names
+BENCHMARKS ?= $(filter-out report soak fault_suite,$(patsubst benchmarks/%.py,%,$(filter-out benchmarks/__init__.py,$(wildcard benchmarks/*.py))))
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast test-slow lint format bench clean install
+.PHONY: help demo test test-fast test-slow test-long lint format bench clean install
 
 help:
 	@echo "make demo    five daemons on this machine answer ten questions; four of them train a model together"
 	@echo "make test    all tests (make test-fast: those that start no daemon)"
+	@echo "make test-long  200 nodes for an hour of virtual time, a tenth of them liars: some hours"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make bench   every benchmark (QUICK=1: each under a minute)"
 	@echo "make install only the environment; make format: let ruff rewrite"
@@ -29,6 +30,9 @@ test-fast: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
+
+test-long: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks.fault_suite
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .
