@@ -255,6 +255,11 @@ class SimulatedStage:
             raise ActorDown(name)
 
 
+def identity_of(scenario: Scenario, name: str) -> Identity:
+    """The key of a node; it follows from the seed."""
+    return Identity.from_seed(sha256(f"{scenario.seed}/{name}".encode()).digest())
+
+
 def play(
     scenario: Scenario,
     folder: Path,
@@ -279,10 +284,7 @@ async def _play(
     on_start: OnStart | None,
 ) -> Result:
     topology, plan = scenario.topology, scenario.plan()
-    identities = {
-        name: Identity.from_seed(sha256(f"{scenario.seed}/{name}".encode()).digest())
-        for name in scenario.roster.everybody
-    }
+    identities = {name: identity_of(scenario, name) for name in scenario.roster.everybody}
     low, high = (round(bound * 1_000) for bound in topology.latency_ms)
     base = LatencyLink(scenario.seed, (low, high), round(topology.jitter_ms * 1_000), topology.loss)
     names = {identity.agent: name for name, identity in identities.items()}
