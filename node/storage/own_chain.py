@@ -535,8 +535,7 @@ def _place(
     settled: Sequence[tuple[Cid, int]],
     receipts: Sequence[KeptBatch],
 ) -> None:
-    for batch in receipts:
-        own_receipts.keep_batch(connection, batch)
+    own_receipts.keep_batches(connection, receipts)
     for row in rows:
         connection.execute(
             "INSERT INTO placements (seq, holder, roles) SELECT seq, ?, ? FROM records WHERE cid = ? "

@@ -9,7 +9,7 @@ counted at the cost of their number. These functions run inside the writer's tra
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,25 +67,33 @@ def add_unconfirmed(connection: sqlite3.Connection, from_seq: int) -> None:
     )
 
 
-def keep_batch(connection: sqlite3.Connection, batch: KeptBatch) -> None:
-    """Keep a batch; a holder's earlier receipt for the same roles of a record gives way."""
-    number = NO_BATCH
-    if batch.statement:
-        cursor = connection.execute(
-            "INSERT INTO receipt_batches (holder, statement, leaves) VALUES (?, ?, ?)",
-            (batch.holder, batch.statement, batch.leaves),
-        )
-        assert cursor.lastrowid is not None
-        number = cursor.lastrowid
-    for row in batch.rows:
-        found = connection.execute("SELECT seq FROM records WHERE cid = ?", (row.cid,)).fetchone()
+def keep_batches(connection: sqlite3.Connection, batches: Sequence[KeptBatch]) -> None:
+    """Keep batches; a holder's earlier receipt for the same roles of a record gives way."""
+    seqs: dict[Cid, int] = {}
+    for cid in {row.cid for batch in batches for row in batch.rows}:
+        found = connection.execute("SELECT seq FROM records WHERE cid = ?", (cid,)).fetchone()
         if found is not None:
-            before = _count(connection, found[0])
-            connection.execute(
-                "REPLACE INTO receipts (seq, holder, roles, whole, batch, place) VALUES (?, ?, ?, ?, ?, ?)",
-                (found[0], batch.holder, row.roles, int(row.whole), number, row.place),
+            seqs[cid] = found[0]
+    before = {seq: _count(connection, seq) for seq in seqs.values()}
+    for batch in batches:
+        number = NO_BATCH
+        if batch.statement:
+            cursor = connection.execute(
+                "INSERT INTO receipt_batches (holder, statement, leaves) VALUES (?, ?, ?)",
+                (batch.holder, batch.statement, batch.leaves),
             )
-            _recount(connection, found[0], before)
+            assert cursor.lastrowid is not None
+            number = cursor.lastrowid
+        connection.executemany(
+            "REPLACE INTO receipts (seq, holder, roles, whole, batch, place) VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (seqs[row.cid], batch.holder, row.roles, int(row.whole), number, row.place)
+                for row in batch.rows
+                if row.cid in seqs
+            ],
+        )
+    for seq, count in before.items():
+        _recount(connection, seq, count)
 
 
 def void(connection: sqlite3.Connection, holder: AgentId, seqs: Iterable[int]) -> int:
