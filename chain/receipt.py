@@ -55,7 +55,7 @@ class Found:
 
     def leaf(self) -> bytes:
         """The hash of this finding in the tree; raises `RecordError` for one that no receipt may hold."""
-        return leaf_hash(canonical.encode(_found_value(self)))
+        return leaf_hash(canonical.encode(found_value(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def covers(batch: Batch, leaves: Sequence[bytes]) -> bool:
 
 def write_receipt(batch: bytes, leaves: Sequence[bytes], place: int, found: Found) -> bytes:
     """One finding of a batch as a receipt that stands alone; `leaves` are the batch's. O(n)."""
-    data = canonical.encode([batch, place, _found_value(found), path_of(leaves, place)])
+    data = canonical.encode([batch, place, found_value(found), path_of(leaves, place)])
     if len(data) > MAX_RECEIPT:
         raise RecordError(f"a receipt has {len(data)} bytes, the limit is {MAX_RECEIPT}")
     return data
@@ -142,7 +142,7 @@ def open_receipt(data: bytes) -> Receipt:
         or not all(type(one) is bytes and len(one) == HASH_SIZE for one in value[3])
     ):
         raise RecordError("a receipt is the array [statement, place, finding, path]")
-    found = _read_found(value[2])
+    found = read_found(value[2])
     batch = open_batch(value[0])
     if root_along(found.leaf(), value[1], batch.count, value[3]) != batch.root:
         raise SignatureError("a receipt's finding is not among those that its holder signed")
@@ -157,11 +157,13 @@ def verified_receipt(data: bytes) -> Receipt | None:
         return None
 
 
-def _found_value(found: Found) -> list[Any]:
+def found_value(found: Found) -> list[Any]:
+    """A finding as the array that is encoded."""
     return [found.cid, found.epoch, list(found.bases), found.whole, int(found.finding)]
 
 
-def _read_found(value: object) -> Found:
+def read_found(value: object) -> Found:
+    """A finding from a decoded array; raises `RecordError`."""
     if (
         type(value) is not list
         or len(value) != 5

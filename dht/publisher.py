@@ -42,6 +42,7 @@ from dht.receipts import Kept, KeptBatch, check_receipts
 from dht.record_store import Held, OwnRecords, Placement
 from dht.records import FRAME_BYTES, STORE_TIMEOUT_S
 from dht.replies import REFUSES, WANTS_RECEIPT, StoreStatus, read_receipted
+from dht.routing_table import K
 from validation.named import named_by
 
 BATCH_RECORDS = 512
@@ -219,6 +220,26 @@ class Publisher:
                 return progressed
             after = records[-1].header.seq
             progressed |= await self._publish(records, need)
+
+    async def place_more(self, cid: Cid, besides: Container[AgentId], count: int) -> None:
+        """Have `count` nodes besides these hold an own record at its subject, the nearest ones first.
+
+        They need not: those beyond the R nearest let it go again after a while.
+        """
+        (record,) = self._own.get_many([cid])
+        if record is None:
+            return
+        role = roles_of(record.header.kind) & (Role.SUBJECT | Role.AUTHOR)
+        role = Role.SUBJECT if role & Role.SUBJECT else role
+        (_, basis), *_ = bases_of(record, role, None)
+        near = [contact.agent for contact in await self._kademlia.holders(basis, K)]
+        more = [agent for agent in near if agent not in besides and agent != self._kademlia.agent][:count]
+        got = Got()
+        async with trio.open_nursery() as nursery:
+            for agent in more:
+                nursery.start_soon(self._send_all, agent, [(record, int(role))], {}, got)
+        if got.rows:
+            await self._note(got, [])
 
     async def confirm_some(self) -> bool:
         """Have holders sign for some records that they acknowledged without; whether any did.

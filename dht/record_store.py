@@ -73,6 +73,10 @@ class HeldStore(Protocol):
         """The CIDs of `at_basis`."""
         ...
 
+    def places_of(self, cids: Sequence[Cid]) -> list[list[tuple[int, bytes]]]:
+        """For each record the (roles, basis) pairs under which it is held; none when it is not."""
+        ...
+
     def held_at(self, basis: bytes, after: Cid | None, limit: int) -> list[tuple[Cid, int]]:
         """The CIDs of `at_basis`, each with the roles in which it is held there."""
         ...

@@ -21,10 +21,11 @@ from chain.cid import Cid, to_text
 from chain.identity import AGENT_ID_SIZE, AgentId, Identity
 from chain.kinds import ENTRY_OPERATIONS, PURGE
 from chain.membrane import Passage
-from chain.receipt import sign_batch
+from chain.receipt import Found, sign_batch
 from chain.record import Record
 from chain.source_chain import ChainReport, Draft
 from dht.activity import ActivityWatch
+from dht.attestations import Attestations
 from dht.blobs import BlobService
 from dht.catch_up import CatchUp
 from dht.challenger import Challenger
@@ -246,6 +247,11 @@ class Node:
             self.governance.broke_a_rule,
         )
         self._room = Room(self.agent, held, options.quota, lambda: shutil.disk_usage(paths.held.parent).free)
+
+        def sign(found: Sequence[Found]) -> bytes:
+            return sign_batch(identity, self.network_id, found, clock.wall_us())
+
+        self._attestations = Attestations(network, self.kademlia, held, self.network_id, sign, run_blocking)
         self._records = RecordService(
             network=network,
             kademlia=self.kademlia,
@@ -260,6 +266,7 @@ class Node:
             blocks=self._blocks,
             sign=lambda found: sign_batch(identity, self.network_id, found, clock.wall_us()),
             purges_of=purges,
+            sign=sign,
         )
         self._retrial = Retrial(self.kademlia, self._records, manifest.replication, clock, run_blocking)
         self._records.on_waiting = self._retrial.keep
@@ -309,7 +316,14 @@ class Node:
             random,
         )
         self._receipts = Receipts(
-            own, self._layout, self.network_id, manifest.replication, self._publisher, run_blocking
+            own,
+            self._find,
+            self._layout,
+            self.network_id,
+            manifest.replication,
+            self._publisher,
+            self._attestations,
+            run_blocking,
         )
         self.blobs = BlobService(network, self.kademlia, blobs, run_blocking, clock, random.choice)
         self._offers = Offers(

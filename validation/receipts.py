@@ -19,7 +19,7 @@ PREV_RECEIPTS = 2
 
 
 def validators(
-    receipts: Iterable[Receipt], network: Cid, cid: Cid, *, author: AgentId, whole: bool = False
+    receipts: Iterable[Receipt], network: Cid, cid: Cid, *, author: AgentId | None, whole: bool = False
 ) -> frozenset[AgentId]:
     """The holders that found this record valid; never its author. `whole`: only those that had its payload.
 

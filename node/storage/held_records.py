@@ -367,6 +367,11 @@ class HeldRecords:
         sql = "SELECT cid FROM bases WHERE basis = ? AND cid > ? ORDER BY cid LIMIT ?"
         return [row[0] for row in self._database.rows(sql, (basis, after or b"", limit))]
 
+    def places_of(self, cids: Sequence[Cid]) -> list[list[tuple[int, bytes]]]:
+        """For each record the (roles, basis) pairs under which it is held; none when it is not."""
+        sql = "SELECT roles, basis FROM bases WHERE cid = ? ORDER BY basis"
+        return [[(row[0], row[1]) for row in self._database.rows(sql, (cid,))] for cid in cids]
+
     def held_at(self, basis: bytes, after: Cid | None, limit: int) -> list[tuple[Cid, int]]:
         """The CIDs of `at_basis`, each with the roles in which it is held there."""
         sql = "SELECT cid, roles FROM bases WHERE basis = ? AND cid > ? ORDER BY cid LIMIT ?"

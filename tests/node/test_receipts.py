@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 import trio
 
-from chain.receipt import Found, open_receipt
+from chain.cid import record_cid
+from chain.receipt import Found, open_receipt, sign_batch
 from dht.basis import subject_basis
 from dht.bundle import Bundle
 from dht.intake import Judged
 from dht.publisher import MUTE_S
 from dht.replies import write_statuses
 from node.errors import InvalidInput, NotFound
-from tests.node.simulated_nodes import Network, entry, override, simulate, until
+from tests.node.simulated_nodes import Network, entry, identity, override, simulate, until
+from validation.receipts import accepts_link
 
 LIAR = 1
 FOUR = (100, 100, 100, 100)
@@ -38,12 +40,33 @@ def test_an_author_sees_and_waits_for_the_holders_that_validated(tmp_path: Path)
         # Not a question of the placement alone: whoever signed has it on disk.
         by_agent = {node.agent: node for node in network.nodes.values()}
         assert all(by_agent[agent].holds(wanted) for agent in found.full)
-        with pytest.raises(NotFound, match="only its author"):
-            await network.nodes[0].receipts(wanted, 1, 1.0)
+        seen = await network.nodes[0].receipts(wanted, 1, 1.0)
+        assert set(seen.full) == set(found.full) - {network.nodes[0].agent}, "others ask the holders"
+        for receipt in seen.receipts:
+            assert open_receipt(receipt.data) == receipt
+        near = [node.agent for node in network.nodes.values() if node is not author]
+        assert accepts_link(seen.receipts, author.network_id, wanted, author=author.agent, near=near)
+        stranger = identity(9)
+        network.nodes[1]._attestations._sign = lambda found: sign_batch(stranger, author.network_id, found, 1)
+        seen = await network.nodes[0].receipts(wanted, 1, 1.0)
+        assert not {network.nodes[1].agent, stranger.agent} & set(seen.full), "nobody signs for another"
+        assert network.nodes[0].kademlia.counters.bad_answers == 1
+        with pytest.raises(NotFound, match="known here"):
+            await network.nodes[0].receipts(record_cid(b"nobody's"), 1, 1.0)
         with pytest.raises(InvalidInput, match="3 copies"):
             await author.receipts(wanted, 4, 1.0)
 
     simulate(tmp_path, (100, 100, 100, 0), scenario)
+
+
+def test_whoever_holds_its_own_records_still_finds_r_others_to_sign(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        author = network.nodes[0]
+        for cid in await network.add(0, [entry(number) for number in range(6)]):
+            found = await author.receipts(cid, 3, 30.0)
+            assert set(found.full) == {network.nodes[number].agent for number in (1, 2, 3)}
+
+    simulate(tmp_path, FOUR, scenario)
 
 
 def test_a_wait_that_is_not_answered_ends_with_what_came(tmp_path: Path) -> None:
