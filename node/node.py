@@ -264,7 +264,6 @@ class Node:
             accepts=self._keeps,
             room=self._room,
             blocks=self._blocks,
-            sign=lambda found: sign_batch(identity, self.network_id, found, clock.wall_us()),
             purges_of=purges,
             sign=sign,
         )
