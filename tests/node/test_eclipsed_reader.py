@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from dht.contact import Contact
 from tests.node.simulated_nodes import Network, entry, override, simulate, until
 
 
+@pytest.mark.slow
 def test_an_entry_that_the_nearest_nodes_conceal_is_found_around_them(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         (cid,) = await network.add(0, [entry(1)])
