@@ -99,6 +99,8 @@ class HeadGuard:
     @property
     def line(self) -> str:
         """How the chain stands, in one line."""
+        if self.refetched:
+            return f"{self._progress}; {self.refetched} records came back from the network"
         return self._progress
 
     async def next_look(self) -> None:
@@ -211,7 +213,7 @@ class HeadGuard:
                 self._fork(seq)
             case Twin(seconds=seconds):
                 self._say(f"another node with its key was heard of {seconds:.0f} s ago: stop one of them")
-                if not frozen:
+                if not frozen and not self._forced:
                     self._freeze("another node writes this chain")
             case Confirmed(holders=holders):
                 self._say(f"{len(holders)} holders of its activity know nothing beyond its head")

@@ -26,6 +26,8 @@ from node.home import Home
 
 FORMAT: Final = 1
 MACHINE_IDS: Final = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
+FROM_NETWORK: Final = "the network"
+"""What the note of a home says whose chain is to come back from the network."""
 FORCE: Final = (
     "if no other copy of it runs or will run, and nothing newer was written elsewhere, "
     "let this one go on with roseforest run --force"
@@ -50,6 +52,8 @@ def why_frozen(home: Home, records: int) -> str | None:
     if not home.instance.exists():
         return None
     note = _read(home)
+    if note.get("restored") == FROM_NETWORK:
+        return "this home was restored from its key"
     if "restored" in note:
         return f"this home was restored from a backup of {note['restored']}"
     if note["inode"] != home.chain_db.stat().st_ino:

