@@ -149,6 +149,11 @@ class Governance:
                 "see roseforest warrants. The network's stewards can lift it by an epoch"
             )
 
+    def resume(self) -> None:
+        """The own chain has grown by what was fetched back: go on in its epoch, or a newer one."""
+        self.epochs.resume()
+        self._adopt()
+
     async def load(self) -> None:
         """Read what is held, before anything is shown or written."""
         self.epochs.resume()

@@ -820,6 +820,7 @@ class Node:
 
     async def _took_back(self, records: Sequence[Record]) -> None:
         """Own records came back from the network: they are found here again."""
+        self.governance.resume()
         try:
             await self._holder.add(records)
         except StorageError as error:

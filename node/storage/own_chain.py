@@ -113,7 +113,8 @@ _ADD = "INSERT INTO records (seq, cid, author, header, signature, payload) VALUE
 class OwnChain:
     """The agent's chain on disk. Reads are plain calls, from any thread; writes need `run` to be running.
 
-    `epoch` is the epoch under which the next records are signed; set it when a new one is adopted. While
+    `epoch` is the epoch under which the next records are signed, at first that of the newest record unless a
+    later one than epoch 0 is given; set it when a new one is adopted. While
     `frozen` says why, nothing is appended: the chain may have gone on elsewhere. `ready` is waited for before
     an append looks at that. The rest of the file is written as ever.
     """
@@ -427,6 +428,8 @@ class OwnChain:
                 f"{self._database.path} belongs to network {to_text(record.header.network)}, this node to "
                 f"{to_text(self._network)}; use another home folder for another network"
             )
+        if self.epoch == self._network:
+            self.epoch = record.header.epoch  # a chain never goes back to an earlier epoch
         if not verify_signature(record):
             raise self._database.corrupt(
                 f"the signature of the newest record (seq {record.header.seq}) does not verify"

@@ -13,7 +13,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chain.cid import Cid
+from chain.cid import Cid, raw_cid
 from chain.errors import ChainBrokenError, ChainError
 from chain.identity import AgentId
 from chain.record import Record
@@ -406,3 +406,21 @@ async def test_receipts_count_once_a_holder_and_are_void_with_its_word(tmp_path:
         assert chain.placements([first, second]) == []
         assert chain.receipts(second) == []
         await chain.aclose()
+
+
+def test_a_chain_goes_on_in_the_epoch_where_it_stopped(tmp_path: Path) -> None:
+    epoch = raw_cid(b"a later epoch")
+
+    async def session(set_epoch: bool) -> list[Cid]:
+        async with trio.open_nursery() as nursery:
+            own = open_chain(tmp_path / "chain.db")
+            await nursery.start(own.run)
+            if set_epoch:
+                own.epoch = epoch
+            await own.append([entry("one")], [None])
+            epochs = [record.header.epoch for record in own.read(0, 9)]
+            await own.aclose()
+            return epochs
+
+    assert trio.run(session, True) == [epoch]
+    assert trio.run(session, False) == [epoch, epoch]

@@ -150,6 +150,7 @@ async def pardon_and_relapse(network: Network, liar: AgentId) -> None:
     for number in range(4):
         answer = await network.ask(number, vector(1000), 1)
         assert [hit.author for hit in answer.hits] == [liar]
+    network.nodes[FORKER]._own.frozen = None  # its holders have shown it both branches; it does not care
     (again,) = await network.nodes[FORKER].add([entry(3000)])
     assert isinstance(again, Added)
     (record,) = network.nodes[FORKER].chain_log(network.nodes[FORKER].status().records - 1, 1)
