@@ -73,7 +73,7 @@ class Attestations:
             holder, ATTEST, canonical.encode([digest(cid) for cid in wanted])
         )
         try:
-            return await self._run_blocking(self._opened, holder, wanted, reply)
+            return await self._run_blocking(read_attested, reply, wanted, holder, self._network_id)
         except (ChainError, FrameError) as error:
             self._kademlia.report(holder)
             raise FrameError(f"{ATTEST} reply does not verify: {error}") from error
@@ -96,26 +96,6 @@ class Attestations:
                         nursery.start_soon(ask, contact.agent)
         return receipts
 
-    def _opened(self, holder: AgentId, cids: Sequence[Cid], reply: bytes) -> list[Receipt]:
-        value = canonical.decode(reply, _MAX_REPLY)
-        if type(value) is not list or len(value) != 2 or type(value[0]) is not list:
-            raise FrameError(f"{ATTEST} reply is not the array [findings, statement]")
-        found = [read_found(one) for one in value[0]]
-        if not found:
-            return []
-        places = {cid: place for place, cid in enumerate(cids)}
-        order = [places.get(one.cid, -1) for one in found]
-        if min(order) < 0 or any(a >= b for a, b in zip(order, order[1:], strict=False)):
-            raise FrameError(f"{ATTEST} reply is about something else than was asked for")
-        statement = value[1]
-        if type(statement) is not bytes:
-            raise FrameError(f"{ATTEST} reply is not signed")
-        batch = open_batch(statement)
-        if batch.holder != holder or batch.network != self._network_id:
-            raise FrameError(f"{ATTEST} reply is signed by another, or for another network")
-        leaves = [one.leaf() for one in found]
-        return [open_receipt(write_receipt(statement, leaves, place, one)) for place, one in enumerate(found)]
-
     async def _serve(self, _sender: AgentId, body: bytes) -> bytes:
         cids = [record_cid_of_digest(one) for one in _question(body)]
         return await self._run_blocking(self._attested, cids)
@@ -128,6 +108,28 @@ class Attestations:
                 found.append(finding(record, places, valid=True))
         value: list[Any] = [[found_value(one) for one in found], self._sign(found) if found else None]
         return canonical.encode(value)
+
+
+def read_attested(reply: bytes, cids: Sequence[Cid], holder: AgentId, network: Cid) -> list[Receipt]:
+    """Verify a reply to a question about `cids`. Raises `FrameError` or `ChainError`."""
+    value = canonical.decode(reply, _MAX_REPLY)
+    if type(value) is not list or len(value) != 2 or type(value[0]) is not list:
+        raise FrameError(f"{ATTEST} reply is not the array [findings, statement]")
+    found = [read_found(one) for one in value[0]]
+    if not found:
+        return []
+    places = {cid: place for place, cid in enumerate(cids)}
+    order = [places.get(one.cid, -1) for one in found]
+    if min(order) < 0 or any(a >= b for a, b in zip(order, order[1:], strict=False)):
+        raise FrameError(f"{ATTEST} reply is about something else than was asked for")
+    statement = value[1]
+    if type(statement) is not bytes:
+        raise FrameError(f"{ATTEST} reply is not signed")
+    batch = open_batch(statement)
+    if batch.holder != holder or batch.network != network:
+        raise FrameError(f"{ATTEST} reply is signed by another, or for another network")
+    leaves = [one.leaf() for one in found]
+    return [open_receipt(write_receipt(statement, leaves, place, one)) for place, one in enumerate(found)]
 
 
 def _question(body: bytes) -> list[bytes]:

@@ -28,7 +28,18 @@ from chain.warrant import proof_from_body
 from crdt.errors import CrdtError
 from crdt.operations import read_operation
 from crdt.version_vector import decode_version_vector
-from dht import blobs, clock_skew, heads, hello, notices, proofs, range_messages, records, replies
+from dht import (
+    attestations,
+    blobs,
+    clock_skew,
+    heads,
+    hello,
+    notices,
+    proofs,
+    range_messages,
+    records,
+    replies,
+)
 from dht.addresses import parse_address
 from dht.blob_store import read_bitmap
 from dht.bundle import Item, bundle_value, open_bundle
@@ -113,6 +124,10 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "statuses": lambda data: replies.read_statuses(data, 3),
     "receipted": lambda data: replies.read_receipted(data, 3),
     "receipt": open_receipt,
+    "attested": lambda data: attestations.read_attested(
+        data, [AUTHOR.records[0].cid], NETWORK_ID[-32:], NETWORK_ID
+    ),
+    "attest": attestations._question,
     "proofs": proofs._question,
     "chunk list": lambda data: open_chunk_list(data, blob_cid(data), 1 << 30),
     "blob list": blobs._read_list,
@@ -161,6 +176,8 @@ READ_BY: dict[str, str] = {
     "dht.clock_skew:_sample": "clock",
     "dht.notices:_open": "notices",
     "dht.peer_messages:_array": "find",
+    "dht.attestations:read_attested": "attested",
+    "dht.attestations:_question": "attest",
     "dht.proofs:_question": "proofs",
     "dht.heads:_array": "head",
     "dht.replies:_decoded": "statuses",
