@@ -58,10 +58,11 @@ from node import search_protocol
 from node.errors import InvalidInput
 from node.invite_text import read_invite
 from sharding.atlas import Atlas
+from sharding.errors import ShardingError
 from tests.dht.authors import Author
 from tests.dht.people import MANIFEST, NETWORK_ID, NOW_US, identity, signed
 
-REFUSED = (ChainError, CrdtError, DhtError, InvalidInput, LearningError, UpdateError)
+REFUSED = (ChainError, CrdtError, DhtError, InvalidInput, LearningError, ShardingError, UpdateError)
 """How a decoder refuses: the errors of the floors, each of which is one line."""
 AUTHOR = Author(1, MANIFEST, NOW_US)
 INVITED = replace(MANIFEST, founder=identity(0).agent, join_bits=0, by_invitation=True)
