@@ -23,7 +23,7 @@ from dht.errors import FrameError, NetworkError, RefusalCode, RequestRefused
 from dht.kademlia import Kademlia
 from dht.placement import Role, bases_of, needs_payload
 from dht.ports import Random, RunBlocking
-from dht.proofs import Proofs
+from dht.proofs import Proofs, answerable
 from dht.receipts import SignedFor
 from dht.record_store import HeldStore, OwnRecords
 from dht.records import HAS, RecordService
@@ -137,6 +137,7 @@ class Challenger:
         self, holder: AgentId, asked: Sequence[tuple[Record, bool]], signed: Mapping[Cid, Role] | None
     ) -> None:
         """`signed`: the roles that it signed for, by own record; None: it only says that it holds them."""
+        asked = answerable(asked)
         if not asked:
             return
         try:

@@ -70,6 +70,18 @@ def proof_of(nonce: bytes, record: Record, whole: bool, holder: AgentId | None) 
     return sha256(tag + nonce + record.header_bytes + payload).digest()
 
 
+def answerable(records: Sequence[tuple[Record, bool]]) -> list[tuple[Record, bool]]:
+    """Those of the records that one answer has room to prove, ascending: as the holder counts them."""
+    chosen: list[tuple[Record, bool]] = []
+    budget = MAX_PROOF_BYTES
+    for record, whole in sorted(records, key=lambda pair: pair[0].cid)[:MAX_PROOFS]:
+        if budget <= 0:
+            break
+        budget -= len(record.header_bytes) + len(record.payload or b"")
+        chosen.append((record, whole))
+    return chosen
+
+
 class Vouchers:
     """What this node has proven lately, and what it is about to drop; never the same record. O(1) each."""
 

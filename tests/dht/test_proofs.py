@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.cid import record_cid_of_digest
+from chain.record import Record
 from dht import proofs
-from dht.proofs import CYCLE_S, PINNABLE_S, UNPROVEN, VOUCHED_S, Vouchers, proof_of
+from dht.proofs import CYCLE_S, PINNABLE_S, UNPROVEN, VOUCHED_S, Vouchers, answerable, proof_of
 from tests.dht.test_publisher import RECORDS
 
 CIDS = [record_cid_of_digest(bytes([number]) * 32) for number in range(4)]
@@ -63,6 +64,18 @@ def test_promises_are_bounded_and_run_out(monkeypatch: pytest.MonkeyPatch) -> No
     assert [vouchers.vouch(cid, 0.0) for cid in CIDS] == [True, True, False, False]
     assert vouchers.vouch(CIDS[0], 1.0), "one that is there may be renewed"
     assert vouchers.vouch(CIDS[3], CYCLE_S), "the other has run out"
+
+
+def test_no_more_is_asked_than_an_answer_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def size(record: Record) -> int:
+        return len(record.header_bytes) + len(record.payload or b"")
+
+    ordered = sorted(RECORDS, key=lambda record: record.cid)
+    asked = [(record, True) for record in reversed(ordered)]
+    monkeypatch.setattr(proofs, "MAX_PROOF_BYTES", size(ordered[0]) + 1)
+    assert answerable(asked) == [(record, True) for record in ordered[:2]], "as `Proofs._proofs` has it"
+    monkeypatch.setattr(proofs, "MAX_PROOF_BYTES", size(ordered[0]))
+    assert answerable(asked) == [(ordered[0], True)]
 
 
 def test_nobody_pins_a_record_for_ever_however_often_it_is_asked_for() -> None:
