@@ -19,6 +19,7 @@ from chain.cid import Cid
 from chain.identity import AgentId
 from dht.cells import SPACE, Cell, cells, shared
 from dht.comparison import Comparisons, Difference, Rest
+from dht.frontiers import Frontiers
 from dht.ports import RunBlocking
 from dht.range_messages import END, Bound
 from dht.reconciliation import cid_of, mask_of, prefix_of
@@ -38,8 +39,12 @@ class _Said:
 
     ranges: tuple[tuple[int, int], ...]
     have: Mapping[int, list[bytes]]
+    chains: Mapping[bytes, frozenset[Cid]]
+    """What is lacking of chains that were compared by their frontiers, by basis."""
 
     def lacks(self, basis: bytes) -> frozenset[Cid] | None:
+        if basis in self.chains:
+            return self.chains[basis]
         prefix = prefix_of(basis)
         place = bisect_right(self.ranges, (prefix, SPACE)) - 1
         if place < 0 or not self.ranges[place][0] <= prefix < self.ranges[place][1]:
@@ -51,8 +56,11 @@ class _Said:
 class RangeLooks:
     """What fellow holders lack, by ranges, for one look after the other."""
 
-    def __init__(self, comparisons: Comparisons, store: HeldStore, run_blocking: RunBlocking) -> None:
+    def __init__(
+        self, comparisons: Comparisons, frontiers: Frontiers, store: HeldStore, run_blocking: RunBlocking
+    ) -> None:
         self._comparisons = comparisons
+        self._frontiers = frontiers
         self._store = store
         self._run_blocking = run_blocking
         self._cells: list[Cell] = []
@@ -88,14 +96,20 @@ class RangeLooks:
                         asked.setdefault(agent, []).append(cell)
         return asked
 
-    async def compare(self, agent: AgentId, wanted: Sequence[Cell], rest: Rest) -> None:
-        """Compare some cells with one holder of theirs. Raises what `Comparisons.compare` raises."""
+    async def compare(self, agent: AgentId, wanted: Sequence[Cell], rest: Rest, everything: bool) -> None:
+        """Compare some cells with one holder of theirs. Raises what `Comparisons.compare` raises.
+
+        Long chains first by their frontiers, unless `everything` is to be compared by what is there.
+        """
         arcs = shared(wanted)
+        chains = {} if everything else await self._by_frontiers(agent, arcs)
+        for basis in sorted(chains):
+            arcs = _without(arcs, prefix_of(basis))
         bounds = [(_bound(first), _bound(end)) for first, end in arcs]
         found = await self._comparisons.compare(agent, bounds, rest, MAX_MISSING)
         if found is None:
             return
-        self._said[agent] = _said(arcs, found)
+        self._said[agent] = _said(arcs, found, chains)
         unknown = [(lower[0], SPACE if upper == END else upper[0] + 1) for lower, upper in found.unknown]
         needed = Counter(self._cell_of(prefix) for prefix, _ in found.need)
         self._poor |= {(agent, cell) for cell in wanted if 2 * needed[cell] > self._held.get(cell, 0)}
@@ -104,6 +118,19 @@ class RangeLooks:
             for cell in wanted
             if not any(first < cell.end and cell.first < end for first, end in unknown)
         }
+
+    async def _by_frontiers(
+        self, agent: AgentId, arcs: Sequence[tuple[int, int]]
+    ) -> dict[bytes, frozenset[Cid]]:
+        chains = [
+            chain
+            for chain in await self._run_blocking(self._store.long_chains)
+            if any(first <= prefix_of(chain.basis) < end for first, end in arcs)
+        ]
+        if not chains:
+            return {}
+        lacking = await self._frontiers.lacking(agent, chains)
+        return {chain.basis: cids for chain, cids in zip(chains, lacking, strict=True) if cids is not None}
 
     def lacks(self, agent: AgentId, basis: bytes) -> frozenset[Cid] | None:
         """What a holder lacks at a basis of what was here when the look began; None if that is not known."""
@@ -132,7 +159,20 @@ def _bound(prefix: int) -> Bound:
     return END if prefix >= SPACE - 1 else (prefix, b"")
 
 
-def _said(arcs: Sequence[tuple[int, int]], found: Difference) -> _Said:
+def _without(arcs: Sequence[tuple[int, int]], prefix: int) -> list[tuple[int, int]]:
+    """These ranges without one prefix."""
+    left: list[tuple[int, int]] = []
+    for first, end in arcs:
+        if first <= prefix < end:
+            left += [part for part in ((first, prefix), (prefix + 1, end)) if part[0] < part[1]]
+        else:
+            left.append((first, end))
+    return left
+
+
+def _said(
+    arcs: Sequence[tuple[int, int]], found: Difference, chains: Mapping[bytes, frozenset[Cid]]
+) -> _Said:
     """What was compared: the arcs without what is unknown, to whole prefixes."""
     known: list[tuple[int, int]] = []
     unknown = [(lower[0], SPACE if upper == END else upper[0] + 1) for lower, upper in found.unknown]
@@ -147,7 +187,7 @@ def _said(arcs: Sequence[tuple[int, int]], found: Difference) -> _Said:
     have: dict[int, list[bytes]] = {}
     for prefix, one in found.have:
         have.setdefault(prefix, []).append(one)
-    return _Said(tuple(known), have)
+    return _Said(tuple(known), have, chains)
 
 
 def _within(ranges: Collection[tuple[int, int]], first: int, end: int) -> list[tuple[int, int]]:

@@ -47,6 +47,16 @@ class Usage:
     bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """An author's activity, of which all headers are held from the first to `head`, at `seq`, and no fork."""
+
+    basis: bytes
+    author: AgentId
+    seq: int
+    head: Cid
+
+
 class HeldStore(Protocol):
     """Records that this node holds for the network."""
 
@@ -95,6 +105,22 @@ class HeldStore(Protocol):
 
     def bases_after(self, basis: bytes, limit: int) -> list[BasisDigest]:
         """Up to `limit` bases at which something is held, above `basis`, ascending."""
+        ...
+
+    def chain(self, author: AgentId) -> Chain | None:
+        """The activity of an author that is held at its basis, if it is whole."""
+        ...
+
+    def long_chains(self) -> list[Chain]:
+        """Those of many records that are whole."""
+        ...
+
+    def cid_of_seq(self, author: AgentId, seq: int) -> Cid | None:
+        """The one header held of an author at a seq; None where there is none, or a fork."""
+        ...
+
+    def chain_cids(self, author: AgentId, after_seq: int, limit: int) -> list[Cid]:
+        """The first `limit` headers of an author beyond a seq that are held at its basis, ascending."""
         ...
 
     def ranges(self) -> AbstractContextManager[RangeStore]:

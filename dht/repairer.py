@@ -28,6 +28,7 @@ from chain.record import Record
 from dht.bundle import MAX_SHARDS, Item
 from dht.comparison import Comparisons
 from dht.errors import FrameError, NetworkError, RequestRefused
+from dht.frontiers import Frontiers
 from dht.kademlia import Kademlia
 from dht.placement import Role, needs_payload
 from dht.ports import Random, RunBlocking
@@ -133,6 +134,7 @@ class Repairer:
         records: RecordService,
         proofs: Proofs,
         comparisons: Comparisons,
+        frontiers: Frontiers,
         store: HeldStore,
         replication: int,
         on_dropped: OnDropped,
@@ -150,7 +152,7 @@ class Repairer:
         self._run_blocking = run_blocking
         self._rng = random.choice
         self._comparisons = comparisons
-        self._ranges = RangeLooks(comparisons, store, run_blocking)
+        self._ranges = RangeLooks(comparisons, frontiers, store, run_blocking)
         self._placed: tuple[int, int, bool] | None = None
         self._tracks: dict[bytes, _Track] = {}
         self._looks = 0
@@ -255,7 +257,7 @@ class Repairer:
 
         async def compare(agent: AgentId) -> None:
             async with self._slots:
-                await self._ranges.compare(agent, asked[agent], self._rest)
+                await self._ranges.compare(agent, asked[agent], self._rest, everything)
 
         async with trio.open_nursery() as nursery:
             for agent in sorted(asked):

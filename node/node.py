@@ -31,6 +31,7 @@ from dht.catch_up import CatchUp
 from dht.challenger import Challenger
 from dht.clock_skew import ClockSkew, Skew
 from dht.comparison import Comparisons
+from dht.frontiers import Frontiers
 from dht.heads import Heads
 from dht.hello import Founding, HelloServer
 from dht.intake import Intake
@@ -276,6 +277,7 @@ class Node:
             self._records,
             proofs,
             comparisons,
+            Frontiers(network, self.kademlia, held, run_blocking),
             held,
             manifest.replication,
             self._on_dropped,

@@ -30,10 +30,10 @@ from chain.cid import DIGEST_SIZE, Cid
 from chain.identity import AgentId
 from chain.kinds import GENESIS, MEMBRANE, OPENING, PURGE
 from chain.record import Record
-from dht.basis import BASIS_SIZE
+from dht.basis import BASIS_SIZE, author_basis
 from dht.placement import Role, needs_payload
 from dht.ports import RunBlocking
-from dht.record_store import BasisDigest, Digest, Held, Usage
+from dht.record_store import BasisDigest, Chain, Digest, Held, Usage
 from node.storage import range_sums
 from node.storage.database import Layout, Options, open_database
 from node.storage.erasure import (
@@ -393,6 +393,47 @@ class HeldRecords:
         )
         rows = self._database.rows(sql, (basis, int(Role.KEPT), int(Role.NOTICE), limit))
         return [BasisDigest(row[0], row[1], (row[2], row[3])) for row in rows]
+
+    def chain(self, author: AgentId) -> Chain | None:
+        """The activity of an author held at its basis, if all of it is there up to the last; O(log n)."""
+        basis = author_basis(author)
+        sql = (
+            "SELECT seq, cid FROM records INDEXED BY records_by_author WHERE author = ? "
+            "ORDER BY seq DESC, cid LIMIT 2"
+        )
+        last = self._database.rows(sql, (author,))
+        if not last or last[0][0] + 1 != self.digest_of(basis)[0]:
+            return None
+        if (len(last) == 2 and last[0][0] == last[1][0]) or self.lacking([(basis, last[0][1])])[0]:
+            return None
+        return Chain(basis, author, last[0][0], last[0][1])
+
+    def long_chains(self) -> list[Chain]:
+        """The whole activities of many records (`range_sums.MANY`); O(their number)."""
+        sql = "SELECT DISTINCT range_parts.basis FROM range_parts JOIN digests USING (basis) WHERE roles & ?"
+        found: list[Chain] = []
+        for (basis,) in self._database.rows(sql, (int(Role.AUTHOR),)):
+            author = self.at_basis(basis, None, 1)[0].header.author
+            chain = self.chain(author) if author_basis(author) == basis else None
+            if chain is not None:
+                found.append(chain)
+        return found
+
+    def cid_of_seq(self, author: AgentId, seq: int) -> Cid | None:
+        """The one header held of an author at a seq; None where there is none, or a fork."""
+        sql = "SELECT cid FROM records INDEXED BY records_by_author WHERE author = ? AND seq = ? LIMIT 2"
+        rows = self._database.rows(sql, (author, seq))
+        return rows[0][0] if len(rows) == 1 else None
+
+    def chain_cids(self, author: AgentId, after_seq: int, limit: int) -> list[Cid]:
+        """The first `limit` headers of an author beyond a seq that are held at its basis, ascending."""
+        sql = (
+            "SELECT records.cid FROM records INDEXED BY records_by_author "
+            "JOIN bases ON bases.cid = records.cid AND bases.basis = ? "
+            "WHERE author = ? AND seq > ? ORDER BY seq LIMIT ?"
+        )
+        values = (author_basis(author), author, after_seq, limit)
+        return [row[0] for row in self._database.rows(sql, values)]
 
     @contextmanager
     def ranges(self) -> Iterator[RangeView]:

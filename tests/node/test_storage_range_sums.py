@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,10 +12,13 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chain.record import Record
+from chain.source_chain import head_of
+from dht.basis import author_basis
 from dht.placement import Role
 from dht.range_messages import END, ID_SIZE, LAST_PREFIX, START, Bound, bound_at, bound_between
 from dht.reconciliation import Reconciliation, id_of, mask_of, prefix_of
-from dht.record_store import Held
+from dht.record_store import Chain, Held
 from node.storage.held_records import HeldRecords
 from node.storage.range_sums import MANY
 from tests.dht.range_sets import EVERYTHING, ItemSet, exchange
@@ -142,3 +145,31 @@ def test_two_holders_find_their_differences(tmp_path: Path) -> None:
 
     with_held(tmp_path / "held.db", fill)
     with_held(tmp_path / "held.db", compare)
+
+
+def test_a_whole_chain_is_one_line_and_one_with_a_gap_or_a_fork_is_none(tmp_path: Path) -> None:
+    basis = author_basis(ALICE.agent)
+
+    def there(records: Sequence[Record]) -> list[Held]:
+        return [Held(one.without_payload(), ((int(Role.AUTHOR), basis),)) for one in records]
+
+    async def work(held: HeldRecords) -> None:
+        assert held.chain(ALICE.agent) is None
+        await held.hold(there(POOL[:5]))
+        assert held.chain(ALICE.agent) == Chain(basis, ALICE.agent, 4, POOL[4].cid)
+        assert held.long_chains() == []
+        await held.hold(there(POOL[6 : MANY + 3]))
+        assert held.chain(ALICE.agent) is None
+        await held.hold(there(POOL[5:6]))
+        assert held.long_chains() == [Chain(basis, ALICE.agent, MANY + 2, POOL[MANY + 2].cid)]
+        assert held.chain_cids(ALICE.agent, MANY, 9) == [POOL[MANY + 1].cid, POOL[MANY + 2].cid]
+        assert held.cid_of_seq(ALICE.agent, 7) == POOL[7].cid
+        await held.hold([Held(POOL[MANY + 3])])  # only named
+        assert held.chain(ALICE.agent) is None
+        await held.hold(there(POOL[MANY + 3 : MANY + 4]))
+        fork = authored(ALICE, [entry("other")], head_of(POOL[MANY + 2]))
+        await held.hold(there(fork))
+        assert held.chain(ALICE.agent) is None
+        assert held.cid_of_seq(ALICE.agent, MANY + 3) is None
+
+    with_held(tmp_path / "held.db", work)
