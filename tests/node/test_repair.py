@@ -176,7 +176,7 @@ def test_a_claim_without_proof_costs_no_copy(tmp_path: Path, lie: object) -> Non
         for basis, by in holdings(network).items():
             assert len(by.keys() - {8}) >= min(REPLICATION, len(before[basis].keys() - {8})), basis in mine
         bad = [node.status().counters["kademlia_bad_answers_total"] for node in network.nodes.values()]
-        assert (sum(bad) > 0) == (lie is serves_nothing), "who cannot prove what it claims may just be going"
+        assert sum(bad) > 0, "it serves nothing, or cannot prove what it signed for"
 
     simulate(tmp_path, EIGHT, scenario)
 
