@@ -55,6 +55,9 @@ MAX_VOUCHED = 200_000
 """Records vouched for in a cycle; beyond it nothing more is proven, and so nothing dropped elsewhere."""
 MAX_PROOF_QUESTION = 16 * 1024
 
+PROVE_TIMEOUT_S = 10.0
+"""At most so long an answer is waited for: a busy holder reads from its disk, and is no liar."""
+
 UNPROVEN = bytes(DIGEST_SIZE)
 
 
@@ -177,7 +180,7 @@ class Proofs:
         cids = sorted(wanted)
         nonce = self._random.random_bytes(NONCE_SIZE)
         question = canonical.encode([nonce, [[digest(cid), wanted[cid]] for cid in cids], keep])
-        reply = await self._kademlia.request(agent, "record.prove", question)
+        reply = await self._kademlia.request(agent, "record.prove", question, most=PROVE_TIMEOUT_S)
         if len(reply) != DIGEST_SIZE * len(cids):
             raise FrameError(f"record.prove reply has {len(reply)} bytes, not {DIGEST_SIZE} for each record")
         proven: list[Cid] = []
