@@ -14,7 +14,7 @@ BENCHMARKS ?= $(filter-out report soak fault_suite,$(patsubst benchmarks/%.py,%,
 help:
 	@echo "make demo    five daemons on this machine answer ten questions; four of them train a model together"
 	@echo "make test    all tests (make test-fast: those that start no daemon)"
-	@echo "make test-long  200 nodes for an hour of virtual time, a tenth of them liars: some hours"
+	@echo "make test-long  what is too long for that: larger sizes, and 200 nodes for an hour of virtual time, a tenth of them liars: some hours"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make bench   every benchmark (QUICK=1: each under a minute)"
 	@echo "make install only the environment; make format: let ruff rewrite"
@@ -29,9 +29,10 @@ test-fast: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 
 test-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "slow and not long" -n 2 --dist worksteal
 
 test-long: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m long -n 2 --dist worksteal
 	$(BIN)/python -m benchmarks.fault_suite
 
 lint: $(VENV)/.installed-lint

@@ -125,10 +125,10 @@ async def all_gone(a: LibP2PNetwork) -> None:
     [
         (slams, CONNECTS, AT_ONCE),
         (never_speaks, CONNECTS, AT_ONCE),
-        (proves_and_goes, CONNECTS, AT_ONCE),
+        pytest.param(proves_and_goes, CONNECTS, AT_ONCE, marks=pytest.mark.long),
         (asks_and_goes, CONNECTS, 1),
-        (asks_and_goes, CONNECTS // 2, AT_ONCE),
-        (same_again, CONNECTS, AT_ONCE),
+        pytest.param(asks_and_goes, CONNECTS // 2, AT_ONCE, marks=pytest.mark.long),
+        pytest.param(same_again, CONNECTS, AT_ONCE, marks=pytest.mark.long),
         (breaks_the_rules, CONNECTS // 4, 10),
     ],
 )

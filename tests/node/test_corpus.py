@@ -248,6 +248,7 @@ def library() -> list[CorpusEntry]:
     return list(entries())
 
 
+@pytest.mark.slow
 def test_the_library_has_thousands_of_distinct_entries_in_order(library: list[CorpusEntry]) -> None:
     names = [entry.name for entry in library]
     assert 6_000 <= len(library) <= 10_000
@@ -255,6 +256,7 @@ def test_the_library_has_thousands_of_distinct_entries_in_order(library: list[Co
     assert len({entry.import_key for entry in library}) == len(library)
 
 
+@pytest.mark.slow
 def test_every_entry_can_become_a_record(library: list[CorpusEntry]) -> None:
     for entry in library:
         assert len(entry.text) <= MAX_TEXT_CHARACTERS
@@ -264,6 +266,7 @@ def test_every_entry_can_become_a_record(library: list[CorpusEntry]) -> None:
         Content(entry.text, b"\x7f", entry.tags, entry.domain).to_body()
 
 
+@pytest.mark.slow
 def test_source_and_c_and_every_kind_are_there(library: list[CorpusEntry]) -> None:
     by_name = {entry.name: entry for entry in library}
     expected = {
@@ -290,6 +293,7 @@ def test_source_and_c_and_every_kind_are_there(library: list[CorpusEntry]) -> No
     assert by_name["math.gcd"].tags == ("function", "math", "python")
 
 
+@pytest.mark.slow
 def test_private_and_test_modules_and_addresses_are_not_there(library: list[CorpusEntry]) -> None:
     for entry in library:
         parts = entry.name.split(".")
@@ -299,6 +303,7 @@ def test_private_and_test_modules_and_addresses_are_not_there(library: list[Corp
         assert " at 0x7" not in entry.text
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_two_processes_with_different_hashing_yield_the_same_bytes(library: list[CorpusEntry]) -> None:
     script = (

@@ -227,13 +227,16 @@ def test_every_shipped_scenario_holds_in_a_small_size(name: str, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_fifty_whole_nodes_leave_equal_traces_in_two_processes_and_another_seed_another() -> None:
-    """Fifty whole nodes, a thousand entries, a hundred queries."""
-    one, same = results(*(command("cold-start", "--json", hash_seed=number) for number in (1, 2)))
+@pytest.mark.parametrize("scale", ["0.3", pytest.param("1", marks=pytest.mark.long)])
+def test_whole_nodes_leave_equal_traces_in_two_processes_and_another_seed_another(scale: str) -> None:
+    """Up to fifty whole nodes, a thousand entries, a hundred queries."""
+    arguments = ("cold-start", "--json", "--scale", scale)
+    one, same = results(*(command(*arguments, hash_seed=number) for number in (1, 2)))
     assert one == same  # trace, events, and every metric
     assert one["ok"], one["assertions"]
-    assert (one["nodes"], one["metrics"]["entry_created_count"]) == (50, 1000)
-    assert one["metrics"]["steps"]["questions"]["query_count"] == 100
+    part = float(scale)
+    assert (one["nodes"], one["metrics"]["entry_created_count"]) == (50 * part, 1000 * part)
+    assert one["metrics"]["steps"]["questions"]["query_count"] > 0
     seeds = [command("cold-start", "--json", "--scale", "0.1", "--seed", seed) for seed in ("1", "2")]
     small, other = results(*seeds)
     assert small["trace"] != other["trace"]
