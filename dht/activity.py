@@ -24,7 +24,7 @@ from chain.cid import Cid
 from chain.identity import AgentId
 from chain.kinds import EPOCH, OPENING
 from chain.record import Record
-from dht.basis import author_basis
+from dht.basis import Basis, author_basis
 from dht.errors import NetworkError
 from dht.heads import Activity, Heads
 from dht.kademlia import Kademlia
@@ -100,6 +100,7 @@ class ActivityWatch:
         self._clock = clock
         self._run_blocking = run_blocking
         self._progress: OrderedDict[AgentId, _Progress] = OrderedDict()
+        self._authors: dict[Basis, AgentId] = {}
         self._dirty: dict[AgentId, None] = {}
         self._wake = trio.Event()
         self.verified = 0
@@ -116,6 +117,12 @@ class ActivityWatch:
             self._dirty.update((author, None) for author, one in self._progress.items() if one.waits)
         if self._dirty:
             self._wake.set()
+
+    def dropped(self, basis: bytes) -> None:
+        """What lay at a basis was given up; an author's activity is not looked after any more."""
+        author = self._authors.pop(basis, None)
+        if author is not None:
+            self._progress.pop(author, None)
 
     def counts(self) -> dict[str, int]:
         """Chains whose headers hang together as far as they are here, that have gaps, and that are broken."""
@@ -147,8 +154,10 @@ class ActivityWatch:
     def _touch(self, author: AgentId) -> _Progress:
         progress = self._progress.pop(author, None) or _Progress()
         self._progress[author] = progress
+        self._authors[author_basis(author)] = author
         while len(self._progress) > MAX_AUTHORS:
-            self._progress.popitem(last=False)
+            silent, _ = self._progress.popitem(last=False)
+            self._authors.pop(author_basis(silent), None)
         return progress
 
     async def _walk(self, author: AgentId) -> None:
@@ -208,7 +217,9 @@ class ActivityWatch:
 
     async def _fill(self, author: AgentId) -> None:
         """Ask the other holders for what is missing, and walk on over what comes."""
-        progress = self._progress[author]
+        progress = self._progress.get(author)
+        if progress is None:
+            return  # its activity was given up meanwhile
         progress.fill_at = self._clock.monotonic() + FILL_FIRST_S * 3.0 ** (progress.tries + 1)
         progress.tries += 1
         try:

@@ -580,6 +580,7 @@ class Node:
         self._blocks.note_refused(bases)
         for basis in sorted(bases):
             self._catch_up.dropped(basis)
+        self._activity.dropped(basis)
         await self._refresh_blocked(target)
         return new
 

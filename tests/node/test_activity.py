@@ -12,6 +12,7 @@ from chain.kinds import CLOSE
 from chain.membrane import find_nonce
 from chain.record import Record
 from chain.source_chain import Draft
+from dht.basis import author_basis
 from dht.bundle import Item, bundle_value
 from dht.kademlia import Kademlia
 from dht.placement import Role
@@ -64,6 +65,8 @@ def test_a_gap_is_filled_from_another_holder(tmp_path: Path) -> None:
         assert partly._activity.verified_to(author.agent) == 4
         await until(lambda: partly._activity.verified_to(author.agent) == 14)
         assert partly.status().chains["gaps"] == 0
+        partly._activity.dropped(author_basis(author.agent))
+        assert partly._activity.verified_to(author.agent) is None
         assert partly._activity.filled == 3  # the one before came along as a header
 
     simulate(tmp_path, (100, 100), scenario)
