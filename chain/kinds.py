@@ -23,6 +23,7 @@ DELETE: Final = "entry.delete"
 RETRACT: Final = "entry.retract"
 VOTE: Final = "entry.vote"
 PURGE: Final = "entry.purge"
+PRIVATE: Final = "entry.private"
 TASK: Final = "learning.task"
 JOIN: Final = "learning.join"
 LEAVE: Final = "learning.leave"
@@ -53,7 +54,7 @@ _RULES_2: Final = _RULES_1 | {VOTE, TASK} | LEARNING_OPERATIONS
 AGENT_LIFE: Final = frozenset({ROTATE, CONTINUE, REVOKE})
 """Kinds about whose key is whose (`chain.agent_life`)."""
 
-_RULES_3: Final = _RULES_2 | WARRANTS | AGENT_LIFE | {PURGE}
+_RULES_3: Final = _RULES_2 | WARRANTS | AGENT_LIFE | {PURGE, PRIVATE}
 
 KINDS_BY_RULE_VERSION: Final[dict[int, frozenset[str]]] = {1: _RULES_1, 2: _RULES_2, 3: _RULES_3}
 

@@ -26,6 +26,7 @@ from chain.kinds import (
     ENTRY_OPERATIONS,
     EPOCH,
     OPENING,
+    PRIVATE,
     PURGE,
     REVOKE,
     ROTATE,
@@ -130,6 +131,8 @@ def beside(
 def roles_of(kind: str) -> Role:
     """The roles in which a record of this kind is stored."""
     if kind in OPENING:
+        return Role.AUTHOR
+    if kind == PRIVATE:
         return Role.AUTHOR
     if kind in CARRIES_CONTENT:
         return ALL_ROLES

@@ -15,7 +15,7 @@ from typing import Final
 import trio
 
 from chain.cid import Cid, to_text
-from chain.kinds import CREATE, PURGEABLE
+from chain.kinds import CREATE, PURGE, PURGEABLE
 from chain.record import Record
 from dht.ports import RunBlocking
 from dht.record_store import Held
@@ -96,7 +96,11 @@ class Erasing:
         while page := self._own.purged_after(after, PAGE):
             after = page[-1][0]
             missing = sorted({purge for _, purge in page} - self._held.has([purge for _, purge in page]))
-            found = [record for record in self._own.get_many(missing) if record is not None]
+            found = [
+                record
+                for record in self._own.get_many(missing)
+                if record is not None and record.header.kind == PURGE
+            ]
             if found:
                 await self._held.hold([Held(record) for record in found])
 

@@ -154,6 +154,8 @@ class Hit:
     record: Record
     holder: AgentId
     verified: bool = True
+    private: bool = False
+    """It is the owner's own, and nobody else finds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +221,8 @@ class EntryView:
     """At most `MAX_BALLOTS` of them, agents ascending."""
     excluded: tuple[tuple[Cid, AgentId, int], ...] = ()
     """Records that do not count, by whom, and from which seq of theirs on nothing counts; `MAX_VALUES`."""
+    private: bool = False
+    """The owner's alone."""
     erased: tuple[Erased, ...] = ()
     """What was said here and is purged, the latest first; at most `MAX_VALUES` of it."""
     records: tuple[Record, ...] = ()

@@ -77,6 +77,7 @@ from node.models import (
     EntryView,
     NewEntry,
     PeerView,
+    Purge,
     Rejected,
     Status,
     Validated,
@@ -84,6 +85,7 @@ from node.models import (
 from node.moderation import Block, Blocklist
 from node.opening import ensure_opening
 from node.participation import Participation
+from node.private import PrivateEntries
 from node.receipts import Receipts
 from node.search_protocol import MAX_K
 from node.steps import Steps
@@ -257,7 +259,7 @@ class Node:
             network=network,
             kademlia=self.kademlia,
             store=held,
-            own=own.get_many,
+            own=own.shown_to_others,
             own_opening=own.opening,
             intake=self._intake,
             run_blocking=run_blocking,
@@ -439,6 +441,19 @@ class Node:
         self.life = AgentLife(own, manifest, self.kademlia, self._heads, ledger, self.governance.write)
         """Closing the chain, rotating its key, publishing revocations."""
         own.shard_of = held.shard_of = self._layout.shard_of
+        self.private = PrivateEntries(
+            identity,
+            self.network_id,
+            own,
+            self._embedder,
+            manifest.limits,
+            manifest.space.dim,
+            lambda: self.governance.epochs.rules,
+            random,
+            embed_blocking,
+            self._publisher.wake,
+        )
+        """The owner's own entries, and their verbs."""
         self._erasing = Erasing(
             own,
             held,
@@ -549,7 +564,8 @@ class Node:
                 assert vector is not None
                 codes = vector_codes(self._embedder, vector)
         deadline_ms = deadline_ms or self._options.query_deadline_ms
-        return await self._asker.ask(codes, k, tags, deadline_ms, fresh, steps)
+        answer = await self._asker.ask(codes, k, tags, deadline_ms, fresh, steps)
+        return await self.private.merged(answer, codes, k, tags)
 
     async def get(self, entry: Cid) -> EntryView | None:
         """An entry as all its known operations fold, from here and its holders; None when nobody has it.
@@ -558,11 +574,13 @@ class Node:
         """
         if self._blocks.has(entry):
             raise NotFound(f"the entry {to_text(entry)} is blocked on this node: unblock it to see it")
-        return await self._reader.read(entry)
+        return await self.private.get(entry) if entry in self.private else await self._reader.read(entry)
 
     async def change(self, entry: Cid, change: Change, if_version: str | None = None) -> Changed:
         """Edit, tag, vote on, delete or retract an entry; see `node.editor.Editor.change`."""
         self.governance.require_heard()
+        if entry in self.private:
+            return await self.private.change(entry, change)
         return await self._editor.change(entry, change, if_version)
 
     async def block(self, target: AgentId | Cid, reason: str) -> bool:
@@ -614,6 +632,10 @@ class Node:
 
     async def purge(self, cid: Cid) -> Changed:
         """Erase what this agent said in an entry or record, for good; see `node.erasing`."""
+        if cid in self.private:
+            changed = await self.private.change(cid, Purge())
+            self._erasing.wake()
+            return changed
         return await self._erasing.purge(cid)
 
     def status(self) -> Status:
@@ -736,6 +758,7 @@ class Node:
         """Load the index, and index what a crash left without postings."""
         await self.governance.load()
         await self._erasing.catch_up()
+        await self.private.load()
         await self._holder.open()
         await index_missing(
             self._holder, self._derived, self._own, self._held, self._layout.tree, self._run_blocking

@@ -6,7 +6,8 @@ from chain.cid import Cid
 from chain.content import Content
 from chain.epoch import epoch_from_body
 from chain.errors import ChainError
-from chain.kinds import CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, EPOCH, HEADS, PURGEABLE, TAG
+from chain.kinds import CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, EPOCH, HEADS, PRIVATE, PURGEABLE, TAG
+from chain.private import check_box
 from chain.record import Record, check_payload, decode_payload
 from chain.vector import CODE_LIMIT, codes_from_bytes, score_ppm, squared_norm
 from crdt.errors import CrdtError
@@ -137,6 +138,17 @@ def operation_targets(record: Record, context: Context) -> Finding:
     return Pending(tuple(missing)) if missing else None
 
 
+def private_body(record: Record, _context: Context) -> Finding:
+    """A private record is one box, of a size that its owner can have made; nobody else looks inside."""
+    if record.header.kind != PRIVATE or record.payload is None:
+        return None
+    try:
+        check_box(decode_payload(record.payload))
+    except ChainError as error:
+        return str(error)
+    return None
+
+
 def purge_own(record: Record, context: Context) -> Finding:
     """Nobody erases what another one said."""
     said = operation_of(record)
@@ -186,6 +198,7 @@ OPERATION_RULES: tuple[Rule, ...] = (
     Rule("epoch-body", epoch_body, needs_payload=True),
     Rule("operation", operation, needs_payload=True),
     Rule("limits", limits, needs_payload=True),
+    Rule("private-body", private_body, needs_payload=True),
     Rule("vector", vector, needs_payload=True),
     Rule("delete-seen", delete_seen, needs_payload=True),
     Rule("purge-own", purge_own, needs_payload=True, needs_links=True),

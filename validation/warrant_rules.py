@@ -50,6 +50,7 @@ PROVABLE = frozenset(
         "epoch-body",
         "operation",
         "limits",
+        "private-body",
         "vector",
         "delete-seen",
         "purge-own",

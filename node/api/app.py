@@ -50,6 +50,7 @@ from node.api.shapes import (
     ErrorOut,
     LogOut,
     PeersOut,
+    PrivateOut,
     QueryIn,
     RebuiltOut,
     SettingOut,
@@ -181,6 +182,10 @@ def _add_knowledge_routes(app: FastAPI, node: NodeService) -> None:
         summary="Add an entry; durable when this answers",
     )
     async def add_entry(entry: EntryIn, response: Response) -> AddedOut:
+        if entry.private:
+            if entry.key is not None:
+                raise InvalidInput("a private entry takes no key")
+            return AddedOut(id=to_text(await node.private.add(entry.to_entry())), created=True)
         (outcome,) = await node.add([entry.to_entry()])
         if isinstance(outcome, Rejected):
             raise InvalidInput(outcome.reason)
@@ -201,7 +206,11 @@ def _add_knowledge_routes(app: FastAPI, node: NodeService) -> None:
         results: dict[int, BatchItemOut] = {}
         for index, raw in enumerate(batch.entries):
             try:
-                entries.append(EntryIn.model_validate(raw).to_entry())
+                one = EntryIn.model_validate(raw)
+                if one.private:
+                    results[index] = BatchItemOut(index=index, error="private entries are added one by one")
+                    continue
+                entries.append(one.to_entry())
                 places.append(index)
             except ValidationError as error:
                 results[index] = BatchItemOut(index=index, error=_first_error(list(error.errors())))
@@ -237,6 +246,19 @@ def _add_knowledge_routes(app: FastAPI, node: NodeService) -> None:
         if shown.records is not None:
             shown.records = await with_receipts(node, view, shown.records)
         return shown
+
+    @app.get(
+        "/v1/private",
+        response_model=PrivateOut,
+        tags=["knowledge"],
+        summary="The owner's private entries, by id",
+    )
+    async def private(
+        after: Annotated[str | None, Query(description="an id: those above it")] = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_LOG)] = 100,
+    ) -> PrivateOut:
+        found = await node.private.page(None if after is None else entry_id(after), limit)
+        return PrivateOut(entries=[entry_out(view, False) for view in found])
 
     @app.post("/v1/query", response_model=AnswerOut, tags=["knowledge"], summary="Ask the network by meaning")
     async def query(question: QueryIn) -> AnswerOut:

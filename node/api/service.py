@@ -45,6 +45,18 @@ class OwnBlobs(Protocol):
         ...
 
 
+class OwnPrivate(Protocol):
+    """The owner's private entries; `node.private.PrivateEntries` offers this."""
+
+    async def add(self, entry: NewEntry) -> Cid:
+        """Add one; durable on return. Raises `InvalidInput` and what the embedder raises."""
+        ...
+
+    async def page(self, after: Cid | None, limit: int) -> list[EntryView]:
+        """Up to `limit` of them that are not deleted, by id, above `after`."""
+        ...
+
+
 class NodeService(Protocol):
     """A node, seen from its owner's side."""
 
@@ -86,6 +98,11 @@ class NodeService(Protocol):
 
         Raises `NotFound` for a record of another chain, `InvalidInput` for more receipts than can come.
         """
+        ...
+
+    @property
+    def private(self) -> OwnPrivate:
+        """The owner's own entries, which nobody else sees."""
         ...
 
     async def purge(self, cid: Cid) -> Changed:

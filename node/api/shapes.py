@@ -67,6 +67,8 @@ class EntryIn(Shape):
         default=None, description="hexadecimal; an entry with this key is added by this node at most once"
     )
 
+    private: bool = Field(default=False, description="for this node's owner alone, encrypted")
+
     def to_entry(self) -> NewEntry:
         """The node's noun."""
         return NewEntry(
@@ -168,6 +170,7 @@ class HitOut(BaseModel):
     record: RecordOut
     holder: str
     verified: bool
+    private: bool = False
 
 
 class CostOut(BaseModel):
@@ -219,6 +222,7 @@ class EntryOut(BaseModel):
     conflict: bool
     delete_overruled: bool
     values: list[ValueOut]
+    private: bool = False
     erased: list[ErasedOut] = []
     votes: VotesOut
     version: list[VersionOut]
@@ -233,6 +237,12 @@ class ExcludedOut(BaseModel):
     record: str
     author: str
     since: int
+
+
+class PrivateOut(BaseModel):
+    """A page of the owner's private entries."""
+
+    entries: list[EntryOut]
 
 
 class ValueOut(BaseModel):
@@ -405,6 +415,7 @@ def answer_out(answer: Answer, trace: bool = False) -> AnswerOut:
                 record=record_out(hit.record, data=True),
                 holder=peer_id(hit.holder),
                 verified=hit.verified,
+                private=hit.private,
             )
             for hit in answer.hits
         ],
@@ -443,6 +454,7 @@ def entry_out(view: EntryView, provenance: bool) -> EntryOut:
             ValueOut(record=to_text(one.record), author=peer_id(one.author), text=one.text)
             for one in view.values
         ],
+        private=view.private,
         erased=[
             ErasedOut(record=to_text(one.record), author=peer_id(one.author), at=instant(one.at_us))
             for one in view.erased

@@ -44,12 +44,14 @@ EXCERPT_WIDTH = 110
     metavar="S",
     help="Wait for receipts at most so many seconds.",
 )
+@click.option("--private", is_flag=True, help="For you alone: encrypted, and never sent to anybody.")
 @home_option
 @json_option
 @click.pass_context
 def add(
     ctx: click.Context,
     text: str,
+    private: bool,
     tags: tuple[str, ...],
     domain: str | None,
     confidence: float | None,
@@ -74,6 +76,10 @@ def add(
         from node.commands.receipts import check_wanted
 
         check_wanted(client, receipts)
+    if private and receipts is not None:
+        raise click.UsageError("nobody signs for a private entry: leave --wait-receipts out")
+    if private:
+        entry["private"] = True
     answer = client.post("/v1/entries", entry)
     if not as_json:
         print_line(answer["id"])
@@ -85,6 +91,26 @@ def add(
         print_json(answer)
     if not answer.get("reached", True):
         ctx.exit(ExitCode.PARTLY_DONE)
+
+
+@click.command()
+@click.option("--after", metavar="ID", help="Those with ids above this one.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many.")
+@home_option
+@json_option
+def private(after: str | None, limit: int, home: str | None, as_json: bool) -> None:
+    """List your private entries, by id."""
+    from node.api_client import ApiClient
+    from node.home import open_home
+
+    more: dict[str, Any] = {} if after is None else {"after": after}
+    answer = ApiClient(open_home(home)).get("/v1/private", limit=limit, **more)
+    if as_json:
+        print_json(answer)
+        return
+    for entry in answer["entries"]:
+        print_line(entry["id"])
+        print_line(excerpt(entry["text"], EXCERPT_LINES, EXCERPT_WIDTH))
 
 
 @click.command()
@@ -102,7 +128,8 @@ def get(id: str, provenance: bool, home: str | None, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    flags = ", ".join(name for name in ("deleted", "retracted", "conflict") if answer[name])
+    names = ("private", "deleted", "retracted", "conflict")
+    flags = ", ".join(name for name in names if answer[name])
     print_line(f"{answer['id']} ({flags})" if flags else answer["id"])
     print_line(f"author     {answer['author']}")
     for name in ("domain", "confidence"):
@@ -190,7 +217,7 @@ def query(
         print_json(answer)
         return
     for place, hit in enumerate(answer["hits"], 1):
-        mark = "verified" if hit["verified"] else "NOT VERIFIED"
+        mark = "private" if hit["private"] else "verified" if hit["verified"] else "NOT VERIFIED"
         tagged = f" [{', '.join(hit['tags'])}]" if hit["tags"] else ""
         print_line(f"{place:>2}. {hit['score']:.3f} by {hit['author']}, {mark}{tagged}")
         print_line(f"{INDENT}{hit['id']}")

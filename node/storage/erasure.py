@@ -98,6 +98,14 @@ def purged_shards(database: Database, cids: Sequence[Cid]) -> dict[Cid, bytes]:
     return {row[0]: row[1] for row in database.rows_in(sql, sorted(set(cids)))}
 
 
+def erase_own(connection: sqlite3.Connection, cids: Sequence[Cid], author: bytes) -> None:
+    """Erase payloads that never left this node, so that no purge has to say so."""
+    for cid in cids:
+        connection.execute("UPDATE records SET payload = NULL WHERE cid = ?", (cid,))
+        sql = "INSERT INTO purged (cid, purge, author) VALUES (?1, ?1, ?2) ON CONFLICT (cid) DO NOTHING"
+        connection.execute(sql, (cid, author))
+
+
 def unscrubbed(database: Database) -> int:
     """Purged records of which traces may be left in the files."""
     row = database.row("SELECT count(*) FROM purged WHERE scrubbed = 0")

@@ -18,7 +18,7 @@ import trio
 
 from chain.cid import Cid, to_text
 from chain.identity import AGENT_ID_SIZE, AgentId, Identity, peer_id
-from chain.kinds import CLOSE, ENDS, PURGE, ROTATE
+from chain.kinds import CLOSE, ENDS, PRIVATE, PURGE, ROTATE
 from chain.record import SALT_SIZE, Record, verify_signature
 from chain.source_chain import (
     ChainReport,
@@ -38,6 +38,7 @@ from node.storage.erasure import (
     PURGED_TABLE,
     ShardOf,
     erase,
+    erase_own,
     kept_part,
     no_shard,
     purged_after,
@@ -97,6 +98,7 @@ LAYOUT: Final = Layout(
         """,
         own_receipts.MIGRATION,
         PURGED_TABLE,
+        "CREATE TABLE privates (seq INTEGER PRIMARY KEY REFERENCES records (seq));",
     ),
     recovery="restore it from a backup (a chain cannot be rebuilt, and starting a new one would fork it)",
 )
@@ -274,6 +276,23 @@ class OwnChain:
     def unscrubbed(self) -> int:
         """Purged records of which traces may be left in the files."""
         return unscrubbed(self._database)
+
+    async def erase_private(self, cids: Sequence[Cid]) -> None:
+        """Erase the payloads of private records, which nobody else has; durable on return."""
+        author = self._identity.agent
+        await self._writer.submit(lambda connection: erase_own(connection, cids, author))
+
+    def privates(self, after_seq: int, limit: int) -> list[Record]:
+        """Up to `limit` private records after `after_seq` (-1: all), in order."""
+        sql = f"SELECT {COLUMNS} FROM privates JOIN records USING (seq) WHERE seq > ? ORDER BY seq LIMIT ?"
+        return [from_row(self._database, row) for row in self._database.rows(sql, (after_seq, limit))]
+
+    def shown_to_others(self, cids: Sequence[Cid]) -> list[Record | None]:
+        """As `get_many`, but of private records the headers alone: what peers may be sent."""
+        return [
+            one.without_payload() if one is not None and one.header.kind == PRIVATE else one
+            for one in self.get_many(cids)
+        ]
 
     def unscrubbed_purges(self) -> list[Cid]:
         """The purges of which traces may be left in the files, ascending."""
@@ -501,6 +520,8 @@ class OwnChain:
             connection.execute(_OPERATION, (header.subject, header.seq))
         if header.kind == PURGE:
             erase(connection, self._database, record, self.shard_of)
+        if header.kind == PRIVATE:
+            connection.execute("INSERT INTO privates (seq) VALUES (?)", (header.seq,))
 
 
 def _end_of(record: Record | None) -> str | None:

@@ -152,10 +152,11 @@ def signed_from(database: Database, seq: int, limit: int) -> list[SignedFor]:
 
 
 def count_unconfirmed(database: Database, need: int) -> int:
-    """Records for which fewer than `need` holders stand in full; O(answer). Not those that were purged."""
+    """Records for which fewer than `need` holders stand in full; O(answer). Not those purged or private."""
     sql = (
         "SELECT count(*) FROM confirmed JOIN records USING (seq) "
-        "WHERE holders < ? AND records.cid NOT IN (SELECT cid FROM purged)"
+        "WHERE holders < ? AND records.cid NOT IN (SELECT cid FROM purged) "
+        "AND seq NOT IN (SELECT seq FROM privates)"
     )
     row = database.row(sql, (need,))
     return 0 if row is None else int(row[0])

@@ -26,6 +26,7 @@ from dht.blob_store import BlobDraft
 from dht.blobs import BlobUnavailable
 from dht.clock_skew import Skew
 from dht.reputation import Reputation, Standing
+from node.api.service import OwnPrivate
 from node.editor import Editor
 from node.embedding.caller import CallerVectors
 from node.embedding.errors import NotFinite, WrongSize, ZeroVector
@@ -157,6 +158,10 @@ class MemoryNode:
         if self.full:
             raise DiskFull(Path("chain.db"), "database or disk is full")
         return await self.editor.change(entry, change, if_version)
+
+    @property
+    def private(self) -> OwnPrivate:
+        raise NotReady("this node keeps nothing private")
 
     async def purge(self, cid: Cid) -> Changed:
         return await self.change(cid, Purge())

@@ -29,6 +29,7 @@ from chain.kinds import (
     JOIN,
     LEAVE,
     MEMBRANE,
+    PRIVATE,
     PROFILE,
     RESULT,
     REVEAL,
@@ -54,6 +55,7 @@ from chain.learning import (
 )
 from chain.manifest import Manifest, Space
 from chain.membrane import find_nonce, work_bits
+from chain.private import NONCE_SIZE, Private, seal
 from chain.record import Header, Record, encode_payload, sign_record
 from chain.source_chain import Draft, head_of, next_record
 from chain.warrant import fork_body, invalid_body
@@ -159,6 +161,9 @@ def bench() -> Bench:
     retract = alice.write(drafts.draft_retract(view([*said, tag, untag, delete]), a))
     vote = bob.write(drafts.draft_vote(view([*said, tag, untag, delete, retract]), b, -1, "wilted", 7))
     purge = bob.write(drafts.draft_purge(view([*said, tag, untag, delete, retract, vote]), b, [edit.cid]))
+    private = alice.write(
+        Draft(PRIVATE, seal(ALICE, NETWORK, Private(None, content("mine", "rose")), bytes(NONCE_SIZE)))
+    )
     epoch = next_epoch()
     published = alice.write(Draft(EPOCH, epoch_body(epoch, [epoch.sign(STEWARD)])))
     learning = _learning(alice, bob)
@@ -168,7 +173,7 @@ def bench() -> Bench:
     kinds = ("genesis", "membrane", "profile")
     by_name = {**dict(zip(kinds, alice.records, strict=False)), "create": create, "edit": edit, "tag": tag}
     by_name |= {"untag": untag, "delete": delete, "retract": retract, "vote": vote, "purge": purge}
-    by_name["epoch"] = published
+    by_name |= {"private": private, "epoch": published}
     by_name |= {**learning, **warrants, **life, "close": close}
     return Bench(alice, bob, by_name)
 

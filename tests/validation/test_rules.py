@@ -21,6 +21,7 @@ from chain.identity import Identity
 from chain.kinds import CREATE, EPOCH, GENESIS, INVALID_WARRANT, MEMBRANE, PROFILE, RULE_VERSION, START
 from chain.learning import Outcome, Result, result_body
 from chain.manifest import Limits
+from chain.private import MAX_BOX, MIN_BOX
 from chain.record import MAX_PAYLOAD, Record, decode_payload
 from chain.source_chain import Draft, head_of, next_record
 from chain.warrant import MAX_NESTING, MAX_WARRANT, fork_body, invalid_body
@@ -537,6 +538,13 @@ OFFENCES: dict[str, list[Offence]] = {
         body_with("purge", why="regret"),
     ],
     "limits": [within(Limits(text=3)), within(Limits(tags=0))],
+    "private-body": [
+        body_with("private", box=...),
+        body_with("private", box=bytes(MIN_BOX - 1)),
+        body_with("private", box=bytes(MAX_BOX + 1)),
+        body_with("private", box="text"),
+        body_with("private", entry=UNKNOWN),
+    ],
     "vector": [
         body_with("create", codes=b"\x7f"),
         body_with("create", codes=bytes([127] * 5)),

@@ -1,0 +1,260 @@
+"""Private entries: the owner's own, encrypted at rest, and never anybody else's to read or to find.
+
+They stand in the own chain as `entry.private` (`chain.private`): holders of the author's activity get the
+headers, the payloads leave this node by no method. At the start each box is opened once and its vector and
+tags are kept in memory, nothing of it on disk in clear, so that the owner's queries find them beside the
+network's answers. They are searched one by one, which is why their number is bounded. Who has lost the home
+has lost them: `roseforest backup` keeps them, the network does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import trio
+
+from chain.cid import Cid, to_text
+from chain.content import Content
+from chain.errors import RecordError
+from chain.identity import Identity
+from chain.kinds import KINDS_BY_RULE_VERSION, PRIVATE
+from chain.manifest import Limits
+from chain.private import NONCE_SIZE, Private, open_private, seal
+from chain.record import Record, decode_payload
+from chain.source_chain import Draft
+from chain.vector import Codes, codes_from_bytes, score_ppm
+from dht.ports import Random, RunBlocking
+from node.authoring import draft_entries
+from node.embedding.caller import CallerVectors
+from node.embedding.embedder import Embedder
+from node.errors import Gone, InvalidInput, NotFound
+from node.models import Answer, Change, Changed, Delete, Edit, EntryView, Hit, NewEntry, Purge, Retag, Value
+from node.storage.own_chain import OwnChain
+
+MAX_PRIVATE = 20_000
+"""Private entries of a node."""
+PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What memory holds of one entry: all its records, and the last one's vector and tags; None: deleted."""
+
+    records: tuple[Cid, ...]
+    codes: bytes | None
+    tags: tuple[str, ...]
+
+
+class PrivateEntries:
+    """The private entries of this node's agent; `load` before use."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        network: Cid,
+        own: OwnChain,
+        embedder: Embedder | CallerVectors,
+        limits: Limits,
+        dim: int,
+        rules: Callable[[], int],
+        random: Random,
+        run_blocking: RunBlocking,
+        published: Callable[[], None],
+    ) -> None:
+        self._identity = identity
+        self._network = network
+        self._own = own
+        self._embedder = embedder
+        self._limits = limits
+        self._dim = dim
+        self._rules = rules
+        self._random = random
+        self._run_blocking = run_blocking
+        self._published = published
+        self._known: dict[Cid, _Known] = {}
+        self._turn = trio.Lock()
+
+    def __contains__(self, entry: object) -> bool:
+        return entry in self._known
+
+    async def load(self) -> None:
+        """Open every private record once; O(private records)."""
+        after = -1
+        while page := await self._run_blocking(self._own.privates, after, PAGE):
+            after = page[-1].header.seq
+            for record in page:
+                self._note(record)
+
+    async def add(self, entry: NewEntry) -> Cid:
+        """Add a private entry; durable on return. Raises `InvalidInput` and what the embedder raises."""
+        drafted = await self._run_blocking(draft_entries, self._embedder, self._limits, [entry])
+        if drafted.rejected:
+            raise InvalidInput(drafted.rejected[0].reason)
+        if len(self._known) >= MAX_PRIVATE:
+            raise InvalidInput(f"a node keeps at most {MAX_PRIVATE} private entries")
+        body = drafted.drafts[0].body
+        content = Content(
+            body["text"],
+            body["codes"],
+            tuple(body.get("tags", ())),
+            body.get("domain"),
+            body.get("confidence"),
+            tuple(body.get("citations", ())),
+        )
+        return (await self._write(Private(None, content))).cid
+
+    async def change(self, entry: Cid, change: Change) -> Changed:
+        """Edit, tag, delete or purge a private entry; a purge erases all its payloads here.
+
+        Raises `NotFound`, `Gone` for one that is deleted, and `InvalidInput` for what makes no sense alone.
+        """
+        async with self._turn:
+            known = self._known.get(entry)
+            if known is None:
+                raise NotFound(f"no private entry {to_text(entry)} is here")
+            if isinstance(change, Purge):
+                await self._own.erase_private(known.records)
+                self._known[entry] = replace(known, codes=None, tags=())
+                return Changed(entry, (), to_text(known.records[-1]))
+            content = await self._run_blocking(self._content, known)
+            if isinstance(change, Delete):
+                new = None
+            elif content is None:
+                raise Gone("the private entry is deleted")
+            else:
+                new = await self._run_blocking(self._changed, content, change)
+                if new == content:
+                    return Changed(entry, (), to_text(known.records[-1]))
+            if new is None and content is None:
+                return Changed(entry, (), to_text(known.records[-1]))
+            record = await self._write(Private(entry, new))
+            return Changed(entry, (record.cid,), to_text(record.cid))
+
+    async def get(self, entry: Cid) -> EntryView | None:
+        """A private entry as its owner sees it; None when there is none."""
+        known = self._known.get(entry)
+        return None if known is None else await self._run_blocking(self._view, entry, known)
+
+    async def page(self, after: Cid | None, limit: int) -> list[EntryView]:
+        """Up to `limit` private entries that are not deleted, by id, above `after`."""
+        ids = sorted(e for e, known in self._known.items() if known.codes is not None and e > (after or b""))
+        found = [await self.get(entry) for entry in ids[:limit]]
+        return [one for one in found if one is not None]
+
+    async def merged(self, answer: Answer, codes: Codes, k: int, tags: Sequence[str]) -> Answer:
+        """The owner's answer with the private entries among its hits; exact. O(private entries)."""
+        if not self._known:
+            return answer
+        mine = await self._run_blocking(self._search, codes, k, frozenset(tags))
+        hits = sorted((*answer.hits, *mine), key=lambda hit: (-hit.score, hit.id))[:k]
+        return replace(answer, hits=tuple(hits))
+
+    def _search(self, codes: Codes, k: int, tags: frozenset[str]) -> list[Hit]:
+        scored = [
+            (-score_ppm(codes, codes_from_bytes(known.codes, self._dim)), entry)
+            for entry, known in self._known.items()
+            if known.codes is not None and tags <= set(known.tags)
+        ]
+        hits: list[Hit] = []
+        for score, entry in sorted(scored)[:k]:
+            record = self._own.get(self._known[entry].records[-1])
+            content = None if record is None else self._opened(record).content
+            if record is not None and content is not None:
+                me = self._identity.agent
+                hits.append(Hit(entry, -score, me, content.text, content.tags, record, me, private=True))
+        return hits
+
+    async def _write(self, said: Private) -> Record:
+        if PRIVATE not in KINDS_BY_RULE_VERSION[self._rules()]:
+            raise InvalidInput(f"this network's rules (version {self._rules()}) do not know {PRIVATE}")
+        body = seal(self._identity, self._network, said, self._random.random_bytes(NONCE_SIZE))
+        with trio.CancelScope(shield=True):
+            done = await self._own.append([Draft(PRIVATE, body)], [None])
+            found = self._own.get_many([cid for cid, _ in done])
+            for one in found:
+                if one is not None:
+                    self._note(one)
+        (record,) = [one for one in found if one is not None]
+        self._published()
+        return record
+
+    def _note(self, record: Record) -> None:
+        if record.payload is None:
+            return  # erased, or of a home that was lost
+        said = self._opened(record)
+        entry = said.entry or record.cid
+        before = self._known.get(entry)
+        records = (record.cid,) if before is None else (*before.records, record.cid)
+        content = said.content
+        self._known[entry] = _Known(
+            records, None if content is None else content.codes, () if content is None else content.tags
+        )
+
+    def _opened(self, record: Record) -> Private:
+        if record.payload is None:
+            raise RecordError("the private record is erased")
+        return open_private(self._identity, self._network, decode_payload(record.payload))
+
+    def _content(self, known: _Known) -> Content | None:
+        record = self._own.get(known.records[-1])
+        if record is None or record.payload is None or known.codes is None:
+            return None
+        return self._opened(record).content
+
+    def _changed(self, old: Content, change: Change) -> Content:
+        if isinstance(change, Retag):
+            new = replace(old, tags=tuple(sorted({*old.tags, *change.add} - set(change.remove))))
+        elif isinstance(change, Edit):
+            entry = NewEntry(
+                text=old.text if change.text is None else change.text,
+                tags=tuple({*old.tags, *change.tags}),
+                domain=None if "domain" in change.clear else change.domain or old.domain,
+                confidence=None
+                if "confidence" in change.clear
+                else old.confidence
+                if change.confidence is None
+                else change.confidence,
+                citations=()
+                if "citations" in change.clear
+                else old.citations
+                if change.citations is None
+                else change.citations,
+                vector=change.vector,
+            )
+            drafted = draft_entries(self._embedder, self._limits, [entry])
+            if drafted.rejected:
+                raise InvalidInput(drafted.rejected[0].reason)
+            body = drafted.drafts[0].body
+            new = Content(
+                entry.text, body["codes"], tuple(body.get("tags", ())), entry.domain, entry.confidence
+            )
+            new = replace(new, citations=entry.citations)
+        else:
+            raise InvalidInput("nobody else sees a private entry: edit, tag, delete or purge it")
+        fault = self._limits.fault(new)
+        if fault is not None:
+            raise InvalidInput(fault)
+        return new
+
+    def _view(self, entry: Cid, known: _Known) -> EntryView:
+        content = self._content(known)
+        me = self._identity.agent
+        records = [one for one in self._own.get_many(known.records) if one is not None]
+        return EntryView(
+            id=entry,
+            author=me,
+            text=None if content is None else content.text,
+            tags=() if content is None else content.tags,
+            domain=None if content is None else content.domain,
+            confidence=None if content is None else content.confidence,
+            citations=() if content is None else content.citations,
+            deleted=content is None,
+            retracted=False,
+            conflict=False,
+            version=(),
+            fingerprint=to_text(known.records[-1]),
+            values=() if content is None else (Value(known.records[-1], me, content.text),),
+            private=True,
+            records=tuple(records),
+        )
