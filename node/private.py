@@ -105,7 +105,7 @@ class PrivateEntries:
         return (await self._write(Private(None, content))).cid
 
     async def change(self, entry: Cid, change: Change) -> Changed:
-        """Edit, tag, delete or purge a private entry; a purge erases all its payloads here.
+        """Edit, tag, delete or purge a private entry; a purge erases its records' payloads, and is none itself.
 
         Raises `NotFound`, `Gone` for one that is deleted, and `InvalidInput` for what makes no sense alone.
         """
@@ -115,8 +115,8 @@ class PrivateEntries:
                 raise NotFound(f"no private entry {to_text(entry)} is here")
             if isinstance(change, Purge):
                 await self._own.erase_private(known.records)
-                self._known[entry] = replace(known, codes=None, tags=())
-                return Changed(entry, (), to_text(known.records[-1]))
+                del self._known[entry]
+                return Changed(entry, known.records, to_text(known.records[-1]))
             content = await self._run_blocking(self._content, known)
             if isinstance(change, Delete):
                 new = None
