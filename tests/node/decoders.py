@@ -168,6 +168,7 @@ def _array(data: bytes) -> list[Any]:
 NOT_OF_PEERS = "not a peer's bytes"
 READ_BY: dict[str, str] = {
     "chain.blob:open_chunk_list": "chunk list",
+    "chain.private:open_private": NOT_OF_PEERS,  # sealed by this agent itself
     "chain.record:decode_header": "header",
     "chain.record:decode_record": "record",
     "chain.record:decode_payload": "payload",
