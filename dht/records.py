@@ -294,7 +294,7 @@ class RecordService:
             found = self._store.get_many(said.records) if isinstance(said, Purge) else []
             if not any(one is not None and one.payload is not None for one in found):
                 return False
-        return True
+        return bool(bundle.items)
 
     async def _serve_fetch(self, _sender: AgentId, body: bytes) -> bytes:
         digests = _request(body)
