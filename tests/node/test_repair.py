@@ -190,7 +190,7 @@ def test_at_rest_nothing_is_sent_and_little_is_asked(tmp_path: Path) -> None:
         before = {name: counts.requests for name, counts in network.world.trace.methods().items()}
         await trio.sleep(5 * INTERVAL_S)
         after = {name: counts.requests for name, counts in network.world.trace.methods().items()}
-        for method in ("record.store", "record.cids", "record.fetch", "record.prove"):
+        for method in ("record.store", "record.cids", "record.fetch", "record.ranges"):
             assert after.get(method) == before.get(method)
 
     simulate(tmp_path, EIGHT, scenario)
