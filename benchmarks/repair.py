@@ -2,7 +2,7 @@
 
 `python -m benchmarks.repair [--quick]` runs 50 whole nodes (the composition of the daemon, with real files)
 over the simulated network and clock, fills them, and kills 15 at once. Time is virtual and counts from the
-kill: noticing who is dead, settling, comparing and sending, 10 ms one way, lines of any width. The connections
+kill: noticing who is dead, settling, comparing and sending, 10 ms one way, any width. The connections
 of killed nodes are closed at once, as by the machine of a killed process; one that vanishes with its machine
 is noticed by its first timeout, up to 2 s after somebody asks it. The *minimum* are the bytes of
 the copies that nodes should hold from then on and do not have, each sent once: header, payload where one
