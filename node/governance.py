@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import trio
 
 from chain.cid import Cid
 from chain.identity import AgentId, Identity, peer_id
-from chain.kinds import EPOCH
+from chain.kinds import CREATE, EPOCH
 from chain.manifest import Manifest
 from chain.record import Record
 from chain.source_chain import Draft
@@ -29,6 +29,7 @@ from dht.ports import Random, RunBlocking
 from dht.record_store import Held
 from dht.records import RecordService
 from dht.watch import Watch
+from node.derivation import records_of
 from node.epochs import Epochs
 from node.errors import Forbidden
 from node.storage.errors import StorageError
@@ -36,6 +37,9 @@ from node.storage.held_records import HeldRecords
 from node.storage.own_chain import OwnChain
 from validation.context import Context
 from validation.ledger import Ledger
+from validation.named import named_by
+from validation.rules import judge
+from validation.verdict import Invalid
 
 PAGE = 1_000
 """Records of an offender looked at together."""
@@ -81,6 +85,8 @@ class Governance:
     ) -> None:
         self._agent = identity.agent
         self._hello = hello
+        self._find = records_of(own, held)
+        own.fault_of = self.fault_of
         self._atlas = atlas
         self._manifest = manifest
         self._network_id = manifest.network_id
@@ -153,6 +159,23 @@ class Governance:
         """The own chain has grown by what was fetched back: go on in its epoch, or a newer one."""
         self.epochs.resume()
         self._adopt()
+
+    def fault_of(self, record: Record) -> str | None:
+        """The rule that an own record would break, and how: what breaks one would exclude this agent.
+
+        Creates are not looked at: their limits are kept where they are drafted, and imports write thousands.
+        """
+        if record.header.kind == CREATE:
+            return None
+        named = [one for one in self._find(named_by(record)) if one is not None]
+        context = replace(
+            self.context(),
+            named={one.cid: one for one in named},
+            admitted=frozenset((self._agent,)),
+            verified=frozenset(one.cid for one in named),
+        )
+        verdict = judge(record, context)
+        return f"{verdict.rule}: {verdict.reason}" if isinstance(verdict, Invalid) else None
 
     async def load(self) -> None:
         """Read what is held, before anything is shown or written."""

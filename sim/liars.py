@@ -133,6 +133,7 @@ def accuser(liar: Liar) -> None:
                 draft = Draft(INVALID_WARRANT, invalid_body(opening, record, "signature", ()))
             liar.proofs.add((await governance.write(draft)).cid)
 
+    _override(liar.node._own, "fault_of", lambda record: None)
     _override(governance._watch, "held", held)
 
 

@@ -17,6 +17,7 @@ from typing import Final
 import trio
 
 from chain.cid import Cid, to_text
+from chain.errors import RecordError
 from chain.identity import AGENT_ID_SIZE, AgentId, Identity, peer_id
 from chain.kinds import CLOSE, ENDS, PRIVATE, PURGE, ROTATE
 from chain.record import SALT_SIZE, Record, verify_signature
@@ -112,6 +113,13 @@ _OPERATION = "INSERT INTO operations (subject, seq) VALUES (?, ?)"
 _ADD = "INSERT INTO records (seq, cid, author, header, signature, payload) VALUES (?, ?, ?, ?, ?, ?)"
 
 
+FaultOf = Callable[[Record], str | None]
+
+
+def _no_fault(_record: Record) -> str | None:
+    return None
+
+
 class OwnChain:
     """The agent's chain on disk. Reads are plain calls, from any thread; writes need `run` to be running.
 
@@ -140,6 +148,8 @@ class OwnChain:
         self.frozen: str | None = None
         self.ready: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint_if_cancelled
         self.shard_of: ShardOf = no_shard
+        self.fault_of: FaultOf = _no_fault
+        """What rule the next record would break, if any: such a record is not signed away."""
         """Tells, while a payload is still here, in which shard its record is found."""
         self._identity = identity
         self._network = network
@@ -486,6 +496,9 @@ class OwnChain:
             salt = self._random_bytes(SALT_SIZE)
             now_us = self._clock.wall_us()
             record = next_record(self._identity, self._network, self.epoch, tail, draft, now_us, salt)
+            fault = self.fault_of(record)
+            if fault is not None:
+                raise RecordError(f"this {draft.kind} is not signed, as everybody would refuse it: {fault}")
             tail = head_of(record)
             self._insert(connection, record)
             end = _end_of(record)

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from chain.cid import Cid, raw_cid
+from chain.errors import RecordError
 from chain.identity import AgentId
 from chain.kinds import CREATE, INVALID_WARRANT
 from chain.record import Record, decode_payload, encode_payload, sign_record
@@ -67,6 +68,9 @@ def test_a_false_warrant_excludes_nobody_but_its_author(tmp_path: Path) -> None:
         (create,) = victim.chain_log(3, 1)
         opening = victim.chain_log(0, 2)
         body = invalid_body((opening[0], opening[1]), create, "clock", victim.chain_log(2, 1))
+        with pytest.raises(RecordError, match="not signed, as everybody would refuse it: warrant-proof"):
+            await liar._own.append([Draft(INVALID_WARRANT, body)], [None])
+        override(liar._own, "fault_of", lambda record: None)
         ((false, _),) = await liar._own.append([Draft(INVALID_WARRANT, body)], [None])
         liar._publisher.wake()
         liar_seq = liar.status().records - 1
