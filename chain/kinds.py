@@ -24,6 +24,7 @@ RETRACT: Final = "entry.retract"
 VOTE: Final = "entry.vote"
 PURGE: Final = "entry.purge"
 PRIVATE: Final = "entry.private"
+SEALED: Final = "entry.sealed"
 TASK: Final = "learning.task"
 JOIN: Final = "learning.join"
 LEAVE: Final = "learning.leave"
@@ -54,7 +55,7 @@ _RULES_2: Final = _RULES_1 | {VOTE, TASK} | LEARNING_OPERATIONS
 AGENT_LIFE: Final = frozenset({ROTATE, CONTINUE, REVOKE})
 """Kinds about whose key is whose (`chain.agent_life`)."""
 
-_RULES_3: Final = _RULES_2 | WARRANTS | AGENT_LIFE | {PURGE, PRIVATE}
+_RULES_3: Final = _RULES_2 | WARRANTS | AGENT_LIFE | {PURGE, PRIVATE, SEALED}
 
 KINDS_BY_RULE_VERSION: Final[dict[int, frozenset[str]]] = {1: _RULES_1, 2: _RULES_2, 3: _RULES_3}
 
@@ -76,5 +77,8 @@ HEADS: Final = frozenset({CREATE, EDIT, DELETE, RETRACT, TASK})
 CARRIES_CONTENT: Final = frozenset({CREATE, EDIT})
 """Kinds whose payload holds a content value with its vector."""
 
-PURGEABLE: Final = CARRIES_CONTENT | {TAG, UNTAG, VOTE}
+BOXES: Final = frozenset({PRIVATE, SEALED})
+"""Kinds that only their author can read (`chain.private`); of sealed ones others keep the box as a backup."""
+
+PURGEABLE: Final = CARRIES_CONTENT | {TAG, UNTAG, VOTE, SEALED}
 """Kinds that say something in words, and whose payload their author may have erased (`entry.purge`)."""

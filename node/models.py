@@ -30,6 +30,8 @@ class NewEntry:
     citations: tuple[str, ...] = ()
     vector: Sequence[float] | None = None
     key: bytes | None = None
+    backup: bool = False
+    """Of a private entry: let others keep the sealed box."""
 
 
 @dataclass(frozen=True, slots=True)

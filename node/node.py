@@ -452,6 +452,7 @@ class Node:
             random,
             embed_blocking,
             self._publisher.wake,
+            self._append,
         )
         """The owner's own entries, and their verbs."""
         self._erasing = Erasing(
@@ -852,6 +853,7 @@ class Node:
         except StorageError as error:
             log.error("%d own records are kept but not indexed: %s", len(records), error)
         self.learning.take([record for record in records if record.payload is not None])
+        await self.private.load()
         self._publisher.wake()
 
     async def _on_confirmed(self) -> None:

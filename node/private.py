@@ -1,15 +1,15 @@
 """Private entries: the owner's own, encrypted at rest, and never anybody else's to read or to find.
 
 They stand in the own chain as `entry.private` (`chain.private`): holders of the author's activity get the
-headers, the payloads leave this node by no method. At the start each box is opened once and its vector and
-tags are kept in memory, nothing of it on disk in clear, so that the owner's queries find them beside the
-network's answers. They are searched exhaustively, which is why their number is bounded. Who has lost the home
-has lost them: `roseforest backup` keeps them, the network does not.
+headers, the payloads leave this node by no method. With a backup they are `entry.sealed`: others keep the
+boxes, and give them back with the chain. At the start each box is opened once and its vector and tags are
+kept in memory, nothing of it on disk in clear, so that the owner's queries find them beside the network's
+answers. They are searched exhaustively, which is why their number is bounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,12 +19,13 @@ from chain.cid import Cid, to_text
 from chain.content import Content
 from chain.errors import RecordError
 from chain.identity import Identity
-from chain.kinds import KINDS_BY_RULE_VERSION, PRIVATE
+from chain.kinds import KINDS_BY_RULE_VERSION, PRIVATE, PURGE, SEALED
 from chain.manifest import Limits
 from chain.private import NONCE_SIZE, Private, open_private, seal
 from chain.record import Record, decode_payload
 from chain.source_chain import Draft
 from chain.vector import Codes, codes_from_bytes, score_ppm
+from crdt.operations import purge_body
 from dht.ports import Random, RunBlocking
 from node.authoring import draft_entries
 from node.embedding.caller import CallerVectors
@@ -47,6 +48,7 @@ class _Known:
     records: tuple[Cid, ...]
     codes: bytes | None
     tags: tuple[str, ...]
+    kind: str
 
 
 class PrivateEntries:
@@ -64,6 +66,7 @@ class PrivateEntries:
         random: Random,
         run_blocking: RunBlocking,
         published: Callable[[], None],
+        append: Callable[[Draft], Awaitable[Record]],
     ) -> None:
         self._identity = identity
         self._network = network
@@ -75,6 +78,7 @@ class PrivateEntries:
         self._random = random
         self._run_blocking = run_blocking
         self._published = published
+        self._append = append
         self._known: dict[Cid, _Known] = {}
         self._turn = trio.Lock()
 
@@ -105,7 +109,7 @@ class PrivateEntries:
             body.get("confidence"),
             tuple(body.get("citations", ())),
         )
-        return (await self._write(Private(None, content))).cid
+        return (await self._write(Private(None, content), SEALED if entry.backup else PRIVATE)).cid
 
     async def change(self, entry: Cid, change: Change) -> Changed:
         """Edit, tag, delete or purge a private entry; a purge erases its payloads, and is no record.
@@ -117,7 +121,10 @@ class PrivateEntries:
             if known is None:
                 raise NotFound(f"no private entry {to_text(entry)} is here")
             if isinstance(change, Purge):
-                await self._own.erase_private(known.records)
+                if known.kind == SEALED:
+                    await self._purge(known.records)
+                else:
+                    await self._own.erase_private(known.records)
                 del self._known[entry]
                 return Changed(entry, known.records, to_text(known.records[-1]))
             content = await self._run_blocking(self._content, known)
@@ -131,7 +138,7 @@ class PrivateEntries:
                     return Changed(entry, (), to_text(known.records[-1]))
             if new is None and content is None:
                 return Changed(entry, (), to_text(known.records[-1]))
-            record = await self._write(Private(entry, new))
+            record = await self._write(Private(entry, new), known.kind)
             return Changed(entry, (record.cid,), to_text(record.cid))
 
     async def get(self, entry: Cid) -> EntryView | None:
@@ -174,12 +181,28 @@ class PrivateEntries:
                 hits.append(Hit(entry, -score, me, content.text, content.tags, record, me, private=True))
         return hits
 
-    async def _write(self, said: Private) -> Record:
-        if PRIVATE not in KINDS_BY_RULE_VERSION[self._rules()]:
-            raise InvalidInput(f"this network's rules (version {self._rules()}) do not know {PRIVATE}")
+    async def _purge(self, records: Sequence[Cid]) -> None:
+        """Have those who keep the boxes of these records erase them; each is a subject of its own."""
+        for record in self._own.get_many(records):
+            if record is not None and record.payload is not None:
+                header = record.header
+                draft = Draft(
+                    PURGE,
+                    purge_body([record.cid]),
+                    subject=record.cid,
+                    subject_seq=1,
+                    subject_prev=record.cid,
+                    deps_lamport=header.lamport,
+                    deps_hlc=header.hlc,
+                )
+                await self._append(draft)
+
+    async def _write(self, said: Private, kind: str) -> Record:
+        if kind not in KINDS_BY_RULE_VERSION[self._rules()]:
+            raise InvalidInput(f"this network's rules (version {self._rules()}) do not know {kind}")
         body = seal(self._identity, self._network, said, self._random.random_bytes(NONCE_SIZE))
         with trio.CancelScope(shield=True):
-            done = await self._own.append([Draft(PRIVATE, body)], [None])
+            done = await self._own.append([Draft(kind, body)], [None])
             found = self._own.get_many([cid for cid, _ in done])
             for one in found:
                 if one is not None:
@@ -194,10 +217,15 @@ class PrivateEntries:
         said = self._opened(record)
         entry = said.entry or record.cid
         before = self._known.get(entry)
+        if before is not None and record.cid in before.records:
+            return
         records = (record.cid,) if before is None else (*before.records, record.cid)
         content = said.content
         self._known[entry] = _Known(
-            records, None if content is None else content.codes, () if content is None else content.tags
+            records,
+            None if content is None else content.codes,
+            () if content is None else content.tags,
+            record.header.kind,
         )
 
     def _opened(self, record: Record) -> Private:

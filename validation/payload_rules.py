@@ -6,7 +6,7 @@ from chain.cid import Cid
 from chain.content import Content
 from chain.epoch import epoch_from_body
 from chain.errors import ChainError
-from chain.kinds import CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, EPOCH, HEADS, PRIVATE, PURGEABLE, TAG
+from chain.kinds import BOXES, CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, EPOCH, HEADS, PURGEABLE, TAG
 from chain.private import check_box
 from chain.record import Record, check_payload, decode_payload
 from chain.vector import CODE_LIMIT, codes_from_bytes, score_ppm, squared_norm
@@ -140,7 +140,7 @@ def operation_targets(record: Record, context: Context) -> Finding:
 
 def private_body(record: Record, _context: Context) -> Finding:
     """A private record is one box, of a size that its owner can have made; nobody else looks inside."""
-    if record.header.kind != PRIVATE or record.payload is None:
+    if record.header.kind not in BOXES or record.payload is None:
         return None
     try:
         check_box(decode_payload(record.payload))

@@ -7,7 +7,9 @@ from chain.kinds import (
     ENTRY_OPERATIONS,
     HEADS,
     LEARNING_OPERATIONS,
+    PURGE,
     RETRACT,
+    SEALED,
     SUBJECT_OPERATIONS,
     TASK,
 )
@@ -23,7 +25,10 @@ OPERATIONS_COUNT_FROM = 3
 
 
 def subject(record: Record, context: Context) -> Finding:
-    """The subject is a create (or a task) of this network, from no later than the operation."""
+    """The subject is a create (or a task) of this network, from no later than the operation.
+
+    A purge may be about a sealed record, which is an entry to its author alone.
+    """
     header = record.header
     if header.subject is None or header.kind not in SUBJECT_OPERATIONS:
         return None
@@ -31,7 +36,7 @@ def subject(record: Record, context: Context) -> Finding:
     if create is None:
         return Pending((header.subject,))
     expected = TASK if header.kind in LEARNING_OPERATIONS else CREATE
-    if create.header.kind != expected:
+    if create.header.kind != expected and (header.kind, create.header.kind) != (PURGE, SEALED):
         return f"subject is a record of kind {create.header.kind!r}, expected {expected!r}"
     return _not_before("subject", record, create)
 

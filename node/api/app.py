@@ -182,6 +182,8 @@ def _add_knowledge_routes(app: FastAPI, node: NodeService) -> None:
         summary="Add an entry; durable when this answers",
     )
     async def add_entry(entry: EntryIn, response: Response) -> AddedOut:
+        if entry.backup and not entry.private:
+            raise InvalidInput("only a private entry is backed up: others hold a public one anyway")
         if entry.private:
             if entry.key is not None:
                 raise InvalidInput("a private entry takes no key")

@@ -68,6 +68,7 @@ class EntryIn(Shape):
     )
 
     private: bool = Field(default=False, description="for this node's owner alone, encrypted")
+    backup: bool = Field(default=False, description="of a private entry: let others keep the sealed box")
 
     def to_entry(self) -> NewEntry:
         """The node's noun."""
@@ -79,6 +80,7 @@ class EntryIn(Shape):
             citations=tuple(self.citations),
             vector=self.vector,
             key=None if self.key is None else bytes.fromhex(self.key),
+            backup=self.backup,
         )
 
 

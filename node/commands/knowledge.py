@@ -45,6 +45,7 @@ EXCERPT_WIDTH = 110
     help="Wait for receipts at most so many seconds.",
 )
 @click.option("--private", is_flag=True, help="For you alone: encrypted, and never sent to anybody.")
+@click.option("--backup", is_flag=True, help="With --private: let other nodes keep the sealed text.")
 @home_option
 @json_option
 @click.pass_context
@@ -52,6 +53,7 @@ def add(
     ctx: click.Context,
     text: str,
     private: bool,
+    backup: bool,
     tags: tuple[str, ...],
     domain: str | None,
     confidence: float | None,
@@ -78,8 +80,10 @@ def add(
         check_wanted(client, receipts)
     if private and receipts is not None:
         raise click.UsageError("nobody signs for a private entry: leave --wait-receipts out")
+    if backup and not private:
+        raise click.UsageError("--backup goes with --private: others hold a public entry anyway")
     if private:
-        entry["private"] = True
+        entry |= {"private": True, "backup": backup}
     answer = client.post("/v1/entries", entry)
     if not as_json:
         print_line(answer["id"])

@@ -19,7 +19,7 @@ import trio
 from chain.cid import Cid, to_text
 from chain.errors import RecordError
 from chain.identity import AGENT_ID_SIZE, AgentId, Identity, peer_id
-from chain.kinds import CLOSE, ENDS, PRIVATE, PURGE, ROTATE
+from chain.kinds import BOXES, CLOSE, ENDS, PRIVATE, PURGE, ROTATE
 from chain.record import SALT_SIZE, Record, verify_signature
 from chain.source_chain import (
     ChainReport,
@@ -533,7 +533,7 @@ class OwnChain:
             connection.execute(_OPERATION, (header.subject, header.seq))
         if header.kind == PURGE:
             erase(connection, self._database, record, self.shard_of)
-        if header.kind == PRIVATE:
+        if header.kind in BOXES:
             connection.execute("INSERT INTO privates (seq) VALUES (?)", (header.seq,))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,46 @@ def test_only_the_owner_sees_a_private_entry_and_nothing_of_it_lies_in_clear(tmp
         with pytest.raises(RecordError):
             owner.private._opened(owner._own.get(id_))  # type: ignore[arg-type]
         await until(lambda: not owner._erasing.pending, 60)
+        assert (await owner.verify_chain()).length == owner.status().records
+
+    simulate(tmp_path, FOUR, scenario)
+
+
+@pytest.mark.slow
+def test_a_sealed_backup_comes_back_from_the_network_and_is_purged_there(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        await network.crash(1)
+        shutil.copytree(network.folder / "1", tmp_path / "old")
+        owner = await network.start(1)
+        await network.settle()
+        id_ = await owner.private.add(NewEntry(PHRASE, ("keys",), vector=vector(1), backup=True))
+        lost = await owner.private.add(NewEntry("without a backup", vector=vector(3)))
+        await owner.change(id_, Edit(text=NEXT, vector=vector(2)))
+        await network.settle()
+        assert not clear_in(network, PHRASE, NEXT), "sealed wherever it lies"
+        others = [n for n in (0, 2, 3) if (kept := network.nodes[n]._held.get(id_)) and kept.payload]
+        assert len(others) >= 2
+        assert id_ not in [
+            hit.id for hit in (await network.nodes[0].query(None, vector(2), 9, (), None)).hits
+        ]
+
+        await network.crash(1)
+        shutil.rmtree(network.folder / "1")
+        shutil.copytree(tmp_path / "old", network.folder / "1")
+        owner = await network.start(1)
+        await until(lambda: owner.frozen is None and id_ in owner.private, 300)
+        view = await owner.get(id_)
+        assert view is not None
+        assert (view.text, view.tags) == (NEXT, ("keys",))
+        assert lost not in owner.private
+        await network.settle()
+
+        await owner.purge(id_)
+        await network.settle()
+        for number in others:
+            held = network.nodes[number]._held.get(id_)
+            assert held is not None
+            assert held.payload is None
         assert (await owner.verify_chain()).length == owner.status().records
 
     simulate(tmp_path, FOUR, scenario)

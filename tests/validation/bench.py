@@ -36,6 +36,7 @@ from chain.kinds import (
     REVOKE,
     ROTATE,
     RULE_VERSION,
+    SEALED,
     START,
     TASK,
 )
@@ -164,6 +165,9 @@ def bench() -> Bench:
     private = alice.write(
         Draft(PRIVATE, seal(ALICE, NETWORK, Private(None, content("mine", "rose")), bytes(NONCE_SIZE)))
     )
+    sealed = alice.write(
+        Draft(SEALED, seal(ALICE, NETWORK, Private(None, content("kept", "rose")), bytes(NONCE_SIZE)))
+    )
     epoch = next_epoch()
     published = alice.write(Draft(EPOCH, epoch_body(epoch, [epoch.sign(STEWARD)])))
     learning = _learning(alice, bob)
@@ -173,7 +177,7 @@ def bench() -> Bench:
     kinds = ("genesis", "membrane", "profile")
     by_name = {**dict(zip(kinds, alice.records, strict=False)), "create": create, "edit": edit, "tag": tag}
     by_name |= {"untag": untag, "delete": delete, "retract": retract, "vote": vote, "purge": purge}
-    by_name |= {"private": private, "epoch": published}
+    by_name |= {"private": private, "sealed": sealed, "epoch": published}
     by_name |= {**learning, **warrants, **life, "close": close}
     return Bench(alice, bob, by_name)
 
