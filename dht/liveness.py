@@ -9,9 +9,9 @@ it was given, so that the next one gets more. Of a peer without a history the ot
 method takes, or, if it never answered anything, what first answers take, connecting included; of a method
 that nobody has answered yet, the cap. Slow is not
 dead: when the peer answered something else in the latter half of that wait, it takes several such failures in
-a row. Who comes back and speaks is trusted at once, unless that proved wrong twice since its last answer (it
-reaches us, we do not reach it). Old failures fade. Pure: `now` is an argument, in seconds of a monotonic
-clock; state is kept of a bounded number of peers.
+a row. When our own machine is late, all waits are longer. Who comes back and speaks is trusted at once,
+unless that proved wrong twice since its last answer (it reaches us, we do not reach it). Old failures fade.
+Pure: `now` is an argument, in seconds of a monotonic clock; state is kept of a bounded number of peers.
 """
 
 from __future__ import annotations
@@ -45,6 +45,11 @@ WORK_FLOOR = 2.0
 """The same for work, which waits for disks, and behind the work of others."""
 TIMEOUT_CAP = 2.0
 """Longest adaptive timeout in seconds of a question; work is given longer (`most`)."""
+LAG_MARGIN = 2.0
+LAG_CAP = 3.0
+"""Seconds that are added to any wait at most because our own machine is late."""
+LAG_FADE = 0.7
+"""What is left of a lag with each later look that finds less."""
 HEDGE_PERCENTILE = 0.95
 """Share of answers that have come by the time that somebody else is asked beside a peer."""
 HEDGE_FLOOR = 0.05
@@ -98,6 +103,7 @@ class Liveness:
         self._suspects: set[AgentId] = set()
         self._shared: OrderedDict[str, deque[float]] = OrderedDict()
         self._first: deque[float] = deque(maxlen=SHARED_HISTORY)
+        self._lag = 0.0
 
     def __len__(self) -> int:
         return len(self._peers)
@@ -105,15 +111,21 @@ class Liveness:
     def timeout(self, agent: AgentId, method: str, most: float = TIMEOUT_CAP) -> float:
         """Seconds to wait for an answer of `agent` to `method`, at most `most`."""
         times, failures = self._expected(agent, method)
+        slack = min(LAG_CAP, LAG_MARGIN * self._lag)
         if len(times) < MIN_HISTORY:
-            return most
+            return most + slack
         peer = self._peers.get(agent)
         floor = STRANGER_FLOOR if peer is None or peer.rtt is None else TIMEOUT_FLOOR
         if most > TIMEOUT_CAP:
             floor = WORK_FLOOR
         wait = max(floor, MARGIN * _percentile(times, PERCENTILE))
         # what others take may be too little for this one: each failure doubles it
-        return min(most, wait * 2.0 ** min(failures, 4))
+        return min(most, wait * 2.0 ** min(failures, 4)) + slack
+
+    def lagged(self, seconds: float) -> None:
+        """Something of our own happened so much later than it was due: to us everybody looks as late as
+        that."""
+        self._lag = max(min(seconds, LAG_CAP), LAG_FADE * self._lag)
 
     def hedge(self, agent: AgentId, method: str) -> float:
         """Seconds after which somebody else may be asked beside `agent`: it is later than most answers

@@ -165,6 +165,7 @@ class Requests:
         except RequestTimeout:
             now = self._clock.monotonic()
             self._members.counters.failures += 1
+            self._liveness.lagged(now - sent - limit)
             # less patience than the peer's history asks for, or a pause of our own machine, proves nothing
             fair = limit >= adaptive and now - sent < limit + STALL
             if fair and self._liveness.timed_out(agent, method, limit, sent, now):

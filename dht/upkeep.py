@@ -148,8 +148,11 @@ class Upkeep:
         refreshed = widened = entered = self._clock.monotonic()
         pause = REFRESH_FIRST
         while True:
-            await trio.sleep(self._vary(TICK))
+            tick = self._vary(TICK)
+            due = self._clock.monotonic() + tick
+            await trio.sleep(tick)
             now = self._clock.monotonic()
+            self._liveness.lagged(now - due)
             self._members.expire()
             await self._probe_silent(now)
             await self._announce()

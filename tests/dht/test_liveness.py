@@ -13,6 +13,8 @@ from dht.liveness import (
     DEPARTED_FOR,
     FADE_AFTER,
     HISTORY,
+    LAG_CAP,
+    LAG_MARGIN,
     MARGIN,
     MIN_HISTORY,
     SLOW_STRIKES,
@@ -56,6 +58,20 @@ def test_of_a_peer_without_a_history_what_others_take_is_expected() -> None:
     assert liveness.timeout(B, "m", most=60) == WORK_FLOOR * 2**3, "each failure doubles that, too"
     assert liveness.timeout(B, "new", most=60) == 60, "work is given longer"
     assert liveness.hedge(bytes(32), "m") == 0.2
+
+
+def test_when_our_own_machine_is_late_everybody_gets_more_time_until_it_no_longer_is() -> None:
+    liveness = Liveness()
+    for _ in range(MIN_HISTORY):
+        liveness.answered(A, "m", 0.01, 0.0)
+    liveness.lagged(0.5)
+    assert liveness.timeout(A, "m") == TIMEOUT_FLOOR + LAG_MARGIN * 0.5
+    assert liveness.timeout(B, "m") == TIMEOUT_CAP + LAG_MARGIN * 0.5
+    liveness.lagged(600.0)
+    assert liveness.timeout(A, "m") == TIMEOUT_FLOOR + LAG_CAP
+    for _ in range(60):
+        liveness.lagged(0.0)
+    assert liveness.timeout(A, "m") == pytest.approx(TIMEOUT_FLOOR)
 
 
 def test_a_timeout_gives_the_next_request_more_time() -> None:
