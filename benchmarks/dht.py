@@ -50,7 +50,7 @@ KILLED = 0.3
 SYSTEMS = ("rose-forest", "libp2p-kad", "kademlia")
 CALL_S = 6.0
 """Longest wait for one put or get; then it has failed."""
-PART_TIMEOUT_S = 900
+PART_TIMEOUT_S = 1800
 RECOVER_S = 30.0
 """Pause after which the survivors are asked a second time."""
 
