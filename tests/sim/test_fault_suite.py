@@ -17,6 +17,7 @@ import pytest
 import trio
 import trio.lowlevel
 
+from benchmarks.fault_suite import scenario
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.kinds import WARRANTS
@@ -302,15 +303,15 @@ def test_a_sender_of_garbage_is_soon_left_alone(tmp_path: Path) -> None:
 
     def asked_late(folder: Path, on_start: Callable[[str, Node], None] | None = None) -> int:
         folder.mkdir()
-        scenario = parse_scenario(rough("garbage"), "garbage.toml")
-        liar = identity_of(scenario, "node-5").agent
+        played = parse_scenario(rough("garbage"), "garbage.toml")
+        liar = identity_of(played, "node-5").agent
         asked: list[float] = []
 
         def watch(event: TraceEvent) -> None:
             if event.event is Event.REQUEST and event.receiver == liar and event.method not in COURTEOUS:
                 asked.append(event.at_us / SECOND_US)
 
-        result = play(scenario, folder, Quiet(), watch, on_start)
+        result = play(played, folder, Quiet(), watch, on_start)
         assert on_start is not None or broken(result) == {}
         return sum(LATE_S <= at < LATE_S + 20 for at in asked)
 
@@ -319,8 +320,16 @@ def test_a_sender_of_garbage_is_soon_left_alone(tmp_path: Path) -> None:
     assert 3 * banned < heard
 
 
-def test_a_tenth_of_forty_strangers_lies_and_nothing_is_lost_or_forged(tmp_path: Path) -> None:
-    """Forty whole nodes for ten minutes: the packaged scenario as it is."""
+def test_a_small_network_of_strangers_loses_nothing(tmp_path: Path) -> None:
+    """What `make test-long` plays with 200 nodes for an hour, with twelve for three minutes."""
+    result = play(scenario(12, 3.0, 1), tmp_path, Quiet())
+    assert broken(result) == {}
+    assert result.metrics["entry_created_count"] >= 24
+
+
+@pytest.mark.long
+def test_forty_strangers_for_ten_minutes(tmp_path: Path) -> None:
+    """The packaged scenario as it is."""
     result = play(load_scenario("strangers"), tmp_path, Quiet())
     assert broken(result) == {}
     assert result.metrics["entry_created_count"] >= 90
