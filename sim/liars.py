@@ -60,8 +60,8 @@ def forger(liar: Liar) -> None:
     records = liar.node._records
     honest = records._bundle
 
-    def bundle(items: Iterable[Item], most: int, named: bool) -> tuple[list[Any], int]:
-        return honest((replace(one, record=_forged(one.record)) for one in items), most, named)
+    def bundle(items: Iterable[Item], most: int, named: bool, **more: Any) -> tuple[list[Any], int]:
+        return honest((replace(one, record=_forged(one.record)) for one in items), most, named, **more)
 
     _override(records, "_bundle", bundle)
 
