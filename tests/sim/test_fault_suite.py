@@ -96,15 +96,6 @@ settle_within_s = 120
 """
 
 
-def accept_everything(_: str, node: Node) -> None:
-    """The rules judge nothing: whatever comes is held."""
-
-    def outcome(record: Record, roles: Role, shards: Any, *_: object) -> Judged:
-        return Judged(StoreStatus.HELD, held=Held(record, bases_of(record, roles, None, shards)))
-
-    override(node._intake, "_outcome", outcome)
-
-
 def ban_nobody(_: str, node: Node) -> None:
     """However often a peer sends what does not decode or verify, it is asked and answered."""
     override(node.kademlia._members, "blame", lambda *_, **__: None)
@@ -274,7 +265,6 @@ from = "observers"
 CASES: dict[str, Case] = {
     "forker": Case(rough("forker"), see_no_fork, "offenders_at_large"),
     "accuser": Case(rough("accuser"), believe_accusers, "honest_accused"),
-    "forger": Case(rough("forger"), accept_everything, "forgeries_held"),
     "dropper": Case(DROPPER.replace("KEPT", KEPT), repair_nothing, "replicas_equal"),
     "slow": Case(SLOW.replace("KEPT", KEPT), wait_for_the_slow, "questions.query_ms.max"),
     "hollow": Case(HOLLOW.replace("KEPT", KEPT), believe_holders, "copies_gone"),
@@ -296,6 +286,11 @@ def test_what_a_run_asserts_holds_and_not_without_the_defence_it_is_about(name: 
     (tmp_path / "without").mkdir()
     assert broken(run(case.text, tmp_path / "with")) == {}
     assert case.fails in broken(run(case.text, tmp_path / "without", case.without))
+
+
+def test_nothing_that_a_forger_passes_on_is_held(tmp_path: Path) -> None:
+    """Without a counterpart: who asks for records takes no others, so a forger that waits to be asked is idle."""
+    assert broken(run(rough("forger"), tmp_path)) == {}
 
 
 def test_a_sender_of_garbage_is_soon_left_alone(tmp_path: Path) -> None:
