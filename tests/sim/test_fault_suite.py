@@ -289,7 +289,7 @@ def test_what_a_run_asserts_holds_and_not_without_the_defence_it_is_about(name: 
 
 
 def test_nothing_that_a_forger_passes_on_is_held(tmp_path: Path) -> None:
-    """Without a counterpart: who asks for records takes no others, so a forger that waits to be asked is idle."""
+    """Without a counterpart: who asks takes nothing else, so a forger that waits to be asked is idle."""
     assert broken(run(rough("forger"), tmp_path)) == {}
 
 
