@@ -20,6 +20,7 @@ from chain.cid import Cid
 from chain.identity import AgentId
 from dht.bundle import Bundle, Item
 from dht.comparison import Comparisons
+from dht.distance import distance
 from dht.errors import FrameError, NetworkError
 from dht.kademlia import Kademlia
 from dht.placement import Role
@@ -103,13 +104,32 @@ class CatchUp:
             seen = self._kademlia.version
             self._stored = trio.Event()
             await self.round()
+            self._stand_back()
             async with trio.open_nursery() as nursery:
                 nursery.cancel_scope.deadline = trio.current_time() + pause * self._rng.uniform(0.8, 1.2)
                 nursery.start_soon(self._wait_for_quiet, nursery.cancel_scope)
                 await self._kademlia.wait_changed(seen)
+                self._stand_back()
                 await trio.sleep(SETTLE_S)
                 nursery.cancel_scope.cancel()
             pause = INTERVAL_FIRST_S if self._kademlia.version != seen else min(2 * pause, INTERVAL_S)
+
+    def _stand_back(self) -> None:
+        """Shards to which R others are known to be nearer are not ours now: what comes goes to those.
+
+        A node that took others for dead, and was the slow one itself, took their shards over.
+        """
+        me = self._kademlia.self_contact().position
+        others = [
+            contact.position
+            for contact in self._kademlia.contacts()
+            if contact.stores and not self._kademlia.is_suspect(contact.agent)
+        ]
+        for shard in sorted(self._complete):
+            basis = shard.basis()
+            mine = distance(me, basis)
+            if sum(distance(other, basis) < mine for other in others) >= self._replication:
+                self._complete.discard(shard)
 
     def dropped(self, basis: bytes) -> None:
         """What lies at a basis was given up: if that is a shard, nothing is complete about it any more.

@@ -51,12 +51,15 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was checked. `advice` says what to do about it; empty when nothing."""
+    """One thing that was checked, in one line. `advice` says what to do about it; empty when nothing."""
 
     check: str
     severity: Severity
     text: str
     advice: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", " ".join(self.text.split()))  # SQLite's findings have several
 
 
 Findings = Iterator[Finding]

@@ -434,6 +434,7 @@ def test_many_fetches_at_once_never_ask_more_than_is_served(tmp_path: Path) -> N
     play(tmp_path, story)
 
 
+@pytest.mark.slow
 def test_a_roster_that_fetches_from_one_author_at_once_all_get_it(tmp_path: Path) -> None:
     async def story(swarm: Swarm) -> None:
         author = await swarm.start(0)

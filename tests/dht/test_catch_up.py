@@ -54,6 +54,7 @@ async def join_without_authors(network: Network) -> Node:
     return await network.start(NEWCOMER)
 
 
+@pytest.mark.slow
 def test_what_differs_is_fetched_once_and_then_nothing_more(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         newcomer = await join_without_authors(network)
@@ -71,6 +72,7 @@ def test_what_differs_is_fetched_once_and_then_nothing_more(tmp_path: Path) -> N
     simulate(tmp_path, (100, 100, 100), scenario)
 
 
+@pytest.mark.slow
 def test_former_holders_that_stay_behind_are_not_listed_again(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         await network.fill(60, authors=(0, 1, 2))

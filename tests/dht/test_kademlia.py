@@ -157,6 +157,7 @@ def test_a_node_without_capacity_is_a_member_and_in_nobodys_table() -> None:
     play(story)
 
 
+@pytest.mark.slow
 def test_in_a_larger_network_holders_are_the_closest_of_all_and_lookups_are_few() -> None:
     async def story(cluster: Cluster) -> None:
         nodes = await cluster.grow(45)
@@ -188,6 +189,7 @@ def test_a_node_that_appears_is_a_holder_at_once_for_all_that_it_met() -> None:
     play(story)
 
 
+@pytest.mark.slow
 def test_a_newcomer_ends_what_lookups_had_found_before_it_came() -> None:
     async def story(cluster: Cluster) -> None:
         nodes = await cluster.grow(30)
@@ -567,6 +569,7 @@ def test_a_flood_of_names_leaves_bounded_state() -> None:
 # -- upkeep --
 
 
+@pytest.mark.slow
 def test_a_quiet_network_stays_whole_for_hours_on_little_traffic() -> None:
     hours = 3
     trace = Trace()

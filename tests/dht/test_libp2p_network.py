@@ -181,6 +181,7 @@ async def test_slow_answers_do_not_hold_up_quick_ones() -> None:
         assert order == ["echo", "slow"]
 
 
+@pytest.mark.slow
 async def test_two_peers_that_dial_each_other_at_once_both_get_through_and_keep_one_connection() -> None:
     both = 0
     for _ in range(3):

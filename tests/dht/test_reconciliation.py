@@ -36,7 +36,11 @@ from tests.dht.range_sets import EVERYTHING, ItemSet, exchange, item
 
 TRANSCRIPTS = json.loads((Path(__file__).parent / "data" / "negentropy_v1.json").read_text())
 PREFIXES = st.one_of(st.integers(0, 3), st.integers(0, LAST_PREFIX))
-ITEMS = st.sets(st.builds(item, PREFIXES, st.integers(0, 10_000)), max_size=60)
+ITEMS = st.sets(
+    # An id is made of the basis too: no two items at different prefixes have the same.
+    st.builds(lambda prefix, number: item(prefix, prefix << 16 | number), PREFIXES, st.integers(0, 10_000)),
+    max_size=60,
+)
 
 
 def seeded(transcript: dict) -> tuple[set[Item], set[Item], set[Item]]:
@@ -67,7 +71,7 @@ def test_the_reference_implementation_is_answered_and_understood_byte_for_byte(t
 
 
 @given(ITEMS, ITEMS, ITEMS, st.lists(PREFIXES, max_size=6))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_two_sets_end_with_the_exact_differences_in_the_arcs_asked_about(
     both: set[Item], mine: set[Item], theirs: set[Item], cuts: list[int]
 ) -> None:
@@ -197,7 +201,7 @@ def _random_message(rng: random.Random, like: bytes) -> bytes:
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_bytes_are_a_declared_error_or_progress(seed: int) -> None:
     rng = random.Random(seed)
     mine = ItemSet(item(rng.choice([n, n << 50]), n) for n in range(rng.randrange(200)))

@@ -231,6 +231,7 @@ async def test_an_import_names_bad_lines_keeps_the_good_ones_and_can_be_run_agai
     assert len(rose.node.records) == 5
 
 
+@pytest.mark.slow
 async def test_parts_of_an_import_make_the_whole(rose: Running, tmp_path: Path) -> None:
     data = "".join(f'{{"text": "entry {number}"}}\n' for number in range(1000)).encode()
     added = [

@@ -320,6 +320,7 @@ def test_two_processes_with_different_hashing_yield_the_same_bytes(library: list
         assert done.stdout.strip() == here
 
 
+@pytest.mark.slow
 def test_reading_the_library_prints_nothing_and_imports_no_joke() -> None:
     script = "from node.corpus import entries; import sys; list(entries());" + (
         "assert not {'antigravity', 'this', 'readline', 'tkinter', 'idlelib'} & set(sys.modules)"

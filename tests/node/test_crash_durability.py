@@ -123,6 +123,7 @@ def _survivals(crash: Crash, work: Path, seed: int) -> Iterator[Path]:
     yield killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])  # 1,578, 551 and 232 acknowledgements, or a few more
 def test_every_acknowledged_append_survives_a_crash(shim: Path, tmp_path: Path, seed: int) -> None:
     crash = _crash(shim, tmp_path, "chain", AS_SHIPPED, random.Random(seed).randrange(1, 2_200))
@@ -161,6 +162,7 @@ def test_without_syncing_the_same_crash_loses_appends(shim: Path, tmp_path: Path
     assert lost, f"synchronous={synchronous} lost nothing, so this test cannot tell"
 
 
+@pytest.mark.slow
 def test_every_record_held_survives_a_crash(shim: Path, tmp_path: Path) -> None:
     crash = _crash(shim, tmp_path, "held", AS_SHIPPED, random.Random(7).randrange(500, 2_500))
     for folder in _survivals(crash, tmp_path, 7):

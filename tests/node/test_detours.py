@@ -84,6 +84,7 @@ async def publish_past_a_slow_holder(folder: Path, seed: int) -> list[int]:
     return lacks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [4, pytest.param(7, marks=pytest.mark.slow)])
 def test_once_nothing_is_pending_complete_holders_lack_nothing(tmp_path: Path, seed: int) -> None:
     lacks = run_deterministic(publish_past_a_slow_holder, tmp_path, seed, seed=seed)

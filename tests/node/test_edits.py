@@ -215,6 +215,7 @@ async def rebuild_changes_nothing(network: Network) -> None:
         assert derived(node) == before, number
 
 
+@pytest.mark.slow
 def test_an_edit_moves_the_posting_and_the_old_one_is_gone_everywhere(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         id_ = await planted(network)
@@ -293,6 +294,7 @@ def test_two_sides_edit_while_apart_and_agree_after(tmp_path: Path) -> None:
     simulate(tmp_path, SEVEN, scenario, link)
 
 
+@pytest.mark.slow
 def test_holders_of_an_entry_finish_what_its_author_could_not(tmp_path: Path) -> None:
     """The author reaches one holder of the entry and dies: the postings follow all the same."""
     link = Parted()

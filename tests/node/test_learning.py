@@ -50,6 +50,7 @@ async def finished(network: Network, learners: list[Learner], task: Cid) -> list
     return views
 
 
+@pytest.mark.slow
 def test_four_nodes_end_with_the_same_bytes(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         task = await publish(network.nodes[0])

@@ -114,6 +114,7 @@ def test_a_node_that_joins_gets_its_copies_and_the_others_drop_their_extra_ones(
     simulate(tmp_path, EIGHT, scenario)
 
 
+@pytest.mark.slow
 def test_all_may_leave_one_after_another_and_the_last_one_has_everything(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         await filled(network)

@@ -301,6 +301,7 @@ def test_holders_of_an_authors_activity_alone_get_headers_alone(tmp_path: Path) 
     simulate(tmp_path, (100,) * 6, scenario)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [StoreStatus.PENDING, StoreStatus.PARKED])
 def test_what_a_holder_puts_off_is_pending_until_it_holds_it(tmp_path: Path, status: StoreStatus) -> None:
     async def scenario(network: Network) -> None:

@@ -17,6 +17,7 @@ from tests.node.simulated_nodes import Network, entry, override, shown, simulate
 SMALL = 2
 
 
+@pytest.mark.slow
 def test_a_full_node_refuses_says_so_and_others_take_its_place(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         await network.fill(20, authors=[0])
@@ -70,6 +71,7 @@ def test_one_author_cannot_take_the_others_room(tmp_path: Path) -> None:
     simulate(tmp_path, (100, 100, 100), scenario)
 
 
+@pytest.mark.slow
 def test_a_creator_has_its_say_however_much_others_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ def clusters(count: int, dim: int, each: int, seed: int = 0) -> tuple[np.ndarray
     return (centres[labels] + 0.05 * generator.normal(size=(len(labels), dim))).astype(np.float32), labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learned_map", [True, False])
 def test_the_same_sample_and_seed_give_the_same_valid_atlas(learned_map: bool) -> None:
     vectors, _ = clusters(20, 12, 15)

@@ -98,6 +98,7 @@ def results(*processes: subprocess.Popen[str]) -> list[dict[str, Any]]:
             process.kill()
 
 
+@pytest.mark.slow
 def test_a_run_adds_edits_asks_kills_and_fetches(tmp_path: Path) -> None:
     view = Quiet()
     result = run(TINY, tmp_path, view)
