@@ -599,7 +599,7 @@ class Node:
         self._blocks.note_refused(bases)
         for basis in sorted(bases):
             self._catch_up.dropped(basis)
-        self._activity.dropped(basis)
+            self._activity.dropped(basis)
         await self._refresh_blocked(target)
         return new
 
@@ -839,6 +839,7 @@ class Node:
     async def _on_dropped(self, basis: bytes, left: Sequence[tuple[Cid, int]]) -> None:
         """What lies in no shard here any more is not found here any more, unless it is our own."""
         self._catch_up.dropped(basis)
+        self._activity.dropped(basis)
         self._look_at_room()
         await self._holder.forget([cid for cid, roles in left if not roles & Role.SHARD])
         # What went may have said something about a value of its entry that is still found here.

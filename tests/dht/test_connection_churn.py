@@ -123,8 +123,8 @@ async def all_gone(a: LibP2PNetwork) -> None:
 @pytest.mark.parametrize(
     ("visit", "count", "at_once"),
     [
-        (slams, CONNECTS, AT_ONCE),
-        (never_speaks, CONNECTS, AT_ONCE),
+        pytest.param(slams, CONNECTS, AT_ONCE, marks=pytest.mark.long),
+        pytest.param(never_speaks, CONNECTS, AT_ONCE, marks=pytest.mark.long),
         pytest.param(proves_and_goes, CONNECTS, AT_ONCE, marks=pytest.mark.long),
         (asks_and_goes, CONNECTS, 1),
         pytest.param(asks_and_goes, CONNECTS // 2, AT_ONCE, marks=pytest.mark.long),

@@ -16,7 +16,7 @@ from federated.round import Offer
 from federated.update import decode, encode
 from node.node import Node
 from node.storage.errors import StorageError
-from tests.node.simulated_nodes import Network
+from tests.node.simulated_nodes import Network, until
 
 ARRAYS = (Array("w", "<f4", (40, 3)), Array("b", "<f8", (3,)))
 TRAIN_S = 0.5
@@ -141,5 +141,6 @@ async def learn(network: Network, learners: Sequence[Learner], within_s: float =
 
 
 async def join_all(network: Network, task: Cid, numbers: Sequence[int]) -> None:
+    await until(lambda: not any(node.status().pending for node in network.nodes.values()))
     for number in numbers:
         await network.nodes[number].learning.join(task)

@@ -137,7 +137,7 @@ def test_from_init_to_stop_everything_speaks_json(daemons: Daemons) -> None:
     assert status.keys() >= STATUS_KEYS
     assert (status["agent_id"], status["network"]) == (founded["agent_id"], founded["network"])
     assert (status["records"], status["peers"], status["pending"]) == (5, 0, 0)
-    assert rose("peers") == {"peers": []}
+    assert rose("peers") == {"peers": [], "standings": []}
     assert rose("config", "show")["capacity"] == 100
     assert rose("stop") == {"stopped": True, "pid": daemon.process.pid}
     assert daemon.process.wait(5) == 0

@@ -206,10 +206,10 @@ async def attack(daemon: Daemon, kind: Attack, number: int, goes_on: bool) -> No
 ATTACKS = [
     hello_flood,
     introduction_flood,
-    false_introductions,
-    find_flood,
+    pytest.param(false_introductions, marks=pytest.mark.long),
+    pytest.param(find_flood, marks=pytest.mark.long),
     listing_flood,
-    bundle_flood,
+    pytest.param(bundle_flood, marks=pytest.mark.long),
     false_bundles,
 ]
 

@@ -18,7 +18,7 @@ from dht.replies import StoreStatus
 from node.errors import Forbidden, InvalidInput
 from node.models import Edit, NewEntry, Retag, Vote
 from node.node import Node
-from tests.node.simulated_nodes import Network, identity, shown, simulate, until, vector
+from tests.node.simulated_nodes import Network, identity, override, shown, simulate, until, vector
 
 FIVE = (100, 100, 100, 100, 100)
 PHRASE = "the heron stands where the reeds are thin"
@@ -162,6 +162,7 @@ def test_nobody_purges_what_another_said(tmp_path: Path) -> None:
         assert seen is not None
         entry = fold(seen.records)
         assert entry is not None
+        override(mallory._own, "fault_of", lambda record: None)
         await mallory._append(drafts.draft_purge(entry, mallory.agent, [id_, tag.cid]))
         purge = mallory._own.at(mallory._own.count() - 1)
         assert purge is not None

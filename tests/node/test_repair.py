@@ -251,6 +251,7 @@ def moved(network: Network) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_node_that_was_away_for_hours_moves_what_it_missed_and_no_more(tmp_path: Path) -> None:
     """With its disk, and without a restart of anybody else; the others had long made up for it."""
 

@@ -293,6 +293,7 @@ def test_nothing_that_a_forger_passes_on_is_held(tmp_path: Path) -> None:
     assert broken(run(rough("forger"), tmp_path)) == {}
 
 
+@pytest.mark.long
 def test_a_sender_of_garbage_is_soon_left_alone(tmp_path: Path) -> None:
     """It still introduces itself and answers pings, so nothing but its reputation speaks against it."""
 

@@ -103,6 +103,7 @@ def until_peers(home: Path, peers: int) -> ApiClient:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_daemon_of_ones_own_joins_a_scenario_on_real_sockets(tmp_path: Path) -> None:
     file = tmp_path / "three.toml"
     file.write_text(SCENARIO)

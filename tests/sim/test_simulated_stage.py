@@ -79,6 +79,10 @@ def run(text: str, folder: Path, view: Quiet | None = None) -> Result:
     return play(parse_scenario(text, "x.toml"), folder, view or Quiet())
 
 
+LARGER = frozenset({"cold-start", "flash-crowd", "slow-peers"})
+"""Shipped scenarios that take over ten seconds in a small size, too."""
+
+
 def command(*arguments: str, hash_seed: int = 0) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "node", "sim", "run", *arguments],
@@ -221,7 +225,13 @@ def test_the_documentation_names_every_scenario_metric_and_fault() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(shipped().keys() - {"strangers"}))  # see test_fault_suite
+@pytest.mark.parametrize(
+    "name",
+    [  # strangers: see test_fault_suite
+        pytest.param(name, marks=[pytest.mark.long] if name in LARGER else [])
+        for name in sorted(shipped().keys() - {"strangers"})
+    ],
+)
 def test_every_shipped_scenario_holds_in_a_small_size(name: str, tmp_path: Path) -> None:
     result = play(scaled(load_scenario(name), 0.3), tmp_path, Quiet())
     assert [(str(one.assertion), one.value) for one in result.verdicts if not one.held] == []
