@@ -43,6 +43,7 @@ ROUND_TRIPS_MS = 150
 """What a query without failures may take over `FaultyLink`, connecting (three times 20 ms) included."""
 
 
+@pytest.mark.slow
 def test_every_node_gives_the_exhaustive_answer_before_and_after_a_crash(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         await network.fill(80, authors=range(5))

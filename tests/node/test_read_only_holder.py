@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+import pytest
 import trio
 
 from tests.node.simulated_nodes import SHARDS, Network, entry, shown, simulate, until, vector
@@ -25,6 +26,7 @@ async def unsaid(network: Network) -> int:
     return count
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_no_answer_its_completeness_and_no_record_its_copies(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         await network.fill(20, authors=[0])

@@ -131,6 +131,7 @@ def test_without_anybody_who_stores_records_wait(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.03, 0.06])
+@pytest.mark.slow
 def test_an_author_that_crashes_while_publishing_goes_on_after_its_restart(
     tmp_path: Path, after_s: float
 ) -> None:
@@ -193,6 +194,7 @@ def test_a_node_that_joins_later_comes_to_hold_everything(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("newcomers", [1, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_answers_stay_exhaustive_while_nodes_join(tmp_path: Path, newcomers: int) -> None:
     """Six at once take whole shards over from all their former holders."""
 
