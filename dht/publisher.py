@@ -53,6 +53,8 @@ IN_FLIGHT_PER_PEER = 2
 MAX_DETOURS = 100_000
 """Copies owed to holders that were suspects when their records were placed; beyond it, catching up has to
 find them."""
+TURNED_AWAY_S = 300.0
+"""After so long who would not take a record is asked again: it may have room by then."""
 MAX_TURNED_AWAY = 10_000
 """Records remembered with who would not take them; beyond it all are offered to everybody again."""
 RETRY_FIRST_S = 0.5
@@ -155,6 +157,7 @@ class Publisher:
         self._silent: dict[AgentId, float] = {}
         self._gone: frozenset[AgentId] = frozenset()
         self._turned_away: dict[Cid, set[AgentId]] = {}
+        self._turned_away_since = 0.0
         self._mute: dict[AgentId, float] = {}
         self._confirmed_to = -1
         self.refused = 0
@@ -212,6 +215,8 @@ class Publisher:
         """Go once through all pending records; whether any acknowledgement came."""
         await self._mourn()
         progressed = await self._pay_detours()
+        if self._turned_away and trio.current_time() - self._turned_away_since >= TURNED_AWAY_S:
+            self._turned_away.clear()
         after = -1
         while True:
             need = self.need
@@ -443,6 +448,8 @@ class Publisher:
         got.rows.extend(held)
         for (record, _), (status, _) in zip(batch, statuses, strict=True):
             if status in REFUSES:
+                if not self._turned_away:
+                    self._turned_away_since = trio.current_time()
                 self._turned_away.setdefault(record.cid, set()).add(agent)
         if len(self._turned_away) > MAX_TURNED_AWAY:
             self._turned_away.clear()

@@ -224,11 +224,16 @@ class Repairer:
     async def look(self, everything: bool, *, alone: bool = False) -> None:
         """Go once through all bases held. `everything`: also those that were found in order.
 
+        Then who refused something, or had no room, is asked again, too.
+
         `alone`: send only what no other node is known to hold.
         """
         async with self._looking:
             self._looks += 1
             dropped = self.dropped
+            if everything:
+                self._full_until.clear()
+                self._turned_away.clear()
             await self._compare_ranges(everything)
             after = b""
             while page := self._store.bases_after(after, PAGE):

@@ -51,6 +51,22 @@ def test_a_full_node_refuses_says_so_and_others_take_its_place(tmp_path: Path) -
     simulate(tmp_path, (100, 100, 100, 100), scenario)
 
 
+@pytest.mark.slow
+def test_what_everybody_refused_is_offered_again(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        for one in network.nodes.values():
+            override(one._room, "_quota", Quota(store=1))
+        await network.add(0, [entry(1)])
+        await until(lambda: network.nodes[1].status().counters["records_refused_full_total"] > 0)
+        await trio.sleep(60)
+        assert network.nodes[0].status().pending > 0
+        for one in network.nodes.values():
+            override(one._room, "_quota", Quota())
+        await until(lambda: network.nodes[0].status().pending == 0, within_s=400)
+
+    simulate(tmp_path, (100, 100, 100), scenario)
+
+
 def test_one_author_cannot_take_the_others_room(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         for one in network.nodes.values():
