@@ -272,8 +272,8 @@ class _RoseForest:
     ) -> None:
         import trio
 
-        from dht.libp2p_network import open_libp2p_network
         from dht.ports import SystemClock, ThreadedBlocking, system_random
+        from dht.wire.libp2p_network import open_libp2p_network
         from node.node import NodeOptions, NodePaths, open_node
 
         folder = self._folder / str(number)

@@ -29,7 +29,7 @@ from chain.kinds import CREATE
 from chain.record import Record
 from chain.source_chain import Draft, Head, head_of, next_record
 from dht.ports import SystemClock, ThreadedBlocking, system_random
-from dht.record_store import Held
+from dht.records.record_store import Held
 from node.storage.held_records import HeldRecords
 from node.storage.own_chain import OwnChain
 

@@ -2,10 +2,11 @@
 
 `python -m benchmarks.reconcile [--quick]` fills the real store of a holder with 100,000 records, copies it,
 and lets 0, 10 and 1,000 records be missing, half of them here and half there. Then one asks the other until
-it knows all of them (`dht.reconciliation` over `HeldRecords`), with no network: messages, bytes and processor
-time are counted. Beside it in the same run the two usual ways: the other sends all its ids (32 bytes each),
-and both send a Bloom filter with 1 % of false positives and the ids that the other's does not know, which
-misses one in a hundred. Two layouts: every record at a basis of its own, and all at one (a shard).
+it knows all of them (`dht.negentropy.reconciliation` over `HeldRecords`), with no network: messages, bytes
+and processor time are counted. Beside it in the same run the two usual ways: the other sends all its ids (32
+bytes each), and both send a Bloom filter with 1 % of false positives and the ids that the other's does not
+know, which misses one in a hundred. Two layouts: every record at a basis of its own, and all at one (a
+shard).
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from chain.identity import Identity
 from chain.kinds import CREATE
 from chain.record import Record
 from chain.source_chain import Draft, Head, head_of, next_record
-from dht.basis import subject_basis
-from dht.placement import Role
+from dht.negentropy.range_messages import END, START
+from dht.negentropy.reconciliation import Reconciliation, answer
 from dht.ports import ThreadedBlocking
-from dht.range_messages import END, START
-from dht.reconciliation import Reconciliation, answer
-from dht.record_store import Held
+from dht.records.basis import subject_basis
+from dht.records.placement import Role
+from dht.records.record_store import Held
 from node.storage.database import Options
 from node.storage.held_records import HeldRecords
 

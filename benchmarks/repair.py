@@ -27,8 +27,8 @@ import trio
 from benchmarks.report import RESULTS, at_most, emit, rounded
 from chain.cid import Cid
 from chain.identity import AgentId, Identity
-from dht.basis import author_basis
-from dht.distance import closest
+from dht.overlay.distance import closest
+from dht.records.basis import author_basis
 from node.founding import REPLICATION
 from node.models import Added, NewEntry
 from node.node import Node, NodeOptions

@@ -1,8 +1,9 @@
 """The distributed floor: how nodes reach each other, and how records find their holders.
 
 `dht.network` is the port every other module speaks to (`Network`: ask a peer, answer a peer, know who is
-there); `dht.libp2p_network` is its adapter for real sockets, and the simulator brings another one.
-`dht.ports` holds the remaining impure ports (`Clock`, `Random`, `RunBlocking`), `dht.errors` the floor's
-errors, `dht.frames` the wire format. Nothing here imports libp2p except the adapter, so importing the floor
-stays cheap.
+there); `dht.ports` holds the remaining impure ports (`Clock`, `Random`, `RunBlocking`), `dht.errors` the
+floor's errors. Upon them, each importing only those before it: `dht.wire` (frames and connections, and
+libp2p, imported by its adapter alone, so that importing the floor stays cheap), `dht.overlay` (Kademlia),
+`dht.negentropy` (set reconciliation), `dht.records` (what a record is on its way, and how it gets in), and
+side by side `dht.repair` (replication), `dht.evidence` (what peers prove to one another) and `dht.blobs`.
 """

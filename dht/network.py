@@ -3,8 +3,8 @@
 A node asks (`request`) and answers (`register`); the peer it talks to is always authenticated, because a
 `PeerId` *is* the agent's Ed25519 public key and every adapter proves possession of it. The port promises
 bounded behaviour rather than success: each call ends within its timeout with a reply or one of the errors in
-`dht.errors`, and no peer can make the implementation hang or grow without limit. `dht.libp2p_network` is the
-adapter over real sockets; a simulated one serves tests and scenarios.
+`dht.errors`, and no peer can make the implementation hang or grow without limit. `dht.wire.libp2p_network` is
+the adapter over real sockets; a simulated one serves tests and scenarios.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PEER_ID_SIZE = 32
 MAX_METHOD_CHARS = 64
 """Longest method name, in characters (ASCII)."""
 MAX_BODY = 1 << 20
-"""Largest request or reply body in bytes; a frame adds a little to it (`dht.frames.MAX_FRAME`)."""
+"""Largest request or reply body in bytes; a frame adds a little to it (`dht.wire.frames.MAX_FRAME`)."""
 EVENT_BACKLOG = 256
 """Events kept for one slow reader of `Network.events`; beyond it the oldest are dropped."""
 

@@ -36,7 +36,7 @@ from chain.learning import (
 )
 from chain.record import Record
 from dht.errors import FrameError, NetworkError
-from dht.kademlia import Kademlia
+from dht.overlay.kademlia import Kademlia
 from dht.ports import Clock, Random, RunBlocking
 from federated.aggregation import Accumulator
 from federated.errors import Refused, UnknownTask, WrongState

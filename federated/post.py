@@ -23,17 +23,17 @@ from chain.identity import AgentId
 from chain.kinds import LEARNING_OPERATIONS, TASK
 from chain.membrane import Membrane, position
 from chain.record import Record, decode_payload
-from dht.basis import listing_basis, subject_basis
-from dht.bundle import Bundle, BundleError, Item, open_bundle
 from dht.errors import FrameError, NetworkError, RefusalCode, RequestRefused
-from dht.intake import Judged
-from dht.kademlia import Kademlia
 from dht.network import MAX_BODY, Network
-from dht.placement import Role
+from dht.overlay.kademlia import Kademlia
 from dht.ports import RunBlocking
-from dht.record_store import Held, HeldStore
-from dht.records import MAX_FETCH, RecordService
-from dht.replies import StoreStatus
+from dht.records.basis import listing_basis, subject_basis
+from dht.records.bundle import Bundle, BundleError, Item, open_bundle
+from dht.records.intake import Judged
+from dht.records.methods import MAX_FETCH, RecordService
+from dht.records.placement import Role
+from dht.records.record_store import Held, HeldStore
+from dht.records.replies import StoreStatus
 from federated.messages import DELIVER
 
 MAX_DELIVERED = 64

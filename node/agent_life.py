@@ -24,10 +24,10 @@ from chain.kinds import CLOSE, KINDS_BY_RULE_VERSION, REVOKE, ROTATE
 from chain.manifest import Manifest
 from chain.record import Record
 from chain.source_chain import Draft
-from dht.basis import author_basis
 from dht.errors import NetworkError
-from dht.heads import Heads
-from dht.kademlia import Kademlia
+from dht.evidence.heads import Heads
+from dht.overlay.kademlia import Kademlia
+from dht.records.basis import author_basis
 from node.errors import InvalidInput, NotFound
 from node.storage.own_chain import OwnChain
 from validation.ledger import Ledger

@@ -29,15 +29,15 @@ from chain.record import Record
 from chain.vector import Codes, codes_from_bytes, score_ppm
 from crdt.postings import is_tag_record, overwritten, proofs, proven_tags
 from crdt.standing import CLEAR, Standing
-from dht.bundle import Bundle, Item
 from dht.errors import FrameError, NetworkError
-from dht.intake import Intake, PurgesOf
-from dht.kademlia import Kademlia
 from dht.network import Network
-from dht.placement import Layout
+from dht.overlay.kademlia import Kademlia
 from dht.ports import Clock, RunBlocking
-from dht.records import MAX_FETCH, RecordService
-from dht.turns import Turns
+from dht.records.bundle import Bundle, Item
+from dht.records.intake import Intake, PurgesOf
+from dht.records.methods import MAX_FETCH, RecordService
+from dht.records.placement import Layout
+from dht.wire.turns import Turns
 from node.entry_records import EntryRecords
 from node.freshness import Freshened, Freshness
 from node.holder import Holder, RecordsOf

@@ -142,7 +142,7 @@ class Settings(BaseModel):
             known = part.split(".")[0] in LOG_PARTS and all(name.isidentifier() for name in part.split("."))
             if not separator or not known or level not in LOG_LEVELS:
                 raise ValueError(
-                    f"{item!r} is not PART=LEVEL such as dht.kademlia=debug; parts begin with one of "
+                    f"{item!r} is not PART=LEVEL such as dht.overlay.kademlia=debug; parts begin with one of "
                     f"{', '.join(LOG_PARTS)}, levels are {', '.join(LOG_LEVELS)}"
                 )
         return value

@@ -30,11 +30,11 @@ from chain.kinds import KINDS_BY_RULE_VERSION
 from chain.manifest import Manifest, Space, decode_manifest
 from chain.record import decode_payload, decode_record
 from dht.errors import DhtError
-from dht.hello import Founding
-from dht.libp2p_network import open_libp2p_network
-from dht.mdns import discover, discoverable
+from dht.overlay.hello import Founding
+from dht.overlay.mdns import discover, discoverable
 from dht.ports import SystemClock, ThreadedBlocking, system_random
-from dht.room import Quota
+from dht.records.room import Quota
+from dht.wire.libp2p_network import open_libp2p_network
 from node.config import Settings, write_initial_config
 from node.derivation import rebuild_derived
 from node.embedding.caller import CallerVectors

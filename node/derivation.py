@@ -17,9 +17,9 @@ import trio
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.record import Record
-from dht.intake import PurgesOf
-from dht.placement import Layout, Role
 from dht.ports import RunBlocking
+from dht.records.intake import PurgesOf
+from dht.records.placement import Layout, Role
 from node.entry_records import EntryRecords
 from node.holder import Holder, RecordsOf
 from node.storage.derived_state import DerivedState, Posting

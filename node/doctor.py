@@ -20,8 +20,8 @@ from chain.errors import ChainBrokenError, ChainError
 from chain.identity import peer_id
 from chain.manifest import Manifest, decode_manifest
 from chain.source_chain import verify_chain
-from dht.addresses import parse_address
 from dht.errors import AddressError
+from dht.wire.addresses import parse_address
 from node.api_client import ApiClient, ApiError
 from node.config import Settings, load_settings
 from node.errors import DaemonNotRunning, NodeError

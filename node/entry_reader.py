@@ -20,14 +20,14 @@ from chain.record import Record
 from crdt.entry import fold
 from crdt.entry_view import Entry, purged_by, purges_in
 from crdt.standing import CLEAR, Standing
-from dht.basis import subject_basis
-from dht.bundle import Bundle, Item
 from dht.errors import NetworkError
-from dht.intake import Intake, Judged
-from dht.kademlia import Kademlia
+from dht.overlay.kademlia import Kademlia
 from dht.ports import RunBlocking
-from dht.record_store import Held
-from dht.records import RecordService
+from dht.records.basis import subject_basis
+from dht.records.bundle import Bundle, Item
+from dht.records.intake import Intake, Judged
+from dht.records.methods import RecordService
+from dht.records.record_store import Held
 from node.entry_records import EntryRecords
 from node.models import MAX_BALLOTS, MAX_VALUES, Ballot, EntryView, Erased, Value
 from validation.named import named_by

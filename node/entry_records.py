@@ -12,7 +12,7 @@ from chain.cid import Cid
 from chain.kinds import CREATE, ENTRY_OPERATIONS
 from chain.record import Record
 from crdt.causal import merge_copies
-from dht.placement import Role
+from dht.records.placement import Role
 from node.moderation import Blocklist
 from node.storage.held_records import HeldRecords
 from node.storage.own_chain import OwnChain

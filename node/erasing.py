@@ -18,7 +18,7 @@ from chain.cid import Cid, to_text
 from chain.kinds import CREATE, PURGE, PURGEABLE
 from chain.record import Record
 from dht.ports import RunBlocking
-from dht.record_store import Held
+from dht.records.record_store import Held
 from node.errors import InvalidInput
 from node.models import Changed, Purge
 from node.storage.derived_state import DerivedState

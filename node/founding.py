@@ -13,8 +13,8 @@ from chain.cid import blob_cid
 from chain.identity import AgentId
 from chain.kinds import RULE_VERSION
 from chain.manifest import Limits, Manifest, Space
-from dht.hello import Founding
-from dht.placement import Layout
+from dht.overlay.hello import Founding
+from dht.records.placement import Layout
 from node.embedding.caller import CallerVectors
 from node.embedding.embedder import Embedder
 from node.embedding.external import EmbedderSettings, external_embedder, is_external

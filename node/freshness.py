@@ -21,11 +21,11 @@ from chain.record import Record
 from chain.vector import Codes, codes_from_bytes, score_ppm
 from crdt.postings import shown
 from crdt.standing import CLEAR, Standing
-from dht.basis import subject_basis
 from dht.errors import FrameError, NetworkError
-from dht.kademlia import Kademlia
+from dht.overlay.kademlia import Kademlia
 from dht.ports import RunBlocking
-from dht.records import MAX_DIGESTS, RecordService
+from dht.records.basis import subject_basis
+from dht.records.methods import MAX_DIGESTS, RecordService
 from node.entry_reader import EntryReader
 from node.entry_records import EntryRecords
 from node.models import Hit

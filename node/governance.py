@@ -20,15 +20,15 @@ from chain.kinds import CREATE, EPOCH
 from chain.manifest import Manifest
 from chain.record import Record
 from chain.source_chain import Draft
-from dht.hello import HelloServer
-from dht.intake import Intake
-from dht.kademlia import Kademlia
+from dht.evidence.notices import Notices
+from dht.evidence.watch import Watch
 from dht.network import Network
-from dht.notices import Notices
+from dht.overlay.hello import HelloServer
+from dht.overlay.kademlia import Kademlia
 from dht.ports import Random, RunBlocking
-from dht.record_store import Held
-from dht.records import RecordService
-from dht.watch import Watch
+from dht.records.intake import Intake
+from dht.records.methods import RecordService
+from dht.records.record_store import Held
 from node.derivation import records_of
 from node.epochs import Epochs
 from node.errors import Forbidden

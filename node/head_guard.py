@@ -4,8 +4,8 @@ A home that fits its note (`node.instance`) writes at once, and its holders are 
 must not wait for a network that may be away. Only the first record after a start waits for the first answer,
 at most `GRACE_S` from the start, because an image of a whole disk carries its note along. A home that may be
 a copy writes nothing until enough holders of its activity know of nothing beyond its head and of nobody else
-who writes (`dht.head_check`, `dht.claims`); what they know beyond it is fetched back first. Then it goes on
-by itself. `forced` is its owner's word that nothing else runs and nothing was lost.
+who writes (`dht.evidence.head_check`, `dht.evidence.claims`); what they know beyond it is fetched back first.
+Then it goes on by itself. `forced` is its owner's word that nothing else runs and nothing was lost.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from chain.errors import ChainForkedError
 from chain.identity import AgentId
 from chain.kinds import OPENING
 from chain.record import Record
-from dht.basis import author_basis
-from dht.claims import PERIOD_S, SESSION_SIZE, WINDOW_S
 from dht.errors import NetworkError
-from dht.head_check import Answer, Behind, Confirmed, Finding, Forked, Twin, Unknown, check_head
-from dht.heads import Asks, Heads
-from dht.kademlia import Kademlia
-from dht.own_history import OwnHistory
+from dht.evidence.claims import PERIOD_S, SESSION_SIZE, WINDOW_S
+from dht.evidence.head_check import Answer, Behind, Confirmed, Finding, Forked, Twin, Unknown, check_head
+from dht.evidence.heads import Asks, Heads
+from dht.evidence.own_history import OwnHistory
+from dht.overlay.kademlia import Kademlia
 from dht.ports import Clock, Random
+from dht.records.basis import author_basis
 from node.instance import FORCE
 from node.storage.own_chain import OwnChain
 

@@ -24,9 +24,9 @@ from chain.record import Record, decode_payload
 from chain.vector import Codes
 from crdt.postings import shown
 from crdt.standing import CLEAR, Standing
-from dht.placement import Layout, Role
 from dht.ports import RunBlocking
-from dht.record_store import Held
+from dht.records.placement import Layout, Role
+from dht.records.record_store import Held
 from node.entry_records import EntryRecords
 from node.index import IndexedPosting, LocalIndex
 from node.storage.derived_state import MAX_POSTINGS, DerivedState, Posting

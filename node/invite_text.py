@@ -17,7 +17,7 @@ from chain import canonical
 from chain.cid import Cid, is_raw_cid
 from chain.errors import ChainError
 from chain.invitation import MAX_PROOF_STATEMENT, check_proof_shape
-from dht.contact import MAX_ADDRESS
+from dht.overlay.contact import MAX_ADDRESS
 from node.errors import InvalidInput
 
 PREFIX = "rose-invite."

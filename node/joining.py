@@ -16,10 +16,10 @@ from chain.identity import AgentId, Identity, peer_id
 from chain.invitation import check_grant, open_grant
 from chain.manifest import Manifest
 from dht.errors import DhtError, RefusalCode, RequestRefused
-from dht.hello import Founding, fetch_founding, redeem
-from dht.libp2p_network import open_libp2p_network
 from dht.network import Network
+from dht.overlay.hello import Founding, fetch_founding, redeem
 from dht.ports import SystemClock
+from dht.wire.libp2p_network import open_libp2p_network
 from node.errors import JoinFailed, NotInvited
 from node.invite_text import Invite, is_invite, read_invite
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from chain.blob import MalformedBlobError, OversizedBlobError, chunk_list
 from chain.cid import Cid
 from chain.identity import AgentId
-from dht.blobs import BlobService, BlobUnavailable
+from dht.blobs.service import BlobService, BlobUnavailable
 from dht.ports import RunBlocking
 from federated.ports import NoRoom, TooLarge
 from node.storage.errors import StorageError

@@ -44,8 +44,8 @@ def set_up_logging(level: str, style: str, file: Path | None, parts: Sequence[tu
     """Send the process's log to `file` (rotating), or to stderr; replaces an earlier set-up.
 
     `level` and `style` are values of `Settings.log_level` and `Settings.log_format`; `parts` are pairs such
-    as ("dht.kademlia", "debug"), for parts of the program that say more or less. Raises `ConfigError` when
-    the file cannot be opened.
+    as ("dht.overlay.kademlia", "debug"), for parts of the program that say more or less. Raises `ConfigError`
+    when the file cannot be opened.
     """
     handler: logging.Handler
     if file is None:

@@ -24,31 +24,31 @@ from chain.membrane import Passage
 from chain.receipt import Found, sign_batch
 from chain.record import Record
 from chain.source_chain import ChainReport, Draft
-from dht.activity import ActivityWatch
-from dht.attestations import Attestations
-from dht.blobs import BlobService
-from dht.catch_up import CatchUp
-from dht.challenger import Challenger
-from dht.clock_skew import ClockSkew, Skew
-from dht.comparison import Comparisons
-from dht.frontiers import Frontiers
-from dht.heads import Heads
-from dht.hello import Founding, HelloServer
-from dht.intake import Intake
-from dht.kademlia import Kademlia
+from dht.blobs.service import BlobService
+from dht.evidence.activity import ActivityWatch
+from dht.evidence.attestations import Attestations
+from dht.evidence.challenger import Challenger
+from dht.evidence.heads import Heads
+from dht.evidence.own_history import OwnHistory
 from dht.network import Network
-from dht.offers import Offers
-from dht.own_history import OwnHistory
-from dht.placement import Role
+from dht.overlay.clock_skew import ClockSkew, Skew
+from dht.overlay.hello import Founding, HelloServer
+from dht.overlay.kademlia import Kademlia
+from dht.overlay.reputation import Standing
 from dht.ports import Clock, Random, RunBlocking
-from dht.proofs import Proofs
-from dht.publisher import Publisher
-from dht.record_store import Held
-from dht.records import RecordService
-from dht.repairer import Repairer
-from dht.reputation import Standing
-from dht.retrial import Retrial
-from dht.room import NO_QUOTA, Quota, Room
+from dht.records.intake import Intake
+from dht.records.methods import RecordService
+from dht.records.placement import Role
+from dht.records.proofs import Proofs
+from dht.records.record_store import Held
+from dht.records.retrial import Retrial
+from dht.records.room import NO_QUOTA, Quota, Room
+from dht.repair.catch_up import CatchUp
+from dht.repair.comparison import Comparisons
+from dht.repair.frontiers import Frontiers
+from dht.repair.offers import Offers
+from dht.repair.publisher import Publisher
+from dht.repair.repairer import Repairer
 from federated.engagement import Tools
 from federated.learning import Learning
 from federated.post import Post

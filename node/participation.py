@@ -13,12 +13,12 @@ from pathlib import Path
 
 import trio
 
-from dht.catch_up import CatchUp
-from dht.kademlia import BootstrapError, Kademlia
-from dht.offers import Offers
+from dht.overlay.kademlia import BootstrapError, Kademlia
 from dht.ports import RunBlocking
-from dht.publisher import Publisher
-from dht.repairer import Repairer
+from dht.repair.catch_up import CatchUp
+from dht.repair.offers import Offers
+from dht.repair.publisher import Publisher
+from dht.repair.repairer import Repairer
 from node.errors import HomeError
 from node.governance import Governance
 from node.peer_memory import read_peers, write_peers

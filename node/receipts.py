@@ -21,12 +21,12 @@ from chain.identity import AgentId
 from chain.kinds import CARRIES_CONTENT
 from chain.receipt import Receipt, open_receipt, write_receipt
 from chain.record import Record, decode_payload
-from dht.attestations import Attestations
-from dht.basis import subject_basis
-from dht.placement import Layout, Role, bases_of
+from dht.evidence.attestations import Attestations
 from dht.ports import RunBlocking
-from dht.publisher import Publisher
-from dht.receipts import finding
+from dht.records.basis import subject_basis
+from dht.records.placement import Layout, Role, bases_of
+from dht.records.receipts import finding
+from dht.repair.publisher import Publisher
 from node.errors import InvalidInput, NotFound, NotReady
 from node.models import Validated
 from node.storage.own_chain import OwnChain

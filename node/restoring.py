@@ -23,9 +23,9 @@ from chain.errors import ChainError
 from chain.identity import AgentId, Identity
 from chain.record import Record
 from dht.errors import DhtError
-from dht.hello import Founding, fetch_founding
-from dht.libp2p_network import open_libp2p_network
+from dht.overlay.hello import Founding, fetch_founding
 from dht.ports import SystemClock, ThreadedBlocking, system_random
+from dht.wire.libp2p_network import open_libp2p_network
 from node.config import write_initial_config
 from node.daemon import (
     DEFAULT_API,

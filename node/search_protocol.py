@@ -18,9 +18,9 @@ from chain.content import MAX_TAG, MAX_TAGS, check_text
 from chain.errors import ChainError, RecordError
 from chain.vector import PPM, Codes, codes_from_bytes
 from crdt.postings import MAX_PROOFS
-from dht.bundle import Bundle, BundleError, open_bundle
 from dht.errors import FrameError, RefusalCode, RequestRefused
 from dht.network import MAX_BODY
+from dht.records.bundle import Bundle, BundleError, open_bundle
 from sharding.tree import Prefix
 
 METHOD = "shard.search"

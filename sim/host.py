@@ -15,7 +15,6 @@ from typing import Generic, Protocol, TypeVar
 
 import trio
 
-from dht.addresses import Address, AddressBook, parse_address
 from dht.errors import (
     AddressError,
     FrameError,
@@ -25,9 +24,6 @@ from dht.errors import (
     RequestRefused,
     RequestTimeout,
 )
-from dht.exchange import Gate, banned_reason, too_fast
-from dht.frames import check_method
-from dht.limits import Limits
 from dht.network import (
     EVENT_BACKLOG,
     MAX_BODY,
@@ -39,6 +35,10 @@ from dht.network import (
     PeerUp,
     Screen,
 )
+from dht.wire.addresses import Address, AddressBook, parse_address
+from dht.wire.exchange import Gate, banned_reason, too_fast
+from dht.wire.frames import check_method
+from dht.wire.limits import Limits
 from sim.errors import HostError
 from sim.trace import Event
 

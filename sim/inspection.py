@@ -15,9 +15,9 @@ from chain.cid import Cid
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.record import Record, check_payload, verify_signature
-from dht.distance import closest
-from dht.placement import Role, needs_payload
-from dht.record_store import Digest
+from dht.overlay.distance import closest
+from dht.records.placement import Role, needs_payload
+from dht.records.record_store import Digest
 from node.node import Node
 
 PAGE = 4_096

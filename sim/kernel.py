@@ -2,9 +2,9 @@
 
 Ten thousand whole nodes do not fit one process, and what is asked of so large a network is only whether
 lookups find the right nodes, in how many hops and messages. So a node here is its routing table
-(`dht.routing_table`), a lookup is `dht.lookup.Lookup`, suspicion and patience are `dht.liveness`, distance is
-`dht.distance`: the same code, driven by a heap of events instead of a network. What is left out: address
-records are not signed or verified, and the only messages are finds.
+(`dht.overlay.routing_table`), a lookup is `dht.overlay.lookup.Lookup`, suspicion and patience are
+`dht.overlay.liveness`, distance is `dht.overlay.distance`: the same code, driven by a heap of events instead
+of a network. What is left out: address records are not signed or verified, and the only messages are finds.
 
 Networks come about in two ways. `filled` gives every node what an old network has, each bucket k nodes drawn
 evenly from all that belong there; `joined` lets the nodes come in one by one through a random member, with a
@@ -24,13 +24,13 @@ from itertools import count
 from statistics import fmean
 
 from chain.identity import AgentId
-from dht.contact import Contact
-from dht.distance import KEY_BITS, as_int, key_in_bucket
-from dht.kademlia import MAX_REFRESH, SEEDS
-from dht.liveness import Liveness
-from dht.lookup import ALPHA, PATIENCE, READ_PATHS, Lookup
-from dht.peer_messages import FIND, MAX_FOUND
-from dht.routing_table import K, RoutingTable
+from dht.overlay.contact import Contact
+from dht.overlay.distance import KEY_BITS, as_int, key_in_bucket
+from dht.overlay.kademlia import MAX_REFRESH, SEEDS
+from dht.overlay.liveness import Liveness
+from dht.overlay.lookup import ALPHA, PATIENCE, READ_PATHS, Lookup
+from dht.overlay.peer_messages import FIND, MAX_FOUND
+from dht.overlay.routing_table import K, RoutingTable
 from sim.errors import SimError
 
 MAX_KERNEL_NODES = 1_000_000

@@ -21,12 +21,12 @@ from chain.kinds import CREATE, FORK_WARRANT, INVALID_WARRANT
 from chain.record import Record, decode_payload, encode_payload, sign_record
 from chain.source_chain import Draft
 from chain.warrant import invalid_body
-from dht.bundle import Item
 from dht.errors import RequestRefused
 from dht.network import Handler, PeerId
-from dht.peer_messages import EXCHANGE, PING
-from dht.publisher import Got
-from dht.record_store import Held
+from dht.overlay.peer_messages import EXCHANGE, PING
+from dht.records.bundle import Item
+from dht.records.record_store import Held
+from dht.repair.publisher import Got
 from node.node import Node
 from sim.faults import Lie
 from sim.host import SimNetwork

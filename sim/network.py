@@ -18,9 +18,9 @@ from functools import partial
 
 import trio
 
-from dht.addresses import Address
-from dht.limits import DEFAULT_LIMITS, Limits
 from dht.network import PEER_ID_SIZE, PeerId
+from dht.wire.addresses import Address
+from dht.wire.limits import DEFAULT_LIMITS, Limits
 from sim.errors import HostError
 from sim.host import Connection, Promise, SimNetwork, short
 from sim.links import LatencyLink, Link

@@ -12,8 +12,8 @@ from pathlib import Path
 import trio
 
 from chain.identity import Identity
-from dht.hello import Founding
 from dht.network import Network
+from dht.overlay.hello import Founding
 from node.embedding.packaged import packaged_atlas
 from node.founding import Ground, found
 from node.node import Node, NodeOptions, NodePaths, open_node

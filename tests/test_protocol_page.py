@@ -10,7 +10,7 @@ import pytest
 
 from chain.kinds import KINDS_BY_RULE_VERSION, RULE_VERSION
 from dht.errors import RefusalCode
-from dht.replies import StoreStatus
+from dht.records.replies import StoreStatus
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "protocol.md").read_text()

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from chain.blob import ChunkList, check_size
 from chain.cid import Cid, from_text, is_blob_cid, to_text
 from chain.errors import CidError
-from dht.blob_store import BlobStore
+from dht.blobs.blob_store import BlobStore
 from node.api.problems import BadId
 from node.api.service import NodeService
 from node.errors import InvalidInput, NotFound

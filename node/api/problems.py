@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 from chain.blob import OversizedBlobError
 from chain.errors import ChainError
-from dht.blobs import BlobUnavailable
+from dht.blobs.service import BlobUnavailable
 from federated.errors import LearningError, UnknownTask, WrongState
 from federated.ports import NoRoom
 from node.embedding.errors import DamagedData, EmbedderFailed, EmbeddingError

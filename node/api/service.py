@@ -14,9 +14,9 @@ from chain.cid import Cid
 from chain.identity import AgentId
 from chain.record import Record
 from chain.source_chain import ChainReport
-from dht.blob_store import BlobDraft, BlobStore
-from dht.clock_skew import Skew
-from dht.reputation import Standing
+from dht.blobs.blob_store import BlobDraft, BlobStore
+from dht.overlay.clock_skew import Skew
+from dht.overlay.reputation import Standing
 from node.models import (
     Added,
     Answer,
@@ -33,7 +33,7 @@ from node.moderation import Block
 
 
 class OwnBlobs(Protocol):
-    """The blobs that are here; `dht.blobs.BlobService` offers this."""
+    """The blobs that are here; `dht.blobs.service.BlobService` offers this."""
 
     @property
     def store(self) -> BlobStore:

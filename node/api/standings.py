@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from chain.errors import ChainError
 from chain.identity import AgentId, agent_from_text, peer_id
-from dht.reputation import Standing
+from dht.overlay.reputation import Standing
 from node.api.service import NodeService
 from node.errors import InvalidInput, NotFound
 

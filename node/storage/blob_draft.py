@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from chain.blob import CHUNK, MAX_BLOB, ChunkList, check_size, chunk_digest
-from dht.blob_store import BlobInfo
+from dht.blobs.blob_store import BlobInfo
 from node.storage.errors import disk_error
 
 

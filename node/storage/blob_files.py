@@ -31,7 +31,7 @@ from pathlib import Path
 
 from chain.blob import CHUNK, MAX_BLOB, BlobError, ChunkList, max_list, open_chunk_list
 from chain.cid import Cid, blob_cid_of_digest, digest, to_text
-from dht.blob_store import BlobInfo
+from dht.blobs.blob_store import BlobInfo
 from node.storage.blob_draft import Draft
 from node.storage.errors import BlobGone, BlobsFull, StorageClosed, disk_error
 

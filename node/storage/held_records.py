@@ -1,11 +1,12 @@
 """held.db: the records that this node holds for the network, its own among them where it is a holder.
 
-A record is kept once, under each basis that this node holds it for; the port is `dht.record_store.HeldStore`.
-Nothing is judged here: who calls `hold` has verified the signature and validated the record. Both branches of
-a fork are kept; of several valid signatures of one record the smallest is kept, so that replicas agree; a
-signed header is completed when its payload arrives. Per basis a count and a sum of the CIDs' digests modulo
-2**256 are kept up to date, so that two holders can compare what they hold there in a few bytes, and sums over
-ranges of bases (`node.storage.range_sums`), so that they can compare everything.
+A record is kept once, under each basis that this node holds it for; the port is
+`dht.records.record_store.HeldStore`. Nothing is judged here: who calls `hold` has verified the signature and
+validated the record. Both branches of a fork are kept; of several valid signatures of one record the smallest
+is kept, so that replicas agree; a signed header is completed when its payload arrives. Per basis a count and
+a sum of the CIDs' digests modulo 2**256 are kept up to date, so that two holders can compare what they hold
+there in a few bytes, and sums over ranges of bases (`node.storage.range_sums`), so that they can compare
+everything.
 
 A basis that this node need not hold any more is dropped as a whole, and only if it still is what was proven
 to lie elsewhere. A record that thereby lost its last basis loses its payload at once; its header stays as
@@ -30,10 +31,10 @@ from chain.cid import DIGEST_SIZE, Cid
 from chain.identity import AgentId
 from chain.kinds import GENESIS, MEMBRANE, OPENING, PURGE
 from chain.record import Record
-from dht.basis import BASIS_SIZE, author_basis
-from dht.placement import Role, needs_payload
 from dht.ports import RunBlocking
-from dht.record_store import BasisDigest, Chain, Digest, Held, Usage
+from dht.records.basis import BASIS_SIZE, author_basis
+from dht.records.placement import Role, needs_payload
+from dht.records.record_store import BasisDigest, Chain, Digest, Held, Usage
 from node.storage import range_sums
 from node.storage.database import Layout, Options, open_database
 from node.storage.erasure import (

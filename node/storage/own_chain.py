@@ -4,7 +4,7 @@ Drafts are linked and signed inside the writing transaction, so sequence numbers
 however many tasks append at once, and what `append` returns is on disk. An import key makes an append
 idempotent: key and record are kept by the same transaction. The file also notes who acknowledged holding
 each record, what they signed for it (`node.storage.own_receipts`), and the level it was placed for, so that
-what is still to be placed is listed at a cost of its own size (`dht.record_store.OwnRecords`).
+what is still to be placed is listed at a cost of its own size (`dht.records.record_store.OwnRecords`).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from chain.source_chain import (
     verify_chain,
 )
 from dht.ports import Clock, Random, RunBlocking
-from dht.receipts import KeptBatch, SignedFor
-from dht.record_store import Placement
+from dht.records.receipts import KeptBatch, SignedFor
+from dht.records.record_store import Placement
 from node.storage import own_receipts
 from node.storage.database import Layout, Options, open_database
 from node.storage.erasure import (

@@ -16,7 +16,7 @@ from typing import Final
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.merkle import HASH_SIZE
-from dht.receipts import KeptBatch, SignedFor
+from dht.records.receipts import KeptBatch, SignedFor
 from node.storage.database import Database
 
 MIGRATION: Final = """

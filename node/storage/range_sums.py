@@ -1,11 +1,11 @@
 """Sums over ranges of what is held, kept up to date in held.db, so that ranges can be compared cheaply.
 
-`dht.reconciliation` sees a holder's records as items, ordered by the first 64 bits of the basis and then by
-an id made of basis and CID, and asks for the count and the sum of the ids below some bound, for the items at
-some place, and for a few items in a row. For that the tree of all bases is summed up at three levels (5, 10
-and 15 bits), each basis by itself, and of a basis with many records (a shard, a long chain) each of 256 parts
-by the first byte of the id. So a bound costs some hundred rows whatever is held, a write some three rows a
-basis, and nothing lies in memory.
+`dht.negentropy.reconciliation` sees a holder's records as items, ordered by the first 64 bits of the basis
+and then by an id made of basis and CID, and asks for the count and the sum of the ids below some bound, for
+the items at some place, and for a few items in a row. For that the tree of all bases is summed up at three
+levels (5, 10 and 15 bits), each basis by itself, and of a basis with many records (a shard, a long chain)
+each of 256 parts by the first byte of the id. So a bound costs some hundred rows whatever is held, a write
+some three rows a basis, and nothing lies in memory.
 
 A basis of which this node alone knows (`Role.KEPT`), or that every node holds (`Role.NOTICE`), is left out.
 """
@@ -21,9 +21,9 @@ from itertools import accumulate
 from typing import Final
 
 from chain.cid import DIGEST_SIZE, Cid, digest, record_cid_of_digest
-from dht.placement import Role
-from dht.range_messages import END, ID_SIZE, LAST_PREFIX, MODULUS, Bound, Item, bound_at
-from dht.reconciliation import Total, id_of, mask_of, prefix_of
+from dht.negentropy.range_messages import END, ID_SIZE, LAST_PREFIX, MODULUS, Bound, Item, bound_at
+from dht.negentropy.reconciliation import Total, id_of, mask_of, prefix_of
+from dht.records.placement import Role
 
 LEVEL_BITS: Final = 5
 LEVELS: Final = 3
@@ -159,7 +159,7 @@ def withdrawn(connection: sqlite3.Connection, gone: Mapping[bytes, Sequence[Cid]
 
 
 class RangeView:
-    """`dht.reconciliation.RangeStore` on a connection in a transaction, during which nothing changes.
+    """A `RangeStore` of `dht.negentropy.reconciliation` on a connection, in a transaction: nothing changes.
 
     What one message asks about lies close together: sums and parts that were read are kept for the next look.
     """

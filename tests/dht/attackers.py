@@ -19,14 +19,14 @@ import trio
 from libp2p.exceptions import BaseLibp2pError
 
 from dht.errors import NetworkError
-from dht.exchange import ByteStream
-from dht.frames import Frame, FrameDecoder, Request, encode_frame
-from dht.libp2p_network import LibP2PNetwork, open_libp2p_network
-from dht.libp2p_transport import PROTOCOL, SecureConnection, Transport, _Negotiation, _Socket
-from dht.limits import DEFAULT_LIMITS, WRITE_SIZE, Limits
-from dht.mux_guard import ACK, DATA, HEADER, RST, SYN, WINDOW
 from dht.network import PeerId
 from dht.ports import SystemClock
+from dht.wire.exchange import ByteStream
+from dht.wire.frames import Frame, FrameDecoder, Request, encode_frame
+from dht.wire.libp2p_network import LibP2PNetwork, open_libp2p_network
+from dht.wire.libp2p_transport import PROTOCOL, SecureConnection, Transport, _Negotiation, _Socket
+from dht.wire.limits import DEFAULT_LIMITS, WRITE_SIZE, Limits
+from dht.wire.mux_guard import ACK, DATA, HEADER, RST, SYN, WINDOW
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 HANG = 20.0

@@ -8,7 +8,7 @@ from hashlib import sha256
 from chain.identity import Identity, peer_id
 from chain.manifest import Manifest, Space
 from chain.membrane import find_nonce, work_bits
-from dht.contact import Contact, make_contact
+from dht.overlay.contact import Contact, make_contact
 
 FOUNDER = bytes(31) + b"\1"
 MANIFEST = Manifest(

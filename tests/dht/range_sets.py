@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from hashlib import sha256
 from itertools import accumulate
 
-from dht.range_messages import END, START, Bound, Item
-from dht.reconciliation import Reconciliation, Total, answer
+from dht.negentropy.range_messages import END, START, Bound, Item
+from dht.negentropy.reconciliation import Reconciliation, Total, answer
 
 EVERYTHING = ((START, END),)
 
 
 class ItemSet:
-    """`dht.reconciliation.RangeStore` over a sorted list."""
+    """`dht.negentropy.reconciliation.RangeStore` over a sorted list."""
 
     def __init__(self, items: Iterable[Item]) -> None:
         self.all = sorted(items)

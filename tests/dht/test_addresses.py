@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.identity import peer_id
-from dht.addresses import MAX_ADDRESS_CHARS, AddressBook, parse_address
 from dht.errors import AddressError
-from dht.limits import DEFAULT_LIMITS
+from dht.wire.addresses import MAX_ADDRESS_CHARS, AddressBook, parse_address
+from dht.wire.limits import DEFAULT_LIMITS
 
 PEER, OTHER = b"\x01" * 32, b"\x02" * 32
 KEYS = st.binary(min_size=32, max_size=32)

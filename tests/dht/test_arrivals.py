@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from dht.arrivals import Arrivals, source_of
-from dht.limits import DEFAULT_LIMITS
-from dht.pace import Rate
+from dht.wire.arrivals import Arrivals, source_of
+from dht.wire.limits import DEFAULT_LIMITS
+from dht.wire.pace import Rate
 
 LIMITS = replace(DEFAULT_LIMITS, handshakes=4, arrivals=Rate(1.0, 100.0))
 

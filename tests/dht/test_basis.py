@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from chain.cid import digest, raw_cid, record_cid
 from chain.errors import ChainError
-from dht.basis import BASIS_SIZE, author_basis, subject_basis
+from dht.records.basis import BASIS_SIZE, author_basis, subject_basis
 
 
 @given(st.binary(max_size=40))

@@ -15,12 +15,22 @@ from chain import canonical
 from chain.blob import CHUNK, MalformedBlobError, OversizedBlobError, chunk_list
 from chain.cid import blob_cid, record_cid
 from chain.errors import CidError
-from dht.blob_store import BitmapError, bitmap, read_bitmap
-from dht.blobs import AT_ONCE, FETCHES, GET, LIST, LOOK_S, PER_AGENT, SERVE_EACH, BlobService, BlobUnavailable
-from dht.chunk_plan import MAX_BUSY, MAX_FAILURES
+from dht.blobs.blob_store import BitmapError, bitmap, read_bitmap
+from dht.blobs.chunk_plan import MAX_BUSY, MAX_FAILURES
+from dht.blobs.service import (
+    AT_ONCE,
+    FETCHES,
+    GET,
+    LIST,
+    LOOK_S,
+    PER_AGENT,
+    SERVE_EACH,
+    BlobService,
+    BlobUnavailable,
+)
 from dht.errors import RefusalCode, RequestRefused
-from dht.kademlia import Kademlia
 from dht.network import MAX_BODY, Handler
+from dht.overlay.kademlia import Kademlia
 from node.storage.blob_files import BlobFiles
 from node.storage.errors import BlobsFull, DiskFull
 from sim.host import SimNetwork

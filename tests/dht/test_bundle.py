@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from chain import canonical
 from chain.record import Record
-from dht.bundle import (
+from dht.network import MAX_BODY
+from dht.records.bundle import (
     MAX_HEADERS,
     MAX_ITEMS,
     MAX_OPENINGS,
@@ -20,7 +21,6 @@ from dht.bundle import (
     bundle_value,
     open_bundle,
 )
-from dht.network import MAX_BODY
 from tests.dht.authors import Author
 from tests.dht.people import MANIFEST, NOW_US
 

@@ -15,9 +15,9 @@ import trio
 from chain import canonical
 from chain.cid import Cid, record_cid_of_digest
 from chain.record import Record, decode_record
-from dht.bundle import bundle_value
 from dht.errors import RefusalCode, RequestRefused
-from dht.records import MAX_AT, MAX_CIDS
+from dht.records.bundle import bundle_value
+from dht.records.methods import MAX_AT, MAX_CIDS
 from node.node import Node
 from sim.host import SimNetwork
 from tests.dht.authors import forged

@@ -8,8 +8,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dht.cells import MAX_CELLS, SPACE, Cell, cells, shared
-from dht.distance import closest
+from dht.overlay.distance import closest
+from dht.repair.cells import MAX_CELLS, SPACE, Cell, cells, shared
 
 
 @given(st.sampled_from([0, 1, 2, 3, 4, 9, 40]), st.integers(1, 5), st.integers(0, 10_000))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dht.challenges import AT_ONCE, SILENT_MOST, Challenges, Outcome
+from dht.evidence.challenges import AT_ONCE, SILENT_MOST, Challenges, Outcome
 
 HOLDERS = [bytes([number]) * 32 for number in range(4)]
 CIDS = [bytes([number]) for number in range(20)]

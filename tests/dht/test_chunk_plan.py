@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dht.chunk_plan import HEDGE_S, MAX_ASKED, MAX_FAILURES, ChunkPlan
+from dht.blobs.chunk_plan import HEDGE_S, MAX_ASKED, MAX_FAILURES, ChunkPlan
 
 A, B, C = b"a" * 32, b"b" * 32, b"c" * 32
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dht.clock_skew import MAX_ROUND_TRIP_US, Sample, Skew, skew_of
+from dht.overlay.clock_skew import MAX_ROUND_TRIP_US, Sample, Skew, skew_of
 
 US = st.integers(-3_000_000, 3_000_000)
 TRIP = st.integers(0, MAX_ROUND_TRIP_US)

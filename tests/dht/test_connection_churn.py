@@ -16,10 +16,10 @@ from dataclasses import replace
 import pytest
 import trio
 
-from dht.frames import Request, encode_frame
-from dht.libp2p_network import LibP2PNetwork
-from dht.limits import DEFAULT_LIMITS
-from dht.pace import Rate
+from dht.wire.frames import Request, encode_frame
+from dht.wire.libp2p_network import LibP2PNetwork
+from dht.wire.limits import DEFAULT_LIMITS
+from dht.wire.pace import Rate
 from tests.dht.attackers import (
     GONE,
     HANG,

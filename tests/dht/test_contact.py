@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from chain import canonical
 from chain.membrane import position, work_bits
 from chain.statement import sign_statement
-from dht.contact import (
+from dht.overlay.contact import (
     MAX_ADDRESS,
     MAX_ADDRESSES,
     MAX_AHEAD_US,

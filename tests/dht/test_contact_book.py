@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dht.contact import ContactError, StaleContactError
-from dht.contact_book import ContactBook
+from dht.overlay.contact import ContactError, StaleContactError
+from dht.overlay.contact_book import ContactBook
 from tests.dht.people import MANIFEST, NOW_US, altered, identity, signed
 
 LIMIT = 5

@@ -15,11 +15,11 @@ import pytest
 import trio
 
 from chain.identity import peer_id
-from dht.contact import make_contact
 from dht.errors import NetworkError
-from dht.kademlia import Kademlia
-from dht.libp2p_network import open_libp2p_network
-from dht.limits import DEFAULT_LIMITS
+from dht.overlay.contact import make_contact
+from dht.overlay.kademlia import Kademlia
+from dht.wire.libp2p_network import open_libp2p_network
+from dht.wire.limits import DEFAULT_LIMITS
 from sim.virtual_clock import seeded_random
 from tests.dht.attackers import flat_again, footprint
 from tests.dht.people import MANIFEST, NETWORK_ID, NOW_US, identity, nonce_of

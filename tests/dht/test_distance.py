@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dht.distance import (
+from dht.overlay.distance import (
     FARTHEST,
     KEY_BITS,
     as_int,

@@ -9,10 +9,10 @@ import trio
 import trio.testing
 
 from dht.errors import PeerUnreachable, RefusalCode, RequestRefused
-from dht.exchange import Asker, Shared, answer
-from dht.frames import Frame, FrameDecoder, Request, Response, encode_frame
-from dht.limits import DEFAULT_LIMITS, WRITE_SIZE
 from dht.network import PeerId
+from dht.wire.exchange import Asker, Shared, answer
+from dht.wire.frames import Frame, FrameDecoder, Request, Response, encode_frame
+from dht.wire.limits import DEFAULT_LIMITS, WRITE_SIZE
 
 PEER = b"\x01" * 32
 

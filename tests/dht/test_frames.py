@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from chain.canonical import encode
 from dht.errors import FrameError
-from dht.frames import (
+from dht.network import MAX_BODY, MAX_METHOD_CHARS
+from dht.wire.frames import (
     LENGTH_SIZE,
     MAX_CODE,
     MAX_FRAME,
@@ -21,7 +22,6 @@ from dht.frames import (
     Response,
     encode_frame,
 )
-from dht.network import MAX_BODY, MAX_METHOD_CHARS
 
 IDS = st.integers(0, MAX_ID)
 BODIES = st.binary(max_size=400)

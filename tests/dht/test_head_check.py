@@ -6,8 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.cid import Cid, record_cid
-from dht.claims import MAX_AGENTS, WINDOW_S, Claims
-from dht.head_check import Answer, Behind, Confirmed, Finding, Forked, Point, Twin, check_head, majority
+from dht.evidence.claims import MAX_AGENTS, WINDOW_S, Claims
+from dht.evidence.head_check import (
+    Answer,
+    Behind,
+    Confirmed,
+    Finding,
+    Forked,
+    Point,
+    Twin,
+    check_head,
+    majority,
+)
 
 OWN = [record_cid(b"own %d" % seq) for seq in range(8)]
 OTHER = [record_cid(b"other %d" % seq) for seq in range(12)]

@@ -18,7 +18,7 @@ from chain.manifest import Manifest
 from chain.record import Record
 from chain.source_chain import Draft, next_record
 from dht.errors import RequestRefused, RequestTimeout
-from dht.hello import (
+from dht.overlay.hello import (
     ATLAS_CHUNK,
     HELLO,
     MAX_ATLAS,

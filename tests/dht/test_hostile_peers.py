@@ -29,14 +29,14 @@ from libp2p.security.security_multistream import SecurityMultistream
 from multiaddr import Multiaddr
 
 from dht.errors import FrameError, NetworkError, PeerUnreachable
-from dht.frames import Frame, FrameDecoder, Request, Response, encode_frame
-from dht.libp2p_network import LibP2PNetwork, open_libp2p_network
-from dht.libp2p_transport import PROTOCOL, Transport
-from dht.limits import DEFAULT_LIMITS
-from dht.mux_guard import ACK, DATA, FIN, GO_AWAY, HEADER, PING, RST, SYN, WINDOW
 from dht.network import PeerDown, PeerId, PeerUp
-from dht.pace import Rate
 from dht.ports import SystemClock
+from dht.wire.frames import Frame, FrameDecoder, Request, Response, encode_frame
+from dht.wire.libp2p_network import LibP2PNetwork, open_libp2p_network
+from dht.wire.libp2p_transport import PROTOCOL, Transport
+from dht.wire.limits import DEFAULT_LIMITS
+from dht.wire.mux_guard import ACK, DATA, FIN, GO_AWAY, HEADER, PING, RST, SYN, WINDOW
+from dht.wire.pace import Rate
 from tests.dht.attackers import (
     GONE,
     HANG,

@@ -15,11 +15,11 @@ from chain.identity import AgentId
 from chain.kinds import CREATE
 from chain.record import Record, sign_record
 from chain.source_chain import Draft
-from dht.basis import author_basis, subject_basis
-from dht.bundle import BadItem, Bundle, Item, Opening
-from dht.intake import MAX_KNOWN_RECORDS, Intake
-from dht.placement import ALL_ROLES, Layout, Role
-from dht.replies import StoreStatus
+from dht.records.basis import author_basis, subject_basis
+from dht.records.bundle import BadItem, Bundle, Item, Opening
+from dht.records.intake import MAX_KNOWN_RECORDS, Intake
+from dht.records.placement import ALL_ROLES, Layout, Role
+from dht.records.replies import StoreStatus
 from sharding.tree import ShardTree
 from tests.dht.authors import Author, forged
 from tests.dht.people import MANIFEST, NOW_US

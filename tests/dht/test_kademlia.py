@@ -12,12 +12,12 @@ import trio
 
 from chain import canonical
 from chain.membrane import find_nonce
-from dht.contact import Contact, UnpaidContactError
-from dht.distance import closest
 from dht.errors import NetworkError, PeerUnreachable, RefusalCode, RequestRefused, RequestTimeout
-from dht.kademlia import BootstrapError, Kademlia
-from dht.liveness import BACKOFF_CAP, MIN_HISTORY, TIMEOUT_CAP
-from dht.peer_messages import (
+from dht.overlay.contact import Contact, UnpaidContactError
+from dht.overlay.distance import closest
+from dht.overlay.kademlia import BootstrapError, Kademlia
+from dht.overlay.liveness import BACKOFF_CAP, MIN_HISTORY, TIMEOUT_CAP
+from dht.overlay.peer_messages import (
     EXCHANGE,
     FIND,
     MAX_FOUND,
@@ -26,8 +26,8 @@ from dht.peer_messages import (
     encode_find,
     encode_found,
 )
-from dht.reputation import BANNED_FROM
-from dht.routing_table import K
+from dht.overlay.reputation import BANNED_FROM
+from dht.overlay.routing_table import K
 from sim.links import LatencyLink
 from sim.network import SimWorld, open_world
 from sim.trace import Trace

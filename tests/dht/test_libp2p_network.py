@@ -30,14 +30,14 @@ from dht.errors import (
     RequestRefused,
     RequestTimeout,
 )
-from dht.exchange import ByteStream
-from dht.frames import MAX_ID, Frame, FrameDecoder, Request, Response, encode_frame
-from dht.libp2p_network import LibP2PNetwork, open_libp2p_network
-from dht.libp2p_transport import PROTOCOL, SecureConnection, Transport, _Socket
-from dht.limits import DEFAULT_LIMITS, Limits
 from dht.network import EVENT_BACKLOG, MAX_BODY, Network, PeerDown, PeerEvent, PeerId, PeerUp
-from dht.pace import Rate
 from dht.ports import SystemClock
+from dht.wire.exchange import ByteStream
+from dht.wire.frames import MAX_ID, Frame, FrameDecoder, Request, Response, encode_frame
+from dht.wire.libp2p_network import LibP2PNetwork, open_libp2p_network
+from dht.wire.libp2p_transport import PROTOCOL, SecureConnection, Transport, _Socket
+from dht.wire.limits import DEFAULT_LIMITS, Limits
+from dht.wire.pace import Rate
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 HANG = 10.0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dht.liveness import (
+from dht.overlay.liveness import (
     BACKOFF_CAP,
     BACKOFF_FIRST,
     BROKEN_PROMISES,

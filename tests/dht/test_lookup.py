@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dht.contact import Contact
-from dht.distance import FARTHEST, closest, distance
-from dht.lookup import ALPHA, MAX_ANSWER, MAX_QUERIES, Lookup
-from dht.routing_table import K, RoutingTable
+from dht.overlay.contact import Contact
+from dht.overlay.distance import FARTHEST, closest, distance
+from dht.overlay.lookup import ALPHA, MAX_ANSWER, MAX_QUERIES, Lookup
+from dht.overlay.routing_table import K, RoutingTable
 from tests.dht.people import key, placed
 
 SMALL_K = 4

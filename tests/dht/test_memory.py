@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dht.memory import Budget
 from dht.network import PeerId
+from dht.wire.memory import Budget
 
 A, B, C = b"a", b"b", b"c"
 STEPS = st.lists(st.tuples(st.sampled_from([A, B, C]), st.integers(1, 60), st.booleans()), max_size=80)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dht.method_pace import MAX_WAIT, SLOWED, UNIT_BYTES, MethodPace, Work, work_of
-from dht.reputation import BANNED_FROM, Misdeed, Reputation
+from dht.overlay.method_pace import MAX_WAIT, SLOWED, UNIT_BYTES, MethodPace, Work, work_of
+from dht.overlay.reputation import BANNED_FROM, Misdeed, Reputation
 
 A, B = bytes([1]) * 32, bytes([2]) * 32
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dht.contact import Contact
-from dht.distance import FARTHEST, closest, distance
-from dht.neighbourhoods import ENTRY_TTL, MAX_ENTRIES, Neighbourhoods
+from dht.overlay.contact import Contact
+from dht.overlay.distance import FARTHEST, closest, distance
+from dht.overlay.neighbourhoods import ENTRY_TTL, MAX_ENTRIES, Neighbourhoods
 from tests.dht.people import key, placed
 
 bases = st.integers(0, 255).map(lambda first: bytes([first]) + bytes(31))

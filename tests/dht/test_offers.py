@@ -11,11 +11,11 @@ from chain.content import Content
 from chain.record import Record
 from crdt.entry_view import operations
 from crdt.postings import shown
-from dht.basis import subject_basis
-from dht.bundle import Item
-from dht.offers import Plan, plan
-from dht.placement import SHOWS, Layout, Role
-from dht.replies import StoreStatus
+from dht.records.basis import subject_basis
+from dht.records.bundle import Item
+from dht.records.placement import SHOWS, Layout, Role
+from dht.records.replies import StoreStatus
+from dht.repair.offers import Plan, plan
 from sharding.tree import ShardTree
 from tests.crdt.histories import Choose, History, histories, most, shuffled
 from tests.dht.authors import Author

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dht.one_connection import SIMULTANEOUS, surplus
+from dht.wire.one_connection import SIMULTANEOUS, surplus
 
 A, B = bytes([1]) * 32, bytes([2]) * 32
 

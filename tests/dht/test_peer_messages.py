@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chain import canonical
-from dht.contact import MAX_RECORD
 from dht.errors import FrameError
-from dht.peer_messages import (
+from dht.overlay.contact import MAX_RECORD
+from dht.overlay.peer_messages import (
     MAX_FOUND,
     check_empty,
     decode_exchange,

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from chain.cid import record_cid_of_digest
 from chain.record import Record
-from dht import proofs
-from dht.proofs import CYCLE_S, PINNABLE_S, UNPROVEN, VOUCHED_S, Vouchers, answerable, proof_of
+from dht.records import proofs
+from dht.records.proofs import CYCLE_S, PINNABLE_S, UNPROVEN, VOUCHED_S, Vouchers, answerable, proof_of
 from tests.dht.test_publisher import RECORDS
 
 CIDS = [record_cid_of_digest(bytes([number]) * 32) for number in range(4)]

@@ -12,10 +12,10 @@ from chain.identity import Identity
 from chain.kinds import CREATE
 from chain.record import Record
 from chain.source_chain import Draft, next_record
-from dht.bundle import MAX_ITEMS
-from dht.placement import Role
-from dht.publisher import Placing, _frames, plan
-from dht.records import FRAME_BYTES
+from dht.records.bundle import MAX_ITEMS
+from dht.records.methods import FRAME_BYTES
+from dht.records.placement import Role
+from dht.repair.publisher import Placing, _frames, plan
 
 NODES = [bytes([n]) * 32 for n in range(7)]
 NETWORK = b"\x01\x55\x12\x20" + bytes(32)

@@ -11,11 +11,18 @@ from chain import canonical
 from chain.cid import raw_cid
 from chain.identity import Identity
 from chain.receipt import Finding, Found, sign_batch
-from dht.bundle import BadItem, Bundle, Item
 from dht.errors import FrameError
-from dht.placement import Role, bases_of
-from dht.receipts import check_receipts, finding, findings_of
-from dht.replies import MAX_REPLY, StoreStatus, read_receipted, read_statuses, write_receipted, write_statuses
+from dht.records.bundle import BadItem, Bundle, Item
+from dht.records.placement import Role, bases_of
+from dht.records.receipts import check_receipts, finding, findings_of
+from dht.records.replies import (
+    MAX_REPLY,
+    StoreStatus,
+    read_receipted,
+    read_statuses,
+    write_receipted,
+    write_statuses,
+)
 from tests.dht.test_publisher import NETWORK, RECORDS
 
 HOLDER, OTHER = (Identity.from_seed(bytes([number]) * 32) for number in (1, 2))

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chain.cid import record_cid_of_digest
-from dht import reconciliation
-from dht.range_messages import (
+from dht.negentropy import reconciliation
+from dht.negentropy.range_messages import (
     END,
     FINGERPRINT,
     IDS,
@@ -31,7 +31,7 @@ from dht.range_messages import (
     ReconciliationError,
     decode,
 )
-from dht.reconciliation import MAX_ROUNDS, Reconciliation, Total, answer, cid_of, id_of, mask_of
+from dht.negentropy.reconciliation import MAX_ROUNDS, Reconciliation, Total, answer, cid_of, id_of, mask_of
 from tests.dht.range_sets import EVERYTHING, ItemSet, exchange, item
 
 TRANSCRIPTS = json.loads((Path(__file__).parent / "data" / "negentropy_v1.json").read_text())

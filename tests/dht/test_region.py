@@ -6,11 +6,11 @@ import random
 
 import pytest
 
-from dht.contact import Contact
-from dht.distance import FARTHEST, KEY_BITS, as_int, closest, prefix_length
-from dht.lookup import READ_PATHS, Lookup
-from dht.region import PROBES, merged, probes, usual_radius
-from dht.routing_table import K, RoutingTable
+from dht.overlay.contact import Contact
+from dht.overlay.distance import FARTHEST, KEY_BITS, as_int, closest, prefix_length
+from dht.overlay.lookup import READ_PATHS, Lookup
+from dht.overlay.region import PROBES, merged, probes, usual_radius
+from dht.overlay.routing_table import K, RoutingTable
 from tests.dht.people import placed
 
 HONEST = 160

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dht.distance import closest
-from dht.repair import DROP_AFTER_S, Decision, Situation, decide
+from dht.overlay.distance import closest
+from dht.repair.decision import DROP_AFTER_S, Decision, Situation, decide
 
 LOOK_S = 60.0
 LAG_LOOKS = 2

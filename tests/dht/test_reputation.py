@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dht.reputation import (
+from dht.overlay.reputation import (
     BAN_CAP,
     BAN_FIRST,
     BANNED_FROM,

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from chain.cid import Cid
 from chain.identity import AgentId, Identity
 from chain.record import Record
-from dht.record_store import Digest, Held, Usage
-from dht.replies import StoreStatus
-from dht.room import AGAIN_SHARE, RESERVE_SHARE, Quota, Room
+from dht.records.record_store import Digest, Held, Usage
+from dht.records.replies import StoreStatus
+from dht.records.room import AGAIN_SHARE, RESERVE_SHARE, Quota, Room
 from tests.node.storage_fixtures import ALICE, BOB, OPENING, authored, entry
 
 ME = Identity.from_seed(b"M" * 32)

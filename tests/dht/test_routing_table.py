@@ -8,9 +8,16 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dht.contact import Contact, address_groups
-from dht.distance import bucket_index, distance
-from dht.routing_table import GROUP_PER_BUCKET, GROUP_PER_TABLE, MAX_REPLACEMENTS, K, Offer, RoutingTable
+from dht.overlay.contact import Contact, address_groups
+from dht.overlay.distance import bucket_index, distance
+from dht.overlay.routing_table import (
+    GROUP_PER_BUCKET,
+    GROUP_PER_TABLE,
+    MAX_REPLACEMENTS,
+    K,
+    Offer,
+    RoutingTable,
+)
 from tests.dht.people import key, placed
 
 OWN = bytes(32)

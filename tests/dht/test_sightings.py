@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.identity import Identity, peer_id
-from dht.addresses import Address, parse_address
-from dht.mdns import discoverable
-from dht.sightings import (
+from dht.overlay.mdns import discoverable
+from dht.overlay.sightings import (
     FOREIGN_S,
     MAX_ADDRESSES,
     MAX_PEERS,
@@ -20,6 +19,7 @@ from dht.sightings import (
     announced,
     announcement,
 )
+from dht.wire.addresses import Address, parse_address
 
 OWN = bytes(32)
 PEER = Identity.from_seed(bytes(range(32))).agent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from dht.turns import Turns
+from dht.wire.turns import Turns
 
 MANY, ONE, TWO = b"many", b"one", b"two"
 

@@ -12,8 +12,8 @@ from chain.cid import Cid, record_cid
 from chain.identity import Identity
 from chain.record import Record
 from chain.source_chain import Draft, next_record
-from dht.bundle import Item
-from dht.waiting import (
+from dht.records.bundle import Item
+from dht.records.waiting import (
     AUTHORS_SHARE,
     EXPIRED,
     NO_ROOM,

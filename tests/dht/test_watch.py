@@ -10,9 +10,9 @@ import trio.testing
 from chain.record import Record
 from chain.source_chain import Draft
 from chain.warrant import offence_of, proof_of
+from dht.evidence.watch import AGAIN_S, PAUSE_S, Watch
 from dht.ports import Random
-from dht.record_store import Held
-from dht.watch import AGAIN_S, PAUSE_S, Watch
+from dht.records.record_store import Held
 from sim.virtual_clock import inline_blocking
 from tests.validation.bench import ALICE, BOB, MANIFEST, NETWORK, bench, forge
 from validation.context import Context

@@ -28,29 +28,23 @@ from chain.warrant import proof_from_body
 from crdt.errors import CrdtError
 from crdt.operations import read_operation
 from crdt.version_vector import decode_version_vector
-from dht import (
-    attestations,
-    blobs,
-    clock_skew,
-    frontiers,
-    heads,
-    hello,
-    notices,
-    proofs,
-    range_messages,
-    records,
-    replies,
-)
-from dht.addresses import parse_address
-from dht.blob_store import read_bitmap
-from dht.bundle import Item, bundle_value, open_bundle
-from dht.contact import open_contact
+from dht.blobs import service as blobs
+from dht.blobs.blob_store import read_bitmap
 from dht.errors import DhtError
-from dht.frames import FrameDecoder
-from dht.limits import DEFAULT_LIMITS
-from dht.mux_guard import HEADER, MuxGuard, read_header
+from dht.evidence import attestations, heads, notices
+from dht.negentropy import range_messages
 from dht.network import MAX_BODY
-from dht.peer_messages import decode_exchange, decode_find, decode_found
+from dht.overlay import clock_skew, hello
+from dht.overlay.contact import open_contact
+from dht.overlay.peer_messages import decode_exchange, decode_find, decode_found
+from dht.records import methods as records
+from dht.records import proofs, replies
+from dht.records.bundle import Item, bundle_value, open_bundle
+from dht.repair import frontiers
+from dht.wire.addresses import parse_address
+from dht.wire.frames import FrameDecoder
+from dht.wire.limits import DEFAULT_LIMITS
+from dht.wire.mux_guard import HEADER, MuxGuard, read_header
 from federated import messages, post
 from federated.errors import LearningError
 from federated.update import UpdateError
@@ -176,22 +170,22 @@ READ_BY: dict[str, str] = {
     "chain.receipt:open_receipt": "receipt",
     "chain.manifest:decode_manifest": "manifest",
     "crdt.version_vector:decode_version_vector": "version vector",
-    "dht.records:_request": "question",
-    "dht.records:_decode": "page",
-    "dht.clock_skew:_sample": "clock",
-    "dht.notices:_open": "notices",
-    "dht.peer_messages:_array": "find",
-    "dht.attestations:read_attested": "attested",
-    "dht.attestations:_question": "attest",
-    "dht.proofs:_question": "proofs",
-    "dht.frontiers:_frontiers": "frontiers",
-    "dht.frontiers:_question": "frontier question",
-    "dht.heads:_array": "head",
-    "dht.replies:_decoded": "statuses",
-    "dht.blobs:_question": "blob question",
-    "dht.blobs:_read_list": "blob list",
-    "dht.hello:_ask": "manifest answer",
-    "dht.hello:_question": "hello",
+    "dht.records.methods:_request": "question",
+    "dht.records.methods:_decode": "page",
+    "dht.overlay.clock_skew:_sample": "clock",
+    "dht.evidence.notices:_open": "notices",
+    "dht.overlay.peer_messages:_array": "find",
+    "dht.evidence.attestations:read_attested": "attested",
+    "dht.evidence.attestations:_question": "attest",
+    "dht.records.proofs:_question": "proofs",
+    "dht.repair.frontiers:_frontiers": "frontiers",
+    "dht.repair.frontiers:_question": "frontier question",
+    "dht.evidence.heads:_array": "head",
+    "dht.records.replies:_decoded": "statuses",
+    "dht.blobs.service:_question": "blob question",
+    "dht.blobs.service:_read_list": "blob list",
+    "dht.overlay.hello:_ask": "manifest answer",
+    "dht.overlay.hello:_question": "hello",
     "federated.messages:_array": "sign question",
     "federated.post:_open_delivery": "delivery",
     "node.invite_text:read_invite": "invite",

@@ -22,10 +22,10 @@ from chain.manifest import Limits
 from chain.record import Record, decode_payload
 from chain.source_chain import ChainReport, Draft, head_of, next_record, verify_chain
 from chain.vector import Codes, codes_from_bytes, score_ppm
-from dht.blob_store import BlobDraft
-from dht.blobs import BlobUnavailable
-from dht.clock_skew import Skew
-from dht.reputation import Reputation, Standing
+from dht.blobs.blob_store import BlobDraft
+from dht.blobs.service import BlobUnavailable
+from dht.overlay.clock_skew import Skew
+from dht.overlay.reputation import Reputation, Standing
 from node.api.service import OwnPrivate
 from node.editor import Editor
 from node.embedding.caller import CallerVectors

@@ -17,8 +17,8 @@ import trio
 from chain.cid import Cid
 from chain.identity import Identity
 from chain.vector import Codes, score_ppm
-from dht.hello import Founding
 from dht.network import PeerId
+from dht.overlay.hello import Founding
 from node.embedding.caller import CallerVectors
 from node.founding import REPLICATION, SHARD_BITS
 from node.models import Added, Answer, NewEntry

@@ -19,7 +19,7 @@ from chain.identity import Identity
 from chain.kinds import CREATE, GENESIS, MEMBRANE, PROFILE
 from chain.source_chain import Draft, head_of, next_record
 from dht.ports import SystemClock, ThreadedBlocking, system_random
-from dht.record_store import Held
+from dht.records.record_store import Held
 from node.storage.database import Options, Synchronous
 from node.storage.held_records import HeldRecords
 from node.storage.own_chain import OwnChain

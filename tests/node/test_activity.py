@@ -12,11 +12,11 @@ from chain.kinds import CLOSE
 from chain.membrane import find_nonce
 from chain.record import Record
 from chain.source_chain import Draft
-from dht.basis import author_basis
-from dht.bundle import Item, bundle_value
-from dht.kademlia import Kademlia
-from dht.placement import Role
-from dht.replies import StoreStatus, read_statuses
+from dht.overlay.kademlia import Kademlia
+from dht.records.basis import author_basis
+from dht.records.bundle import Item, bundle_value
+from dht.records.placement import Role
+from dht.records.replies import StoreStatus, read_statuses
 from node.node import Node
 from sim.virtual_clock import SimClock, seeded_random
 from tests.dht.authors import Author

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chain.identity import peer_id
-from dht.reputation import BANNED_FROM, SLOWED_FROM
+from dht.overlay.reputation import BANNED_FROM, SLOWED_FROM
 from tests.node.test_api import serving
 
 BANNED, SLOWED = bytes([1]) * 32, bytes([2]) * 32

@@ -10,7 +10,7 @@ import trio
 
 from chain.cid import Cid
 from chain.record import Record
-from dht.record_store import Held
+from dht.records.record_store import Held
 from node.node import Node
 from tests.node.simulated_nodes import Network, entry, override, simulate
 

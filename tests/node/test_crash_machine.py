@@ -28,7 +28,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from chain.cid import Cid
 from chain.record import verify_signature
 from dht.network import Network
-from dht.repairer import SWEEP_S
+from dht.repair.repairer import SWEEP_S
 from node.founding import REPLICATION
 from node.models import Added, NewEntry
 from node.node import Node, NodeOptions, NodePaths, open_node

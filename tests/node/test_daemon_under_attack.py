@@ -22,15 +22,15 @@ from chain import canonical
 from chain.identity import Identity
 from chain.manifest import Manifest
 from chain.membrane import find_nonce
-from dht.bundle import Item, bundle_value
-from dht.contact import make_contact
 from dht.errors import NetworkError, RefusalCode, RequestRefused
-from dht.hello import HELLO, fetch_founding
-from dht.libp2p_network import LibP2PNetwork, open_libp2p_network
 from dht.network import PeerId
-from dht.peer_messages import EMPTY, EXCHANGE, FIND, LEAVE, PING, encode_exchange, encode_find
-from dht.placement import Role
+from dht.overlay.contact import make_contact
+from dht.overlay.hello import HELLO, fetch_founding
+from dht.overlay.peer_messages import EMPTY, EXCHANGE, FIND, LEAVE, PING, encode_exchange, encode_find
 from dht.ports import SystemClock
+from dht.records.bundle import Item, bundle_value
+from dht.records.placement import Role
+from dht.wire.libp2p_network import LibP2PNetwork, open_libp2p_network
 from node.embedding.static import StaticEmbedder
 from tests.dht.authors import Author
 from tests.node.real_daemons import Daemon, Daemons, eventually

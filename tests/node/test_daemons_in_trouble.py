@@ -20,9 +20,9 @@ from chain.cid import Cid, from_text, raw_cid
 from chain.kinds import MEMBRANE
 from chain.membrane import position
 from chain.record import Record, decode_header, decode_payload, verify_signature
-from dht.basis import subject_basis
-from dht.distance import closest
-from dht.placement import Role
+from dht.overlay.distance import closest
+from dht.records.basis import subject_basis
+from dht.records.placement import Role
 from node.founding import REPLICATION
 from tests.node.real_daemons import PAUSE, Daemon, Daemons, eventually
 

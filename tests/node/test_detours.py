@@ -9,11 +9,11 @@ import pytest
 import trio
 
 from chain.identity import AgentId, Identity
-from dht.bundle import MAX_ITEMS
-from dht.catch_up import CatchUp
 from dht.errors import RequestTimeout
-from dht.placement import Role
-from dht.publisher import IN_FLIGHT_PER_PEER, Got, Publisher
+from dht.records.bundle import MAX_ITEMS
+from dht.records.placement import Role
+from dht.repair.catch_up import CatchUp
+from dht.repair.publisher import IN_FLIGHT_PER_PEER, Got, Publisher
 from node.models import NewEntry
 from node.node import Node, NodeOptions
 from sim.links import LatencyLink

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dht.contact import Contact
+from dht.overlay.contact import Contact
 from tests.node.simulated_nodes import Network, entry, override, simulate, until
 
 

@@ -15,9 +15,9 @@ from chain.cid import Cid
 from chain.identity import AgentId
 from crdt.entry import fold
 from crdt.postings import shown
-from dht.basis import subject_basis
 from dht.network import PeerId
-from dht.offers import RESCAN_S, STALE_S
+from dht.records.basis import subject_basis
+from dht.repair.offers import RESCAN_S, STALE_S
 from node.errors import Forbidden, Gone, InvalidInput, NotFound, VersionConflict
 from node.founding import REPLICATION
 from node.models import Change, Delete, Edit, EntryView, NewEntry, Retag, Retract, Vote

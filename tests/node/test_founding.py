@@ -10,9 +10,9 @@ import trio
 
 from chain.identity import Identity
 from chain.manifest import Space
-from dht.hello import HelloServer
-from dht.libp2p_network import open_libp2p_network
+from dht.overlay.hello import HelloServer
 from dht.ports import SystemClock
+from dht.wire.libp2p_network import open_libp2p_network
 from node.commands.exit_codes import ExitCode, exit_code_of
 from node.daemon import init_home
 from node.embedding.packaged import packaged_atlas

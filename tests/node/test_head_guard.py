@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from chain.cid import Cid
-from dht.claims import WINDOW_S
+from dht.evidence.claims import WINDOW_S
 from node.errors import Forbidden
 from node.node import Node, NodeOptions
 from node.storage.errors import ReadOnly

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from chain.cid import Cid, digest
 from chain.record import Record
 from chain.vector import Codes, codes_from_bytes, score_ppm
-from dht.placement import Layout, Role
-from dht.record_store import Held
+from dht.records.placement import Layout, Role
+from dht.records.record_store import Held
 from node.entry_records import EntryRecords
 from node.holder import Holder
 from node.index import STAMP_FILE

@@ -10,10 +10,10 @@ import pytest
 from chain import canonical
 from chain.errors import MembraneError
 from chain.invitation import sign_grant, sign_invitation
-from dht.contact import make_contact
 from dht.errors import RefusalCode, RequestRefused
-from dht.hello import HELLO, Founding
-from dht.peer_messages import EMPTY, EXCHANGE, FIND, encode_exchange, encode_find
+from dht.overlay.contact import make_contact
+from dht.overlay.hello import HELLO, Founding
+from dht.overlay.peer_messages import EMPTY, EXCHANGE, FIND, encode_exchange, encode_find
 from node.models import Added, NewEntry
 from node.node import Node, NodeOptions
 from sim.host import SimNetwork

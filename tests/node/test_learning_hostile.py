@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from chain import canonical
-from dht.basis import subject_basis
+from dht.records.basis import subject_basis
 from tests.node.learners import engagement, join_all, publish
 from tests.node.simulated_nodes import Network, identity, override, simulate
 

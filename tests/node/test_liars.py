@@ -20,11 +20,11 @@ from chain.cid import raw_cid
 from chain.identity import AgentId
 from chain.manifest import Manifest
 from chain.record import Record, decode_payload, decode_record, encode_payload
-from dht.basis import subject_basis
-from dht.bundle import Item, bundle_value, open_bundle
 from dht.errors import RefusalCode, RequestRefused
 from dht.network import MAX_BODY
-from dht.replies import StoreStatus, read_statuses, write_statuses
+from dht.records.basis import subject_basis
+from dht.records.bundle import Item, bundle_value, open_bundle
+from dht.records.replies import StoreStatus, read_statuses, write_statuses
 from node.embedding.caller import CallerVectors
 from node.node import Node
 from node.search_protocol import SearchRequest

@@ -90,19 +90,19 @@ def test_without_a_file_the_log_goes_to_stderr(capsys: pytest.CaptureFixture[str
 
 def test_a_part_may_say_more_or_less_than_the_rest(tmp_path: Path) -> None:
     file = tmp_path / "node.log"
-    set_up_logging("info", "json", file, [("dht", "warning"), ("dht.kademlia", "debug")])
-    for part in ("node.node", "dht.records", "dht.kademlia"):
+    set_up_logging("info", "json", file, [("dht", "warning"), ("dht.overlay.kademlia", "debug")])
+    for part in ("node.node", "dht.records.methods", "dht.overlay.kademlia"):
         for level in (logging.DEBUG, logging.INFO, logging.WARNING):
             logging.getLogger(f"roseforest.{part}").log(level, "said")
     heard = [(facts["logger"], facts["level"]) for facts in map(json.loads, file.read_text().splitlines())]
     assert heard == [
         ("roseforest.node.node", "info"),
         ("roseforest.node.node", "warning"),
-        ("roseforest.dht.records", "warning"),
-        ("roseforest.dht.kademlia", "debug"),
-        ("roseforest.dht.kademlia", "info"),
-        ("roseforest.dht.kademlia", "warning"),
+        ("roseforest.dht.records.methods", "warning"),
+        ("roseforest.dht.overlay.kademlia", "debug"),
+        ("roseforest.dht.overlay.kademlia", "info"),
+        ("roseforest.dht.overlay.kademlia", "warning"),
     ]
     set_up_logging("info", "json", tmp_path / "again.log")
-    logging.getLogger("roseforest.dht.kademlia").debug("unheard: an earlier set-up is over")
+    logging.getLogger("roseforest.dht.overlay.kademlia").debug("unheard: an earlier set-up is over")
     assert (tmp_path / "again.log").read_text() == ""

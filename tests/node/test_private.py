@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from chain.errors import RecordError
-from dht.basis import author_basis, subject_basis
-from dht.bundle import Item
+from dht.records.basis import author_basis, subject_basis
+from dht.records.bundle import Item
 from node.embedding.caller import CallerVectors
 from node.errors import Gone, InvalidInput
 from node.models import Delete, Edit, NewEntry, Retag, Vote

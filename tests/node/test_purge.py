@@ -11,10 +11,10 @@ from chain.kinds import CREATE, PURGE
 from chain.record import Record
 from crdt import drafts
 from crdt.entry import fold
-from dht.basis import subject_basis
-from dht.bundle import Item, open_bundle
-from dht.placement import Role
-from dht.replies import StoreStatus
+from dht.records.basis import subject_basis
+from dht.records.bundle import Item, open_bundle
+from dht.records.placement import Role
+from dht.records.replies import StoreStatus
 from node.errors import Forbidden, InvalidInput
 from node.models import Edit, NewEntry, Retag, Vote
 from node.node import Node

@@ -11,11 +11,11 @@ import trio
 
 from chain.cid import record_cid
 from chain.receipt import Found, open_receipt, sign_batch
-from dht.basis import subject_basis
-from dht.bundle import Bundle
-from dht.intake import Judged
-from dht.publisher import MUTE_S
-from dht.replies import write_statuses
+from dht.records.basis import subject_basis
+from dht.records.bundle import Bundle
+from dht.records.intake import Judged
+from dht.records.replies import write_statuses
+from dht.repair.publisher import MUTE_S
 from node.errors import InvalidInput, NotFound
 from tests.node.simulated_nodes import Network, entry, identity, override, simulate, until
 from validation.receipts import accepts_link

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from dht.basis import author_basis
-from dht.comparison import RANGES
 from dht.errors import RequestRefused
-from dht.frontiers import FRONTIERS
+from dht.records.basis import author_basis
+from dht.repair.comparison import RANGES
+from dht.repair.frontiers import FRONTIERS
 from sim.host import SimNetwork
 from tests.node.simulated_nodes import Network, entry, simulate, until
 from tests.node.test_repair import (

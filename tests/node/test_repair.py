@@ -11,10 +11,10 @@ import pytest
 import trio
 
 from chain.cid import Cid
-from dht.basis import author_basis, subject_basis
-from dht.distance import closest
-from dht.repair import DROP_AFTER_S
-from dht.repairer import INTERVAL_S
+from dht.overlay.distance import closest
+from dht.records.basis import author_basis, subject_basis
+from dht.repair.decision import DROP_AFTER_S
+from dht.repair.repairer import INTERVAL_S
 from node.founding import REPLICATION
 from node.node import Node
 from tests.node.simulated_nodes import Network, entry, identity, override, shown, simulate, until, vector

@@ -12,11 +12,11 @@ import pytest
 import trio
 
 from chain.record import Record
-from dht.basis import author_basis
 from dht.errors import RequestRefused
-from dht.intake import Judged
-from dht.placement import bases_of, roles_of
-from dht.replies import StoreStatus
+from dht.records.basis import author_basis
+from dht.records.intake import Judged
+from dht.records.placement import bases_of, roles_of
+from dht.records.replies import StoreStatus
 from node.founding import REPLICATION
 from node.node import Node
 from sim.links import LatencyLink

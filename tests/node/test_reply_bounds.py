@@ -11,13 +11,13 @@ from chain import canonical
 from chain.cid import Cid, digest, record_cid_of_digest
 from chain.kinds import EDIT
 from chain.record import MAX_DEPS, Record
-from dht.basis import subject_basis
-from dht.bundle import Item, open_bundle
 from dht.errors import RequestRefused
 from dht.network import MAX_BODY
-from dht.placement import Role
-from dht.record_store import Held
-from dht.records import MAX_FETCH, MAX_LACKS, MAX_QUESTION
+from dht.records.basis import subject_basis
+from dht.records.bundle import Item, open_bundle
+from dht.records.methods import MAX_FETCH, MAX_LACKS, MAX_QUESTION
+from dht.records.placement import Role
+from dht.records.record_store import Held
 from tests.dht.authors import Author
 from tests.node.simulated_nodes import DIM, Network, simulate
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import trio
 
-import dht.records
+import dht.records.methods
 import node.entry_reader
-from dht.room import Quota
+from dht.records.room import Quota
 from node.models import Retag, Retract
 from sharding.tree import Prefix
 from tests.node.simulated_nodes import Network, entry, override, shown, simulate, until, vector
@@ -91,7 +91,7 @@ def test_one_author_cannot_take_the_others_room(tmp_path: Path) -> None:
 def test_a_creator_has_its_say_however_much_others_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dht.records, "MAX_AT", 8)
+    monkeypatch.setattr(dht.records.methods, "MAX_AT", 8)
     monkeypatch.setattr(node.entry_reader, "MAX_PAGES", 2)
 
     async def scenario(network: Network) -> None:

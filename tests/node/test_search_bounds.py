@@ -12,10 +12,10 @@ from chain import canonical
 from chain.content import MAX_TAG, MAX_TAGS
 from chain.manifest import MAX_REPLICATION
 from chain.vector import MAX_DIM
-from dht.catch_up import FORMER_HOLDERS
-from dht.contact import Contact
 from dht.errors import RequestRefused
-from dht.routing_table import K
+from dht.overlay.contact import Contact
+from dht.overlay.routing_table import K
+from dht.repair.catch_up import FORMER_HOLDERS
 from node.asker import EXTRA_HOLDERS, MAX_SERVED
 from node.search_protocol import (
     MAX_DEPTH,

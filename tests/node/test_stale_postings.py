@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chain.cid import Cid
-from dht.basis import subject_basis
+from dht.records.basis import subject_basis
 from node.founding import REPLICATION
 from node.models import Answer, Delete, Edit, NewEntry, Retag, Vote
 from node.node import Node

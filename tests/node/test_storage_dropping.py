@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chain.record import Record
-from dht.basis import author_basis, subject_basis
-from dht.placement import Role
-from dht.record_store import Held
+from dht.records.basis import author_basis, subject_basis
+from dht.records.placement import Role
+from dht.records.record_store import Held
 from node.storage import held_records
 from node.storage.database import open_database
 from node.storage.held_records import HeldRecords

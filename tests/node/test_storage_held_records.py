@@ -17,7 +17,7 @@ from chain.kinds import TAG
 from chain.record import Record
 from chain.source_chain import Draft, head_of
 from dht.ports import ThreadedBlocking
-from dht.record_store import Held, Usage
+from dht.records.record_store import Held, Usage
 from node.storage.database import Options
 from node.storage.errors import DiskFull, ReadOnly, StorageLimit
 from node.storage.held_records import MAX_HELD_ITEMS, HeldRecords

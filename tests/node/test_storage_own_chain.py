@@ -19,8 +19,8 @@ from chain.identity import AgentId
 from chain.record import Record
 from chain.source_chain import Head
 from dht.ports import ThreadedBlocking
-from dht.receipts import Kept, KeptBatch
-from dht.record_store import Placement
+from dht.records.receipts import Kept, KeptBatch
+from dht.records.record_store import Placement
 from node.storage.database import Options
 from node.storage.errors import DatabaseCorrupt, DiskFull, ReadOnly, StorageLimit
 from node.storage.own_chain import MAX_DRAFTS, MAX_KEY, MAX_LEVEL, OwnChain

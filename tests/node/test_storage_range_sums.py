@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from chain.record import Record
 from chain.source_chain import head_of
-from dht.basis import author_basis
-from dht.placement import Role
-from dht.range_messages import END, ID_SIZE, LAST_PREFIX, START, Bound, bound_at, bound_between
-from dht.reconciliation import Reconciliation, id_of, mask_of, prefix_of
-from dht.record_store import Chain, Held
+from dht.negentropy.range_messages import END, ID_SIZE, LAST_PREFIX, START, Bound, bound_at, bound_between
+from dht.negentropy.reconciliation import Reconciliation, id_of, mask_of, prefix_of
+from dht.records.basis import author_basis
+from dht.records.placement import Role
+from dht.records.record_store import Chain, Held
 from node.storage.held_records import HeldRecords
 from node.storage.range_sums import MANY
 from tests.dht.range_sets import EVERYTHING, ItemSet, exchange

@@ -13,10 +13,10 @@ from chain.kinds import CREATE
 from chain.membrane import find_nonce
 from chain.record import Record
 from chain.source_chain import Draft, Head
-from dht.bundle import Item, bundle_value
-from dht.kademlia import Kademlia
-from dht.placement import Role
-from dht.replies import StoreStatus, read_statuses
+from dht.overlay.kademlia import Kademlia
+from dht.records.bundle import Item, bundle_value
+from dht.records.placement import Role
+from dht.records.replies import StoreStatus, read_statuses
 from sim.virtual_clock import SimClock, seeded_random
 from tests.dht.authors import Author, forged
 from tests.node.simulated_nodes import Network, identity, simulate, until

@@ -19,9 +19,9 @@ from chain.kinds import CREATE, INVALID_WARRANT
 from chain.record import Record, decode_payload, encode_payload, sign_record
 from chain.source_chain import Draft
 from chain.warrant import invalid_body
-from dht.bundle import Item
-from dht.placement import ALL_ROLES
-from dht.publisher import Got
+from dht.records.bundle import Item
+from dht.records.placement import ALL_ROLES
+from dht.repair.publisher import Got
 from node.errors import Forbidden, InvalidInput
 from node.models import Added
 from tests.node.simulated_nodes import Network, entry, identity, override, shown, simulate, until, vector

@@ -22,10 +22,10 @@ from chain.cid import Cid
 from chain.identity import AgentId
 from chain.kinds import WARRANTS
 from chain.record import Record
-from dht.intake import Judged
-from dht.placement import Role, bases_of
-from dht.record_store import Held
-from dht.replies import StoreStatus
+from dht.records.intake import Judged
+from dht.records.placement import Role, bases_of
+from dht.records.record_store import Held
+from dht.records.replies import StoreStatus
 from node.node import Node
 from node.wave import Wave
 from sharding.tree import Prefix

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from dht.distance import as_int, distance
-from dht.routing_table import K
+from dht.overlay.distance import as_int, distance
+from dht.overlay.routing_table import K
 from sim.kernel import HOLDERS, Kernel, KernelError, summary
 
 

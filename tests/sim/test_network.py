@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dht.errors import AddressError, FrameError, PeerUnreachable, RefusalCode, RequestRefused, RequestTimeout
-from dht.limits import DEFAULT_LIMITS
 from dht.network import EVENT_BACKLOG, MAX_BODY, Network, PeerDown, PeerUp
+from dht.wire.limits import DEFAULT_LIMITS
 from sim.errors import HostError
 from sim.links import LatencyLink, Link
 from sim.network import SimNetwork, SimWorld, open_world

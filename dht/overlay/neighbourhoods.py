@@ -1,0 +1,104 @@
+"""Neighbourhoods: lookups remembered, so that thousands of bases do not cost thousands of lookups.
+
+A lookup of t that ended by its own rule found every responsive node within the distance of the k-th node it
+asked, its *radius*. A node x that it did not find is therefore farther than the radius from t, which bounds
+from below how close x can be to another key b (`distance.least_distance_beyond`). When the n-th closest of
+the known nodes is closer to b than that bound, the n closest known ones are the n closest of all, and b
+needs no lookup of its own. So one lookup answers for about the whole subtree that its k nodes fill, and a
+network of N nodes is covered by some N/10 lookups, whatever the number of bases.
+
+What can be wrong is only what the lookup itself did not know: a node that appeared since. Hence entries
+live for a short time, and one within whose radius a node appears is dropped; a node that went is left out
+by the caller, and the rule then asks more of the rest. Pure: `now` is an argument.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dht.overlay.contact import Contact
+from dht.overlay.distance import FARTHEST, as_int, least_distance_beyond
+from dht.overlay.distance import closest as closest_to
+
+MAX_ENTRIES = 1024
+"""Lookups remembered; one more forgets the oldest."""
+ENTRY_TTL = 60.0
+"""Seconds for which a lookup answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    contacts: tuple[Contact, ...]
+    radius: int
+    until: float
+
+
+class Neighbourhoods:
+    """Recent lookups by target. `covering` is O(k), `appeared` O(entries)."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[int, _Entry] = OrderedDict()
+        self._targets: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def remember(self, target: bytes, contacts: Sequence[Contact], radius: int, now: float) -> None:
+        """A complete lookup of `target` found that `contacts` are all who answer within `radius`."""
+        origin = as_int(target)
+        self._drop(origin)
+        self._entries[origin] = _Entry(tuple(contacts), radius, now + ENTRY_TTL)
+        insort(self._targets, origin)
+        while len(self._entries) > MAX_ENTRIES:
+            self._drop(next(iter(self._entries)))
+
+    def covering(
+        self, basis: bytes, count: int, usable: Callable[[Contact], bool], now: float
+    ) -> list[Contact] | None:
+        """The `count` usable contacts closest to `basis`, nearest first, if a recent lookup proves them."""
+        goal = as_int(basis)
+        place = bisect_left(self._targets, goal)
+        # the remembered target that shares most bits with the basis stands next to it in the order
+        for origin in self._targets[max(0, place - 1) : place + 1]:
+            entry = self._entries[origin]
+            if entry.until <= now:
+                self._drop(origin)
+                continue
+            found = closest_to(basis, filter(usable, entry.contacts), _position, count)
+            bound = least_distance_beyond(entry.radius, origin ^ goal)
+            if bound > FARTHEST:
+                return found
+            if len(found) == count and goal ^ as_int(found[-1].position) < bound:
+                return found
+        return None
+
+    def radii(self) -> list[int]:
+        """The radii of the lookups remembered: how far K nodes lie from points elsewhere. O(entries)."""
+        return [entry.radius for entry in self._entries.values()]
+
+    def appeared(self, contact: Contact) -> None:
+        """`contact` answers now: drop what was looked up when it did not and would have found it."""
+        where = as_int(contact.position)
+        for origin in [
+            origin
+            for origin, entry in self._entries.items()
+            if origin ^ where <= entry.radius
+            and all(contact.position != known.position for known in entry.contacts)
+        ]:
+            self._drop(origin)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self._targets.clear()
+
+    def _drop(self, origin: int) -> None:
+        if self._entries.pop(origin, None) is not None:
+            del self._targets[bisect_left(self._targets, origin)]
+
+
+def _position(contact: Contact) -> bytes:
+    return contact.position

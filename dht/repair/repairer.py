@@ -1,0 +1,611 @@
+"""The repairer: brings every basis held here to its R nearest nodes, and drops what others hold.
+
+A *look* compares with the other holders by ranges, where much is to be compared (`dht.repair.range_looks`).
+Then it goes through all bases held, a page at a time: it finds out who the nearest nodes are, asks those of
+whom it does not know it yet for the digests of many bases in one request, where those differ what they lack,
+and does what `dht.repair.decision` decides. Bases at which nothing has changed since they were found in order
+cost no message. A look follows every change of membership once that has settled, repeats while something is
+to be done, and once in `SWEEP_S` compares all again. Between two requests the repairer rests, so that queries
+go first.
+
+It pushes, and `dht.repair.catch_up` pulls: who lacks the copies of a subject cannot know that there is one,
+while a holder of a shard has to know whether it is complete before it answers for it. A node that leaves in
+order hands over what would be short of a copy without it, that of which nobody else is known to have one
+first.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import trio
+
+from chain.cid import Cid, record_cid_of_digest
+from chain.identity import AgentId
+from chain.kinds import PURGEABLE
+from chain.record import Record
+from dht.errors import FrameError, NetworkError, RequestRefused
+from dht.overlay.kademlia import Kademlia
+from dht.ports import Random, RunBlocking
+from dht.records.bundle import MAX_SHARDS, Item
+from dht.records.methods import HAS_ERASED, LACKS, MAX_DIGESTS, MAX_LACKS, RecordService
+from dht.records.placement import Role, needs_payload
+from dht.records.proofs import MAX_PROOFS, VOUCHED_S, Proofs
+from dht.records.record_store import BasisDigest, Digest, HeldStore
+from dht.records.replies import REFUSES, StoreStatus
+from dht.repair.comparison import Comparisons
+from dht.repair.decision import DROP_AFTER_S, Decision, Situation, decide, holders_of
+from dht.repair.frontiers import Frontiers
+from dht.repair.range_looks import RangeLooks
+
+PAGE = 512
+"""Bases looked at together; what is asked, listed and sent about them is done before the next page."""
+NEAR = 2
+"""Nodes beyond the holders that are asked too: they may have been holders, and then it is their turn too."""
+AT_ONCE = 4
+"""Requests of the repairer under way at a time."""
+READ_AT_ONCE = 256
+"""Records read from disk at a time to be sent."""
+LIST_PAGE = 4096
+BREATHE_EVERY = 32
+"""Bases of which the holders are found out before the event loop gets its turn."""
+SAMPLE = 32
+"""Records of one basis that a holder has to prove: a random run of those there."""
+DROP_AT_ONCE = 64
+"""Bases proven together: few enough that they are dropped while those who have proven them keep them."""
+START_S = 15.0
+"""Who comes, or comes back, is first brought what it lacks: else all would list to each other what is new."""
+SETTLE_S = 2.0
+"""After a change of membership: whoever is only slow is back by then, and catching up has begun."""
+SOON_S = 5.0
+"""From one look to the next while something changes; then twice as long each time."""
+INTERVAL_S = 60.0
+"""At most so long; a look at which nothing is new sends nothing."""
+SWEEP_S = 600.0
+"""So often every basis is compared although nothing seems to have changed."""
+BYTES_PER_S = 1_000_000
+"""What each of those requests sends and asks for, on average."""
+MAX_REST_S = 1.0
+"""It also rests as long as the last request took, at most so long."""
+MAX_TURNED_AWAY = 10_000
+"""Refusals remembered, by holder and record; beyond it all are forgotten and asked for again."""
+MAX_STALE = 100
+"""Records read again at a time because others say that their authors have purged them."""
+FULL_S = 300.0
+"""Who said that it has no room is offered nothing new for so long, whatever its address record says."""
+LEAVE_PAUSE_S = 0.25
+
+log = logging.getLogger(f"roseforest.{__name__}")
+
+OnDropped = Callable[[bytes, Sequence[tuple[Cid, int]]], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class _Track:
+    """What is remembered of one basis held from look to look."""
+
+    digest: Digest
+    look: int
+    since: float
+    holders: tuple[AgentId, ...] = ()
+    version: int = -1
+    steady: int = -1
+    waited: int = 0
+    short: int = 0
+    settled: bool = False
+    rests_until: float = 0.0
+    """All holders have it, so it will be dropped, but not before."""
+    more: dict[AgentId, Digest] = field(default_factory=dict)
+    """Digests of nodes that hold all that is held here and something else."""
+
+
+@dataclass(slots=True)
+class _Due:
+    """A basis that is being looked at, and what was heard about it."""
+
+    basis: bytes
+    track: _Track
+    near: tuple[AgentId, ...]
+    said: dict[AgentId, Digest] = field(default_factory=dict)
+    missing: dict[AgentId, frozenset[Cid] | None] = field(default_factory=dict)
+    """What a holder lacks; None: everything."""
+    covers: set[AgentId] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """In what roles a holder lacks a record, and at which shards: for operations its bytes do not say it."""
+
+    roles: int = 0
+    shards: set[bytes] = field(default_factory=set)
+
+
+class Repairer:
+    """Drives `dht.repair.decision.decide` over the network.
+
+    `on_dropped` is told of a basis that went, and each record there with the roles that it still has here.
+    `read_again` reads an entry of which another holder has erased what is still here.
+    """
+
+    def __init__(
+        self,
+        kademlia: Kademlia,
+        records: RecordService,
+        proofs: Proofs,
+        comparisons: Comparisons,
+        frontiers: Frontiers,
+        store: HeldStore,
+        replication: int,
+        on_dropped: OnDropped,
+        read_again: Callable[[Cid], Awaitable[object]],
+        run_blocking: RunBlocking,
+        random: Random,
+    ) -> None:
+        self._kademlia = kademlia
+        self._records = records
+        self._proofs = proofs
+        self._store = store
+        self._replication = replication
+        self._on_dropped = on_dropped
+        self._read_again = read_again
+        self._run_blocking = run_blocking
+        self._rng = random.choice
+        self._comparisons = comparisons
+        self._ranges = RangeLooks(comparisons, frontiers, store, run_blocking)
+        self._placed: tuple[int, int, bool] | None = None
+        self._tracks: dict[bytes, _Track] = {}
+        self._looks = 0
+        self._looking = trio.Lock()
+        self._slots = trio.Semaphore(AT_ONCE)
+        self._leaving = trio.Event()
+        self._refusing: set[AgentId] = set()
+        self._full_until: dict[AgentId, float] = {}
+        self._turned_away: dict[AgentId, set[Cid]] = {}
+        self.sent = 0
+        """Records sent to holders that lacked them, so far."""
+        self.dropped = 0
+        """Bases dropped so far."""
+        self.repairing = 0
+        """Bases of which copies are being sent now."""
+
+    @property
+    def under_replicated(self) -> int:
+        """Bases held here that have fewer copies at their R nearest nodes than they should, as last seen."""
+        return sum(track.short > 0 for track in self._tracks.values())
+
+    @property
+    def exchanges(self) -> int:
+        """Comparisons by ranges with other holders, those of catching up included, so far."""
+        return self._comparisons.exchanges
+
+    @property
+    def leaving(self) -> bool:
+        """Whether this node has begun to leave: it takes nothing new and vouches for nothing."""
+        return self._leaving.is_set()
+
+    async def run(self) -> None:
+        """Look and repair for ever."""
+        pause, swept = SOON_S, trio.current_time()
+        await trio.sleep(START_S)
+        while True:
+            seen, sent = self._kademlia.version, self.sent
+            everything = trio.current_time() >= swept + SWEEP_S
+            if everything:
+                swept = trio.current_time()
+            await self.look(everything)
+            async with trio.open_nursery() as nursery:
+                nursery.cancel_scope.deadline = trio.current_time() + pause * self._rng.uniform(0.8, 1.2)
+                await self._kademlia.wait_changed(seen)
+                await trio.sleep(SETTLE_S)
+                nursery.cancel_scope.cancel()
+            busy = self._kademlia.version != seen or self.sent != sent
+            pause = SOON_S if busy else min(2 * pause, INTERVAL_S)
+
+    async def hand_over(self) -> int:
+        """Bring what this node holds to those who hold it once it is gone; returns how much is left undone.
+
+        What nobody else is known to hold goes first. Ends when nothing is left that somebody can be given;
+        may be cancelled at any time. From its beginning on this node counts itself out, for good.
+        """
+        self._leaving.set()
+        alone = True
+        while True:
+            before = (self._kademlia.version, self.sent, len(self._refusing))
+            await self.look(True, alone=alone)
+            short = self.under_replicated
+            log.info("leaving: %d records handed over, %d bases short of a copy", self.sent, short)
+            stuck = before == (self._kademlia.version, self.sent, len(self._refusing))
+            if not alone and (not short or stuck):
+                return short
+            alone = False
+            await trio.sleep(LEAVE_PAUSE_S)
+
+    async def look(self, everything: bool, *, alone: bool = False) -> None:
+        """Go once through all bases held. `everything`: also those that were found in order.
+
+        Then who refused something, or had no room, is asked again, too.
+
+        `alone`: send only what no other node is known to hold.
+        """
+        async with self._looking:
+            self._looks += 1
+            dropped = self.dropped
+            if everything:
+                self._full_until.clear()
+                self._turned_away.clear()
+            await self._compare_ranges(everything)
+            after = b""
+            while page := self._store.bases_after(after, PAGE):
+                after = page[-1].basis
+                await trio.lowlevel.checkpoint()
+                await self._page(page, everything, alone)
+            gone = [basis for basis, track in self._tracks.items() if track.look != self._looks]
+            for basis in gone:
+                del self._tracks[basis]
+            if self.dropped != dropped:
+                log.info("dropped %d bases that R nearer nodes hold", self.dropped - dropped)
+                await self._store.reclaim()
+
+    async def _compare_ranges(self, everything: bool) -> None:
+        """Find out by ranges what the other holders lack, where that is worth it."""
+        placed = (self._kademlia.version, len(self._refusing), self.leaving)
+        if self._placed != placed:
+            self._placed = placed
+            storing = {contact.agent: contact.position for contact in self._kademlia.storing()}
+            gone = self._refusing | ({self._kademlia.agent} if self.leaving else set())
+            left = {agent: position for agent, position in storing.items() if agent not in gone}
+            self._ranges.place(left, self._replication)
+        asked = await self._ranges.begin(self._kademlia.agent, everything)
+        if self._looks == 1 and not self.leaving:
+            return  # nothing is sent at the first look: what lies here may be about to change
+
+        async def compare(agent: AgentId) -> None:
+            async with self._slots:
+                await self._ranges.compare(agent, asked[agent], self._rest, everything)
+
+        async with trio.open_nursery() as nursery:
+            for agent in sorted(asked):
+                nursery.start_soon(self._with, agent, "comparing", partial(compare, agent))
+
+    # One page.
+
+    async def _page(self, page: Sequence[BasisDigest], everything: bool, alone: bool) -> None:
+        due: list[_Due] = []
+        for place, entry in enumerate(page):
+            if place % BREATHE_EVERY == 0:
+                await trio.lowlevel.checkpoint()
+            one = await self._track(entry, everything)
+            if one is not None:
+                due.append(one)
+        self._use_ranges(due)
+        await self._ask_digests(due)
+        await self._compare(due)
+        decided = [(one, decide(self._situation(one))) for one in due]
+        sends: dict[AgentId, dict[Cid, _Wanted]] = {}
+        sending = 0
+        for one, decision in decided:
+            self._note(one.track, decision)
+            if not decision.settled:
+                self._ranges.note_restless(one.basis)
+            if decision.send and not (alone and one.covers):
+                sending += 1
+                for agent in decision.send:
+                    self._add_missing(one, agent, sends.setdefault(agent, {}))
+        self.repairing = sending
+        try:
+            async with trio.open_nursery() as nursery:
+                for agent in sorted(sends):
+                    nursery.start_soon(self._push, agent, sends[agent])
+        finally:
+            self.repairing = 0
+        unproven = [(one, decision.prove) for one, decision in decided if decision.prove]
+        for start in range(0, len(unproven), DROP_AT_ONCE):
+            await self._drop_proven(unproven[start : start + DROP_AT_ONCE])
+
+    async def _track(self, entry: BasisDigest, everything: bool) -> _Due | None:
+        """Note what lies at a basis now; None when nothing is to be asked about it."""
+        now, version, leaving = trio.current_time(), self._kademlia.version, self.leaving
+        track = self._tracks.get(entry.basis)
+        if track is None:
+            track = self._tracks[entry.basis] = _Track(entry.digest, self._looks, now)
+        elif track.digest != entry.digest:
+            track.digest, track.steady, track.settled, track.rests_until = entry.digest, -1, False, 0.0
+            track.more.clear()
+        track.look = self._looks
+        track.steady += 1
+        resting = track.settled or now < track.rests_until
+        if resting and track.version == version and not everything:
+            return None
+        count = self._replication + NEAR + leaving
+        near = tuple(contact.agent for contact in await self._kademlia.holders(entry.basis, count))
+        near = tuple(agent for agent in near if agent not in self._refusing)
+        holders = near[: self._replication]
+        track.version = version
+        if track.holders != holders:
+            track.holders, track.since, track.waited, track.settled = holders, now, 0, False
+            track.rests_until = 0.0
+            track.more = {agent: digest for agent, digest in track.more.items() if agent in near}
+        if (track.settled or now < track.rests_until) and not everything:
+            return None
+        if track.steady == 0 and not leaving:
+            self._ranges.note_restless(entry.basis)
+            return None
+        return _Due(entry.basis, track, near)
+
+    def _situation(self, one: _Due) -> Situation:
+        me, track = self._kademlia.agent, one.track
+        now = trio.current_time()
+        beyond = me not in track.holders
+        beyond_s = now - track.since if beyond else 0.0
+        return Situation(
+            me=me,
+            replication=self._replication,
+            near=one.near,
+            covers=frozenset(one.covers),
+            lacks=frozenset(one.missing),
+            steady=track.steady,
+            waited=track.waited,
+            beyond_s=beyond_s,
+            vouched=beyond_s >= DROP_AFTER_S
+            and self._proofs.vouchers.promised([cid for cid, _ in self._held_at(one.basis)], now),
+            leaving=self.leaving,
+            full=frozenset(agent for agent in one.missing if self._refuses(agent, one, now)),
+        )
+
+    def _refuses(self, agent: AgentId, one: _Due, now: float) -> bool:
+        """Whether it has no room, or has refused everything that it lacks there."""
+        if self._is_full(agent, now):
+            return True
+        away = self._turned_away.get(agent)
+        if not away:
+            return False
+        missing = one.missing[agent]
+        return away.issuperset(missing or {cid for cid, _ in self._held_at(one.basis)})
+
+    def _is_full(self, agent: AgentId, now: float) -> bool:
+        contact = self._kademlia.contact(agent)
+        return self._full_until.get(agent, 0.0) > now or (contact is not None and contact.full)
+
+    @staticmethod
+    def _note(track: _Track, decision: Decision) -> None:
+        track.settled, track.short = decision.settled, decision.short
+        track.waited = track.waited + 1 if decision.short else 0
+        track.rests_until = track.since + DROP_AFTER_S if decision == Decision() else 0.0
+
+    # Asking.
+
+    def _use_ranges(self, due: Sequence[_Due]) -> None:
+        """Take what the comparison by ranges has told of bases that have not changed since."""
+        for one in due:
+            for agent in one.near if one.track.steady > 0 else ():
+                lacking = self._ranges.lacks(agent, one.basis)
+                if lacking:
+                    one.missing[agent] = lacking
+                elif lacking is not None:
+                    one.covers.add(agent)
+
+    def _worth_asking(self, one: _Due) -> list[AgentId]:
+        """Whose digest at a basis may change what is decided, and is not known.
+
+        That of a node beyond the holders does only if one of these may lack something: it might be its turn
+        before it is ours, or it has to stand in.
+        """
+        me, near, now = self._kademlia.agent, one.near, trio.current_time()
+        holders = [agent for agent in near[: self._replication] if agent != me]
+        others = holders
+        stand_in = any(self._is_full(agent, now) or agent in self._turned_away for agent in holders)
+        beyond = me not in near[: self._replication]
+        if self.leaving or stand_in or (beyond and not one.covers.issuperset(holders)):
+            others = [agent for agent in near if agent != me]
+        return [agent for agent in others if agent not in one.covers and agent not in one.missing]
+
+    async def _ask_digests(self, due: Sequence[_Due]) -> None:
+        asked: dict[AgentId, list[_Due]] = {}
+        for one in due:
+            for agent in self._worth_asking(one):
+                asked.setdefault(agent, []).append(one)
+
+        async def ask(agent: AgentId) -> None:
+            for start in range(0, len(asked[agent]), MAX_DIGESTS):
+                part = asked[agent][start : start + MAX_DIGESTS]
+                async with self._slots:
+                    began = trio.current_time()
+                    digests = await self._records.digests(agent, [one.basis for one in part])
+                    await self._rest(began, 80 * len(part))
+                for one, digest in zip(part, digests, strict=True):
+                    one.said[agent] = digest
+                    if digest == one.track.digest:
+                        one.covers.add(agent)
+
+        async with trio.open_nursery() as nursery:
+            for agent in sorted(asked):
+                nursery.start_soon(self._with, agent, "comparing", partial(ask, agent))
+
+    async def _compare(self, due: Sequence[_Due]) -> None:
+        """Find out what holders lack whose digests differ from ours."""
+        differing: dict[AgentId, list[_Due]] = {}
+        for one in due:
+            for agent in holders_of(self._situation(one)):
+                said = one.said.get(agent)
+                if said is None or said == one.track.digest:
+                    continue
+                if said[0] == 0:
+                    one.missing[agent] = None
+                elif one.track.more.get(agent) == said:
+                    one.covers.add(agent)
+                else:
+                    differing.setdefault(agent, []).append(one)
+
+        stale: set[Cid] = set()
+
+        async def ask(agent: AgentId) -> None:
+            pairs = [(one, cid) for one in differing[agent] for cid, _ in self._held_at(one.basis)]
+            lacking: dict[bytes, set[Cid]] = {one.basis: set() for one in differing[agent]}
+            for start in range(0, len(pairs), MAX_LACKS):
+                part = pairs[start : start + MAX_LACKS]
+                async with self._slots:
+                    began = trio.current_time()
+                    answers = await self._records.states(agent, [(one.basis, cid) for one, cid in part])
+                    await self._rest(began, 70 * len(part))
+                for (one, cid), state in zip(part, answers, strict=True):
+                    if state == LACKS:
+                        lacking[one.basis].add(cid)
+                    elif state == HAS_ERASED and len(stale) < MAX_STALE:
+                        stale.add(cid)
+            for one in differing[agent]:
+                if lacking[one.basis]:
+                    one.missing[agent] = frozenset(lacking[one.basis])
+                elif self._store.digest_of(one.basis) == one.track.digest:
+                    one.covers.add(agent)
+                    one.track.more[agent] = one.said[agent]
+
+        async with trio.open_nursery() as nursery:
+            for agent in sorted(differing):
+                nursery.start_soon(self._with, agent, "comparing", partial(ask, agent))
+        found = await self._run_blocking(self._store.get_many, sorted(stale))
+        for subject in sorted({one.subject for one in found if one is not None and one.payload is not None}):
+            await self._read_again(subject)
+
+    async def _with(self, agent: AgentId, doing: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something with one peer; that it fails is its own matter, and the others go on."""
+        try:
+            await work()
+        except NetworkError as error:
+            log.info("%s with %s stopped: %s", doing, agent.hex()[:8], error)
+            if isinstance(error, FrameError):
+                self._kademlia.report(agent)
+            if self.leaving and isinstance(error, RequestRefused):
+                self._refusing.add(agent)  # it is leaving too, or full: the next nearest takes its place
+
+    # Sending.
+
+    def _add_missing(self, one: _Due, agent: AgentId, wanted: dict[Cid, _Wanted]) -> None:
+        missing = one.missing[agent]
+        for cid, roles in self._held_at(one.basis):
+            if missing is None or cid in missing:
+                lack = wanted.setdefault(cid, _Wanted())
+                lack.roles |= roles
+                if roles & Role.SHARD:
+                    lack.shards.add(one.basis)
+
+    async def _push(self, agent: AgentId, wanted: Mapping[Cid, _Wanted]) -> None:
+        async def push() -> None:
+            # One after the other of a chain, each is what the next one names: nothing need be sent for it.
+            cids = await self._run_blocking(self._store.in_chain_order, sorted(wanted))
+            for start in range(0, len(cids), READ_AT_ONCE):
+                part = cids[start : start + READ_AT_ONCE]
+                found = await self._run_blocking(self._store.get_many, part)
+                there = [record for record in found if record is not None]
+                erased = self._erased(there)
+                parts = (_item(record, wanted[record.cid], erased) for record in there)
+                items = [item for item in parts if item is not None]
+                while items:
+                    async with self._slots:
+                        began = trio.current_time()
+                        statuses, size = await self._records.store(agent, items)
+                        await self._rest(began, size)
+                    self.sent += sum(status is StoreStatus.HELD for status in statuses)
+                    if StoreStatus.FULL in statuses:
+                        self._full_until[agent] = trio.current_time() + FULL_S
+                    self._note_refusals(agent, items, statuses)
+                    items = items[len(statuses) :]
+
+        await self._with(agent, "repairing", push)
+
+    def _note_refusals(self, agent: AgentId, items: Sequence[Item], statuses: Sequence[StoreStatus]) -> None:
+        """Its owner blocks them, or their author takes up too much there: others hold them instead."""
+        away = {
+            item.record.cid
+            for item, status in zip(items, statuses, strict=False)
+            if status in REFUSES and status is not StoreStatus.FULL
+        }
+        if away:
+            if sum(map(len, self._turned_away.values())) + len(away) > MAX_TURNED_AWAY:
+                self._turned_away.clear()
+            self._turned_away.setdefault(agent, set()).update(away)
+
+    async def _rest(self, began: float, size: int) -> None:
+        """Let others have the disk and the line, unless this node is about to go."""
+        took = min(trio.current_time() - began, MAX_REST_S)
+        with trio.move_on_after(max(took, size / BYTES_PER_S)):
+            await self._leaving.wait()
+
+    # Dropping.
+
+    async def _drop_proven(self, candidates: Sequence[tuple[_Due, tuple[AgentId, ...]]]) -> None:
+        asked_at = trio.current_time()
+        samples = {one.basis: self._sample(one.basis) for one, _ in candidates}
+        asked: dict[AgentId, dict[Cid, bool]] = {}
+        for one, agents in candidates:
+            for agent in agents:
+                asked.setdefault(agent, {}).update(samples[one.basis])
+        proven: dict[AgentId, set[Cid]] = {agent: set() for agent in asked}
+
+        async def ask(agent: AgentId) -> None:
+            cids = sorted(asked[agent])
+            for start in range(0, len(cids), MAX_PROOFS):
+                part = {cid: asked[agent][cid] for cid in cids[start : start + MAX_PROOFS]}
+                async with self._slots:
+                    began = trio.current_time()
+                    proven[agent] |= await self._proofs.prove(agent, part)
+                    await self._rest(began, 80 * len(part))
+
+        async with trio.open_nursery() as nursery:
+            for agent in sorted(asked):
+                nursery.start_soon(self._with, agent, "proving", partial(ask, agent))
+        for one, agents in candidates:
+            sure = frozenset(agent for agent in agents if samples[one.basis].keys() <= proven[agent])
+            now = trio.current_time()
+            fresh = self._kademlia.version == one.track.version and now - asked_at < VOUCHED_S / 2
+            if fresh and decide(replace(self._situation(one), proven=sure)).drop:
+                await self._drop(one)
+
+    def _sample(self, basis: bytes) -> dict[Cid, bool]:
+        """A random run of the records at a basis, and whether each must be proven with its payload."""
+        point = record_cid_of_digest(self._rng.randbytes(32))
+        rows = self._store.held_at(basis, point, SAMPLE)
+        rows += self._store.held_at(basis, None, SAMPLE - len(rows)) if len(rows) < SAMPLE else []
+        roles = dict(rows)
+        found = [record for record in self._store.get_many(sorted(roles)) if record is not None]
+        erased = self._erased(found)
+        return {
+            r.cid: needs_payload(r.header.kind, Role(roles[r.cid])) and r.cid not in erased for r in found
+        }
+
+    def _erased(self, records: Sequence[Record]) -> Container[Cid]:
+        """Those whose payload their authors have purged: of them the header is all there is to hold."""
+        bare = [one.cid for one in records if one.payload is None and one.header.kind in PURGEABLE]
+        return self._store.purges_of(bare) if bare else ()
+
+    async def _drop(self, one: _Due) -> None:
+        cids = [cid for cid, _ in self._held_at(one.basis)]
+        if not self._proofs.vouchers.let_go(cids, trio.current_time()):
+            return
+        # What is not held any more must not be found any more either: both or neither.
+        with trio.CancelScope(shield=True):
+            try:
+                left = await self._store.drop(one.basis, one.track.digest)
+                if left is not None:
+                    await self._on_dropped(one.basis, left)
+                    self.dropped += 1
+                    self._tracks.pop(one.basis, None)
+            finally:
+                self._proofs.vouchers.gone(cids)
+
+    def _held_at(self, basis: bytes) -> Iterable[tuple[Cid, int]]:
+        after: Cid | None = None
+        while page := self._store.held_at(basis, after, LIST_PAGE):
+            yield from page
+            after = page[-1][0]
+
+
+def _item(record: Record, wanted: _Wanted, erased: Container[Cid]) -> Item | None:
+    """What a holder in these roles gets; None for a record whose payload just went with another basis."""
+    whole = needs_payload(record.header.kind, Role(wanted.roles))
+    if whole and record.payload is None and record.cid not in erased:
+        return None
+    shards = tuple(sorted(wanted.shards))[:MAX_SHARDS]
+    return Item(record if whole else record.without_payload(), wanted.roles, shards)
