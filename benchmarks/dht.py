@@ -274,7 +274,8 @@ class _RoseForest:
 
         from dht.ports import SystemClock, ThreadedBlocking, system_random
         from dht.wire.libp2p_network import open_libp2p_network
-        from node.node import NodeOptions, NodePaths, open_node
+        from node.node import open_node
+        from node.options import NodeOptions, NodePaths
 
         folder = self._folder / str(number)
         folder.mkdir()

@@ -31,7 +31,8 @@ from dht.overlay.distance import closest
 from dht.records.basis import author_basis
 from node.founding import REPLICATION
 from node.models import Added, NewEntry
-from node.node import Node, NodeOptions
+from node.node import Node
+from node.options import NodeOptions
 from sim.network import SimWorld, open_world
 from sim.virtual_clock import run_deterministic
 from sim.whole_node import found_network, start_node
@@ -64,10 +65,10 @@ class Run:
         found: Holdings = {}
         for agent, node in self.nodes.items():
             after = b""
-            while page := node._held.bases_after(after, 10_000):
+            while page := node.parts.held.bases_after(after, 10_000):
                 after = page[-1].basis
                 for one in page:
-                    there = frozenset(node._held.cids_at(one.basis, None, 100_000))
+                    there = frozenset(node.parts.held.cids_at(one.basis, None, 100_000))
                     found.setdefault(one.basis, {})[agent] = there
         return found
 
@@ -92,7 +93,7 @@ class Run:
         digests: dict[bytes, dict[AgentId, tuple[int, bytes]]] = {}
         for agent, node in self.nodes.items():
             after = b""
-            while page := node._held.bases_after(after, 10_000):
+            while page := node.parts.held.bases_after(after, 10_000):
                 after = page[-1].basis
                 for one in page:
                     digests.setdefault(one.basis, {})[agent] = one.digest
@@ -110,7 +111,7 @@ class Run:
         for basis, _, cids in missing:
             left = sorted(cids)
             for node in self.nodes.values():
-                for record in filter(None, node._held.get_many(left)):
+                for record in filter(None, node.parts.held.get_many(left)):
                     whole = basis != author_basis(record.header.author)
                     if not whole or record.payload is not None:
                         left.remove(record.cid)

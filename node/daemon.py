@@ -47,8 +47,9 @@ from node.instance import claim, why_frozen
 from node.invite_text import is_invite, read_invite
 from node.joining import Joined, require_grant
 from node.joining import join as join_network
-from node.node import SOFTWARE, Node, NodeOptions, NodePaths, open_node
+from node.node import SOFTWARE, Node, open_node
 from node.opening import ensure_opening
+from node.options import NodeOptions, NodePaths
 from node.storage.held_records import HeldRecords
 from node.storage.own_chain import OwnChain
 

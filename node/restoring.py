@@ -42,7 +42,8 @@ from node.home import Home
 from node.instance import FROM_NETWORK, claim, restored_mark, why_frozen
 from node.key_backup import KeyBackup, key_backup_text, parse_key_backup
 from node.key_file import KeyFileError, PlainKey, SealedKey, TooLittleMemory, WrongKey, unseal
-from node.node import NodeOptions, NodePaths, open_node
+from node.node import open_node
+from node.options import NodeOptions, NodePaths
 from node.peer_memory import read_peers, write_peers
 from node.storage.inspection import CHAIN, records_of
 from node.storage.own_chain import OwnChain

@@ -67,7 +67,7 @@ class Inspected:
 
     def holds(self, entry: Cid) -> bool:
         """Whether an honest node has the entry's record, payload and all."""
-        found = [self.nodes[name]._find([entry])[0] for name in sorted(self.honest & self.nodes.keys())]
+        found = [self.nodes[name].parts.find([entry])[0] for name in sorted(self.honest & self.nodes.keys())]
         return any(record is not None and record.payload is not None for record in found)
 
     def pending(self) -> int:
@@ -93,7 +93,7 @@ class Inspected:
 def _digests(node: Node) -> dict[bytes, Digest]:
     found: dict[bytes, Digest] = {}
     after = b""
-    while page := node._held.bases_after(after, PAGE):
+    while page := node.parts.held.bases_after(after, PAGE):
         after = page[-1].basis
         found.update((one.basis, one.digest) for one in page)
     return found
@@ -103,9 +103,9 @@ def _bytes_at(node: Node, basis: bytes) -> tuple[bytes, ...]:
     """What is held at a basis, each record as far as its roles there need it."""
     found: list[bytes] = []
     after: Cid | None = None
-    while page := node._held.held_at(basis, after, PAGE):
+    while page := node.parts.held.held_at(basis, after, PAGE):
         after = page[-1][0]
-        for (_, roles), record in zip(page, node._held.get_many([cid for cid, _ in page]), strict=True):
+        for (_, roles), record in zip(page, node.parts.held.get_many([cid for cid, _ in page]), strict=True):
             assert record is not None
             whole = needs_payload(record.header.kind, Role(roles))
             found.append((record if whole else record.without_payload()).encode())
@@ -114,7 +114,7 @@ def _bytes_at(node: Node, basis: bytes) -> tuple[bytes, ...]:
 
 def _held(node: Node) -> Iterator[Record]:
     for basis in _digests(node):
-        yield from node._held.at_basis(basis, None, PAGE)
+        yield from node.parts.held.at_basis(basis, None, PAGE)
 
 
 def _genuine(record: Record) -> bool:

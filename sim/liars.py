@@ -57,7 +57,7 @@ def forger(liar: Liar) -> None:
 
     All that it serves and all copies that it makes for repair go through one method.
     """
-    records = liar.node._records
+    records = liar.node.parts.records
     honest = records._bundle
 
     def bundle(items: Iterable[Item], most: int, named: bool, **more: Any) -> tuple[list[Any], int]:
@@ -82,7 +82,7 @@ def _forged(record: Record) -> Record:
 
 def forker(liar: Liar) -> None:
     """Signs two records wherever its chain creates an entry; half of the others get each."""
-    publisher, identity = liar.node._publisher, liar.node.kademlia._identity
+    publisher, identity = liar.node.parts.publisher, liar.node.kademlia._identity
     honest = publisher._send
     others: dict[Cid, Cid] = {}
 
@@ -115,7 +115,7 @@ def forker(liar: Liar) -> None:
 
 def accuser(liar: Liar) -> None:
     """Writes warrants against whoever has a record here, that prove nothing."""
-    governance, opening_of = liar.node.governance, liar.node._opening_of
+    governance, opening_of = liar.node.governance, liar.node.parts.opening_of
     accused: set[AgentId] = {liar.node.agent}
 
     async def held(items: Iterable[Held]) -> None:
@@ -133,7 +133,7 @@ def accuser(liar: Liar) -> None:
                 draft = Draft(INVALID_WARRANT, invalid_body(opening, record, "signature", ()))
             liar.proofs.add((await governance.write(draft)).cid)
 
-    _override(liar.node._own, "fault_of", lambda record: None)
+    _override(liar.node.parts.own, "fault_of", lambda record: None)
     _override(governance._watch, "held", held)
 
 
@@ -143,7 +143,7 @@ def dropper(liar: Liar) -> None:
     async def hold(items: Sequence[Held]) -> None:
         await trio.lowlevel.checkpoint()
 
-    _override(liar.node._records, "hold", hold)
+    _override(liar.node.parts.records, "hold", hold)
 
 
 def hollow(liar: Liar) -> None:
@@ -152,7 +152,7 @@ def hollow(liar: Liar) -> None:
     def get_many(cids: Sequence[Cid]) -> list[Record | None]:
         return [None] * len(cids)
 
-    _override(liar.node._held, "get_many", get_many)
+    _override(liar.node.parts.held, "get_many", get_many)
 
 
 def garbage(liar: Liar) -> None:

@@ -26,7 +26,8 @@ from node.embedding.embedder import Embedder
 from node.errors import Forbidden, NotFound
 from node.founding import Ground, ground_for
 from node.models import Added, Edit, EntryView, NewEntry
-from node.node import Node, NodeOptions
+from node.node import Node
+from node.options import NodeOptions
 from node.storage.errors import StorageError
 from sim.errors import ScenarioFailed, one_error
 from sim.faults import SECOND_US, FaultPlan, FaultyLink, Lie
@@ -232,7 +233,7 @@ class SimulatedStage:
     def _turn(self, name: str, node: Node) -> None:
         """Make a liar of a running node."""
         rng = random.Random(f"{self._scenario.seed}/liar/{name}")
-        liar = Liar(node, cast(SimNetwork, node._network), rng, self._proofs.setdefault(name, set()))
+        liar = Liar(node, cast(SimNetwork, node.parts.network), rng, self._proofs.setdefault(name, set()))
         LIES[self._lies[name]](liar)
 
     def _skew_us(self, name: str) -> int:

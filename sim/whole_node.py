@@ -16,7 +16,8 @@ from dht.network import Network
 from dht.overlay.hello import Founding
 from node.embedding.packaged import packaged_atlas
 from node.founding import Ground, found
-from node.node import Node, NodeOptions, NodePaths, open_node
+from node.node import Node, open_node
+from node.options import NodeOptions, NodePaths
 from sim.network import SimWorld
 from sim.virtual_clock import EPOCH_US, InlineBlocking, SimClock, seeded_random
 

@@ -44,7 +44,7 @@ def requests_made(network: Network) -> dict[str, int]:
 
 def content(node: Node) -> set[Cid]:
     """What a node holds in its shards."""
-    return {cid for shard in SHARDS for cid in node._held.cids_at(shard.basis(), None, 10_000)}
+    return {cid for shard in SHARDS for cid in node.parts.held.cids_at(shard.basis(), None, 10_000)}
 
 
 async def join_without_authors(network: Network) -> Node:
@@ -83,7 +83,7 @@ def test_former_holders_that_stay_behind_are_not_listed_again(tmp_path: Path) ->
         behind = [
             shard
             for shard in SHARDS
-            if len({n._held.digest_of(shard.basis()) for n in network.nodes.values()}) > 1
+            if len({n.parts.held.digest_of(shard.basis()) for n in network.nodes.values()}) > 1
         ]
         assert behind
         before = requests_made(network)
@@ -99,18 +99,20 @@ def test_a_shard_is_not_complete_before_somebody_agreed(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         newcomer = await join_without_authors(network)
         for number in (0, 1):
-            override(network.nodes[number]._records, "bundle", lambda *_, **__: (bundle_value([], [], []), 0))
+            override(
+                network.nodes[number].parts.records, "bundle", lambda *_, **__: (bundle_value([], [], []), 0)
+            )
         await trio.sleep(5)
-        filled = [shard for shard in SHARDS if network.nodes[0]._held.digest_of(shard.basis())[0]]
+        filled = [shard for shard in SHARDS if network.nodes[0].parts.held.digest_of(shard.basis())[0]]
         assert len(filled) > 30
-        assert not any(newcomer._catch_up.is_complete(shard) for shard in filled)
+        assert not any(newcomer.parts.catch_up.is_complete(shard) for shard in filled)
 
     simulate(tmp_path, (100, 100, 100), scenario)
 
 
 def test_a_shard_that_is_dropped_during_a_round_is_not_complete_after_it(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
-        catch_up = network.nodes[0]._catch_up
+        catch_up = network.nodes[0].parts.catch_up
         assert all(map(catch_up.is_complete, SHARDS))
         compare = catch_up._compare
 
@@ -127,13 +129,13 @@ def test_a_shard_that_is_dropped_during_a_round_is_not_complete_after_it(tmp_pat
 
 def lists_what_it_does_not_have(liar: Node) -> None:
     override(
-        liar._held,
+        liar.parts.held,
         "cids_at",
         lambda basis, after, limit: [
             record_cid_of_digest(bytes([n % 256]) * 32) for n in range(min(limit, 200))
         ],
     )
-    override(liar._held, "digest_of", lambda basis: (1, b"\1" * 32))
+    override(liar.parts.held, "digest_of", lambda basis: (1, b"\1" * 32))
 
 
 def lists_without_end(liar: Node) -> None:
@@ -141,48 +143,48 @@ def lists_without_end(liar: Node) -> None:
         start = 0 if after is None else int.from_bytes(after[-32:], "big") + 1
         return [record_cid_of_digest((start + n).to_bytes(32, "big")) for n in range(min(limit, MAX_CIDS))]
 
-    override(liar._held, "cids_at", cids_at)
-    override(liar._held, "digest_of", lambda basis: (2**62, b"\1" * 32))
+    override(liar.parts.held, "cids_at", cids_at)
+    override(liar.parts.held, "digest_of", lambda basis: (2**62, b"\1" * 32))
 
 
 def lists_in_disorder(liar: Node) -> None:
-    honest = liar._held.cids_at
-    override(liar._held, "cids_at", lambda *args: honest(*args)[::-1] * 2)
+    honest = liar.parts.held.cids_at
+    override(liar.parts.held, "cids_at", lambda *args: honest(*args)[::-1] * 2)
 
 
 def lists_everything_twice(liar: Node) -> None:
-    honest = liar._held.cids_at
-    override(liar._held, "cids_at", lambda *args: [cid for cid in honest(*args) for _ in range(2)])
+    honest = liar.parts.held.cids_at
+    override(liar.parts.held, "cids_at", lambda *args: [cid for cid in honest(*args) for _ in range(2)])
 
 
 def serves_forgeries(liar: Node) -> None:
-    honest = liar._records.bundle
+    honest = liar.parts.records.bundle
 
     def bundle(records: Sequence[Record], *, named: bool = True) -> tuple[list[Any], int]:
         value, sent = honest(records, named=named)
         value[2] = [[roles, forged(decode_record(raw)).encode()] for roles, raw in value[2]]
         return value, sent
 
-    override(liar._records, "bundle", bundle)
+    override(liar.parts.records, "bundle", bundle)
 
 
 def serves_headers_alone(liar: Node) -> None:
-    honest = liar._records.bundle
+    honest = liar.parts.records.bundle
 
     def bundle(records: Sequence[Record], *, named: bool = True) -> tuple[list[Any], int]:
         value, sent = honest(records, named=named)
         value[2] = [[roles, decode_record(raw).without_payload().encode()] for roles, raw in value[2]]
         return value, sent
 
-    override(liar._records, "bundle", bundle)
+    override(liar.parts.records, "bundle", bundle)
 
 
 def serves_garbage(liar: Node) -> None:
-    override(liar._records, "bundle", lambda *_, **__: ([1, 2, 3], 0))
+    override(liar.parts.records, "bundle", lambda *_, **__: ([1, 2, 3], 0))
 
 
 def has_strange_digests(liar: Node) -> None:
-    override(liar._held, "digest_of", lambda basis: ("many", 3))
+    override(liar.parts.held, "digest_of", lambda basis: ("many", 3))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +209,7 @@ def test_a_lying_fellow_holder_is_blamed_and_the_honest_one_suffices(tmp_path: P
         assert content(newcomer) == set(network.entries)
         assert newcomer.status().counters["kademlia_bad_answers_total"] > 0
         await until(lambda: newcomer.status().shards_held == 64, 60)
-        for record in newcomer._held.get_many(sorted(network.entries)):
+        for record in newcomer.parts.held.get_many(sorted(network.entries)):
             assert record is not None
             assert record.signature != bytes(64)
         await network.crash(0)
@@ -228,7 +230,7 @@ def test_a_fellow_holder_that_will_not_compare_is_not_waited_for_for_ever(
                 await trio.sleep_forever()
             raise RequestRefused(RefusalCode.FORBIDDEN, "no")
 
-        host = network.nodes[1]._network
+        host = network.nodes[1].parts.network
         assert isinstance(host, SimNetwork)
         host._handlers["record.digests"] = refuse
         newcomer = await join_without_authors(network)
@@ -284,7 +286,7 @@ def test_no_page_is_longer_than_the_limit_whatever_is_asked_for(
             limits.append(limit)
             return []
 
-        override(network.nodes[0]._held, "cids_at", cids_at)
+        override(network.nodes[0].parts.held, "cids_at", cids_at)
         for asked in (1, most, most + 1, 2**40):
             body = canonical.encode([bytes(32), None, asked])
             await network.nodes[1].kademlia.request(network.nodes[0].agent, method, body)

@@ -22,7 +22,8 @@ from dht.overlay.hello import Founding
 from node.embedding.caller import CallerVectors
 from node.founding import REPLICATION, SHARD_BITS
 from node.models import Added, Answer, NewEntry
-from node.node import Node, NodeOptions
+from node.node import Node
+from node.options import NodeOptions
 from sharding.tree import Prefix, ShardTree
 from sim.links import Link
 from sim.network import SimWorld, open_world
@@ -101,7 +102,7 @@ class Network:
                 await trio.sleep(0.1)
 
     async def _at_rest(self) -> bool:
-        storing = {n for n, node in self.nodes.items() if node._options.capacity}
+        storing = {n for n, node in self.nodes.items() if node.parts.options.capacity}
         for number, node in self.nodes.items():
             status = node.status()
             if not node.joined or status.pending or status.peers != len(storing - {number}):

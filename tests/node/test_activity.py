@@ -59,15 +59,15 @@ def test_a_gap_is_filled_from_another_holder(tmp_path: Path) -> None:
         sender = await member(network)
         whole, partly = network.nodes[1], network.nodes[0]
         await pass_on(sender, whole, author, author.records)
-        await until(lambda: whole._activity.verified_to(author.agent) == 14)
+        await until(lambda: whole.parts.activity.verified_to(author.agent) == 14)
         await pass_on(sender, partly, author, [*author.records[:5], *author.records[9:]])
         await until(lambda: partly.status().chains["gaps"] == 1)
-        assert partly._activity.verified_to(author.agent) == 4
-        await until(lambda: partly._activity.verified_to(author.agent) == 14)
+        assert partly.parts.activity.verified_to(author.agent) == 4
+        await until(lambda: partly.parts.activity.verified_to(author.agent) == 14)
         assert partly.status().chains["gaps"] == 0
-        partly._activity.dropped(author_basis(author.agent))
-        assert partly._activity.verified_to(author.agent) is None
-        assert partly._activity.filled == 3  # the one before came along as a header
+        partly.parts.activity.dropped(author_basis(author.agent))
+        assert partly.parts.activity.verified_to(author.agent) is None
+        assert partly.parts.activity.filled == 3  # the one before came along as a header
 
     simulate(tmp_path, (100, 100), scenario)
 
@@ -82,7 +82,7 @@ def test_what_follows_a_close_is_proven_although_only_its_successor_was_shown(tm
         second = author.create("and on", CODES)
         sender, node = await member(network), network.nodes[0]
         await pass_on(sender, node, author, shown)
-        await until(lambda: node._activity.verified_to(author.agent) == 4)
+        await until(lambda: node.parts.activity.verified_to(author.agent) == 4)
         await pass_on(sender, node, author, [second])
         await until(lambda: node.status().chains["broken"] == 1)
         for one in network.nodes.values():

@@ -17,7 +17,8 @@ from chain.cid import from_text, record_cid, to_text
 from dht.ports import SystemClock, ThreadedBlocking, system_random
 from node.api.server import serve_api
 from node.config import Settings
-from node.node import NodeOptions, NodePaths, open_node
+from node.node import open_node
+from node.options import NodeOptions, NodePaths
 from sim.network import open_world
 from sim.whole_node import found_network
 from tests.node.simulated_nodes import DIM, identity

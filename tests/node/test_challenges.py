@@ -27,7 +27,7 @@ def discard(node: Node) -> None:
     async def hold(items: Sequence[Held]) -> None:
         await trio.lowlevel.checkpoint()
 
-    override(node._records, "hold", hold)
+    override(node.parts.records, "hold", hold)
 
 
 def forget(node: Node) -> None:
@@ -36,7 +36,7 @@ def forget(node: Node) -> None:
     def get_many(cids: Sequence[Cid]) -> list[Record | None]:
         return [None] * len(cids)
 
-    override(node._held, "get_many", get_many)
+    override(node.parts.held, "get_many", get_many)
 
 
 def unchallenged(node: Node) -> None:
@@ -45,8 +45,8 @@ def unchallenged(node: Node) -> None:
     async def nothing() -> None:
         await trio.lowlevel.checkpoint()
 
-    override(node._challenger, "challenge_receipt", nothing)
-    override(node._challenger, "challenge_fellow", nothing)
+    override(node.parts.challenger, "challenge_receipt", nothing)
+    override(node.parts.challenger, "challenge_fellow", nothing)
 
 
 async def caught(network: Network, ids: Sequence[Cid]) -> bool:
@@ -57,7 +57,7 @@ async def caught(network: Network, ids: Sequence[Cid]) -> bool:
         while True:
             signed = [await author.receipts(cid, 0, 0) for cid in ids]
             void = all(liar.agent not in (*one.full, *one.header) for one in signed)
-            safe = all(sum(node._held.get_many([cid]) != [None] for node in honest) >= 3 for cid in ids)
+            safe = all(sum(node.parts.held.get_many([cid]) != [None] for node in honest) >= 3 for cid in ids)
             if void and safe and author.status().pending == 0:
                 return True
             await trio.sleep(1.0)
@@ -90,8 +90,8 @@ def test_honest_holders_pass_whatever_joins_and_goes(tmp_path: Path) -> None:
         await trio.sleep(400)  # long enough that who is not among the nearest any more has let go
         await network.leave(6)
         await trio.sleep(120)
-        assert sum(node._challenger.counters.kept for node in network.nodes.values()) > 100
+        assert sum(node.parts.challenger.counters.kept for node in network.nodes.values()) > 100
         assert blamed == []
-        assert all(node._challenger.counters.failed == 0 for node in network.nodes.values())
+        assert all(node.parts.challenger.counters.failed == 0 for node in network.nodes.values())
 
     simulate(tmp_path, FIVE, scenario)

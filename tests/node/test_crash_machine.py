@@ -31,7 +31,8 @@ from dht.network import Network
 from dht.repair.repairer import SWEEP_S
 from node.founding import REPLICATION
 from node.models import Added, NewEntry
-from node.node import Node, NodeOptions, NodePaths, open_node
+from node.node import Node, open_node
+from node.options import NodeOptions, NodePaths
 from node.storage.errors import StorageClosed, StorageError
 from sim.inspection import Inspected
 from sim.network import SimWorld, open_world
@@ -164,13 +165,13 @@ class Machines:
         assert (seen.all_equal(), seen.differing(), seen.forgeries()) == (True, 0, 0)
         chains = {}
         for number, node in self.nodes.items():
-            report = node._own.verify()
-            chain = node._own.read(0, report.length + 1)
+            report = node.parts.own.verify()
+            chain = node.parts.own.read(0, report.length + 1)
             assert len({record.cid for record in chain}) == len(chain) == report.length
             chains[identity(number).agent] = [record.cid for record in chain]
         for node in self.nodes.values():
             for agent, cids in chains.items():
-                for record in node._held.of_author(agent):
+                for record in node.parts.held.of_author(agent):
                     assert record.cid == cids[record.header.seq], "somebody holds what is not in the chain"
         for place, (entry, (author, text)) in enumerate(self.acknowledged.items()):
             assert entry in chains[identity(author).agent], "acknowledged, and not in the author's chain"
@@ -315,7 +316,7 @@ class CrashMachine(RuleBasedStateMachine):
     def what_was_acknowledged_is_in_the_chain(self) -> None:
         for entry, (author, _) in self._machines.acknowledged.items():
             node = self._machines.nodes.get(author)
-            assert node is None or node._own.get(entry) is not None
+            assert node is None or node.parts.own.get(entry) is not None
 
     def teardown(self) -> None:
         try:

@@ -15,7 +15,8 @@ from dht.records.placement import Role
 from dht.repair.catch_up import CatchUp
 from dht.repair.publisher import IN_FLIGHT_PER_PEER, Got, Publisher
 from node.models import NewEntry
-from node.node import Node, NodeOptions
+from node.node import Node
+from node.options import NodeOptions
 from sim.links import LatencyLink
 from sim.network import open_world
 from sim.virtual_clock import run_deterministic
@@ -29,13 +30,13 @@ SLOW_US = 60_000_000
 def lacking(nodes: list[Node]) -> int:
     """How many records nodes lack in shards of which they say that they hold everything."""
     found = 0
-    for shard in nodes[0]._layout.tree.leaves:
-        held = [set(node._held.cids_at(shard.basis(), None, 10_000)) for node in nodes]
+    for shard in nodes[0].parts.layout.tree.leaves:
+        held = [set(node.parts.held.cids_at(shard.basis(), None, 10_000)) for node in nodes]
         everything = set().union(*held)
         found += sum(
             len(everything - own)
             for node, own in zip(nodes, held, strict=True)
-            if node._catch_up.is_complete(shard)
+            if node.parts.catch_up.is_complete(shard)
         )
     return found
 
@@ -109,7 +110,7 @@ def test_a_creditor_that_goes_while_another_is_paid_costs_nothing_but_its_copies
     async def scenario(network: Network) -> None:
         debtor, *creditors = (network.nodes[number] for number in range(3))
         record = debtor.chain_log(0, 1)[0]
-        publisher = debtor._publisher
+        publisher = debtor.parts.publisher
         publisher._detours = {node.agent: {record.cid: int(Role.AUTHOR)} for node in creditors}
         paid: list[AgentId] = []
 
@@ -131,7 +132,7 @@ def test_a_holder_that_stores_nothing_any_more_is_owed_nothing(tmp_path: Path) -
     async def scenario(network: Network) -> None:
         debtor, former = network.nodes[0], network.nodes[1]
         record = debtor.chain_log(0, 1)[0]
-        debtor._publisher._detours = {former.agent: {record.cid: int(Role.AUTHOR)}}
+        debtor.parts.publisher._detours = {former.agent: {record.cid: int(Role.AUTHOR)}}
         assert debtor.status().pending == 1
         former.kademlia.update_self(capacity=0)
         await until(lambda: former.agent not in [peer.agent for peer in debtor.peers()])
@@ -142,7 +143,7 @@ def test_a_holder_that_stores_nothing_any_more_is_owed_nothing(tmp_path: Path) -
 
 def test_one_failure_is_enough_to_leave_a_holder_alone_until_the_next_round(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
-        publisher, holder = network.nodes[0]._publisher, network.nodes[1].agent
+        publisher, holder = network.nodes[0].parts.publisher, network.nodes[1].agent
         records = network.nodes[0].chain_log(0, 1) * (10 * MAX_ITEMS)
         asked: list[AgentId] = []
 

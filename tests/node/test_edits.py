@@ -168,18 +168,18 @@ async def all_find(network: Network, seed: int, wanted: Sequence[str], *tags: st
 
 def derived(node: Node) -> list[tuple[Cid, Cid, tuple[str, ...]]]:
     """A node's postings as (entry, content record, tags)."""
-    pages = node._derived.all(100)
+    pages = node.parts.derived.all(100)
     return sorted((one.entry, one.record, one.tags) for page in pages for one in page)
 
 
 async def answers_for(network: Network, number: int, record: Cid) -> bool:
     """Whether a node is one of those who are asked for the shard of a content record that it holds."""
     node = network.nodes[number]
-    (found,) = node._held.get_many([record])
+    (found,) = node.parts.held.get_many([record])
     if found is None or found.payload is None:
         return False
-    (key,) = node._layout.keys([(found, node._intake.content(found))])
-    return node._layout.tree.leaf_of(key) in await network.shards_of(number)
+    (key,) = node.parts.layout.keys([(found, node.parts.intake.content(found))])
+    return node.parts.layout.tree.leaf_of(key) in await network.shards_of(number)
 
 
 async def holders_that_show(network: Network, record: Cid) -> list[int]:
@@ -306,7 +306,7 @@ def test_holders_of_an_entry_finish_what_its_author_could_not(tmp_path: Path) ->
         author = next(n for n in network.nodes if n not in outside and n != friend)
         link.part((author, friend), [n for n in network.nodes if n not in (author, friend)])
         done = await network.nodes[author].change(id_, Edit(text="third", vector=vector(3)))
-        await until(lambda: network.nodes[friend]._held.get(done.records[0]) is not None)
+        await until(lambda: network.nodes[friend].parts.held.get(done.records[0]) is not None)
         await network.crash(author)
         assert await holders_that_show(network, value)
         link.part(range(7))
@@ -349,7 +349,7 @@ def test_an_entrys_holders_follow_it_up_when_the_author_does_not(tmp_path: Path)
         await trio.sleep(4 * RESCAN_S)  # until nobody looks through everything because of the beginning
         id_, value, outside = await value_away_from_its_entry(network)
         editor = next(n for n in network.nodes if n not in outside)
-        override(network.nodes[editor]._offers, "wrote", lambda _: None)
+        override(network.nodes[editor].parts.offers, "wrote", lambda _: None)
         await network.nodes[editor].change(id_, Edit(text="third", vector=vector(3)))
         assert await holders_that_show(network, value)
         await trio.sleep(STALE_S)
@@ -385,7 +385,7 @@ def test_what_a_crash_left_underived_is_derived_at_the_start(tmp_path: Path) -> 
         async def nothing(*_: object) -> None:
             """The process dies after the records are durable, and before anything is made of them."""
 
-        override(node._holder, "_derive", nothing)
+        override(node.parts.holder, "_derive", nothing)
         await node.change(id_, Delete())
         await node.change(kept, Retag(add=("new",)))
         await network.crash(3)

@@ -12,7 +12,8 @@ import trio
 from chain.cid import Cid
 from dht.evidence.claims import WINDOW_S
 from node.errors import Forbidden
-from node.node import Node, NodeOptions
+from node.node import Node
+from node.options import NodeOptions
 from node.storage.errors import ReadOnly
 from sim.whole_node import start_node
 from tests.node.simulated_nodes import Network, entry, identity, simulate, until
@@ -33,14 +34,14 @@ async def start(network: Network, number: int, options: NodeOptions) -> Node:
 
 async def forget_payload(node: Node, cid: Cid) -> None:
     sql = "UPDATE records SET payload = NULL WHERE cid = ?"
-    await node._held._writer.submit(lambda connection: connection.execute(sql, (cid,)).rowcount)
+    await node.parts.held._writer.submit(lambda connection: connection.execute(sql, (cid,)).rowcount)
 
 
 def branches(network: Network, number: int) -> int:
     """The most records that any node holds for one seq of this author."""
     most = 0
     for node in network.nodes.values():
-        seqs = [r.header.seq for r in node._held.of_author(identity(number).agent)]
+        seqs = [r.header.seq for r in node.parts.held.of_author(identity(number).agent)]
         most = max([most, *(seqs.count(seq) for seq in seqs)])
     return most
 
@@ -166,7 +167,7 @@ def test_only_one_of_two_running_homes_writes(tmp_path: Path) -> None:
         assert node.frozen is None
         # Another home of this agent started, as if in the home that wrote last, and took the lease over.
         for other in (0, 1, 2):
-            network.nodes[other]._heads._claims.claim(node.agent, b"o" * 16, True, trio.current_time())
+            network.nodes[other].parts.heads._claims.claim(node.agent, b"o" * 16, True, trio.current_time())
         await until(lambda: node.frozen is not None)
         assert "stop one of them" in str(node.frozen)
         assert guard._session == mine

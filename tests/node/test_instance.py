@@ -95,14 +95,14 @@ def test_a_node_that_may_be_a_copy_signs_no_result_of_a_round(tmp_path: Path) ->
         task = await publish(network.nodes[0])
         await join_all(network, task, [0, 1, 2, 3])
         copy = network.nodes[1]
-        copy._own.frozen = "this home is a copy"
-        length = copy._own.count()
+        copy.parts.own.frozen = "this home is a copy"
+        length = copy.parts.own.count()
         await learn(network, [Learner(network, number, task) for number in (0, 2, 3)])
         view = await network.nodes[0].learning.task(task)
         assert view.state == "finished"
         for one in view.history:
             assert identity(1).agent not in one.signers
         assert copy.learning.signed == 0
-        assert copy._own.count() == length
+        assert copy.parts.own.count() == length
 
     simulate(tmp_path, [100] * 4, scenario)

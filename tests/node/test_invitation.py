@@ -15,7 +15,8 @@ from dht.overlay.contact import make_contact
 from dht.overlay.hello import HELLO, Founding
 from dht.overlay.peer_messages import EMPTY, EXCHANGE, FIND, encode_exchange, encode_find
 from node.models import Added, NewEntry
-from node.node import Node, NodeOptions
+from node.node import Node
+from node.options import NodeOptions
 from sim.host import SimNetwork
 from sim.links import LatencyLink
 from sim.network import SimWorld, open_world
@@ -62,7 +63,7 @@ def test_who_is_invited_takes_part_and_strangers_get_nothing_but_hello(tmp_path:
 
             stranger = await world.join(STRANGER.agent)
             await stranger.dial(world.address(FOUNDER.agent), 5.0)
-            registry = nodes[0]._network._handlers  # type: ignore[attr-defined]
+            registry = nodes[0].parts.network._handlers  # type: ignore[attr-defined]
             assert {HELLO, EXCHANGE, FIND, "record.store", "learning.deliver", "blob.chunk"} <= set(registry)
             # What a member asks badly is a bad request: only who is no member is forbidden to ask at all.
             for method in sorted(set(registry) - {HELLO, EXCHANGE, FIND}):

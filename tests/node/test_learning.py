@@ -118,8 +118,8 @@ def test_an_update_that_its_author_does_not_serve_is_refused(tmp_path: Path) -> 
         async def nothing(sender: bytes, body: bytes) -> bytes:
             return canonical.encode(None)
 
-        handlers = network.nodes[1]._network._handlers  # type: ignore[attr-defined]
-        override(network.nodes[1]._network, "_handlers", {**handlers, "blob.list": nothing})
+        handlers = network.nodes[1].parts.network._handlers  # type: ignore[attr-defined]
+        override(network.nodes[1].parts.network, "_handlers", {**handlers, "blob.list": nothing})
         learners = [Learner(network, number, task) for number in (0, 2, 3)]
         hiding = Learner(network, 1, task)
         async with trio.open_nursery() as nursery:

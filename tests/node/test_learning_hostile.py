@@ -34,9 +34,9 @@ def test_a_holder_that_lists_what_it_does_not_send_is_left_after_one_request(tmp
             fetches += 1
             return canonical.encode([[], [], []])
 
-        handlers = liar._network._handlers  # type: ignore[attr-defined]
+        handlers = liar.parts.network._handlers  # type: ignore[attr-defined]
         lies = {"record.digests": digests, "record.cids": listed, "record.fetch": fetch}
-        override(liar._network, "_handlers", {**handlers, **lies})
+        override(liar.parts.network, "_handlers", {**handlers, **lies})
         post = engagement(network, 1, task)._tools.post
         basis = subject_basis(task)
         holders = await network.nodes[1].kademlia.holders(basis, 3)
@@ -56,17 +56,17 @@ def test_a_holder_that_pads_a_task_with_other_records_is_left_after_one_page(tmp
         await join_all(network, task, [0])
         liar, reader = network.nodes[2], network.nodes[1]
         pages = 0
-        opening = liar._own.opening()
+        opening = liar.parts.own.opening()
         assert opening is not None
-        value, _ = liar._records.bundle(opening)
+        value, _ = liar.parts.records.bundle(opening)
 
         async def at(_sender: bytes, _body: bytes) -> bytes:
             nonlocal pages
             pages += 1
             return canonical.encode([True, value])
 
-        handlers = liar._network._handlers  # type: ignore[attr-defined]
-        override(liar._network, "_handlers", {**handlers, "record.at": at})
+        handlers = liar.parts.network._handlers  # type: ignore[attr-defined]
+        override(liar.parts.network, "_handlers", {**handlers, "record.at": at})
         before = reader.kademlia.counters.bad_answers
         view = await reader.learning.task(task)
         assert view.id == task

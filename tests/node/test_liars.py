@@ -77,14 +77,14 @@ def favourable_link() -> FaultyLink:
 
 
 def lie(node: Node, how: Lie) -> None:
-    honest = node._asker._answer
+    honest = node.parts.asker._answer
 
     def answer(request: SearchRequest, complete: list[int]) -> bytes:
         reply = canonical.decode(honest(request, complete), MAX_BODY)
         said = how(reply, Stage(node.manifest, request))
         return said if isinstance(said, bytes) else canonical.encode(reply if said is None else said)
 
-    override(node._asker, "_answer", answer)
+    override(node.parts.asker, "_answer", answer)
 
 
 def altered_payload(reply: Reply, change: Callable[[dict[str, Any]], None], rehash: bool) -> None:
@@ -250,9 +250,9 @@ def test_hits_without_the_tags_asked_for_are_refused(tmp_path: Path) -> None:
         await network.add(0, [entry(n, "wanted") for n in range(4)] + [entry(n) for n in range(4, 30)])
         await network.settle()
         liar = network.nodes[LIAR]
-        honest = liar._asker._answer
+        honest = liar.parts.asker._answer
         override(
-            liar._asker, "_answer", lambda request, complete: honest(replace(request, tags=()), complete)
+            liar.parts.asker, "_answer", lambda request, complete: honest(replace(request, tags=()), complete)
         )
         answer = await network.ask(GUEST, QUERIES[0], k=4, tags=("wanted",))
         assert shown(answer) == network.best(QUERIES[0], 4, ("wanted",))
@@ -278,7 +278,7 @@ def test_one_bad_hit_does_not_cost_the_good_ones_that_only_the_liar_holds(tmp_pa
 def test_hits_that_are_named_and_not_served_come_from_the_next_holder(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         await network.fill(12, authors=(0, 1, 2))
-        override(network.nodes[LIAR]._records, "bundle", lambda *_, **__: (bundle_value([], [], []), 0))
+        override(network.nodes[LIAR].parts.records, "bundle", lambda *_, **__: (bundle_value([], [], []), 0))
         for wanted in QUERIES:
             assert shown(await network.ask(GUEST, wanted)) == network.best(wanted, 10)
         assert network.nodes[GUEST].kademlia.is_suspect(network.nodes[LIAR].agent)
@@ -293,7 +293,7 @@ def test_a_holder_that_never_answers_is_hedged(tmp_path: Path) -> None:
         async def never(*_: object) -> None:
             await trio.sleep_forever()
 
-        override(network.nodes[LIAR]._asker, "_run_blocking", never)
+        override(network.nodes[LIAR].parts.asker, "_run_blocking", never)
         for number, wanted in enumerate(QUERIES):
             answer = await network.ask(GUEST, wanted)
             assert shown(answer) == network.best(wanted, 10)
@@ -349,11 +349,11 @@ def test_an_entry_is_shown_as_its_author_signed_it_whatever_a_holder_serves(
                 case "garbage":
                     value[2] = [[0, b"garbage"], "garbage"]
                 case _:
-                    value, sent = honest(filter(None, liar._held.get_many([other])), named=named)
+                    value, sent = honest(filter(None, liar.parts.held.get_many([other])), named=named)
             return value, sent
 
-        honest = liar._records.bundle
-        override(liar._records, "bundle", serve)
+        honest = liar.parts.records.bundle
+        override(liar.parts.records, "bundle", serve)
         shown_entry = await network.nodes[GUEST].get(wanted)
         assert shown_entry is not None
         assert (shown_entry.text, shown_entry.tags, shown_entry.author) == (
@@ -423,8 +423,8 @@ def test_each_bad_record_of_a_batch_is_refused_by_name_and_the_good_ones_are_kep
                 "signature",
                 "payload-missing",
             ):  # whose CID is unknown, or a good one's
-                assert holder._held.get_many([decode_record(raw).cid]) == [None], rule
-        (kept,) = holder._held.get_many([last.cid])
+                assert holder.parts.held.get_many([decode_record(raw).cid]) == [None], rule
+        (kept,) = holder.parts.held.get_many([last.cid])
         assert kept is not None
         assert kept.signature == last.signature
         served = open_bundle(
@@ -456,7 +456,7 @@ def test_what_cannot_be_judged_yet_is_not_kept_and_blames_nobody(tmp_path: Path)
         assert await status([second], [], opening=True) == [StoreStatus.PENDING]
         assert await status([second], [first], opening=False) == [StoreStatus.PENDING]
         assert await status([ahead], [first], opening=True) == [StoreStatus.PARKED]
-        assert holder._held.get_many([second.cid, ahead.cid]) == [None, None]
+        assert holder.parts.held.get_many([second.cid, ahead.cid]) == [None, None]
         assert (await network.ask(0, QUERIES[0])).hits == ()
         assert holder.status().counters["kademlia_bad_answers_total"] == 0
         assert await status([second], [first], opening=True) == [StoreStatus.HELD]
@@ -505,12 +505,12 @@ def test_a_holder_that_answers_stores_with_garbage_is_passed_over(tmp_path: Path
         def receipted(*_: object) -> bytes:
             return write_statuses([(StoreStatus.HELD, "")] * 1_000)
 
-        override(liar._records, "_receipted", receipted)
+        override(liar.parts.records, "_receipted", receipted)
         await network.add(0, [entry(number) for number in range(8)])
         await until(lambda: network.nodes[0].status().pending == 0)
         assert network.nodes[0].kademlia.is_suspect(liar.agent)
         for id_ in network.entries:
-            copies = [n for n in (0, 2, 3) if network.nodes[n]._held.get_many([id_]) != [None]]
+            copies = [n for n in (0, 2, 3) if network.nodes[n].parts.held.get_many([id_]) != [None]]
             assert copies == [0, 2, 3]
 
     simulate(tmp_path, (100, 100, 100, 100), scenario)

@@ -45,7 +45,7 @@ def test_only_the_owner_sees_a_private_entry_and_nothing_of_it_lies_in_clear(tmp
         assert await hostile.get(id_) is None
         assert id_ not in [hit.id for hit in (await hostile.query(None, vector(1), 13, (), None)).hits]
         assert (
-            owner._holder.search(
+            owner.parts.holder.search(
                 ShardTree.fixed(6).leaves, CallerVectors("", DIM).quantise(vector(1)), 20, ("keys",)
             )
             == []
@@ -53,11 +53,11 @@ def test_only_the_owner_sees_a_private_entry_and_nothing_of_it_lies_in_clear(tmp
         for number in (0, 1, 2):
             agent = identity(number).agent
             for basis in (author_basis(owner.agent), subject_basis(id_)):
-                page = await hostile._records.at(agent, basis, None)
+                page = await hostile.parts.records.at(agent, basis, None)
                 for item in page.bundle.items:
                     assert isinstance(item, Item)
                     assert item.record.cid != id_ or item.record.payload is None
-            fetched = await hostile._records.fetch(agent, [id_])
+            fetched = await hostile.parts.records.fetch(agent, [id_])
             assert all(isinstance(i, Item) and i.record.payload is None for i in fetched.items)
         assert any(node.holds(id_) for n, node in network.nodes.items() if n != 1), "the header is held"
 
@@ -66,7 +66,7 @@ def test_only_the_owner_sees_a_private_entry_and_nothing_of_it_lies_in_clear(tmp
         await owner.change(id_, Retag(add=("shed",), remove=("keys",)))
         with pytest.raises(InvalidInput, match="nobody else sees"):
             await owner.change(id_, Vote(1))
-        record = owner._own.get(done.records[0])
+        record = owner.parts.own.get(done.records[0])
         assert record is not None
         assert record.header.subject is None, "nobody can tell what it edits"
         await network.settle()
@@ -85,8 +85,8 @@ def test_only_the_owner_sees_a_private_entry_and_nothing_of_it_lies_in_clear(tmp
         assert id_ not in [hit.id for hit in (await owner.query(None, vector(2), 20, (), None)).hits]
         await owner.purge(id_)
         with pytest.raises(RecordError):
-            owner.private._opened(owner._own.get(id_))  # type: ignore[arg-type]
-        await until(lambda: not owner._erasing.pending, 60)
+            owner.private._opened(owner.parts.own.get(id_))  # type: ignore[arg-type]
+        await until(lambda: not owner.parts.erasing.pending, 60)
         assert (await owner.verify_chain()).length == owner.status().records
 
     simulate(tmp_path, FOUR, scenario)
@@ -104,7 +104,7 @@ def test_a_sealed_backup_comes_back_from_the_network_and_is_purged_there(tmp_pat
         await owner.change(id_, Edit(text=NEXT, vector=vector(2)))
         await network.settle()
         assert not clear_in(network, PHRASE, NEXT), "sealed wherever it lies"
-        others = [n for n in (0, 2, 3) if (kept := network.nodes[n]._held.get(id_)) and kept.payload]
+        others = [n for n in (0, 2, 3) if (kept := network.nodes[n].parts.held.get(id_)) and kept.payload]
         assert len(others) >= 2
         assert id_ not in [
             hit.id for hit in (await network.nodes[0].query(None, vector(2), 9, (), None)).hits
@@ -124,7 +124,7 @@ def test_a_sealed_backup_comes_back_from_the_network_and_is_purged_there(tmp_pat
         await owner.purge(id_)
         await network.settle()
         for number in others:
-            held = network.nodes[number]._held.get(id_)
+            held = network.nodes[number].parts.held.get(id_)
             assert held is not None
             assert held.payload is None
         assert (await owner.verify_chain()).length == owner.status().records

@@ -56,7 +56,7 @@ async def is_erased(node: Node, id_: Cid) -> bool:
 def test_a_purged_entry_is_gone_from_all_files_and_comes_back_by_no_way(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         id_ = await planted(network)
-        kept = network.nodes[1]._own.get(id_)
+        kept = network.nodes[1].parts.own.get(id_)
         assert kept is not None
         assert kept.payload is not None
         at = [n for n in holders(network, id_) if n != 1]
@@ -86,7 +86,7 @@ def test_a_purged_entry_is_gone_from_all_files_and_comes_back_by_no_way(tmp_path
         # Somebody who has kept the payload sends it around, in every role.
         item = Item(kept, int(Role.SUBJECT | Role.AUTHOR | Role.SHARD))
         for number in (0, 2, 3, 4):
-            statuses, _ = await network.nodes[1]._records.store(identity(number).agent, [item])
+            statuses, _ = await network.nodes[1].parts.records.store(identity(number).agent, [item])
             assert statuses == [StoreStatus.HELD]
         for number in at:
             assert not files_with(network, PHRASE, number), "a holder keeps no payload that comes late"
@@ -162,17 +162,17 @@ def test_nobody_purges_what_another_said(tmp_path: Path) -> None:
         assert seen is not None
         entry = fold(seen.records)
         assert entry is not None
-        override(mallory._own, "fault_of", lambda record: None)
-        await mallory._append(drafts.draft_purge(entry, mallory.agent, [id_, tag.cid]))
-        purge = mallory._own.at(mallory._own.count() - 1)
+        override(mallory.parts.own, "fault_of", lambda record: None)
+        await mallory.parts.append(drafts.draft_purge(entry, mallory.agent, [id_, tag.cid]))
+        purge = mallory.parts.own.at(mallory.parts.own.count() - 1)
         assert purge is not None
         assert purge.header.kind == PURGE
         item = Item(purge, int(Role.SUBJECT | Role.AUTHOR))
         for number in (0, 1, 3, 4):
             bare = Item(_create(network, id_).without_payload(), int(Role.SUBJECT))
-            value, sent = mallory._records._bundle([bare, item], 100_000, True)
+            value, sent = mallory.parts.records._bundle([bare, item], 100_000, True)
             assert sent == 2
-            judged = network.nodes[number]._intake.judge(open_bundle(value))
+            judged = network.nodes[number].parts.intake.judge(open_bundle(value))
             assert [one.rule for one in judged] == ["payload-missing", "purge-own"]
         for number in (0, 1, 3, 4):
             view = await network.nodes[number].get(id_)
@@ -184,7 +184,7 @@ def test_nobody_purges_what_another_said(tmp_path: Path) -> None:
 
 
 def _create(network: Network, id_: Cid) -> Record:
-    record = network.nodes[1]._own.get(id_)
+    record = network.nodes[1].parts.own.get(id_)
     assert record is not None
     assert record.header.kind == CREATE
     return record

@@ -158,7 +158,7 @@ def test_a_holder_that_was_late_once_is_forgiven_when_it_answers_in_time(tmp_pat
 
     async def scenario(network: Network) -> None:
         await network.fill(10, authors=[0])
-        holder, asker = identity(0).agent, network.nodes[1]._asker
+        holder, asker = identity(0).agent, network.nodes[1].parts.asker
         link.slow_us = {holder: 900_000}
         await network.ask(1, QUERIES[0])
         assert set(asker._late) == {holder}

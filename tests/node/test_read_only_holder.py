@@ -31,7 +31,7 @@ def test_a_full_disk_costs_no_answer_its_completeness_and_no_record_its_copies(t
     async def scenario(network: Network) -> None:
         await network.fill(20, authors=[0])
         sick = network.nodes[SICK]
-        sick._held._database.writer.execute("PRAGMA max_page_count=1")  # no page more than there are now
+        sick.parts.held._database.writer.execute("PRAGMA max_page_count=1")  # no page more than there are now
         await network.add(0, [entry(number) for number in range(1_000, 1_200)])
         await until(lambda: sick.read_only is not None)
         assert sick.status().shards_held == 0
@@ -54,14 +54,14 @@ def test_a_database_that_another_process_locks_for_a_while_ends_nothing(tmp_path
     async def scenario(network: Network) -> None:
         author = network.nodes[0]
         await network.add(0, [entry(1)])
-        database = author._own._database
+        database = author.parts.own._database
         database.writer.execute("PRAGMA busy_timeout=0")
         backup = sqlite3.connect(database.path, isolation_level=None)
         backup.execute("BEGIN IMMEDIATE")
-        failed = author._own._writer.batches
+        failed = author.parts.own._writer.batches
         await until(lambda: network.nodes[SICK].status().held > 0)
         await trio.sleep(60)
-        assert author._own._writer.batches == failed
+        assert author.parts.own._writer.batches == failed
         assert author.status().pending > 0
         backup.execute("ROLLBACK")
         backup.close()
@@ -73,7 +73,7 @@ def test_a_database_that_another_process_locks_for_a_while_ends_nothing(tmp_path
 
 def test_an_entry_in_the_chain_is_added_although_the_index_is_locked(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
-        database = network.nodes[GUEST]._derived._database
+        database = network.nodes[GUEST].parts.derived._database
         database.writer.execute("PRAGMA busy_timeout=0")
         backup = sqlite3.connect(database.path, isolation_level=None)
         backup.execute("BEGIN IMMEDIATE")

@@ -47,7 +47,9 @@ def test_an_author_sees_and_waits_for_the_holders_that_validated(tmp_path: Path)
         near = [node.agent for node in network.nodes.values() if node is not author]
         assert accepts_link(seen.receipts, author.network_id, wanted, author=author.agent, near=near)
         stranger = identity(9)
-        network.nodes[1]._attestations._sign = lambda found: sign_batch(stranger, author.network_id, found, 1)
+        network.nodes[1].parts.attestations._sign = lambda found: sign_batch(
+            stranger, author.network_id, found, 1
+        )
         seen = await network.nodes[0].receipts(wanted, 1, 1.0)
         assert not {network.nodes[1].agent, stranger.agent} & set(seen.full), "nobody signs for another"
         assert network.nodes[0].kademlia.counters.bad_answers == 1
@@ -84,12 +86,12 @@ def test_a_wait_that_is_not_answered_ends_with_what_came(tmp_path: Path) -> None
 def test_a_forged_receipt_is_held_against_its_sender_and_another_takes_its_place(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         author, liar = network.nodes[0], network.nodes[LIAR]
-        honest = liar._records._sign
+        honest = liar.parts.records._sign
 
         def sign(found: Sequence[Found]) -> bytes:
             return honest([replace(one, whole=True, bases=()) for one in found])
 
-        override(liar._records, "_sign", sign)
+        override(liar.parts.records, "_sign", sign)
         await network.add(0, [entry(number) for number in range(8)])
         await until(lambda: author.status().unconfirmed == 0)
         for record in author.chain_log(3, 100):
@@ -108,7 +110,7 @@ def test_a_holder_of_an_older_release_acknowledges_without_a_receipt(tmp_path: P
         def without(_bundle: Bundle, judged: Sequence[Judged]) -> bytes:
             return write_statuses([(one.status, one.rule) for one in judged])
 
-        override(old._records, "_receipted", without)
+        override(old.parts.records, "_receipted", without)
         (wanted,) = await network.add(0, [entry(1)])
         await network.settle()
         found = await author.receipts(wanted, 0, 0)
@@ -116,7 +118,7 @@ def test_a_holder_of_an_older_release_acknowledges_without_a_receipt(tmp_path: P
         assert old.holds(wanted)
         assert old.agent not in found.full
         assert author.status().unconfirmed > 0, "but not all of them are signed for"
-        del old._records._receipted  # it is started again with this release
+        del old.parts.records._receipted  # it is started again with this release
         await until(lambda: author.status().unconfirmed == 0, within_s=MUTE_S + 60)
         assert old.agent in (await author.receipts(wanted, 0, 0)).full
 

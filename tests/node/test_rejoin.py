@@ -45,7 +45,7 @@ def missed(network: Network, number: int) -> tuple[int, int]:
             wanted = sorted(frozenset().union(*by.values()) - by.get(number, frozenset()))
             found = [
                 next(filter(None, one))
-                for one in zip(*(n._held.get_many(wanted) for n in others), strict=True)
+                for one in zip(*(n.parts.held.get_many(wanted) for n in others), strict=True)
             ]
             copies += len(found)
             for record in found:
@@ -67,7 +67,7 @@ def test_after_a_long_absence_little_more_moves_than_what_changed(tmp_path: Path
     """One author writes it all, so that its chain is a long one. One of the others knows no ranges yet."""
 
     async def scenario(network: Network) -> None:
-        host = network.nodes[4]._network
+        host = network.nodes[4].parts.network
         assert isinstance(host, SimNetwork)
         del host._handlers[RANGES], host._handlers[FRONTIERS]
         await add_many(network, BEFORE, (0,), 0)
@@ -77,7 +77,7 @@ def test_after_a_long_absence_little_more_moves_than_what_changed(tmp_path: Path
         await comes_in_order(network, DROPPED_WITHIN_S)
         await trio.sleep(3600)
         before = {methods: carried(network, methods) for methods in (COMPARES, MOVES)}
-        exchanges = network.nodes[1]._repairer.exchanges
+        exchanges = network.nodes[1].parts.repairer.exchanges
         await network.start(3)
         copies, size = missed(network, 3)
         assert copies > CHANGED
@@ -87,7 +87,7 @@ def test_after_a_long_absence_little_more_moves_than_what_changed(tmp_path: Path
         assert network.world.trace.methods()[FRONTIERS].replies > 0
         assert moved < 1.7 * size
         assert compared < 2.0 * size
-        assert network.nodes[1]._repairer.exchanges > exchanges
+        assert network.nodes[1].parts.repairer.exchanges > exchanges
 
     simulate(tmp_path, (100,) * 6, scenario)
 

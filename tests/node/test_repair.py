@@ -29,8 +29,10 @@ def holdings(network: Network) -> dict[bytes, dict[int, frozenset[Cid]]]:
     """By basis: who holds what there."""
     found: dict[bytes, dict[int, frozenset[Cid]]] = {}
     for number, node in network.nodes.items():
-        for one in node._held.bases_after(b"", 100_000):
-            found.setdefault(one.basis, {})[number] = frozenset(node._held.cids_at(one.basis, None, 10_000))
+        for one in node.parts.held.bases_after(b"", 100_000):
+            found.setdefault(one.basis, {})[number] = frozenset(
+                node.parts.held.cids_at(one.basis, None, 10_000)
+            )
     return found
 
 
@@ -67,7 +69,9 @@ async def assert_all_is_found(network: Network, askers: tuple[int, ...] | None =
             assert shown(answer) == network.best(wanted, len(network.entries))
             assert answer.cost.shards_missed == 0
     for author in {view.author for id_ in network.entries if (view := await node.get(id_))}:
-        held = [n for n, one in network.nodes.items() if one._held.cids_at(author_basis(author), None, 1)]
+        held = [
+            n for n, one in network.nodes.items() if one.parts.held.cids_at(author_basis(author), None, 1)
+        ]
         assert len(held) >= min(REPLICATION, len(network.nodes))
 
 
@@ -146,20 +150,20 @@ def test_who_leaves_has_handed_over_before_it_is_gone(tmp_path: Path) -> None:
 
 def serves_nothing(liar: Node) -> None:
     """It says that it holds what it was sent, and proves it; nobody ever gets it back."""
-    override(liar._records, "_fetched", lambda cids: b"\x93\x90\x90\x90")
+    override(liar.parts.records, "_fetched", lambda cids: b"\x93\x90\x90\x90")
 
 
 def throws_everything_away(liar: Node) -> None:
     """It repeats to everybody the digest that it ought to have, and has nothing behind it."""
-    digests = liar._held.digest_of
+    digests = liar.parts.held.digest_of
     claimed: dict[bytes, tuple[int, bytes]] = {}
 
     def digest_of(basis: bytes) -> tuple[int, bytes]:
         claimed[basis] = max(claimed.get(basis, (0, bytes(32))), digests(basis))
         return claimed[basis]
 
-    override(liar._held, "digest_of", digest_of)
-    override(liar._held, "get_many", lambda cids: [None] * len(cids))
+    override(liar.parts.held, "digest_of", digest_of)
+    override(liar.parts.held, "get_many", lambda cids: [None] * len(cids))
 
 
 @pytest.mark.slow
@@ -169,7 +173,7 @@ def test_a_claim_without_proof_costs_no_copy(tmp_path: Path, lie: object) -> Non
         await filled(network, 24)
         newcomer = await network.start(8)
         await comes_in_order(network, REPAIRED_WITHIN_S)
-        mine = {one.basis for one in newcomer._held.bases_after(b"", 100_000)}
+        mine = {one.basis for one in newcomer.parts.held.bases_after(b"", 100_000)}
         assert mine
         before = holdings(network)
         lie(newcomer)  # type: ignore[operator]
@@ -222,7 +226,7 @@ def test_an_author_leaves_the_repair_to_the_holders_that_are_left(tmp_path: Path
         await network.settle()
         held = holdings(network)
         id_ = next(i for i in ids if not held[subject_basis(i)].keys() & {0, 4})
-        override(author._publisher, "_publish", None)  # it does not even try
+        override(author.parts.publisher, "_publish", None)  # it does not even try
         for number in sorted(held[subject_basis(id_)])[1:]:
             await network.crash(number)
         await comes_in_order(network, REPAIRED_WITHIN_S)

@@ -39,7 +39,7 @@ QUERIES = [vector(seed) for seed in range(3_000, 3_004)]
 
 def bases(node: Node, record: Record) -> list[bytes]:
     """Every basis at which a record must lie."""
-    shards = node._publisher.shard_bases([record])
+    shards = node.parts.publisher.shard_bases([record])
     return [basis for _, basis in bases_of(record, roles_of(record.header.kind), shards.get(record.cid))]
 
 
@@ -47,7 +47,7 @@ def holders(network: Network, basis: bytes, record: Record) -> list[int]:
     return [
         number
         for number, node in sorted(network.nodes.items())
-        if record.cid in node._held.cids_at(basis, None, 10_000)
+        if record.cid in node.parts.held.cids_at(basis, None, 10_000)
     ]
 
 
@@ -227,7 +227,7 @@ def test_a_restarted_holder_is_silent_about_what_it_missed_until_it_caught_up(
         await trio.sleep(1)
         new = await network.add(2, [entry(number) for number in range(100, 140)])
         rest = sorted(set(range(4)) - {2, restarted})
-        await until(lambda: all(None not in network.nodes[n]._held.get_many(new) for n in rest))
+        await until(lambda: all(None not in network.nodes[n].parts.held.get_many(new) for n in rest))
         await network.crash(2)  # its author cannot bring it what it missed
         node = await network.start(restarted)
         for _ in range(40):
@@ -235,7 +235,7 @@ def test_a_restarted_holder_is_silent_about_what_it_missed_until_it_caught_up(
                 answer = await network.ask(GUEST, wanted, k=20)
                 assert shown(answer) == network.best(wanted, 20), trio.current_time()
         await until(lambda: node.status().shards_held == 64)
-        assert None not in node._held.get_many(new)
+        assert None not in node.parts.held.get_many(new)
         assert node.status().counters["records_caught_up_total"] > 0
         assert shown(await network.ask(restarted, QUERIES[0])) == network.best(QUERIES[0], 10)
 
@@ -247,8 +247,8 @@ def assert_indexed(node: Node) -> None:
     """What this node keeps with content, its own or for others, is what its index knows."""
     kept = {record.cid for record in node.chain_log(3, 1_000)}
     for shard in SHARDS:
-        kept.update(node._held.cids_at(shard.basis(), None, 10_000))
-    assert len(node._holder) == len(kept)
+        kept.update(node.parts.held.cids_at(shard.basis(), None, 10_000))
+    assert len(node.parts.holder) == len(kept)
 
 
 def test_what_a_holder_keeps_is_found_even_if_the_sender_hangs_up(tmp_path: Path) -> None:
@@ -288,13 +288,13 @@ def test_holders_of_an_authors_activity_alone_get_headers_alone(tmp_path: Path) 
         await network.fill(30, authors=[0])
         headers = 0
         for cid in network.entries:
-            (record,) = network.nodes[0]._own.get_many([cid])
+            (record,) = network.nodes[0].parts.own.get_many([cid])
             assert record is not None
             activity = author_basis(record.header.author)
             for number, node in network.nodes.items():
                 at = {basis for basis in bases(node, record) if number in holders(network, basis, record)}
                 if at:
-                    kept = node._held.get(cid)
+                    kept = node.parts.held.get(cid)
                     assert kept is not None
                     assert (kept.payload is None) == (at == {activity})
                     headers += kept.payload is None
@@ -308,7 +308,7 @@ def test_holders_of_an_authors_activity_alone_get_headers_alone(tmp_path: Path) 
 def test_what_a_holder_puts_off_is_pending_until_it_holds_it(tmp_path: Path, status: StoreStatus) -> None:
     async def scenario(network: Network) -> None:
         author, holder = network.nodes[0], network.nodes[1]
-        intake = holder._intake
+        intake = holder.parts.intake
         honest = intake.judge
         override(intake, "judge", lambda bundle: [Judged(status)] * len(bundle.items))
         await network.add(0, [entry(1)])
@@ -326,7 +326,7 @@ def test_a_holder_that_refuses_valid_records_is_counted_whatever_rule_it_names(t
         author, holder = network.nodes[0], network.nodes[1]
         invented = (f"rule {number}" for number in range(1 << 20))
         override(
-            holder._intake,
+            holder.parts.intake,
             "judge",
             lambda bundle: [Judged(StoreStatus.INVALID, next(invented)) for _ in bundle.items],
         )

@@ -57,13 +57,13 @@ def test_a_reply_fits_a_message_whatever_its_records_name(tmp_path: Path) -> Non
         large = [author.create(TEXT, CODES) for _ in range(5)]
         (first, one), (last, other) = citing(author, entry, 1), citing(author, entry, 2)
         node = network.nodes[0]
-        await node._held.hold([Held(record) for record in (first, *one, *large, last, *other)])
+        await node.parts.held.hold([Held(record) for record in (first, *one, *large, last, *other)])
 
         wanted = [first, *large, last]
-        value, sent = node._records.bundle(wanted)
+        value, sent = node.parts.records.bundle(wanted)
         assert len(canonical.encode(value)) <= MAX_BODY
         assert sent == len(wanted) - 1, "the last one waits for the next reply"
-        value, sent = node._records.bundle([last])
+        value, sent = node.parts.records.bundle([last])
         assert len(canonical.encode(value)) <= MAX_BODY
         assert sent == 1
         assert len(value[1]) == 2 * MAX_DEPS, "with all that it names"
@@ -77,11 +77,11 @@ def test_what_does_not_fit_one_reply_comes_with_the_next(tmp_path: Path) -> None
         basis = subject_basis(author.records[0].cid)
         records = [author.create(f"{number} {TEXT}", CODES) for number in range(40)]
         holder, guest = network.nodes[0], network.nodes[1]
-        await holder._held.hold([Held(record, ((int(Role.SUBJECT), basis),)) for record in records])
+        await holder.parts.held.hold([Held(record, ((int(Role.SUBJECT), basis),)) for record in records])
         found: list[Cid] = []
         more = True
         while more:
-            page = await guest._records.at(holder.agent, basis, found[-1] if found else None)
+            page = await guest.parts.records.at(holder.agent, basis, found[-1] if found else None)
             found += [item.record.cid for item in page.bundle.items if isinstance(item, Item)]
             more = page.more
         assert found == sorted(record.cid for record in records)
@@ -121,10 +121,10 @@ def test_a_malformed_question_about_what_is_lacking_is_refused(tmp_path: Path, q
         holder, guest = network.nodes[0], network.nodes[1]
         with pytest.raises(RequestRefused, match=r"record.lacks takes up to|the limit is"):
             await guest.kademlia.request(holder.agent, "record.lacks", canonical.encode(question))
-        there = next(iter(holder._held.bases_after(b"", 1))).basis
-        (cid,) = holder._held.cids_at(there, None, 1)
+        there = next(iter(holder.parts.held.bases_after(b"", 1))).basis
+        (cid,) = holder.parts.held.cids_at(there, None, 1)
         asked = [(there, cid), (bytes(32), cid), (there, record_cid_of_digest(bytes(32)))]
-        assert await guest._records.lacks(holder.agent, asked) == [False, True, True]
+        assert await guest.parts.records.lacks(holder.agent, asked) == [False, True, True]
 
     simulate(tmp_path, (100, 0), scenario)
 

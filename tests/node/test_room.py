@@ -22,12 +22,12 @@ def test_a_full_node_refuses_says_so_and_others_take_its_place(tmp_path: Path) -
     async def scenario(network: Network) -> None:
         await network.fill(20, authors=[0])
         small = network.nodes[SMALL]
-        quota = Quota(store=small._held.used_bytes())
-        override(small._room, "_quota", quota)
+        quota = Quota(store=small.parts.held.used_bytes())
+        override(small.parts.room, "_quota", quota)
         await network.add(0, [entry(number) for number in range(1_000, 1_300)])
         await until(lambda: small.status().full)
         await until(lambda: network.nodes[0].status().pending == 0)
-        assert small._held.used_bytes() < network.nodes[1]._held.used_bytes() / 2
+        assert small.parts.held.used_bytes() < network.nodes[1].parts.held.used_bytes() / 2
         assert small.status().counters["records_refused_full_total"] > 0
         await until(lambda: any(peer.full for peer in network.nodes[0].peers() if peer.agent == small.agent))
         for asker in (0, 1, SMALL):
@@ -35,7 +35,7 @@ def test_a_full_node_refuses_says_so_and_others_take_its_place(tmp_path: Path) -
                 answer = await network.ask(asker, vector(seed), k=10)
                 assert shown(answer) == network.best(vector(seed), 10)
                 assert answer.cost.shards_missed == 0
-        override(small._room, "_quota", Quota())
+        override(small.parts.room, "_quota", Quota())
         await network.add(0, [entry(2_000)])  # whatever comes next lets it look again
         await until(lambda: not small.status().full)
         await network.settle()
@@ -55,13 +55,13 @@ def test_a_full_node_refuses_says_so_and_others_take_its_place(tmp_path: Path) -
 def test_what_everybody_refused_is_offered_again(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         for one in network.nodes.values():
-            override(one._room, "_quota", Quota(store=1))
+            override(one.parts.room, "_quota", Quota(store=1))
         await network.add(0, [entry(1)])
         await until(lambda: network.nodes[1].status().counters["records_refused_full_total"] > 0)
         await trio.sleep(60)
         assert network.nodes[0].status().pending > 0
         for one in network.nodes.values():
-            override(one._room, "_quota", Quota())
+            override(one.parts.room, "_quota", Quota())
         await until(lambda: network.nodes[0].status().pending == 0, within_s=400)
 
     simulate(tmp_path, (100, 100, 100), scenario)
@@ -70,14 +70,14 @@ def test_what_everybody_refused_is_offered_again(tmp_path: Path) -> None:
 def test_one_author_cannot_take_the_others_room(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         for one in network.nodes.values():
-            override(one._room, "_quota", Quota(author=40_000))
+            override(one.parts.room, "_quota", Quota(author=40_000))
         (first,) = await network.add(1, [entry(1)])
         for start in range(1_000, 1_200, 20):
             await network.add(0, [entry(number) for number in range(start, start + 20)])
             await trio.sleep(1.0)  # frames under way are judged by what is held before them
         for number in (1, 2):
             assert network.nodes[number].status().counters["records_refused_quota_total"] > 0
-            usage = network.nodes[number]._held.usage_of([network.nodes[0].agent])
+            usage = network.nodes[number].parts.held.usage_of([network.nodes[0].agent])
             assert 30_000 < usage[network.nodes[0].agent].bytes <= 40_000
         (last,) = await network.add(1, [entry(2)])
         await until(lambda: network.nodes[2].holds(last))

@@ -67,7 +67,7 @@ def test_searches_for_others_leave_workers_for_everything_else(tmp_path: Path) -
             running[0] -= 1
             return b"answered"
 
-        override(holder._asker, "_run_blocking", slowly)
+        override(holder.parts.asker, "_run_blocking", slowly)
         body = SearchRequest(SHARDS, CODES, 10).encode()
         answers: list[bytes] = []
 

@@ -38,10 +38,10 @@ def texts(answer: Answer) -> list[str]:
 
 
 def shard_of(node: Node, id_: Cid) -> Prefix:
-    (record,) = node._find([id_])
+    (record,) = node.parts.find([id_])
     assert record is not None
-    (key,) = node._layout.keys([(record, node._intake.content(record))])
-    return node._layout.tree.leaf_of(key)
+    (key,) = node.parts.layout.keys([(record, node.parts.intake.content(record))])
+    return node.parts.layout.tree.leaf_of(key)
 
 
 def test_fresh_finds_out_a_holder_that_serves_what_was_overwritten(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_fresh_finds_out_a_holder_that_serves_what_was_overwritten(tmp_path: Pat
 
     async def scenario(network: Network) -> None:
         id_ = await planted(network)
-        override(network.nodes[LIAR]._holder, "_refresh", never)
+        override(network.nodes[LIAR].parts.holder, "_refresh", never)
         await network.nodes[0].change(id_, Edit(text="second", vector=vector(2)))
         await network.settle()
         answer = await ask(network, GUEST, 1)
@@ -88,7 +88,7 @@ def test_a_hit_that_another_one_overwrites_is_dropped(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         id_ = await planted(network)
         liar = network.nodes[LIAR]
-        override(liar._holder, "_refresh", never)
+        override(liar.parts.holder, "_refresh", never)
         await network.nodes[0].change(id_, Edit(text="second", vector=vector(2)))
         await network.settle()
         lie(liar, complete_only_for([shard_of(network.nodes[0], id_)]))
@@ -104,7 +104,7 @@ def test_what_an_incomplete_holder_shows_counts_until_a_complete_one_answers(tmp
     async def scenario(network: Network) -> None:
         id_ = await planted(network)
         liar = network.nodes[LIAR]
-        override(liar._holder, "_refresh", never)
+        override(liar.parts.holder, "_refresh", never)
         await network.nodes[0].change(id_, Delete())
         await network.settle()
         lie(liar, complete_only_for([]))
@@ -127,14 +127,14 @@ def test_an_author_who_holds_nothing_of_its_entry_does_not_find_what_was_deleted
     async def scenario(network: Network) -> None:
         author, id_ = await _entry_that_its_author_does_not_hold(network)
         node = network.nodes[author]
-        assert [posting.record for posting in node._derived.of_entry(id_)] == [id_]
+        assert [posting.record for posting in node.parts.derived.of_entry(id_)] == [id_]
         editor = next(n for n in network.nodes if n != author)
         await network.nodes[editor].change(id_, Delete())
         await network.settle()
         answer = await ask(network, author, 1)
         assert texts(answer) == []
         assert answer.cost.hits_outdated == 1
-        assert [posting.record for posting in node._derived.of_entry(id_)] == [id_], "nobody told it"
+        assert [posting.record for posting in node.parts.derived.of_entry(id_)] == [id_], "nobody told it"
 
     simulate(tmp_path, SEVEN, scenario)
 

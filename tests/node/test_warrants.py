@@ -32,16 +32,16 @@ FORKER = 4
 def make_forker(network: Network) -> None:
     """Whatever entry the node publishes, it shows node 0 another record for the same place of its chain."""
     node = network.nodes[FORKER]
-    honest = node._publisher._send
+    honest = node.parts.publisher._send
 
     async def two_faced(
         agent: AgentId, batch: list[tuple[Record, int]], shards: Mapping[Cid, bytes], got: Got
     ) -> None:
         await honest(agent, batch, shards, got)
         twins = [twin_of(record) for record, _ in batch if record.header.kind == CREATE]
-        await node._records.store(network.nodes[0].agent, [Item(twin, int(ALL_ROLES)) for twin in twins])
+        await node.parts.records.store(network.nodes[0].agent, [Item(twin, int(ALL_ROLES)) for twin in twins])
 
-    override(node._publisher, "_send", two_faced)
+    override(node.parts.publisher, "_send", two_faced)
 
 
 def twin_of(record: Record) -> Record:
@@ -69,10 +69,10 @@ def test_a_false_warrant_excludes_nobody_but_its_author(tmp_path: Path) -> None:
         opening = victim.chain_log(0, 2)
         body = invalid_body((opening[0], opening[1]), create, "clock", victim.chain_log(2, 1))
         with pytest.raises(RecordError, match="not signed, as everybody would refuse it: warrant-proof"):
-            await liar._own.append([Draft(INVALID_WARRANT, body)], [None])
-        override(liar._own, "fault_of", lambda record: None)
-        ((false, _),) = await liar._own.append([Draft(INVALID_WARRANT, body)], [None])
-        liar._publisher.wake()
+            await liar.parts.own.append([Draft(INVALID_WARRANT, body)], [None])
+        override(liar.parts.own, "fault_of", lambda record: None)
+        ((false, _),) = await liar.parts.own.append([Draft(INVALID_WARRANT, body)], [None])
+        liar.parts.publisher.wake()
         liar_seq = liar.status().records - 1
 
         def known() -> bool:
@@ -154,7 +154,7 @@ async def pardon_and_relapse(network: Network, liar: AgentId) -> None:
     for number in range(4):
         answer = await network.ask(number, vector(1000), 1)
         assert [hit.author for hit in answer.hits] == [liar]
-    network.nodes[FORKER]._own.frozen = None  # its holders have shown it both branches; it does not care
+    network.nodes[FORKER].parts.own.frozen = None  # its holders have shown it both branches; it does not care
     (again,) = await network.nodes[FORKER].add([entry(3000)])
     assert isinstance(again, Added)
     (record,) = network.nodes[FORKER].chain_log(network.nodes[FORKER].status().records - 1, 1)

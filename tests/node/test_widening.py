@@ -9,7 +9,7 @@ import trio
 
 from chain.identity import Identity
 from node.models import Answer, NewEntry
-from node.node import NodeOptions
+from node.options import NodeOptions
 from sim.network import open_world
 from sim.virtual_clock import run_deterministic
 from sim.whole_node import found_network, start_node

@@ -103,7 +103,7 @@ def ban_nobody(_: str, node: Node) -> None:
 
 def wait_for_the_slow(_: str, node: Node) -> None:
     """No other replica is asked while a holder is slow, and none that was slow is asked last."""
-    asker = node._asker
+    asker = node.parts.asker
     plan = asker._plan
 
     async def patient(shards: Sequence[Prefix]) -> Wave:
@@ -126,14 +126,14 @@ def see_no_fork(_: str, node: Node) -> None:
 
 def believe_accusers(_: str, node: Node) -> None:
     """A warrant is believed as it comes, its proof is not looked at."""
-    judge = node._intake._outcome
+    judge = node.parts.intake._outcome
 
     def outcome(record: Record, roles: Role, shards: Any, *rest: Any) -> Judged:
         if record.header.kind in WARRANTS:
             return Judged(StoreStatus.HELD, held=Held(record, bases_of(record, roles, None, shards)))
         return judge(record, roles, shards, *rest)
 
-    override(node._intake, "_outcome", outcome)
+    override(node.parts.intake, "_outcome", outcome)
 
 
 def repair_nothing(_: str, node: Node) -> None:
@@ -142,7 +142,7 @@ def repair_nothing(_: str, node: Node) -> None:
     async def look(*_: object, **__: object) -> None:
         await trio.lowlevel.checkpoint()
 
-    override(node._repairer, "look", look)
+    override(node.parts.repairer, "look", look)
 
 
 def believe_holders(_: str, node: Node) -> None:
@@ -156,8 +156,8 @@ def believe_holders(_: str, node: Node) -> None:
         await trio.lowlevel.checkpoint()
         return frozenset(record.cid for record, _ in records)
 
-    override(node._repairer._proofs, "prove", prove)
-    override(node._repairer._proofs, "challenge", challenge)
+    override(node.parts.repairer._proofs, "prove", prove)
+    override(node.parts.repairer._proofs, "challenge", challenge)
 
 
 @dataclass(frozen=True)

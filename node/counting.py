@@ -1,0 +1,46 @@
+"""The counters of a node, as `status` and `/metrics` show them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from node.parts import Parts
+
+
+def counters_of(parts: Parts) -> dict[str, int]:
+    counters = {
+        "queries_total": parts.asker.queries,
+        "searches_served_total": parts.asker.served,
+        "searches_waited_us_total": round(parts.asker.turn_s * 1_000_000),
+        "searches_answered_us_total": round(parts.asker.answering_s * 1_000_000),
+        "hits_refused_total": parts.asker.hits_refused,
+        "records_caught_up_total": parts.catch_up.fetched,
+        "records_repaired_total": parts.repairer.sent,
+        "bases_dropped_total": parts.repairer.dropped,
+        "own_records_refused_total": parts.publisher.refused,
+        "acknowledgements_unsigned_total": parts.publisher.unsigned,
+        "chain_links_verified_total": parts.activity.verified,
+        "chain_headers_filled_total": parts.activity.filled,
+        "records_waited_total": parts.retrial.room.counts.waited,
+        "records_waited_judged_total": parts.retrial.room.counts.judged,
+        "records_refused_total": parts.intake.refused.total(),
+        "postings": len(parts.holder),
+        "erasing": parts.erasing.pending,
+        "scrubs_total": parts.erasing.scrubs,
+        "operations_offered_total": parts.offers.offered,
+        "records_refused_full_total": parts.room.refused_full,
+        "records_refused_blocked_total": parts.blocks.refused,
+        "records_refused_quota_total": parts.room.refused_quota,
+        "own_records_fetched_back_total": parts.guard.refetched,
+    }
+    counters.update(
+        (f"kademlia_{name}_total", value) for name, value in asdict(parts.kademlia.counters).items()
+    )
+    counters.update(parts.governance.counters())
+    counters.update(
+        (f"challenges_{name}_total", value) for name, value in asdict(parts.challenger.counters).items()
+    )
+    counters.update(parts.learning.counters())
+    counters.update((f"blobs_{name}_total", value) for name, value in asdict(parts.blobs.counters).items())
+    counters.update((f"network_{name}_total", value) for name, value in parts.network.counters().items())
+    return counters

@@ -1,0 +1,514 @@
+"""The parts of a node, put together: each floor below on the ports it is given, and what one tells another.
+
+Nothing is decided here. `Parts` builds every service in the order in which they need each other, and holds
+the few callbacks in which news goes from one to several others: what came to be held, what was let go, what
+was written, what came back. The verbs that people use are in `node.node`; tests, liars and benchmarks reach a
+part by its name.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+
+import trio
+
+from chain.cid import Cid
+from chain.identity import AgentId, Identity
+from chain.kinds import ENTRY_OPERATIONS, PURGE
+from chain.membrane import Passage
+from chain.receipt import Found, sign_batch
+from chain.record import Record
+from chain.source_chain import Draft
+from dht.blobs.service import BlobService
+from dht.evidence.activity import ActivityWatch
+from dht.evidence.attestations import Attestations
+from dht.evidence.challenger import Challenger
+from dht.evidence.heads import Heads
+from dht.evidence.own_history import OwnHistory
+from dht.network import Network
+from dht.overlay.clock_skew import ClockSkew
+from dht.overlay.hello import Founding, HelloServer
+from dht.overlay.kademlia import Kademlia
+from dht.ports import Clock, Random, RunBlocking
+from dht.records.intake import Intake
+from dht.records.methods import RecordService
+from dht.records.placement import Role
+from dht.records.proofs import Proofs
+from dht.records.record_store import Held
+from dht.records.retrial import Retrial
+from dht.records.room import Room
+from dht.repair.catch_up import CatchUp
+from dht.repair.comparison import Comparisons
+from dht.repair.frontiers import Frontiers
+from dht.repair.offers import Offers
+from dht.repair.publisher import Publisher
+from dht.repair.repairer import Repairer
+from federated.engagement import Tools
+from federated.learning import Learning
+from federated.post import Post
+from node.agent_life import AgentLife
+from node.asker import EXTRA_HOLDERS, Asker
+from node.authoring import binding_codes
+from node.derivation import purges_of, records_of
+from node.editor import Editor
+from node.entry_reader import EntryReader
+from node.entry_records import EntryRecords
+from node.erasing import Erasing
+from node.founding import Ground
+from node.freshness import Freshness
+from node.governance import Governance
+from node.head_guard import HeadGuard
+from node.holder import Holder
+from node.inviting import GRANT_FILE, LINKS_FILE, Inviting
+from node.learning import ModelBlobs
+from node.moderation import Blocklist
+from node.options import NodeOptions, NodePaths
+from node.participation import Participation
+from node.private import PrivateEntries
+from node.receipts import Receipts
+from node.storage.blob_files import BlobFiles
+from node.storage.derived_state import DerivedState
+from node.storage.errors import StorageError
+from node.storage.held_records import HeldRecords
+from node.storage.learning_memory import LearningMemory
+from node.storage.own_chain import OwnChain
+from sharding.tree import Prefix
+
+log = logging.getLogger(f"roseforest.{__name__}")
+
+
+class Parts:
+    """Every service of a node by name; made by `node.node.open_node`."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        founding: Founding,
+        network: Network,
+        clock: Clock,
+        random: Random,
+        run_blocking: RunBlocking,
+        options: NodeOptions,
+        own: OwnChain,
+        held: HeldRecords,
+        derived: DerivedState,
+        blobs: BlobFiles,
+        remembered: LearningMemory,
+        paths: NodePaths,
+        passage: Passage,
+        ground: Ground,
+        embed_blocking: RunBlocking,
+        why_frozen: str | None = None,
+    ) -> None:
+        manifest = founding.manifest
+        self.agent = identity.agent
+        self.manifest = manifest
+        self.network_id = manifest.network_id
+        self.network = network
+        self.clock = clock
+        self.run_blocking = run_blocking
+        self.embed_blocking = embed_blocking
+        self.options = options
+        self.own = own
+        self.held = held
+        self.derived = derived
+        self.find, purges = records_of(own, held), purges_of(own, held)
+        self.blocks = Blocklist(paths.blocked)
+        self.entries = EntryRecords(own, held, self.blocks)
+        self.embedder, self.layout = ground.embedder, ground.layout
+        self.started = clock.monotonic()
+        self.kademlia = Kademlia(
+            network=network,
+            identity=identity,
+            manifest=manifest,
+            nonce=passage.nonce,
+            capacity=options.capacity,
+            clock=clock,
+            rng=random,
+            invitation=passage.invitation,
+        )
+        self.clock_skew = ClockSkew(network, self.kademlia, clock, random.choice)
+        self.inviting = Inviting(
+            identity,
+            manifest,
+            network,
+            paths.chain.with_name(GRANT_FILE),
+            paths.chain.with_name(LINKS_FILE),
+            clock,
+            random,
+            run_blocking,
+        )
+        """How this agent lets others in."""
+        hello = HelloServer(
+            network, founding.manifest_bytes, founding.epochs, founding.atlas_bytes, self.inviting.redeem
+        )
+        self.governance = Governance(identity, manifest, own, held, hello, founding.atlas_bytes)
+        ledger = self.governance.ledger
+        self.holder = Holder(
+            derived,
+            self.entries,
+            self.layout,
+            manifest.space.dim,
+            paths.index,
+            run_blocking,
+            lambda: ledger.standing,
+        )
+        self.intake = Intake(
+            manifest,
+            self.find,
+            self.opening_of,
+            self.layout,
+            binding_codes(self.embedder),
+            clock,
+            lambda: ledger.epochs,
+            self.governance.broke_a_rule,
+        )
+        self.room = Room(self.agent, held, options.quota, lambda: shutil.disk_usage(paths.held.parent).free)
+
+        def sign(found: Sequence[Found]) -> bytes:
+            return sign_batch(identity, self.network_id, found, clock.wall_us())
+
+        self.attestations = Attestations(network, self.kademlia, held, self.network_id, sign, run_blocking)
+        self.records = RecordService(
+            network=network,
+            kademlia=self.kademlia,
+            store=held,
+            own=own.shown_to_others,
+            own_opening=own.opening,
+            intake=self.intake,
+            run_blocking=run_blocking,
+            on_held=self.on_held,
+            accepts=self.keeps,
+            room=self.room,
+            blocks=self.blocks,
+            purges_of=purges,
+            sign=sign,
+        )
+        self.retrial = Retrial(self.kademlia, self.records, manifest.replication, clock, run_blocking)
+        self.records.on_waiting = self.retrial.keep
+        proofs = Proofs(network, self.kademlia, self.records, held, random, run_blocking, self.keeps)
+        comparisons = Comparisons(network, self.kademlia, held, run_blocking)
+        self.repairer = Repairer(
+            self.kademlia,
+            self.records,
+            proofs,
+            comparisons,
+            Frontiers(network, self.kademlia, held, run_blocking),
+            held,
+            manifest.replication,
+            self.on_dropped,
+            lambda entry: self.reader.find(entry),
+            run_blocking,
+            random,
+        )
+        self.catch_up = CatchUp(
+            self.kademlia,
+            self.records,
+            comparisons,
+            held,
+            self.layout.tree,
+            manifest.replication,
+            random.choice,
+        )
+        self.publisher = Publisher(
+            own,
+            self.kademlia,
+            self.layout,
+            self.network_id,
+            manifest.replication,
+            self.records.hold,
+            self.find,
+            run_blocking,
+        )
+        self.challenger = Challenger(
+            own,
+            held,
+            self.kademlia,
+            self.records,
+            proofs,
+            manifest.replication,
+            self.publisher.shard_bases,
+            self.publisher.wake,
+            run_blocking,
+            random,
+        )
+        self.receipts = Receipts(
+            own,
+            self.find,
+            self.layout,
+            self.network_id,
+            manifest.replication,
+            self.publisher,
+            self.attestations,
+            run_blocking,
+        )
+        self.blobs = BlobService(network, self.kademlia, blobs, run_blocking, clock, random.choice)
+        self.offers = Offers(
+            self.kademlia,
+            self.records,
+            held,
+            self.entries.about,
+            self.entries.all_operated_on,
+            own.operated_on,
+            lambda cids: held.purged_shards(cids) | own.purged_shards(cids),
+            lambda entry: self.reader.find(entry),
+            self.layout,
+            manifest.replication,
+            run_blocking,
+            random.choice,
+            lambda: ledger.standing,
+        )
+        self.governance.connect(
+            network,
+            self.kademlia,
+            self.records,
+            self.intake,
+            self.holder,
+            lambda entries: self.offers.heard(self.entries.operated_on(entries)),
+            self.publisher.wake,
+            self.opening_of,
+            run_blocking,
+            random,
+        )
+        self.reader = EntryReader(
+            self.kademlia,
+            self.records,
+            self.intake,
+            self.entries,
+            manifest.replication + EXTRA_HOLDERS,
+            run_blocking,
+            lambda: ledger.standing,
+        )
+        self.asker = Asker(
+            network=network,
+            kademlia=self.kademlia,
+            records=self.records,
+            holder=self.holder,
+            records_of=self.find,
+            purges_of=purges,
+            entries=self.entries,
+            unplaced=own.unplaced,
+            freshness=Freshness(
+                self.kademlia,
+                self.records,
+                self.reader,
+                self.entries,
+                manifest.space.dim,
+                manifest.replication,
+                run_blocking,
+                lambda: ledger.standing,
+            ),
+            is_complete=self.is_complete,
+            intake=self.intake,
+            layout=self.layout,
+            dim=manifest.space.dim,
+            replication=manifest.replication,
+            clock=clock,
+            run_blocking=run_blocking,
+            standing=lambda: ledger.standing,
+        )
+        self.editor = Editor(
+            self.agent,
+            self.embedder,
+            manifest.limits,
+            lambda: self.governance.epochs.rules,
+            self.reader,
+            self.append,
+            embed_blocking,
+            lambda: ledger.standing,
+        )
+        self.heads = Heads(network, self.kademlia, held, manifest.network_id, run_blocking, clock)
+        self.activity = ActivityWatch(
+            self.kademlia,
+            self.heads,
+            self.records,
+            held,
+            held.get_many,
+            self.governance.context,
+            self.governance.broke_a_rule,
+            manifest.replication,
+            clock,
+            run_blocking,
+        )
+        self.guard = HeadGuard(
+            own,
+            self.kademlia,
+            self.heads,
+            OwnHistory(
+                self.kademlia,
+                self.heads,
+                self.records,
+                held.get_many,
+                manifest.network_id,
+                manifest.replication,
+                run_blocking,
+            ),
+            manifest.replication,
+            clock,
+            random,
+            why=why_frozen,
+            forced=options.forced,
+            expects_peers=bool(options.bootstrap) or (paths.peers is not None and paths.peers.exists()),
+            took=self.took_back,
+            confirmed=self.on_confirmed,
+        )
+        self.life = AgentLife(own, manifest, self.kademlia, self.heads, ledger, self.governance.write)
+        """Closing the chain, rotating its key, publishing revocations."""
+        own.shard_of = held.shard_of = self.layout.shard_of
+        self.private = PrivateEntries(
+            identity,
+            self.network_id,
+            own,
+            self.embedder,
+            manifest.limits,
+            manifest.space.dim,
+            lambda: self.governance.epochs.rules,
+            random,
+            embed_blocking,
+            self.publisher.wake,
+            self.append,
+        )
+        """The owner's own entries, and their verbs."""
+        self.erasing = Erasing(
+            own,
+            held,
+            derived,
+            lambda entry, purge: self.editor.change(entry, purge, None),
+            self.holder.refresh,
+            self.holder.discard,
+            run_blocking,
+        )
+        self.participation = Participation(
+            self.kademlia,
+            self.publisher,
+            self.catch_up,
+            self.repairer,
+            self.offers,
+            self.guard.run,
+            self.challenger.run,
+            bootstrap=options.bootstrap,
+            stores=options.capacity > 0,
+            memory=paths.peers,
+            read_only=lambda: self.read_only,
+            run_blocking=run_blocking,
+            governance=self.governance,
+        )
+        post = Post(
+            network,
+            self.kademlia,
+            self.records,
+            held,
+            self.intake.judge,
+            self.opening_of,
+            manifest.membrane,
+            manifest.replication,
+            run_blocking,
+            lambda task: self.learning.follows(task),
+        )
+        self.learning = Learning(
+            Tools(
+                identity=identity,
+                kademlia=self.kademlia,
+                post=post,
+                own=own,
+                blobs=ModelBlobs(self.blobs, run_blocking),
+                memory=remembered,
+                clock=clock,
+                random=random,
+                run_blocking=run_blocking,
+                published=self.publisher.wake,
+            ),
+            network,
+            manifest,
+            self.participation.while_writable,
+            lambda: self.governance.epochs.rules,
+        )
+        """The learning tasks that this node follows, and their verbs."""
+
+    @property
+    def read_only(self) -> str | None:
+        """Why this node takes no writes, or None."""
+        return self.own.read_only or self.held.read_only or self.derived.read_only
+
+    def is_complete(self, shard: Prefix) -> bool:
+        # What cannot be written was refused, so the others have more.
+        basis = shard.basis()
+        refused = self.read_only is not None or self.room.is_short(basis) or self.blocks.is_short(basis)
+        return not refused and self.catch_up.is_complete(shard)
+
+    def look_at_room(self) -> None:
+        """Say to everybody when this node has become full, or has room again."""
+        if self.room.look():
+            log.warning(
+                "this node is %s", "full: it holds no more for others" if self.room.full else "not full"
+            )
+            self.kademlia.update_self(full=self.room.full)
+            if not self.room.full:
+                self.catch_up.regained(self.room.forget_short())
+
+    async def on_held(self, items: Sequence[Held]) -> None:
+        self.look_at_room()
+        await self.holder.on_held(items)
+        await self.governance.held(items)
+        if any(item.record.header.kind == PURGE for item in items):
+            self.erasing.wake()
+        self.learning.take([item.record for item in items])
+        self.retrial.heard(items)
+        self.activity.heard(items)
+        self.catch_up.note_stored()
+        self.offers.heard(
+            {
+                item.record.subject
+                for item in items
+                if item.record.header.kind in ENTRY_OPERATIONS
+                and any(role & Role.SUBJECT for role, _ in item.bases)
+            }
+        )
+
+    async def on_dropped(self, basis: bytes, left: Sequence[tuple[Cid, int]]) -> None:
+        """What lies in no shard here any more is not found here any more, unless it is our own."""
+        self.catch_up.dropped(basis)
+        self.activity.dropped(basis)
+        self.look_at_room()
+        await self.holder.forget([cid for cid, roles in left if not roles & Role.SHARD])
+        # What went may have said something about a value of its entry that is still found here.
+        records = [record for record in self.held.get_many([cid for cid, _ in left]) if record is not None]
+        await self.holder.refresh(sorted(self.entries.operated_on([record.subject for record in records])))
+
+    async def took_back(self, records: Sequence[Record]) -> None:
+        """Own records came back from the network: they are found here again."""
+        self.governance.resume()
+        try:
+            await self.holder.add(records)
+        except StorageError as error:
+            log.error("%d own records are kept but not indexed: %s", len(records), error)
+        self.learning.take([record for record in records if record.payload is not None])
+        await self.private.load()
+        self.publisher.wake()
+
+    async def on_confirmed(self) -> None:
+        await self.run_blocking(self.options.confirmed, self.own.count())
+
+    def keeps(self) -> bool:
+        """Whether this node holds things for others, and goes on doing so."""
+        return self.options.capacity > 0 and self.read_only is None and not self.repairer.leaving
+
+    def opening_of(self, author: AgentId) -> tuple[Record, Record] | None:
+        return self.own.opening() if author == self.agent else self.held.opening(author)
+
+    async def append(self, draft: Draft) -> Record:
+        """Append one operation and show what it changes here."""
+        with trio.CancelScope(shield=True):
+            ((cid, _),) = await self.own.append([draft], [None])
+            (record,) = [one for one in self.own.get_many([cid]) if one is not None]
+            try:
+                if draft.kind == PURGE:
+                    await self.erasing.carry_out(record)
+                await self.holder.add([record])
+            except StorageError as error:
+                log.error("an operation is kept but not indexed: %s", error)
+        self.publisher.wake()
+        self.offers.wrote(record.subject)
+        return record
