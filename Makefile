@@ -8,6 +8,9 @@ PACKAGES := $(wildcard chain crdt sharding validation dht federated node sim)
 # soak runs for as long as one lets it, fault_suite for hours: by their own names
 BENCHMARKS ?= $(filter-out report soak fault_suite,$(patsubst benchmarks/%.py,%,$(filter-out benchmarks/__init__.py,$(wildcard benchmarks/*.py))))
 
+# Compiled modules are kept, whatever the shell says: tests start hundreds of processes, each would compile all of us.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-fast test-slow test-long lint format bench clean install
 
