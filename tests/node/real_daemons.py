@@ -1,7 +1,8 @@
 """Real daemons for tests: processes of the command line on loopback, with homes in a temporary folder.
 
 Waiting is for events (the file that says a daemon is ready, an answer of the API) with a deadline, so a test
-is as fast as the machine. Only processes started here are ever signalled.
+is as fast as the machine. Only processes started here are ever signalled. Most are forks of a server that has
+imported everything (`forked_command`); `cold` ones are processes of `python -m node`.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+
+from tests.node.forked_command import Forked
 
 T = TypeVar("T")
 
@@ -71,7 +75,7 @@ class Daemon:
     """A started daemon; `log` is its stderr."""
 
     home: Path
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     log: Path
     info: dict[str, Any] = field(default_factory=dict)
 
@@ -132,8 +136,9 @@ class Daemon:
 class Daemons:
     """Makes homes, runs commands and daemons, and ends all daemons that it started."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, cold: bool = False) -> None:
         self.folder = folder
+        self.cold = cold
         self._started: list[Daemon] = []
 
     def home(self, name: str, *arguments: str) -> Path:
@@ -146,27 +151,44 @@ class Daemons:
 
     def command(self, home: Path, *arguments: str, data: bytes = b"", **variables: str) -> Done:
         """Run `roseforest ARGUMENTS` on a home and wait for its end."""
-        done = subprocess.run(
-            [sys.executable, "-m", "node", *arguments],
-            input=data,
-            capture_output=True,
-            timeout=2 * SECONDS,
-            check=False,
-            env=_environment(home, variables),
-        )
-        return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+        environment = _environment(home, variables)
+        if self.cold:
+            done = subprocess.run(
+                [sys.executable, "-m", "node", *arguments],
+                input=data,
+                capture_output=True,
+                timeout=2 * SECONDS,
+                check=False,
+                env=environment,
+            )
+            return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+        with tempfile.TemporaryDirectory() as folder:
+            source, out, err = (Path(folder, name) for name in ("in", "out", "err"))
+            source.write_bytes(data)
+            process = Forked(arguments, environment, out=out, err=err, data=source)
+            try:
+                code = process.wait(2 * SECONDS)
+            finally:
+                process.kill()
+            return Done(code, out.read_text(), err.read_text())
 
     def begin(self, home: Path, *arguments: str, command: str = "run") -> Daemon:
         """Start a command that stays, and do not wait for anything."""
         log = self.folder / f"{home.name}-{len(self._started)}.log"
-        with open(log, "wb") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "node", command, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                env=_environment(home, {}),
-            )
+        environment = _environment(home, {})
+        process: subprocess.Popen[bytes] | Forked
+        if self.cold:
+            with open(log, "wb") as file:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "node", command, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                    env=environment,
+                )
+        else:
+            log.touch()
+            process = Forked((command, *arguments), environment, out=log, err=log)
         daemon = Daemon(home, process, log)
         self._started.append(daemon)
         return daemon

@@ -76,6 +76,7 @@ def own_texts(daemon: Daemon) -> list[str]:
 
 
 def test_from_init_to_stop_everything_speaks_json(daemons: Daemons) -> None:
+    daemons.cold = True
     home = daemons.folder / "first"
 
     def rose(*arguments: str) -> Any:
@@ -452,6 +453,7 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_version_and_completion(daemons: Daemons) -> None:
+    daemons.cold = True
     home = daemons.folder / "none"
     version = daemons.command(home, "--version")
     assert version.code == 0
