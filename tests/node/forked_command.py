@@ -1,10 +1,10 @@
 """Processes of the command line that begin with everything imported.
 
-Of the 1.5 s of CPU that a daemon needs until it answers, imports take 1.3. A fork server of the standard
-library imports once for a test run, and each process is a fork of that: with its own pid, memory, descriptors,
-signals and exit code, as a process of `python -m node` has. What it does not show is the imports themselves and
-what the interpreter does at its very end, so the journey from `init` to `stop` and all of `tests/sim` begin
-without.
+Of the 1.5 s of CPU that a daemon needs until it answers, imports take 1.3. A fork server of the
+standard library imports once for a test run, and each process is a fork of that: with its own pid,
+memory, descriptors, signals and exit code, as a process of `python -m node` has. What it does not show
+is the imports themselves and what the interpreter does at its very end, so the journey from `init` to
+`stop` and all of `tests/sim` begin without.
 """
 
 from __future__ import annotations
