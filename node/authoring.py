@@ -9,16 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from chain.content import Content
+from chain.content import MAX_CITATION, MAX_CITATIONS, MAX_DOMAIN, MAX_TAG, MAX_TAGS, MAX_TEXT, Content
 from chain.errors import ChainError
 from chain.kinds import CREATE
 from chain.manifest import Limits
+from chain.record import SALT_SIZE, encode_payload
 from chain.source_chain import Draft
-from chain.vector import Codes
+from chain.vector import MAX_DIM, Codes
 from node.embedding.caller import CallerVectors
 from node.embedding.embedder import Embedder
 from node.embedding.errors import EmbedderFailed, EmbedderMissing, EmbeddingError, WrongSize
 from node.models import NewEntry, Rejected
+
+MAX_CONTENT_PAYLOAD = (
+    MAX_TEXT + MAX_DIM + MAX_DOMAIN + MAX_TAGS * (MAX_TAG + 5) + MAX_CITATIONS * (MAX_CITATION + 5) + 256
+)
+"""No create's payload is longer: in a network that allows so much none has to be measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,7 @@ def draft_entries(embedder: Embedder | CallerVectors, limits: Limits, entries: S
         try:
             content = _content(entries[place], codes[place])
             draft = Draft(CREATE, content.to_body())
-            fault = limits.fault(content)
+            fault = limits.fault(content) or _oversize(limits, draft)
         except ChainError as error:
             drafted.rejected.append(Rejected(place, str(error)))
             continue
@@ -113,6 +119,16 @@ def _embed(
     middle = len(places) // 2
     first = _embed(embedder, entries, places[:middle], rejected)
     return first | _embed(embedder, entries, places[middle:], rejected)
+
+
+def _oversize(limits: Limits, draft: Draft) -> str | None:
+    """Why the payload is longer than the network allows: signing it would exclude its author."""
+    if limits.payload >= MAX_CONTENT_PAYLOAD:
+        return None
+    size = len(encode_payload(bytes(SALT_SIZE), draft.body))
+    if size <= limits.payload:
+        return None
+    return f"the entry takes {size} bytes in all, this network's limit is {limits.payload}"
 
 
 def _content(entry: NewEntry, codes: bytes) -> Content:

@@ -22,6 +22,7 @@ from functools import partial
 import trio
 
 from chain.cid import Cid, blob_cid, to_text
+from chain.content import check_text
 from chain.epoch import epoch_from_body
 from chain.errors import ChainError
 from chain.identity import AgentId, Identity, peer_id
@@ -52,6 +53,7 @@ from node.opening import ensure_opening
 from node.options import NodeOptions, NodePaths
 from node.storage.held_records import HeldRecords
 from node.storage.own_chain import OwnChain
+from validation.opening_rules import MAX_NAME
 
 WORKER_THREADS = 4
 """Blocking calls at once. FAISS runs single-threaded inside each."""
@@ -116,6 +118,11 @@ def init_home(
         raise InvalidInput("the network's name is empty; leave --name out for a default one")
     if join is not None and not join.strip():
         raise InvalidInput("no invite and no address to join by: a member's roseforest status shows one")
+    if profile_name:
+        try:
+            check_text("the agent's name", profile_name, MAX_NAME)
+        except ChainError as error:
+            raise InvalidInput(str(error)) from error
     if home.is_initialised():
         return _already(home, name, join)  # also while its daemon runs
     home.create_folders()

@@ -163,10 +163,12 @@ class Governance:
     def fault_of(self, record: Record) -> str | None:
         """The rule that an own record would break, and how: what breaks one would exclude this agent.
 
-        Creates are not looked at: their limits are kept where they are drafted, and imports write thousands.
+        Of creates only the size is looked at: other limits are kept where they are drafted, and imports write
+        thousands.
         """
         if record.header.kind == CREATE:
-            return None
+            size, most = record.header.payload_size, self._manifest.limits.payload
+            return None if size <= most else f"payload-size: {size} bytes, the limit is {most}"
         named = [one for one in self._find(named_by(record)) if one is not None]
         context = replace(
             self.context(),

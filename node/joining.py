@@ -59,7 +59,7 @@ async def join(
             manifest = founding.manifest
             proof: tuple[bytes, ...] = ()
             if manifest.by_invitation:
-                proof = await _proof(network, identity.agent, manifest, address, invite, returning)
+                proof = await _proof(network, identity.agent, founding, address, invite, returning)
             grant = None if invite is None else invite.grant
             if grant is not None:
                 require_grant(grant, manifest, identity.agent)
@@ -78,11 +78,12 @@ def require_grant(grant: bytes, manifest: Manifest, agent: AgentId) -> None:
 async def _proof(
     network: Network,
     agent: AgentId,
-    manifest: Manifest,
+    founding: Founding,
     address: str,
     invite: Invite | None,
     returning: bool,
 ) -> tuple[bytes, ...]:
+    manifest = founding.manifest
     proof = () if invite is None else invite.proof
     if not proof and invite is not None and invite.secret is not None and not returning:
         try:
@@ -99,7 +100,19 @@ async def _proof(
             f"the network {manifest.name!r} is by invitation: ask a member who may invite for an invite for "
             f"{peer_id(agent)} and run roseforest network join INVITE"
         )
+    return require_admission(proof, founding, agent)
+
+
+def require_admission(proof: tuple[bytes, ...], founding: Founding, agent: AgentId) -> tuple[bytes, ...]:
+    """The proof, if it lets `agent` begin a chain in the network's epoch of now; raises `NotInvited`."""
+    epoch = len(founding.epochs)
     try:
-        return manifest.membrane.open(agent, list(proof)).invitation
+        passage = founding.manifest.membrane.open(agent, list(proof))
     except MembraneError as error:
         raise NotInvited(f"the invite does not let this agent in: {error}") from error
+    if passage.until is not None and passage.until < epoch:
+        raise NotInvited(
+            f"the inviter's leave to invite ended with epoch {passage.until}, and the network is in epoch "
+            f"{epoch}: ask the founder or another inviter"
+        )
+    return passage.invitation

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from chain.manifest import Limits
-from chain.record import decode_payload, encode_payload
+from chain.manifest import MIN_PAYLOAD_LIMIT, Limits
+from chain.record import SALT_SIZE, decode_payload, encode_payload
 from node.authoring import draft_entries
 from node.embedding.caller import CallerVectors
 from node.embedding.static import StaticEmbedder
@@ -37,6 +37,18 @@ def test_the_networks_own_limits_hold_before_anything_is_signed() -> None:
     drafted = draft_entries(BUILT_IN, limits, entries)
     assert drafted.places == [0]
     assert ["limit is" in one.reason for one in drafted.rejected] == [True, True]
+
+
+def test_an_entry_beyond_the_networks_payload_is_rejected_and_not_signed() -> None:
+    """Such a record breaks a rule that anybody can prove, so it would exclude its author."""
+    limits = Limits(payload=MIN_PAYLOAD_LIMIT)
+    (draft,) = draft_entries(BUILT_IN, limits, [NewEntry("a")]).drafts
+    size = len(encode_payload(bytes(SALT_SIZE), draft.body))
+    fits = "bees " * ((MIN_PAYLOAD_LIMIT - size - 8) // 5)
+    entries = [NewEntry(fits), NewEntry(fits + "x" * 16), NewEntry("a", citations=("c" * 1000,) * 9)]
+    drafted = draft_entries(BUILT_IN, limits, entries)
+    assert drafted.places == [0]
+    assert ["limit is 8192" in one.reason for one in drafted.rejected] == [True, True]
 
 
 def test_callers_vectors_are_quantised_and_texts_alone_are_refused() -> None:

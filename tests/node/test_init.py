@@ -44,6 +44,16 @@ def test_a_founding_that_was_cut_short_is_finished_by_the_next(
     assert init(home) == InitResult(result.agent, result.network, "forest", created=False)
 
 
+def test_a_name_over_the_limit_is_refused_before_anything_is_signed(tmp_path: Path) -> None:
+    """A profile that everybody refuses would exclude its agent for ever."""
+    home = open_home(tmp_path / "home")
+    for name in ("é" * 51, "\ud800"):
+        with pytest.raises(InvalidInput, match="name"):
+            init_home(home, name="forest", join=None, join_bits=2, profile_name=name, vectors_dim=4)
+    assert not home.chain_db.exists()
+    assert init(home).created
+
+
 def test_an_unfinished_founding_is_not_finished_as_another_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,8 @@ from dht.errors import RefusalCode, RequestRefused
 from dht.overlay.contact import make_contact
 from dht.overlay.hello import HELLO, Founding
 from dht.overlay.peer_messages import EMPTY, EXCHANGE, FIND, encode_exchange, encode_find
+from node.errors import NotInvited
+from node.joining import require_admission
 from node.models import Added, NewEntry
 from node.node import Node
 from node.options import NodeOptions
@@ -100,3 +102,12 @@ def test_without_its_own_proof_no_node_starts(tmp_path: Path, proof: tuple[bytes
     with pytest.raises(BaseExceptionGroup) as caught:
         run_deterministic(main, seed=1)
     assert caught.group_contains(MembraneError)
+
+
+def test_whose_inviters_grant_has_ended_is_told_before_a_chain_is_begun() -> None:
+    """Else the guest would sign a chain that everybody refuses, and never hear why."""
+    grant = sign_grant(FOUNDER, NETWORK, INVITER.agent, until=1)
+    proof = (sign_invitation(INVITER, NETWORK, GUEST.agent, 12), grant)
+    assert require_admission(proof, replace(FOUNDING, epochs=(b"1",)), GUEST.agent) == proof
+    with pytest.raises(NotInvited, match="ended with epoch 1"):
+        require_admission(proof, replace(FOUNDING, epochs=(b"1", b"2")), GUEST.agent)
