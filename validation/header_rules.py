@@ -6,7 +6,7 @@ from chain.kinds import ENDS, KINDS_BY_RULE_VERSION, OPENING, SUBJECT_OPERATIONS
 from chain.record import VERSION, Record, verify_signature
 from validation.context import Context
 from validation.rule import Finding, Rule
-from validation.verdict import Pending
+from validation.verdict import Pending, unknown_epochs
 
 EPOCHS_IN_ORDER = 3
 """From this rule version on a chain's epochs have to be in order."""
@@ -38,7 +38,7 @@ def epoch(record: Record, context: Context) -> Finding:
     """The epoch and its rule version are known; else this node cannot judge."""
     rules = context.rules_of(record.header.epoch)
     if rules is None or rules not in KINDS_BY_RULE_VERSION:
-        return Pending((record.header.epoch,))
+        return unknown_epochs(record.header.epoch)
     return None
 
 
@@ -124,7 +124,7 @@ def epoch_order(record: Record, context: Context) -> Finding:
         return None
     then, now = context.number_of(before.header.epoch), context.number_of(record.header.epoch)
     if then is None:
-        return Pending((before.header.epoch,))
+        return unknown_epochs(before.header.epoch)
     return None if now is None or now >= then else f"epoch is number {now}, but prev's is number {then}"
 
 
@@ -161,7 +161,9 @@ HEADER_RULES: tuple[Rule, ...] = (
     Rule("prev", prev, needs_links=True),
     Rule("clock", clock, needs_links=True),
     Rule("closed", closed, needs_links=True),
-    Rule("epoch-order", epoch_order, needs_links=True),
+    Rule("epoch-order", epoch_order, needs_links=True, gate=True),
     Rule("lamport", lamport, needs_links=True),
 )
-"""Cheap rules first; the signature before anything that has to be looked up."""
+"""Cheap rules first; the signature before anything that has to be looked up. What waits for an epoch comes
+before what it may decide: else who knows it would find another rule broken first than who does not.
+"""

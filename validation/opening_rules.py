@@ -17,7 +17,7 @@ from chain.membrane import Membrane
 from chain.record import Record, check_payload, decode_payload, verify_signature
 from validation.context import Context
 from validation.rule import Finding, Rule
-from validation.verdict import Pending
+from validation.verdict import Pending, unknown_epochs
 
 MAX_NAME = 100
 """Bytes of UTF-8 of an agent's name."""
@@ -96,7 +96,7 @@ def membrane_body(record: Record, context: Context) -> Finding:
         return None
     number = context.number_of(record.header.epoch)
     if number is None:
-        return Pending((record.header.epoch,))
+        return unknown_epochs(record.header.epoch)
     if number <= passage.until:
         return None
     return f"the inviter's grant ended with epoch {passage.until}, and this chain begins in epoch {number}"

@@ -60,6 +60,7 @@ def parks(record: Record, now_us: int) -> bool:
 
 def _apply(rules: Iterable[Rule], record: Record, context: Context, links: bool) -> Verdict:
     missing: set[Cid] = set()
+    epochs: set[Cid] = set()
     opening_of: AgentId | None = None
     for rule in rules:
         if rule.needs_links and not links:
@@ -69,11 +70,12 @@ def _apply(rules: Iterable[Rule], record: Record, context: Context, links: bool)
             return Invalid(rule.name, finding)
         if finding is not None:
             missing.update(finding.missing)
+            epochs.update(finding.epochs)
             opening_of = finding.opening_of or opening_of
             if rule.gate:
                 break
     if missing or opening_of is not None:
-        return Pending(tuple(sorted(missing)), opening_of)
+        return Pending(tuple(sorted(missing)), opening_of, tuple(sorted(epochs)))
     return VALID
 
 

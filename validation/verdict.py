@@ -5,7 +5,7 @@ Valid and Invalid are final: no later knowledge changes them. Pending says what 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from chain.cid import Cid
@@ -29,12 +29,20 @@ class Invalid:
 class Pending:
     """Not to be decided yet: fetch `missing` (ascending) and, if given, `opening_of`'s first two records.
 
-    An epoch whose rule version this node is too old for is `missing` too: only an update brings it.
+    An epoch whose rule version this node is too old for is `missing` too: only an update brings it. `epochs`
+    are those of `missing` that are epochs.
     """
 
     missing: tuple[Cid, ...] = ()
     opening_of: AgentId | None = None
+    epochs: tuple[Cid, ...] = field(default=(), compare=False)
 
 
 Verdict: TypeAlias = Valid | Invalid | Pending
 VALID = Valid()
+
+
+def unknown_epochs(*epochs: Cid) -> Pending:
+    """Nothing can be said before these epochs are known."""
+    missing = tuple(sorted(set(epochs)))
+    return Pending(missing, epochs=missing)

@@ -22,7 +22,7 @@ from validation.context import Context
 from validation.header_rules import epoch
 from validation.opening_rules import opening_fault
 from validation.rule import Finding, Rule
-from validation.verdict import Invalid, Pending, Verdict
+from validation.verdict import Invalid, Pending, Verdict, unknown_epochs
 
 PROVABLE = frozenset(
     {
@@ -164,10 +164,12 @@ def _not_broken(
             return f"{named.cid.hex()} in the proof is not signed by its author"
     unknown = _unknown_epochs(proof, context)
     if unknown:
-        return Pending(tuple(sorted(unknown)))
+        return unknown_epochs(*unknown)
     verdict = judge(proof.record, replace(context, named={one.cid: one for one in proof.named}))
     if isinstance(verdict, Invalid) and verdict.rule == proof.rule:
         return None
+    if isinstance(verdict, Pending) and verdict.epochs:
+        return unknown_epochs(*verdict.epochs)  # and so it says nothing yet, neither for nor against
     found = f"breaks {verdict.rule!r}" if isinstance(verdict, Invalid) else "is not shown to break a rule"
     return f"the record {found}, and not {proof.rule!r}"
 

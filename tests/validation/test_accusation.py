@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from chain.kinds import FORK_WARRANT, INVALID_WARRANT
+from chain.agent_life import revocation_body, sign_revocation
+from chain.cid import Cid
+from chain.epoch import Epoch
+from chain.identity import Identity
+from chain.invitation import sign_grant, sign_invitation
+from chain.kinds import FORK_WARRANT, GENESIS, INVALID_WARRANT, MEMBRANE, PROFILE, REVOKE
 from chain.record import Record
-from chain.warrant import MAX_WARRANT, fork_body, invalid_body, offence_of, proof_of
-from tests.validation.bench import ALICE, BOB, NETWORK, STEWARD, Bench, bench, content, forge
+from chain.source_chain import Draft, head_of, next_record
+from chain.warrant import MAX_WARRANT, InvalidProof, fork_body, invalid_body, offence_of, proof_of
+from tests.validation.bench import (
+    ALICE,
+    BOB,
+    MANIFEST,
+    NETWORK,
+    RECOVERY,
+    SALT,
+    STEWARD,
+    UNKNOWN,
+    Bench,
+    bench,
+    content,
+    forge,
+    next_epoch,
+)
 from tests.validation.test_rules import OFFENCES
 from validation.accusation import accuse_fork, accuse_invalid
 from validation.context import Context
 from validation.named import named_by
 from validation.rules import judge
-from validation.verdict import VALID, Invalid
-from validation.warrant_rules import PROVABLE
+from validation.verdict import VALID, Invalid, Pending, Verdict
+from validation.warrant_rules import PROVABLE, unproven
 
 BENT_BY_OTHERS = {"cited-signatures", "binding"}
 """Rules whose breach may be the work of whoever passed the record on, or that not every node can check."""
@@ -115,3 +138,50 @@ def test_what_takes_too_much_to_prove_is_not_accused() -> None:
     long = forge(b.by_name["create"], body=content("x" * MAX_WARRANT).to_body() | {"codes": b"\x7f"})
     assert isinstance(judge(long, b.context(long)), Invalid)
     assert accuse_invalid(b.alice.opening, long, b.context(long)) is None
+
+
+def test_a_warrant_stands_whichever_epochs_its_judge_knows() -> None:
+    """Of a record with two faults one can only be seen by who knows the epoch of the record before it."""
+    b = bench()
+    published = b.by_name["epoch"]
+    epochs = {published.cid: next_epoch()}
+    before = forge(b.by_name["tag"], epoch=published.cid)
+    place: dict[str, Any] = {"seq": before.header.seq + 1, "lamport": before.header.lamport + 7}
+    seen: list[list[Verdict]] = []
+    for epoch in (NETWORK, published.cid):
+        record = forge(b.by_name["create"], hlc=before.header.hlc, prev=before.cid, epoch=epoch, **place)
+        for known in ({}, epochs):
+            draft = accuse_invalid(b.alice.opening, record, b.context(record, before, epochs=known))
+            if draft is not None:
+                warrant = in_bobs_chain(b, draft.kind, draft.body)
+                seen.append([judge(warrant, replace(stranger(), epochs=other)) for other in ({}, epochs)])
+    assert seen == [[Pending((published.cid,)), VALID]], "of the record that is in its right epoch"
+    record = forge(b.by_name["create"], hlc=before.header.hlc, prev=before.cid, **place)
+    body = invalid_body(b.alice.opening, record, "lamport", [before.without_payload()])
+    warrant = in_bobs_chain(b, INVALID_WARRANT, body)
+    assert judge(warrant, replace(stranger(), epochs={})) == Pending((published.cid,))
+    assert isinstance(judge(warrant, replace(stranger(), epochs=epochs)), Invalid)
+
+
+def test_a_revocation_by_whom_a_later_epoch_shut_out_is_shown_to_who_knows_that_epoch() -> None:
+    founded = replace(MANIFEST, join_bits=0, by_invitation=True)
+    here, later = founded.network_id, UNKNOWN
+    known = {later: Epoch(here, here, 4, None, founded.rules)}
+
+    def opening(author: Identity, *statements: bytes, epoch: Cid = here) -> tuple[Record, Record]:
+        genesis = Draft(GENESIS, {"network": here, "recovery": RECOVERY.agent})
+        first = next_record(author, here, epoch, None, genesis, 1, SALT)
+        membrane = Draft(MEMBRANE, {"invitation": list(statements)})
+        return first, next_record(author, here, epoch, head_of(first), membrane, 1, SALT)
+
+    grant = sign_grant(STEWARD, here, BOB.agent, 3)
+    invited = (sign_invitation(BOB, here, ALICE.agent, 7), grant)
+    shut_out = opening(ALICE, *invited, epoch=later)
+    bob = opening(BOB, sign_invitation(STEWARD, here, BOB.agent, 7))
+    statement = sign_revocation(RECOVERY, here, ALICE.agent, 4, UNKNOWN)
+    profile = next_record(BOB, here, here, head_of(bob[1]), Draft(PROFILE, {}), 1, SALT)
+    draft = Draft(REVOKE, revocation_body(statement, shut_out))
+    revoke = next_record(BOB, here, here, head_of(profile), draft, 1, SALT)
+    proof = InvalidProof(bob, revoke, "revocation", (profile,))
+    assert unproven(proof, Context(founded, here, known), judge) is None
+    assert unproven(proof, Context(founded, here), judge) == Pending((later,))
