@@ -40,7 +40,6 @@ SEARCH_AT_ONCE = 16
 """Nodes asked at a time then."""
 MAX_PAGES = 16
 """Pages taken from one holder, in the order of reading: who floods an entry hides only the own operations."""
-HOLD_AT_ONCE = 1_000
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
@@ -117,8 +116,7 @@ class EntryReader:
         """
         records = [*found.companions.values(), *found.records.values()]
         items = [Held(record) for record in await self._run_blocking(self._local.lacking, records)]
-        for start in range(0, len(items), HOLD_AT_ONCE):
-            await self._records.hold(items[start : start + HOLD_AT_ONCE])
+        await self._records.hold(items)
 
     async def _collect(self, agent: AgentId, entry: Cid, found: Found) -> None:
         skip: int | None = 0

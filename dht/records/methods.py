@@ -62,6 +62,8 @@ ITEM_BYTES = 200
 """Bytes that an item or header takes beside its header and payload, rounded up."""
 READ_AT_ONCE = 16
 """Records read from disk at a time for a reply: most often fewer fit than were asked for."""
+HOLD_AT_ONCE = 1_000
+"""Records written in one transaction: what becomes ready together may name thousands of others."""
 BASIS_SIZE = 32
 MAX_BLAME = 2
 """Bad records in one message count at most so often: a peer with an older release is not an attacker."""
@@ -146,11 +148,14 @@ class RecordService:
         """Make valid records durable here and tell `on_held`, both or neither.
 
         Not cancelled in between: a sender that hangs up must not leave records here which no query finds.
+        Many are written in parts, in order: what others name comes first.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        with trio.CancelScope(shield=True):
-            await self._store.hold(items)
-            await self._on_held(items)
+        for start in range(0, len(items), HOLD_AT_ONCE):
+            part = items[start : start + HOLD_AT_ONCE]
+            await trio.lowlevel.checkpoint_if_cancelled()
+            with trio.CancelScope(shield=True):
+                await self._store.hold(part)
+                await self._on_held(part)
 
     async def admit(
         self, bundle: Bundle, also: Sequence[tuple[int, bytes]] = (), sender: AgentId | None = None

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from chain import canonical
-from chain.cid import record_cid
+from chain.cid import Cid, record_cid
 from chain.content import Content
-from chain.kinds import CREATE
+from chain.kinds import CREATE, DELETE, EDIT
 from chain.membrane import find_nonce
 from chain.record import Record
 from chain.source_chain import Draft, Head
@@ -83,5 +83,52 @@ def test_what_cannot_be_judged_yet_waits_and_nothing_goes_silently(tmp_path: Pat
         assert node.status().waiting["pending"] == 1
         await until(lambda: node.status().waiting["pending"] == 0, within_s=700.0)
         assert node.status().refused == {"pending-expired": 1, "signature": 1}
+
+    simulate(tmp_path, (100,), scenario)
+
+
+@pytest.mark.slow
+def test_records_that_name_thousands_of_others_and_become_ready_at_once_are_all_held(tmp_path: Path) -> None:
+    """Sixty-four records, judged in one go, name more headers than one transaction takes."""
+
+    async def scenario(network: Network) -> None:
+        manifest, node = network.founding.manifest, network.nodes[0]
+        author, other = (Author(number, manifest, SimClock().wall_us()) for number in (1, 2))
+        create = author.create("what all of it is about", CODES)
+        deletes: list[Record] = []
+        heads: dict[Cid, list[Record]] = {}
+        before: Cid | None = None
+        for number in range(64):
+            seen = [
+                author.signed(create, kind=EDIT, subject=create.cid, subject_seq=1, seq=4 + 64 * number + one)
+                for one in range(64)
+            ]
+            deps = tuple(sorted(head.cid for head in seen))
+            lamport, hlc = create.header.lamport, create.header.hlc
+            body = {"seen": list(deps[:1])}
+            draft = Draft(DELETE, body, create.cid, number, before, deps, lamport, hlc)
+            deletes.append(other.append(draft))
+            before = deletes[-1].cid
+            heads[before] = seen
+
+        host = await network.world.join(SENDER.agent)
+        nonce = find_nonce(manifest.network_id, SENDER.agent, manifest.join_bits)
+        sender = Kademlia(host, SENDER, manifest, nonce, 0, SimClock(), seeded_random(1, "sender"))
+        await sender.join([network.world.address(node.agent)])
+
+        async def store(items: list[Record], headers: list[Record]) -> set[StoreStatus]:
+            value = bundle_value([author.opening, other.opening], headers, [Item(one, 1) for one in items])
+            reply = await sender.request(node.agent, "record.store", canonical.encode(value), 30.0)
+            return {status for status, _ in read_statuses(reply, len(items))}
+
+        for start in range(0, 64, 16):
+            part = deletes[start : start + 16]
+            named = [head for one in part for head in heads[one.cid]]
+            named.append(other.records[2 + start])
+            assert await store(part, named) == {StoreStatus.PENDING}
+        assert node.status().waiting["pending"] == 64
+        assert await store([create], [author.records[2]]) == {StoreStatus.HELD}
+        await until(lambda: all(node.holds(one.cid) for one in deletes))
+        assert all(node.holds(head.cid) for seen in heads.values() for head in seen)
 
     simulate(tmp_path, (100,), scenario)
