@@ -9,12 +9,13 @@ then fails at once until its back-off ends. Whatever a peer does wrong costs it 
 fail, in which everything held for it is freed.
 
 Keeping two daemons out of one home folder is the daemon's lock; here a port that any other process holds is
-refused with `ListenError`. libp2p is imported when a network opens (about a second), quietly.
+refused with `ListenError`. libp2p is imported when a network opens (a quarter of a second), quietly.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -37,6 +38,7 @@ from dht.wire.arrivals import Arrivals, is_local, source_of
 from dht.wire.connection import Connection
 from dht.wire.exchange import Shared
 from dht.wire.frames import check_method
+from dht.wire.libp2p_parts import defer_packages
 from dht.wire.limits import DEFAULT_LIMITS, Limits
 from dht.wire.listening import bound_addresses, listen_on
 from dht.wire.one_connection import RETIRE_AFTER, surplus
@@ -500,14 +502,18 @@ def _host_of(stream: trio.SocketStream) -> str | None:
 
 
 def _transport(seed: bytes, limits: Limits, shared: Shared) -> Transport:
-    """Import libp2p, about a second the first time, and keep it from writing to stderr.
+    """Import what is used of libp2p, a quarter of a second, and keep it from writing to stderr.
 
-    It takes its logger out of the hierarchy; without a handler there its warnings, which any stranger can
+    Its logger is taken out of the hierarchy; without a handler there its warnings, which any stranger can
     provoke, would reach Python's handler of last resort. `Counters` tells the same. LIBP2P_DEBUG still works.
     """
+    if "LIBP2P_DEBUG" not in os.environ:
+        defer_packages()
     from dht.wire.libp2p_transport import Transport
 
     libp2p = logging.getLogger("libp2p")
     if not libp2p.handlers:
+        libp2p.propagate = False
+        libp2p.setLevel(logging.WARNING)
         libp2p.addHandler(logging.NullHandler())
     return Transport(seed, limits, shared)

@@ -9,8 +9,9 @@ may prove (an RSA key takes 85 ms to check), how many streams and unread bytes a
 Yamux announces a window but does not enforce it), how quickly frames may come (`dht.wire.mux_guard`), and how
 long a message or a write may take.
 
-Noise is the only security protocol offered, Yamux the only muxer. Importing this module imports libp2p, about
-a second; `dht.wire.libp2p_network` does so when a network opens.
+Noise is the only security protocol offered, Yamux the only muxer. Importing this module imports libp2p, three
+quarters of a second, or a quarter after `dht.wire.libp2p_parts`; `dht.wire.libp2p_network` does so when a
+network opens.
 """
 
 from __future__ import annotations

@@ -213,6 +213,7 @@ def run(
     as_json: bool,
 ) -> None:
     """Run the node of a home folder until Ctrl-C or roseforest stop."""
+    import gc
     import os
 
     # FAISS brings OpenMP, which would start a thread per core in each of our worker threads.
@@ -247,6 +248,7 @@ def run(
     from node.daemon import run_daemon
 
     def announce(ready: Ready) -> None:
+        gc.freeze()  # what was imported stays: a full collection over it would stop the node for 100 ms
         if as_json:
             print_json(
                 {
