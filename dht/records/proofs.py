@@ -215,13 +215,14 @@ class Proofs:
         whole = [one for _, one in wanted]
         holder = None if keep is None else self._kademlia.agent
         if keep is False:
-            return b"".join(await self._run_blocking(self._proofs, nonce, cids, whole, set(cids), holder))
+            answers, _ = await self._run_blocking(self._proofs, nonce, cids, whole, set(cids), holder)
+            return b"".join(answers)
         if not self._keeps():
             return UNPROVEN * len(wanted)
         now = trio.current_time()
         vouched = {cid for cid in cids if self.vouchers.vouch(cid, now)}
-        answers = await self._run_blocking(self._proofs, nonce, cids, whole, vouched, holder)
-        self.vouchers.forget(c for c, answer in zip(cids, answers, strict=True) if answer == UNPROVEN)
+        answers, absent = await self._run_blocking(self._proofs, nonce, cids, whole, vouched, holder)
+        self.vouchers.forget(absent)
         return b"".join(answers)
 
     def _proofs(
@@ -231,17 +232,23 @@ class Proofs:
         whole: Sequence[bool],
         vouched: set[Cid],
         holder: AgentId | None,
-    ) -> list[bytes]:
+    ) -> tuple[list[bytes], list[Cid]]:
+        """The answers, and which of the records are not here: of others a promise may stand."""
         answers: list[bytes] = []
+        absent: list[Cid] = []
         budget = MAX_PROOF_BYTES
         for cid, with_payload in zip(cids, whole, strict=True):
-            record = self._store.get_many([cid])[0] if cid in vouched and budget > 0 else None
+            if cid not in vouched or budget <= 0:
+                answers.append(UNPROVEN)
+                continue
+            record = self._store.get_many([cid])[0]
             if record is None:
                 answers.append(UNPROVEN)
+                absent.append(cid)
                 continue
             budget -= len(record.header_bytes) + len(record.payload or b"")
             answers.append(proof_of(nonce, record, with_payload, holder))
-        return answers
+        return answers, absent
 
 
 def _question(body: bytes) -> tuple[bytes, list[tuple[bytes, bool]], bool | None]:

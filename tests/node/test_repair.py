@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from chain.cid import Cid
+from chain import canonical
+from chain.cid import Cid, digest
 from dht.overlay.distance import closest
+from dht.records import proofs
 from dht.records.basis import author_basis, subject_basis
+from dht.records.proofs import CYCLE_S, NONCE_SIZE, PINNABLE_S, UNPROVEN
 from dht.repair.decision import DROP_AFTER_S
 from dht.repair.repairer import INTERVAL_S
 from node.founding import REPLICATION
@@ -146,6 +149,40 @@ def test_who_leaves_has_handed_over_before_it_is_gone(tmp_path: Path) -> None:
         await assert_all_is_found(network)
 
     simulate(tmp_path, EIGHT, scenario)
+
+
+def test_an_answer_without_proof_takes_no_promise_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither to somebody who asks for more than an answer has room for, nor when one has lasted too long."""
+    monkeypatch.setattr(proofs, "MAX_PROOF_BYTES", 1)
+
+    async def scenario(network: Network) -> None:
+        asker, holder = network.nodes[1], network.nodes[0]
+        one, other = await network.add(1, [entry(1), entry(2)])
+        await network.settle()
+        vouchers = holder.parts.repairer._proofs.vouchers
+
+        async def proven(*cids: Cid) -> list[bool]:
+            question = canonical.encode([bytes(NONCE_SIZE), [[digest(cid), True] for cid in cids], True])
+            reply = await asker.kademlia.request(holder.agent, "record.prove", question)
+            return [reply[at : at + len(UNPROVEN)] != UNPROVEN for at in range(0, len(reply), len(UNPROVEN))]
+
+        began = trio.current_time()
+        assert await proven(one) == [True]
+        assert await proven(other, one) == [True, False]
+        assert vouchers.promised([one], trio.current_time())
+        while trio.current_time() < began + PINNABLE_S - 20.0:
+            await trio.sleep(20.0)
+            assert await proven(one) == [True]
+        await trio.sleep(30.0)
+        while trio.current_time() < began + CYCLE_S - 60.0:
+            assert await proven(one) == [False], "who keeps asking does not pin it for ever"
+            await trio.sleep(30.0)
+        await trio.sleep(61.0)
+        assert await proven(one) == [True]
+
+    simulate(tmp_path, (100, 100), scenario)
 
 
 def serves_nothing(liar: Node) -> None:
