@@ -53,6 +53,8 @@ LEAVE_TIMEOUT = 2.0
 """Seconds spent on telling everybody that we go."""
 SEEDS = 3 * K
 """Contacts of our table that a lookup starts with; more than k, as some may have died."""
+MAX_MET = 4
+"""Strangers met at a time of those that a neighbour named."""
 MAX_LOOKUPS = 4
 """Lookups of holders under way at a time; further ones wait and mostly find the answer remembered."""
 
@@ -120,6 +122,18 @@ class Kademlia:
         """Grows whenever a storing node appears, goes, or changes its record: placement may differ then."""
         return self._members.version
 
+    @property
+    def placement(self) -> int:
+        """Grows as `version` does, but not for a suspicion that the next answer may end.
+
+        For whoever moves data when it changes: what lies where is decided with `holders(…, steady=True)`.
+        """
+        return self._members.placement
+
+    async def wait_moved(self, seen: int) -> int:
+        """Wait until `placement` differs from `seen`; return the new one. Several changes may pass as one."""
+        return await self._members.wait_moved(seen)
+
     async def wait_changed(self, seen: int) -> int:
         """Wait until `version` differs from `seen`; return the new one. Several changes may pass as one."""
         return await self._members.wait_changed(seen)
@@ -144,13 +158,18 @@ class Kademlia:
         """The storing nodes in the table, suspects too, ascending by agent."""
         return self._members.contacts()
 
-    def storing(self) -> list[Contact]:
-        """The storing nodes that we know to be answering, ourselves included; not all of a large network."""
-        return self._members.contacts(usable_only=True) + [own for own in [self.self_contact()] if own.stores]
+    def storing(self, *, steady: bool = False) -> list[Contact]:
+        """The storing nodes that we know to be answering, ourselves included; not all of a large network.
+
+        `steady`: as in `holders`.
+        """
+        return self._members.contacts(self._members.there if steady else self._members.usable) + [
+            own for own in [self.self_contact()] if own.stores
+        ]
 
     def storing_nodes(self) -> int:
         """How many storing nodes we know to be answering, ourselves included."""
-        return len(self._members.contacts(usable_only=True)) + self.self_contact().stores
+        return len(self._members.contacts(self._members.usable)) + self.self_contact().stores
 
     def is_suspect(self, agent: AgentId) -> bool:
         """Whether `agent` failed last time, or is banned; such a node is no holder."""
@@ -220,18 +239,19 @@ class Kademlia:
         """
         return (await self._look_up(target, paths, confirmed)).result[: _checked(count)]
 
-    async def holders(self, basis: bytes, count: int) -> list[Contact]:
+    async def holders(self, basis: bytes, count: int, *, steady: bool = False) -> list[Contact]:
         """The `count` (at most k) responsive storing nodes closest to `basis`, ourselves too if we store.
 
-        Nearest first; fewer when the network has fewer. While the table holds fewer than k nodes and never
-        turned one away it is the whole network, and the answer needs no message; else a recent lookup nearby
-        answers if it can prove its answer (`dht.overlay.neighbourhoods`), and only then is a new one made.
+        Nearest first; fewer when the network has fewer. Where the table holds everybody, in a small network
+        or in our own part of a large one, the answer needs no message; else a recent lookup nearby answers if
+        it can prove its answer (`dht.overlay.neighbourhoods`), and only then is a new one made. `steady`:
+        with those who may just not have answered, where they are known.
         """
         _checked(count)
-        found = self._members.known_holders(basis, count)
+        found = self._members.known_holders(basis, count, steady)
         if found is None:
             async with self._lookup_slots:
-                found = self._members.known_holders(basis, count)
+                found = self._members.known_holders(basis, count, steady)
                 if found is None:
                     lookup = await self._look_up(basis, READ_PATHS, None)
                     found = lookup.result
@@ -239,6 +259,11 @@ class Kademlia:
                         now = self._clock.monotonic()
                         self._members.neighbourhoods.remember(basis, found, lookup.radius, now)
         return self._members.with_own(basis, found, count)
+
+    def crowded_out(self, basis: bytes, count: int) -> bool:
+        """Whether `count` others are known to be closer to `basis` than we are, so that we are none of its
+        holders, whoever else there may be. Costs no message."""
+        return self._members.crowded_out(basis, count)
 
     async def around(self, basis: bytes, without: Collection[AgentId]) -> list[Contact]:
         """Responsive storing nodes around `basis` other than those `without`: where a record may lie that the
@@ -297,6 +322,7 @@ class Kademlia:
             self._rng,
             enter=self._enter_again,
             refresh=self._refresh,
+            meet=self._meet_neighbours,
         )
         await upkeep.run(task_status=task_status)
 
@@ -310,7 +336,7 @@ class Kademlia:
                 log.debug("%s did not hear that we go: %s", short(contact.agent), error)
 
         with trio.move_on_after(LEAVE_TIMEOUT):
-            await each(self._members.contacts(usable_only=True), part)
+            await each(self._members.contacts(self._members.usable), part)
 
     # -- entering and looking around --
 
@@ -359,6 +385,24 @@ class Kademlia:
                 self._members.position, index, self._rng.randbytes(len(self._members.position))
             )
             await self._look_up(key, 1, None)
+
+    async def _meet_neighbours(self) -> None:
+        """Have one of the nearest nodes name those it knows around us, and meet who is new.
+
+        Who came while we, or they, were cut off from the others becomes known so: what lies in our part of
+        the network is decided by the table alone.
+        """
+        near = self._members.table.closest(self._members.position, K, self._members.usable)
+        if not near:
+            return
+        named = await self._find(self._members.position, self._rng.choice(near)) or []
+        strangers = [one for one in named if one.stores and one.agent not in self._members.table]
+        for contact in [one for one in strangers if one.agent != self.agent][:MAX_MET]:
+            try:
+                self._requests.refuse_unusable(contact.agent)
+                await self._requests.exchange(contact.agent)
+            except NetworkError as error:
+                log.debug("%s, named by a neighbour, was not met: %s", short(contact.agent), error)
 
     # -- looking up --
 

@@ -11,6 +11,9 @@ that nobody has answered yet, the cap. Slow is not
 dead: when the peer answered something else in the latter half of that wait, it takes several such failures in
 a row. When our own machine is late, all waits are longer. Who comes back and speaks is trusted at once,
 unless that proved wrong twice since its last answer (it reaches us, we do not reach it). Old failures fade.
+Not to be asked is one thing, not to be counted on another: a single lost message makes a suspect, but what
+lies where is only decided anew once a peer is *gone*: it could not be reached, or a second request to it
+timed out as well, or it said good-bye.
 Pure: `now` is an argument, in seconds of a monotonic clock; state is kept of a bounded number of peers.
 """
 
@@ -57,6 +60,8 @@ HEDGE_DEFAULT = 0.25
 """Seconds after which somebody else is asked beside a peer, when nothing is known of anybody's answers."""
 SMOOTHING = 0.125
 """Weight of a new round-trip time in the moving average (as TCP's; RFC 6298)."""
+GONE_AFTER = 2
+"""Failures since the last answer that make a peer gone; one is enough when it cannot be reached at all."""
 SLOW_STRIKES = 3
 """Timeouts of one method in a row that make a peer suspect although it answers other methods."""
 BACKOFF_FIRST = 0.25
@@ -87,6 +92,7 @@ class _Peer:
     failures: int = 0
     failed_at: float = -math.inf
     suspect: bool = False
+    misses: int = 0
     probe_at: float = -math.inf
     departed_at: float = -math.inf
     on_its_word: bool = False
@@ -183,21 +189,31 @@ class Liveness:
         series.strikes += 1
         if peer.heard_at > now - waited / 2 and series.strikes < SLOW_STRIKES:
             return False
-        return self._suspect(agent, peer, sent_at, now)
+        return self._suspect(agent, peer, sent_at, now, sure=False)
 
     def unreachable(self, agent: AgentId, sent_at: float, now: float) -> bool:
         """No connection could be had, or it broke. Returns whether suspicion is new."""
-        return self._suspect(agent, self._touch(agent), sent_at, now)
+        return self._suspect(agent, self._touch(agent), sent_at, now, sure=True)
 
     def departed(self, agent: AgentId, now: float) -> None:
         """`agent` said that it goes: suspect it, and do not probe it soon."""
         peer = self._touch(agent)
         peer.suspect, peer.probe_at, peer.departed_at = True, now + DEPARTED_FOR, now
+        peer.misses = max(GONE_AFTER, peer.misses)
         self._suspects.add(agent)
 
     def is_suspect(self, agent: AgentId) -> bool:
         """Whether the last we know of `agent` is a failure."""
         return agent in self._suspects
+
+    def is_gone(self, agent: AgentId) -> bool:
+        """Whether `agent` is a suspect, and more than one lost message speaks against it."""
+        return agent in self._suspects and self._peers[agent].misses >= GONE_AFTER
+
+    def misses(self, agent: AgentId) -> int:
+        """How often `agent` has failed since it last showed life."""
+        peer = self._peers.get(agent)
+        return 0 if peer is None else peer.misses
 
     def backoff(self, agent: AgentId, now: float) -> float:
         """Seconds until a suspect may be asked again; 0 when it may, and for whom nothing speaks against."""
@@ -232,16 +248,17 @@ class Liveness:
     def _alive(self, agent: AgentId, peer: _Peer, now: float) -> bool:
         was_suspect = peer.suspect
         peer.heard_at = now
-        peer.suspect = False
+        peer.suspect, peer.misses = False, 0
         self._suspects.discard(agent)
         if now - peer.failed_at > FADE_AFTER:
             peer.failures = 0
         return was_suspect
 
-    def _suspect(self, agent: AgentId, peer: _Peer, sent_at: float, now: float) -> bool:
+    def _suspect(self, agent: AgentId, peer: _Peer, sent_at: float, now: float, *, sure: bool) -> bool:
         if peer.suspect and sent_at < peer.failed_at:
             return False  # one of many requests that were under way when it failed: the same failure
         is_new = not peer.suspect
+        peer.misses = max(peer.misses + 1, GONE_AFTER if sure else 0)
         if peer.on_its_word:
             peer.on_its_word = False
             peer.broken += 1

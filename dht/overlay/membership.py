@@ -3,7 +3,8 @@
 Routing table, address records, liveness, reputation and remembered neighbourhoods are kept apart in modules
 of their own; this one keeps them consistent. It is told what happened (a record was shown, a request
 failed, a peer said good-bye) and answers questions (who belongs here, who is usable, who is closest), and
-it counts a version up whenever the answer about storing nodes may differ. Nothing here talks to anybody.
+it counts a version up whenever the answer about storing nodes may differ, and another one when that is more
+than a suspicion, for those who would move data because of it. Nothing here talks to anybody.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ log = logging.getLogger(f"roseforest.{__name__}")
 RECORD_TTL_S = 3600
 """Lifetime of our address record; it is signed anew when half of it is over."""
 EVICT_AFTER = 3
-"""Failures after which a suspect loses its place to a contact that waits for it."""
+"""Failures in a row after which a suspect loses its place to a contact that waits for it."""
 CHANGES = Rate(per_second=0.1, burst=16)
 """How often one peer may enter the table or change what decides where things lie (position, capacity or none,
 full or not): each time all holders compute anew what lies where."""
@@ -103,6 +104,8 @@ class Membership:
         self._reputation = Reputation()
         self._method_pace = MethodPace()
         self._changed = trio.Event()
+        self._moved = trio.Event()
+        self._absent: set[AgentId] = set()
         self._changes: Pace[AgentId] = Pace(CHANGES, MAX_CONTACTS)
         self.position = position(self._network_id, identity.agent, passage.nonce)
         self.book = ContactBook(membrane)
@@ -111,6 +114,7 @@ class Membership:
         self.neighbourhoods = Neighbourhoods()
         self.counters = KademliaCounters()
         self.version = 0
+        self.placement = 0
         self.alarm = trio.Event()
         """Set when there may be a suspect to probe; whoever probes puts a new one in its place."""
 
@@ -162,20 +166,33 @@ class Membership:
         agent = contact.agent
         return not self.liveness.is_suspect(agent) and not self.is_ignored(agent)
 
-    def contacts(self, usable_only: bool = False) -> list[Contact]:
-        """The contacts in the table, ascending by agent."""
-        found = [contact for contact in self.table if not usable_only or self.usable(contact)]
-        return sorted(found, key=lambda contact: contact.agent)
+    def there(self, contact: Contact) -> bool:
+        """Whether to count on this contact: a lost message makes it a suspect, and does not take it away."""
+        agent = contact.agent
+        return not self.liveness.is_gone(agent) and not self.is_ignored(agent)
+
+    def contacts(self, wanted: Callable[[Contact], bool] | None = None) -> list[Contact]:
+        """The contacts in the table, or those `wanted`, ascending by agent."""
+        return sorted(filter(wanted, self.table), key=lambda contact: contact.agent)
 
     def knows_everyone(self) -> bool:
         """Whether the table is the whole network: it has room left and never turned anybody away."""
         return len(self.table) < K and self.table.holds_everyone
 
-    def known_holders(self, basis: bytes, count: int) -> list[Contact] | None:
-        """The usable others closest to `basis`, if that can be said without asking anybody."""
-        if self.knows_everyone():
-            return self.table.closest(basis, count, self.usable)
-        return self.neighbourhoods.covering(basis, count, self.usable, self._clock.monotonic())
+    def known_holders(self, basis: bytes, count: int, steady: bool = False) -> list[Contact] | None:
+        """The usable others closest to `basis`, if that can be said without asking anybody.
+
+        `steady`: those who are `there`, though one of them may just not have answered.
+        """
+        wanted = self.there if steady else self.usable
+        found = self.table.surely_closest(basis, count, wanted)
+        if found is not None:
+            return found
+        return self.neighbourhoods.covering(basis, count, wanted, self._clock.monotonic())
+
+    def crowded_out(self, basis: bytes, count: int) -> bool:
+        """Whether `count` nodes that are there are known to be closer to `basis` than we are."""
+        return self.table.crowds_us_out(basis, count, self.there)
 
     def with_own(self, basis: bytes, others: Sequence[Contact], count: int) -> list[Contact]:
         """The `count` closest of `others` and ourselves, by everybody's newest record."""
@@ -222,8 +239,14 @@ class Membership:
         self.counters.suspicions += 1
         log.info("peer %s does not answer", short(agent))
         if agent in self.table:
-            self._bump()
+            self._bump(moved=False)
             self.alarm.set()
+
+    def gone(self, agent: AgentId) -> None:
+        """`agent`, suspected, failed once more, or could not be reached at all."""
+        if agent in self.table and agent not in self._absent:
+            self._absent.add(agent)
+            self._bump()
 
     def sign_of_life(self, agent: AgentId, anew: bool = False) -> None:
         """`agent` reached us: a suspect is trusted again, or probed now when that proved wrong before.
@@ -239,8 +262,9 @@ class Membership:
         """`agent`, suspected until now, answered."""
         contact = self.table.get(agent)
         if contact is not None:
-            self.neighbourhoods.appeared(contact)
-            self._bump()
+            missed = self.neighbourhoods.appeared(contact)
+            self._bump(moved=missed or agent in self._absent)
+        self._absent.discard(agent)
 
     def departed(self, agent: AgentId) -> None:
         """`agent` said that it goes."""
@@ -249,7 +273,7 @@ class Membership:
 
     def evict(self, agent: AgentId) -> Contact | None:
         """Give the place of a suspect that keeps failing to somebody who waits; return who got it."""
-        if self.liveness.failures(agent) < EVICT_AFTER or not self.table.has_replacement(agent):
+        if self.liveness.misses(agent) < EVICT_AFTER or not self.table.has_replacement(agent):
             return None
         return self._lose(agent)
 
@@ -311,8 +335,15 @@ class Membership:
             await self._changed.wait()
         return self.version
 
+    async def wait_moved(self, seen: int) -> int:
+        """Wait until `placement` differs from `seen`; return the new one."""
+        while self.placement == seen:
+            await self._moved.wait()
+        return self.placement
+
     def _lose(self, agent: AgentId) -> Contact | None:
         """`agent` gives up its place; who takes it is not known to be alive yet."""
+        self._absent.discard(agent)
         if agent not in self.table:
             self.table.remove(agent)
             return None
@@ -322,10 +353,14 @@ class Membership:
         self._bump()
         return heir
 
-    def _bump(self) -> None:
+    def _bump(self, *, moved: bool = True) -> None:
         self.version += 1
         self._changed.set()
         self._changed = trio.Event()
+        if moved:
+            self.placement += 1
+            self._moved.set()
+            self._moved = trio.Event()
 
 
 def _placement(contact: Contact | None) -> tuple[object, ...] | None:

@@ -79,16 +79,21 @@ class Neighbourhoods:
         """The radii of the lookups remembered: how far K nodes lie from points elsewhere. O(entries)."""
         return [entry.radius for entry in self._entries.values()]
 
-    def appeared(self, contact: Contact) -> None:
-        """`contact` answers now: drop what was looked up when it did not and would have found it."""
+    def appeared(self, contact: Contact) -> bool:
+        """`contact` answers now: drop what was looked up when it did not and would have found it.
+
+        Returns whether there was any.
+        """
         where = as_int(contact.position)
-        for origin in [
+        wrong = [
             origin
             for origin, entry in self._entries.items()
             if origin ^ where <= entry.radius
             and all(contact.position != known.position for known in entry.contacts)
-        ]:
+        ]
+        for origin in wrong:
             self._drop(origin)
+        return bool(wrong)
 
     def clear(self) -> None:
         """Forget everything."""

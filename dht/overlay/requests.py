@@ -168,13 +168,12 @@ class Requests:
             self._liveness.lagged(now - sent - limit)
             # less patience than the peer's history asks for, or a pause of our own machine, proves nothing
             fair = limit >= adaptive and now - sent < limit + STALL
-            if fair and self._liveness.timed_out(agent, method, limit, sent, now):
-                self._suspect(agent)
+            if fair:
+                self._failed(agent, self._liveness.timed_out(agent, method, limit, sent, now))
             raise
         except PeerUnreachable:
             self._members.counters.failures += 1
-            if self._liveness.unreachable(agent, sent, self._clock.monotonic()):
-                self._suspect(agent)
+            self._failed(agent, self._liveness.unreachable(agent, sent, self._clock.monotonic()))
             raise
         except RequestRefused as refusal:
             overloaded = refusal.code == RefusalCode.OVERLOADED
@@ -203,11 +202,14 @@ class Requests:
                 if not others:
                     del self._open[agent]
 
-    def _suspect(self, agent: AgentId) -> None:
-        """`agent`, believed alive until now, failed: whoever waits for it need not."""
-        self._members.suspected(agent)
-        for scope in self._open.get(agent, ()):
-            scope.cancel()
+    def _failed(self, agent: AgentId, is_new: bool) -> None:
+        """`agent` failed; `is_new`: it was believed alive until now, so whoever waits for it need not."""
+        if is_new:
+            self._members.suspected(agent)
+            for scope in self._open.get(agent, ()):
+                scope.cancel()
+        if self._liveness.is_gone(agent):
+            self._members.gone(agent)
 
     def refuse_unusable(self, agent: AgentId) -> None:
         """Raise `PeerUnreachable` for a suspect whose back-off is not over, and for an ignored peer."""

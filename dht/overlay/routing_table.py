@@ -18,7 +18,7 @@ from enum import Enum
 
 from chain.identity import AgentId
 from dht.overlay.contact import Contact, address_groups
-from dht.overlay.distance import bucket_index, closest, prefix_length
+from dht.overlay.distance import KEY_BITS, bucket_index, closest, distance, prefix_length
 
 K = 20
 """Nodes in a bucket, in an answer, and in the result of a lookup (Kademlia's k)."""
@@ -80,6 +80,58 @@ class RoutingTable:
     def holds_everyone(self) -> bool:
         """Whether nobody was ever turned away, so that a small table is all of a small network."""
         return not self._crowded and not self._waiting
+
+    def _known_from(self) -> int:
+        """The least number of bits such that all nodes that share so many with us are in the table.
+
+        They are as long as there are fewer than k and nobody waits: whoever comes there finds us among its
+        own k nearest, and shows itself. O(buckets).
+        """
+        if self._crowded:
+            return KEY_BITS
+        there = 0
+        for index in sorted(self._buckets, reverse=True):
+            bucket = self._buckets[index]
+            there += len(bucket.members)
+            if there >= self._k or bucket.waiting:
+                return index + 1
+        return 0
+
+    def surely_closest(
+        self, target: bytes, n: int, wanted: Callable[[Contact], bool] | None = None
+    ) -> list[Contact] | None:
+        """The `n` wanted nodes closest to `target` of all there are, if the table can say that.
+
+        It can for the whole of a small network, and in a large one for what lies in our own part of it: if n
+        nodes are there, they are closer than everybody elsewhere.
+        """
+        depth = self._known_from()
+        if prefix_length(self._own, target) < depth:
+            return None
+        near = [
+            one for index in self._buckets if index >= depth for one in self._buckets[index].members.values()
+        ]
+        found = closest(target, filter(wanted, near), _position, n)
+        return found if len(found) == n or depth == 0 else None
+
+    def crowds_us_out(self, target: bytes, n: int, wanted: Callable[[Contact], bool]) -> bool:
+        """Whether `n` wanted contacts are closer to `target` than we are. O(contacts near the target).
+
+        All of the bucket where the target belongs are, none of those before it; each of those beyond may be.
+        """
+        home = prefix_length(self._own, target)
+        if home == KEY_BITS:
+            return False
+        closer = 0
+        if home in self._buckets:
+            closer = sum(map(wanted, self._buckets[home].members.values()))
+        if closer >= n:
+            return True
+        mine = distance(self._own, target)
+        beyond = (
+            one for index in self._buckets if index > home for one in self._buckets[index].members.values()
+        )
+        return closer + sum(distance(one.position, target) < mine and wanted(one) for one in beyond) >= n
 
     def get(self, agent: AgentId) -> Contact | None:
         """The contact of `agent`, if it has a place."""

@@ -37,7 +37,8 @@ do learns of them so, also when it stores nothing and they never hear of it."""
 REFRESH_SMALL = 60.0
 """Seconds between refreshes while the table holds the whole network: one lookup of our own position."""
 REFRESH_LARGE = 600.0
-"""Seconds between refreshes of all buckets in a larger network."""
+"""Seconds between refreshes of all buckets in a larger network; a neighbour is asked for neighbours as often
+as in a small one."""
 REJOIN_EVERY = 30.0
 """Seconds between attempts to enter again while nobody we know answers."""
 MAX_DOORS = 32
@@ -64,6 +65,7 @@ class Upkeep:
         *,
         enter: Callable[[Sequence[str]], Awaitable[None]],
         refresh: Callable[[bool], Awaitable[None]],
+        meet: Callable[[], Awaitable[None]],
     ) -> None:
         self._members = members
         self._requests = requests
@@ -73,6 +75,7 @@ class Upkeep:
         self._rng = rng
         self._enter = enter
         self._refresh = refresh
+        self._meet = meet
         self._probing: set[AgentId] = set()
         self._announced: Contact | None = None
 
@@ -127,6 +130,7 @@ class Upkeep:
                 now = self._clock.monotonic()
                 if self._liveness.backoff(agent, now) == 0:
                     self._liveness.unreachable(agent, now, now)  # refused or unclear: no reason to hurry
+                    self._members.gone(agent)
                 heir = self._members.evict(agent)
                 if heir is not None:
                     await self._ask_alive(heir.agent)
@@ -145,7 +149,7 @@ class Upkeep:
             self._requests.forget_introduction(agent)
 
     async def _tick(self) -> None:
-        refreshed = widened = entered = self._clock.monotonic()
+        refreshed = widened = entered = met = self._clock.monotonic()
         pause = REFRESH_FIRST
         while True:
             tick = self._vary(TICK)
@@ -162,14 +166,17 @@ class Upkeep:
                 widely = now >= widened + REFRESH_LARGE / 2
                 widened = now if widely else widened
                 await self._refresh(widely)
-            if now >= entered + self._vary(REJOIN_EVERY) and not self._members.contacts(usable_only=True):
+            elif now >= met + self._vary(REFRESH_SMALL) and longest == REFRESH_LARGE:
+                met = now
+                await self._meet()
+            if now >= entered + self._vary(REJOIN_EVERY) and not self._members.contacts(self._members.usable):
                 entered = now
                 await self._enter_again()
 
     async def _probe_silent(self, now: float) -> None:
         silent = [
             (self._liveness.heard_at(contact.agent), contact.agent)
-            for contact in self._members.contacts(usable_only=True)
+            for contact in self._members.contacts(self._members.usable)
         ]
         heard_at, agent = min(silent, default=(math.inf, b""))
         if heard_at < now - SILENT_AFTER and agent not in self._probing:
@@ -180,7 +187,7 @@ class Upkeep:
         own = self._members.own()
         if own is self._announced:
             return
-        await each(self._members.contacts(usable_only=True), self._show)
+        await each(self._members.contacts(self._members.usable), self._show)
         self._announced = own
 
     async def _show(self, contact: Contact) -> None:

@@ -363,7 +363,7 @@ class Offers:
     async def _rescan(self) -> None:
         """Look through all changed entries at the start, and when nodes came or went."""
         while True:
-            seen = self._kademlia.version
+            seen = self._kademlia.placement
             pages = self._changed()
             while page := await self._run_blocking(next, pages, None):
                 self._mine |= await self._run_blocking(self._own, page)
@@ -371,7 +371,7 @@ class Offers:
                 await trio.lowlevel.checkpoint()
             with trio.move_on_after(RESCAN_S):
                 await trio.sleep_forever()
-            await self._kademlia.wait_changed(seen)
+            await self._kademlia.wait_moved(seen)
             await trio.sleep(SETTLE_S)
 
     def _schedule(self, entry: Cid, after_s: float) -> None:

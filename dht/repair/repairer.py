@@ -91,7 +91,7 @@ class _Track:
     look: int
     since: float
     holders: tuple[AgentId, ...] = ()
-    version: int = -1
+    placement: int = -1
     steady: int = -1
     waited: int = 0
     short: int = 0
@@ -191,17 +191,17 @@ class Repairer:
         pause, swept = SOON_S, trio.current_time()
         await trio.sleep(START_S)
         while True:
-            seen, sent = self._kademlia.version, self.sent
+            seen, sent = self._kademlia.placement, self.sent
             everything = trio.current_time() >= swept + SWEEP_S
             if everything:
                 swept = trio.current_time()
             await self.look(everything)
             async with trio.open_nursery() as nursery:
                 nursery.cancel_scope.deadline = trio.current_time() + pause * self._rng.uniform(0.8, 1.2)
-                await self._kademlia.wait_changed(seen)
+                await self._kademlia.wait_moved(seen)
                 await trio.sleep(SETTLE_S)
                 nursery.cancel_scope.cancel()
-            busy = self._kademlia.version != seen or self.sent != sent
+            busy = self._kademlia.placement != seen or self.sent != sent
             pause = SOON_S if busy else min(2 * pause, INTERVAL_S)
 
     async def hand_over(self) -> int:
@@ -213,11 +213,11 @@ class Repairer:
         self._leaving.set()
         alone = True
         while True:
-            before = (self._kademlia.version, self.sent, len(self._refusing))
+            before = (self._kademlia.placement, self.sent, len(self._refusing))
             await self.look(True, alone=alone)
             short = self.under_replicated
             log.info("leaving: %d records handed over, %d bases short of a copy", self.sent, short)
-            stuck = before == (self._kademlia.version, self.sent, len(self._refusing))
+            stuck = before == (self._kademlia.placement, self.sent, len(self._refusing))
             if not alone and (not short or stuck):
                 return short
             alone = False
@@ -251,10 +251,10 @@ class Repairer:
 
     async def _compare_ranges(self, everything: bool) -> None:
         """Find out by ranges what the other holders lack, where that is worth it."""
-        placed = (self._kademlia.version, len(self._refusing), self.leaving)
+        placed = (self._kademlia.placement, len(self._refusing), self.leaving)
         if self._placed != placed:
             self._placed = placed
-            storing = {contact.agent: contact.position for contact in self._kademlia.storing()}
+            storing = {contact.agent: contact.position for contact in self._kademlia.storing(steady=True)}
             gone = self._refusing | ({self._kademlia.agent} if self.leaving else set())
             left = {agent: position for agent, position in storing.items() if agent not in gone}
             self._ranges.place(left, self._replication)
@@ -307,7 +307,7 @@ class Repairer:
 
     async def _track(self, entry: BasisDigest, everything: bool) -> _Due | None:
         """Note what lies at a basis now; None when nothing is to be asked about it."""
-        now, version, leaving = trio.current_time(), self._kademlia.version, self.leaving
+        now, placement, leaving = trio.current_time(), self._kademlia.placement, self.leaving
         track = self._tracks.get(entry.basis)
         if track is None:
             track = self._tracks[entry.basis] = _Track(entry.digest, self._looks, now)
@@ -317,13 +317,15 @@ class Repairer:
         track.look = self._looks
         track.steady += 1
         resting = track.settled or now < track.rests_until
-        if resting and track.version == version and not everything:
+        if resting and track.placement == placement and not everything:
             return None
         count = self._replication + NEAR + leaving
-        near = tuple(contact.agent for contact in await self._kademlia.holders(entry.basis, count))
+        near = tuple(
+            contact.agent for contact in await self._kademlia.holders(entry.basis, count, steady=True)
+        )
         near = tuple(agent for agent in near if agent not in self._refusing)
         holders = near[: self._replication]
-        track.version = version
+        track.placement = placement
         if track.holders != holders:
             track.holders, track.since, track.waited, track.settled = holders, now, 0, False
             track.rests_until = 0.0
@@ -559,7 +561,7 @@ class Repairer:
         for one, agents in candidates:
             sure = frozenset(agent for agent in agents if samples[one.basis].keys() <= proven[agent])
             now = trio.current_time()
-            fresh = self._kademlia.version == one.track.version and now - asked_at < VOUCHED_S / 2
+            fresh = self._kademlia.placement == one.track.placement and now - asked_at < VOUCHED_S / 2
             if fresh and decide(replace(self._situation(one), proven=sure)).drop:
                 await self._drop(one)
 

@@ -206,3 +206,24 @@ def test_latency_is_smoothed_and_methods_are_bounded() -> None:
             liveness.answered(A, f"method {number}", 0.01, 0.0)
     assert liveness.timeout(A, "method 999") == TIMEOUT_FLOOR
     assert liveness.timeout(A, "method 1") == TIMEOUT_CAP, "the methods used least recently are forgotten"
+
+
+def test_one_lost_message_makes_a_suspect_and_two_or_a_refused_connection_make_it_gone() -> None:
+    liveness = Liveness()
+    liveness.answered(A, "m", 0.01, 10.0)
+    liveness.timed_out(A, "m", 0.3, 10.1, 10.4)
+    assert liveness.is_suspect(A)
+    assert not liveness.is_gone(A)
+    liveness.timed_out(A, "m", 0.3, 10.2, 10.5)
+    assert not liveness.is_gone(A), "that one was under way when the first was given up"
+    liveness.timed_out(A, "ping", 0.3, 10.7, 11.0)
+    assert liveness.is_gone(A)
+    liveness.heard(A, 12.0)
+    assert not liveness.is_gone(A)
+    liveness.timed_out(A, "m", 0.3, 20.0, 20.3)
+    assert not liveness.is_gone(A), "what was before it showed life does not count"
+    liveness.unreachable(B, 1.0, 1.0)
+    assert liveness.is_gone(B)
+    liveness.answered(B, "m", 0.01, 2.0)
+    liveness.departed(B, 3.0)
+    assert liveness.is_gone(B)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from hashlib import sha256
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -217,3 +218,41 @@ def test_refreshing_covers_every_bucket_down_to_the_deepest_member() -> None:
     assert table.occupied() == []
     table.offer(placed(b"\x04" + key(1)[1:]))
     assert table.occupied() == [0, 1, 2, 3, 4, 5]
+
+
+positions = st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=60, unique=True)
+
+
+@given(positions, st.sampled_from([1, 3, 8]), st.integers(0, 255), st.data())
+def test_what_it_says_without_a_lookup_is_true_of_the_whole_network(
+    places: list[bytes], count: int, beyond: int, data: st.DataObject
+) -> None:
+    """The first node was there when all others came; a target is near one of them."""
+    own, *others = places
+    people = [placed(place, agent=place) for place in others]
+    table = RoutingTable(own, k=8)
+    for one in people:
+        table.offer(one)
+    near = data.draw(st.sampled_from(places))
+    target = near[: beyond // 8] + data.draw(st.binary(min_size=32, max_size=32))[beyond // 8 :]
+    ignored = data.draw(st.sets(st.sampled_from(places)))
+    wanted = [one for one in people if one.agent not in ignored]
+    truth = sorted(wanted, key=lambda one: distance(one.position, target))[:count]
+
+    said = table.surely_closest(target, count, lambda one: one.agent not in ignored)
+    assert said is None or said == truth
+    assert said is not None or len(others) >= 8, "a small network is known as a whole"
+
+    closer = [one for one in table if one.agent not in ignored]
+    closer = [one for one in closer if distance(one.position, target) < distance(own, target)]
+    assert table.crowds_us_out(target, count, lambda one: one.agent not in ignored) == (len(closer) >= count)
+
+
+def test_in_a_large_network_it_knows_its_own_part() -> None:
+    table = RoutingTable(OWN)
+    people = [placed(sha256(bytes([n // 256, n % 256])).digest(), agent=key(n)) for n in range(1000)]
+    for one in people:
+        table.offer(one)
+    known = [table.surely_closest(OWN[:1] + key(n)[1:], 5) for n in range(20)]
+    assert None not in known
+    assert table.surely_closest(bytes([255]) * 32, 5) is None
