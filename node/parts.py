@@ -457,7 +457,7 @@ class Parts:
         self.learning.take([item.record for item in items])
         self.retrial.heard(items)
         self.activity.heard(items)
-        self.catch_up.note_stored()
+        self.catch_up.note_stored(basis for item in items for role, basis in item.bases if role & Role.SHARD)
         self.offers.heard(
             {
                 item.record.subject

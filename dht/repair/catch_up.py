@@ -3,16 +3,19 @@
 A node that joins, returns, or becomes one of a shard's R holders because another left, compares the shard's
 digest (count and sum of record digests) with each other holder, and with the nodes next to them, which may
 have held it before, finds out by ranges what it lacks (`dht.repair.comparison`), and fetches that. Until then
-it answers queries for the shard as incomplete, and askers go on to another holder. The comparison is repeated
-every minute, which bounds how long a record that was published around a change of membership can be missing
-from a replica. Records fetched are judged like any other.
+it answers queries for the shard as incomplete, and askers go on to another holder. With each of them it is
+repeated soon after and then every minute, which bounds how long a record that was published around a change
+of membership can be missing from a replica. A change costs only the shards whose holders it changed, a lost
+message only what it was about: every pair of a node and a shard has its own next time. Records fetched are
+judged like any other.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 import trio
 
@@ -25,14 +28,18 @@ from dht.overlay.kademlia import Kademlia
 from dht.records.bundle import Bundle, Item
 from dht.records.methods import MAX_DIGESTS, MAX_FETCH, RecordService
 from dht.records.placement import Role
-from dht.records.record_store import HeldStore
+from dht.records.record_store import Digest, HeldStore
 from dht.repair.comparison import Comparisons
 from sharding.tree import Prefix, ShardTree
 
 INTERVAL_S = 60.0
 INTERVAL_FIRST_S = 5.0
 """After a change of membership the comparison is repeated this soon, then after twice as long each time:
-who publishes may learn of the change a little later than who holds."""
+who publishes may learn of the change a little later than who holds. So is one that failed."""
+INTERVAL_FORMER_S = 300.0
+"""The longest pause to those beyond the R holders: what they are given they push to the holders."""
+TOGETHER = 0.25
+"""What is due within such a share of its pause is asked about now, so that one request serves many shards."""
 QUIET_S = 2.0
 """When records have been stored here, shards are compared once this long nothing more has come."""
 SETTLE_S = 0.2
@@ -49,8 +56,21 @@ MAX_MISSING = 200_000
 """Records fetched for one shard from one holder in one round."""
 BY_RANGES = 256
 """With so many records of a shard here, what is missing is found by ranges, with fewer from a list of all."""
+EVERYTHING = float("inf")
 
 log = logging.getLogger(f"roseforest.{__name__}")
+
+
+@dataclass(slots=True)
+class _Pair:
+    """What this node knows of one shard at one other node."""
+
+    due: float
+    pause: float = INTERVAL_FIRST_S
+    agreed: bool = False
+    """All that the other had when it was asked last is here, or is known to be worth nothing."""
+    taken: Digest | None = None
+    """What the other said when everything that it has and we lacked was taken over."""
 
 
 class CatchUp:
@@ -75,9 +95,14 @@ class CatchUp:
         self._rng = rng
         self._complete: set[Prefix] = set()
         self._alone: set[Prefix] = set()
-        self._taken: dict[tuple[AgentId, Prefix], tuple[int, bytes]] = {}
-        self._dropped: set[Prefix] = set()
+        self._mine: dict[Prefix, list[AgentId]] = {}
+        """The shards that this node should hold, and the others near them, nearest first."""
+        self._pairs: dict[tuple[AgentId, Prefix], _Pair] = {}
+        self._placed = -1
+        self._placed_at = -EVERYTHING
+        self._touched: set[bytes] = set()
         self._turns = {shard: trio.Lock() for shard in tree.leaves}
+        self._bases = frozenset(shard.basis() for shard in tree.leaves)
         self._liars: set[AgentId] = set()
         self._failures: dict[AgentId, int] = {}
         self._stored = trio.Event()
@@ -99,20 +124,22 @@ class CatchUp:
 
     async def run(self) -> None:
         """Catch up at every change of membership and once a minute, for ever."""
-        pause = INTERVAL_FIRST_S
         while True:
-            seen = self._kademlia.version
+            seen = self._kademlia.placement
             self._stored = trio.Event()
-            await self.round()
+            await self.round(trio.current_time())
             self._stand_back()
             async with trio.open_nursery() as nursery:
-                nursery.cancel_scope.deadline = trio.current_time() + pause * self._rng.uniform(0.8, 1.2)
+                nursery.cancel_scope.deadline = self._next_due()
                 nursery.start_soon(self._wait_for_quiet, nursery.cancel_scope)
-                await self._kademlia.wait_changed(seen)
+                await self._kademlia.wait_moved(seen)
                 self._stand_back()
                 await trio.sleep(SETTLE_S)
                 nursery.cancel_scope.cancel()
-            pause = INTERVAL_FIRST_S if self._kademlia.version != seen else min(2 * pause, INTERVAL_S)
+
+    def _next_due(self) -> float:
+        """When a pair is due, or where everybody lies has to be looked up again."""
+        return min(self._placed_at + INTERVAL_S, *(pair.due for pair in self._pairs.values()), EVERYTHING)
 
     def _stand_back(self) -> None:
         """Shards to which R others are known to be nearer are not ours now: what comes goes to those.
@@ -136,21 +163,27 @@ class CatchUp:
 
         Nor is it after a round that began before.
         """
-        gone = {shard for shard in self._tree.leaves if shard.basis() == basis}
-        self._complete -= gone
-        self._dropped |= gone
+        self._forget([shard for shard in self._tree.leaves if shard.basis() == basis])
 
     def regained(self, bases: set[bytes] | None) -> None:
         """There is room again for what was refused at these bases, None: at all; it is fetched now."""
-        for shard in self._tree.leaves:
-            if bases is None or shard.basis() in bases:
-                self._complete.discard(shard)
-                self._dropped.add(shard)
+        self._forget([shard for shard in self._tree.leaves if bases is None or shard.basis() in bases])
         self._stored.set()
 
-    def note_stored(self) -> None:
-        """Records have been stored here; what came may have had companions that went elsewhere."""
-        self._stored.set()
+    def note_stored(self, bases: Iterable[bytes]) -> None:
+        """Records have been stored here at these bases; what came may have had companions that went
+        elsewhere."""
+        touched = self._bases.intersection(bases)
+        if touched:
+            self._touched |= touched
+            self._stored.set()
+
+    def _forget(self, shards: Collection[Prefix]) -> None:
+        """Nothing is known of these any more: all pairs are new, also to a comparison under way."""
+        self._complete.difference_update(shards)
+        now = trio.current_time()
+        for pair in [pair for pair in self._pairs if pair[1] in shards]:
+            self._pairs[pair] = _Pair(now)
 
     async def _wait_for_quiet(self, scope: trio.CancelScope) -> None:
         await self._stored.wait()
@@ -160,71 +193,120 @@ class CatchUp:
                 await self._stored.wait()
         scope.cancel()
 
-    async def round(self) -> None:
-        """Compare all shards that this node should hold with their other holders."""
-        self._dropped = set()
-        others: dict[AgentId, list[Prefix]] = {}
-        mine: dict[Prefix, list[AgentId]] = {}
-        for shard in self._tree.leaves:
-            near = [
-                contact.agent
-                for contact in await self._kademlia.holders(shard.basis(), self._replication + FORMER_HOLDERS)
-            ]
-            if self._kademlia.agent in near[: self._replication]:
-                mine[shard] = [agent for agent in near if agent != self._kademlia.agent]
-                for agent in mine[shard]:
-                    others.setdefault(agent, []).append(shard)
-        # What was complete only because nobody else held it has to be compared once somebody does.
-        self._complete -= {shard for shard in self._alone if mine.get(shard)}
-        self._complete &= mine.keys()
-        self._alone = {shard for shard, agents in mine.items() if not agents}
-        pairs = {(agent, shard) for agent, shards in others.items() for shard in shards}
-        self._taken = {pair: digest for pair, digest in self._taken.items() if pair in pairs}
-        agreed: dict[AgentId, set[Prefix]] = {agent: set() for agent in others}
-        self._liars = set()
-        self._failures = {agent: rounds for agent, rounds in self._failures.items() if agent in others}
+    async def round(self, until: float = EVERYTHING) -> None:
+        """Compare what is due by then of the shards that this node should hold with their other holders."""
+        await self._place()
+        self._hurry()
+        now = trio.current_time()
+        due: dict[AgentId, list[Prefix]] = {}
+        if any(pair.due <= until for pair in self._pairs.values()):
+            for (agent, shard), pair in self._pairs.items():
+                if pair.due <= until + TOGETHER * pair.pause:
+                    due.setdefault(agent, []).append(shard)
+        later = self._rng.uniform(0.8, 1.2)
         async with trio.open_nursery() as nursery:
-            for agent in sorted(others):
-                nursery.start_soon(self._with, agent, others[agent], agreed[agent])
-        for shard, agents in mine.items():
+            for agent in sorted(due):
+                pairs = [(shard, self._pairs[agent, shard]) for shard in due[agent]]
+                for shard, pair in pairs:
+                    pair.due = now + pair.pause * later
+                    fellow = agent in self._fellows(shard)
+                    pair.pause = min(2 * pair.pause, INTERVAL_S if fellow else INTERVAL_FORMER_S)
+                nursery.start_soon(self._with, agent, pairs)
+        for shard, agents in self._mine.items():
             # Every fellow holder counts, for each may be the one that has what the others lack. Who fails to
             # answer is suspected, and mostly no fellow holder in the next round; who lies, or has failed for
             # `PATIENCE` rounds, does not count in this.
             fellows = [
                 agent
-                for agent in agents[: max(1, self._replication - 1)]
+                for agent in self._fellows(shard)
                 if agent not in self._liars and self._failures.get(agent, 0) < PATIENCE
             ]
-            if (
-                shard not in self._dropped
-                and (fellows or not agents)
-                and all(shard in agreed[agent] for agent in fellows)
-            ):
+            if (fellows or not agents) and all(self._pairs[agent, shard].agreed for agent in fellows):
                 self._complete.add(shard)
 
-    async def _with(self, agent: AgentId, shards: Sequence[Prefix], agreed: set[Prefix]) -> None:
+    def _fellows(self, shard: Prefix) -> list[AgentId]:
+        return self._mine[shard][: max(1, self._replication - 1)]
+
+    async def _place(self) -> None:
+        """Find out which shards are ours and who else is near them, if that may have changed."""
+        placement, now = self._kademlia.placement, trio.current_time()
+        if placement == self._placed and now < self._placed_at + INTERVAL_S:
+            return
+        mine: dict[Prefix, list[AgentId]] = {}
+        for shard in self._tree.leaves:
+            basis = shard.basis()
+            if self._kademlia.crowded_out(basis, self._replication):
+                continue  # most of them: it takes no lookup to see that
+            near = [
+                contact.agent
+                for contact in await self._kademlia.holders(
+                    basis, self._replication + FORMER_HOLDERS, steady=True
+                )
+            ]
+            if self._kademlia.agent in near[: self._replication]:
+                mine[shard] = [agent for agent in near if agent != self._kademlia.agent]
+        moved = {
+            shard
+            for shard, agents in mine.items()
+            if agents[: self._replication] != self._mine.get(shard, [])[: self._replication]
+        }
+        self._mine, self._placed, self._placed_at = mine, placement, now
+        # What was complete only because nobody else held it has to be compared once somebody does.
+        self._complete -= {shard for shard in self._alone if mine.get(shard)}
+        self._complete &= mine.keys()
+        self._alone = {shard for shard, agents in mine.items() if not agents}
+        before, self._pairs = self._pairs, {}
+        for shard, agents in mine.items():
+            for agent in agents:
+                pair = before.get((agent, shard)) or _Pair(now)
+                if shard in moved:
+                    pair.due, pair.pause = now, INTERVAL_FIRST_S
+                self._pairs[agent, shard] = pair
+        there = {agent for agents in mine.values() for agent in agents}
+        self._failures = {agent: rounds for agent, rounds in self._failures.items() if agent in there}
+        self._liars &= there
+
+    def _hurry(self) -> None:
+        """Shards in which records were stored since the last round are due with their holders."""
+        touched, self._touched = self._touched, set()
+        if not touched:
+            return
+        now = trio.current_time()
+        for shard in self._mine:
+            if shard.basis() in touched:
+                for agent in self._fellows(shard):
+                    self._pairs[agent, shard].due = now
+
+    async def _with(self, agent: AgentId, pairs: Sequence[tuple[Prefix, _Pair]]) -> None:
+        self._liars.discard(agent)
+        done = 0
         try:
-            for start in range(0, len(shards), MAX_DIGESTS):
-                part = shards[start : start + MAX_DIGESTS]
-                digests = await self._records.digests(agent, [shard.basis() for shard in part])
-                for shard, theirs in zip(part, digests, strict=True):
+            for start in range(0, len(pairs), MAX_DIGESTS):
+                part = pairs[start : start + MAX_DIGESTS]
+                digests = await self._records.digests(agent, [shard.basis() for shard, _ in part])
+                for (shard, pair), theirs in zip(part, digests, strict=True):
                     # One at a time: what this fellow holder brings need not come from the next.
                     async with self._turns[shard]:
-                        await self._compare(agent, shard, theirs)
-                    agreed.add(shard)
+                        await self._compare(agent, shard, pair, theirs)
+                    pair.agreed = True
+                    done += 1
             self._failures.pop(agent, None)
         except NetworkError as error:
             log.info("catching up with %s stopped: %s", agent.hex()[:8], error)
             self._failures[agent] = self._failures.get(agent, 0) + 1
+            again = INTERVAL_FIRST_S * 2.0 ** min(self._failures[agent] - 1, PATIENCE)
+            for _, pair in pairs[done:]:
+                pair.due = min(pair.due, trio.current_time() + again)
             if isinstance(error, FrameError):
                 self._liars.add(agent)
                 self._kademlia.report(agent)
 
-    async def _compare(self, agent: AgentId, shard: Prefix, theirs: tuple[int, bytes]) -> None:
+    async def _compare(self, agent: AgentId, shard: Prefix, pair: _Pair, theirs: Digest) -> None:
         # Who holds less than we do stays different: what was taken over is not listed again.
-        known = theirs in (self._taken.get((agent, shard)), self._store.digest_of(shard.basis()))
-        if theirs[0] and not known and await self._fetch_missing(agent, shard):
-            self._taken[agent, shard] = theirs
+        if not theirs[0] or theirs in (pair.taken, self._store.digest_of(shard.basis())):
+            return
+        if await self._fetch_missing(agent, shard):
+            pair.taken = theirs
 
     async def _fetch_missing(self, agent: AgentId, shard: Prefix) -> bool:
         """Fetch what `agent` has of a shard and we lack; whether all of it could be kept."""

@@ -97,7 +97,7 @@ def test_once_nothing_is_pending_complete_holders_lack_nothing(tmp_path: Path, s
 @pytest.mark.long
 def test_without_the_hand_over_they_do_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Publisher, "_note_detours", lambda *_: None)
-    monkeypatch.setattr(CatchUp, "note_stored", lambda _: None)
+    monkeypatch.setattr(CatchUp, "note_stored", lambda *_: None)
     for seed in (18, *range(1, 17)):  # where nodes lie, and so who is passed over, depends on the seed
         folder = tmp_path / str(seed)
         folder.mkdir()
