@@ -134,6 +134,10 @@ class FaultPlan:
 
     faults: tuple[Fault, ...] = ()
 
+    def only(self, *kinds: type) -> FaultPlan:
+        """The faults of these kinds: what is asked of them for every message need not pass all others."""
+        return FaultPlan(tuple(fault for fault in self.faults if isinstance(fault, kinds)))
+
     def cut(self, now_us: int, one: str, other: str) -> bool:
         """Whether nothing passes between two nodes; the same in both directions."""
         return any(
@@ -153,7 +157,11 @@ class FaultPlan:
         """The probability that a message between two nodes is lost to a fault."""
         kept = 1.0
         for fault in self.faults:
-            if isinstance(fault, Lossy) and now_us in fault.span and {one, other} & fault.nodes:
+            if (
+                isinstance(fault, Lossy)
+                and now_us in fault.span
+                and (one in fault.nodes or other in fault.nodes)
+            ):
                 kept *= 1 - fault.loss
         return 1 - kept
 
@@ -247,8 +255,12 @@ class FaultyLink:
     now_us: Callable[[], int] = virtual_us
     origin_us: float = 0
     """When the plan's time begins; before that nothing in it happens."""
+    _links: FaultPlan = field(init=False)
     _busy_until: dict[tuple[PeerId, PeerId], int] = field(default_factory=dict)
     _last_arrival: dict[tuple[PeerId, PeerId], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._links = self.plan.only(Partition, Slow, Lossy, Narrow)
 
     def __call__(self, sender: PeerId, receiver: PeerId, size: int, rng: random.Random) -> int | None:
         delay = self.base(sender, receiver, size, rng)
@@ -259,13 +271,13 @@ class FaultyLink:
         rates = [self.bytes_per_s]
         if one and other:
             at = -1 if now < self.origin_us else now - round(self.origin_us)
-            if self.plan.cut(at, one, other):
+            if self._links.cut(at, one, other):
                 return None
-            loss = self.plan.loss(at, one, other)
+            loss = self._links.loss(at, one, other)
             if loss > 0 and rng.random() < loss:
                 return None
-            delay += self.plan.extra_us(at, one, other)
-            rates.append(self.plan.bytes_per_s(at, one, other))
+            delay += self._links.extra_us(at, one, other)
+            rates.append(self._links.bytes_per_s(at, one, other))
         limits = [rate for rate in rates if rate is not None]
         return self._queued(sender, receiver, size, delay, now, min(limits)) if limits else delay
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import Protocol
 
 from dht.network import PeerId
+
+MAX_PAIRS = 1 << 17
+"""Pairs whose base delay is remembered: it is asked for with every message."""
 
 
 class Link(Protocol):
@@ -38,12 +42,16 @@ class LatencyLink:
 
     def base(self, one: PeerId, other: PeerId) -> int:
         """The base delay of a pair in µs."""
-        low, high = self.base_us
-        pair = b"".join(sorted((one, other)))
-        draw = int.from_bytes(sha256(f"{self.seed}/".encode() + pair).digest()[:8], "big")
-        return low + draw % (high - low + 1)
+        return _base(self.seed, self.base_us, *((one, other) if one < other else (other, one)))
 
     def __call__(self, sender: PeerId, receiver: PeerId, size: int, rng: random.Random) -> int | None:
         if rng.random() < self.loss:
             return None
         return self.base(sender, receiver) + rng.randint(0, self.jitter_us)
+
+
+@lru_cache(maxsize=MAX_PAIRS)
+def _base(seed: int, bounds: tuple[int, int], one: PeerId, other: PeerId) -> int:
+    low, high = bounds
+    draw = int.from_bytes(sha256(f"{seed}/".encode() + one + other).digest()[:8], "big")
+    return low + draw % (high - low + 1)

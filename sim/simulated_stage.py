@@ -30,7 +30,7 @@ from node.node import Node
 from node.options import NodeOptions
 from node.storage.errors import StorageError
 from sim.errors import ScenarioFailed, one_error
-from sim.faults import SECOND_US, FaultPlan, FaultyLink, Lie
+from sim.faults import SECOND_US, FaultPlan, FaultyLink, Lie, Skewed
 from sim.host import SimNetwork
 from sim.inspection import Inspected
 from sim.liars import LIES, Liar
@@ -74,7 +74,7 @@ class SimulatedStage:
         self._folder = folder
         self._identities = identities
         self._storing = frozenset(scenario.roster.storing)
-        self._plan = plan
+        self._skews = plan.only(Skewed)
         self._honest = frozenset(scenario.roster.everybody) - plan.liars().keys()
         self._lies: dict[str, Lie] = {}
         self._proofs: dict[str, set[Cid]] = {}
@@ -238,7 +238,7 @@ class SimulatedStage:
 
     def _skew_us(self, name: str) -> int:
         now = virtual_us()
-        return self._plan.skew_us(-1 if now < self.origin_us else now - round(self.origin_us), name)
+        return self._skews.skew_us(-1 if now < self.origin_us else now - round(self.origin_us), name)
 
     def _knows(self, name: str, peers: int) -> bool:
         node = self._nodes.get(name)
