@@ -25,6 +25,9 @@ from chain.identity import AgentId
 from chain.record import Record
 from chain.warrant import Offence
 
+MAX_LINE = 32
+"""Keys of one agent, one after the other, that are taken for one; nobody changes keys so often."""
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -35,9 +38,15 @@ class Standing:
     """Of each agent whose rotation counts the key that it goes on under."""
 
     def line_of(self, agent: AgentId) -> tuple[AgentId, ...]:
-        """The agent and those that it went on as, one after the other. Lines that come back end before."""
+        """The agent and those that it went on as, one after the other; at most `MAX_LINE` of them.
+
+        Lines that come back end before. Whoever shows votes follows the lines of all voters: one of thousands
+        of keys must not cost thousands of steps.
+        """
         line = [agent]
-        while (after := self.successors.get(line[-1])) is not None and after not in line:
+        while len(line) < MAX_LINE and (after := self.successors.get(line[-1])) is not None:
+            if after in line:
+                break
             line.append(after)
         return tuple(line)
 

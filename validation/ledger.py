@@ -23,12 +23,14 @@ from chain.warrant import Offence, offence_of, proof_of
 from crdt.standing import CLEAR, Standing, is_forgiven, lifted_of, successors_of
 
 MAX_PER_OFFENDER = 4
-"""Unforgiven warrants kept of one offender, the earliest; one would do, the others spare fetching."""
+"""Unforgiven warrants, and rotations, kept of one agent, the earliest: one would do, more spare fetching."""
 MAX_OFFENDERS = 20_000
 """Offenders of whom every node keeps warrants: some 60 MB. Beyond, only the holders of their keys do."""
 MAX_EPOCHS = 1024
 MAX_ROTATIONS = 20_000
-"""Agents of which it is kept that they go on under a new key: some 20 MB."""
+"""Agents of which it is kept that they go on under a new key: some 20 MB. Of each its first few rotations:
+an honest one signs one, and who signs more has forked.
+"""
 REVOKED = "revoked"
 """The rule of the offence as which a revocation counts."""
 
@@ -55,14 +57,15 @@ class Ledger:
         self._offences: dict[AgentId, dict[Cid, Offence]] = {}
         self._offender: dict[Cid, AgentId] = {}
         self._named: dict[Cid, None] = {}
-        self._rotations: dict[Cid, Rotation] = {}
+        self._rotations: dict[AgentId, dict[Cid, Rotation]] = {}
+        self._rotated: dict[Cid, AgentId] = {}
         self.epochs: dict[Cid, Epoch] = {}
         """The epochs after epoch 0, by the CID of the record that published them."""
         self.standing: Standing = CLEAR
         """From where on whose records do not count; a new object when that changes."""
 
     def __contains__(self, cid: object) -> bool:
-        return cid in self._offender or cid in self.epochs or cid in self._rotations
+        return cid in self._offender or cid in self.epochs or cid in self._rotated
 
     def __len__(self) -> int:
         return len(self._offender)
@@ -118,14 +121,25 @@ class Ledger:
         return Told(notice.cid in self, tuple(cid for cid in dropped if cid != notice.cid), moved)
 
     def _tell_rotation(self, notice: Record) -> Told:
-        if notice.payload is None or len(self._rotations) >= MAX_ROTATIONS:
+        agent = notice.header.author
+        if notice.payload is None or (agent not in self._rotations and len(self._rotations) >= MAX_ROTATIONS):
             return Told(kept=False)
-        self._rotations[notice.cid] = rotation_of(notice)
-        self._stand(self.standing.first)
-        return Told(True)
+        known = self._rotations.setdefault(agent, {})
+        known[notice.cid] = rotation_of(notice)
+        self._rotated[notice.cid] = agent
+        gone = sorted(known, key=lambda cid: (known[cid].seq, cid))[MAX_PER_OFFENDER:]
+        for cid in gone:
+            del known[cid], self._rotated[cid]
+        self._stand(self.standing.first, agent)
+        return Told(notice.cid in self, tuple(cid for cid in gone if cid != notice.cid))
 
-    def _stand(self, first: Mapping[AgentId, int]) -> None:
-        self.standing = Standing(first, successors_of(self._rotations.values(), first))
+    def _stand(self, first: Mapping[AgentId, int], agent: AgentId) -> None:
+        """The standing by `first`, in which nothing but what concerns `agent` is new."""
+        successors = self.standing.successors
+        found = successors_of(self._rotations.get(agent, {}).values(), first)
+        if found.get(agent) != successors.get(agent):
+            successors = {one: key for one, key in successors.items() if one != agent} | found
+        self.standing = Standing(first, successors)
 
     def _tell_epoch(self, notice: Record) -> Told:
         if notice.payload is None or len(self.epochs) >= MAX_EPOCHS:
@@ -162,8 +176,9 @@ class Ledger:
         before = self.standing.since(agent)
         if first == before:
             return gone, {}
-        others = {one: seq for one, seq in self.standing.first.items() if one != agent}
-        self._stand(others if first is None else others | {agent: first})
+        others = dict(self.standing.first)
+        others.pop(agent, None)
+        self._stand(others if first is None else others | {agent: first}, agent)
         return gone, {agent: min(seq for seq in (first, before) if seq is not None)}
 
 

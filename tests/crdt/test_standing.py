@@ -15,7 +15,7 @@ from chain.source_chain import head_of, next_record
 from chain.warrant import Offence
 from crdt import drafts
 from crdt.entry_view import view_of
-from crdt.standing import Standing, lifted_of, standing_of, successors_of
+from crdt.standing import MAX_LINE, Standing, lifted_of, standing_of, successors_of
 from tests.validation import bench as validation_bench
 
 NETWORK = raw_cid(b"a network for tests of standing")
@@ -131,6 +131,13 @@ def test_a_line_of_keys_ends_and_no_order_shows(
             (one.agent, one.successor) == (agent, successor) and one.seq < first.get(agent, 10)
             for one in made
         ), "a rotation counts where its record does"
+
+
+def test_a_line_of_thousands_of_keys_is_followed_for_some() -> None:
+    """Every fold of an entry follows the lines of all who voted on it."""
+    keys = [number.to_bytes(32, "big") for number in range(5_000)]
+    standing = Standing({}, dict(zip(keys, keys[1:], strict=False)))
+    assert standing.line_of(keys[7]) == tuple(keys[7 : 7 + MAX_LINE])
 
 
 def test_who_goes_on_under_a_new_key_votes_once() -> None:

@@ -8,14 +8,14 @@ from functools import cache
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.agent_life import revocation_body, rotation_body, sign_consent, sign_revocation
+from chain.agent_life import revocation_body, rotation_body, rotation_of, sign_consent, sign_revocation
 from chain.cid import Cid
 from chain.epoch import Epoch, epoch_body
 from chain.identity import Identity
 from chain.kinds import FORK_WARRANT, REVOKE, ROTATE
 from chain.record import Record
 from chain.warrant import Offence, fork_body, offence_of, proof_of
-from crdt.standing import standing_of
+from crdt.standing import standing_of, successors_of
 from tests.validation.bench import ALICE, BOB, MANIFEST, NETWORK, RECOVERY, STEWARD, bench, forge
 from validation.ledger import MAX_PER_OFFENDER, Ledger
 
@@ -89,9 +89,37 @@ def revoke(seq: int) -> Record:
     )
 
 
+@cache
 def rotate(successor: Identity, seq: int) -> Record:
     body = rotation_body(successor.agent, sign_consent(successor, NETWORK, ALICE.agent))
     return forge(bench().by_name["rotate"], kind=ROTATE, seq=seq, body=body)
+
+
+@given(
+    told=st.lists(st.tuples(st.sampled_from((STEWARD, BOB)), st.integers(3, 12)), unique=True),
+    forks=notices,
+    order=st.randoms(),
+)
+def test_one_agents_rotations_leave_room_for_those_of_all_others(
+    told: list[tuple[Identity, int]], forks: list[int], order: random.Random
+) -> None:
+    """Whoever signs thousands of them has a few kept, everywhere the same ones."""
+    rotations = [rotate(*one) for one in told]
+    records = [*rotations, *(warrants()[place] for place in forks)]
+    ledger, other = Ledger(MANIFEST), Ledger(MANIFEST)
+    dropped: set[Cid] = set()
+    for record in records:
+        one = ledger.tell(record)
+        dropped |= {*one.dropped, *([] if one.kept else [record.cid])}
+    order.shuffle(records)
+    for record in records:
+        other.tell(record)
+    rotations.sort(key=lambda one: (one.header.seq, one.cid))
+    kept = rotations[:MAX_PER_OFFENDER]
+    assert [one.cid in ledger for one in rotations] == [one in kept for one in rotations]
+    assert {one.cid for one in rotations} - {one.cid for one in kept} <= dropped
+    assert ledger.standing == other.standing
+    assert ledger.standing.successors == successors_of(map(rotation_of, kept), ledger.standing.first)
 
 
 @given(told=notices, revoked=st.lists(st.sampled_from(SEQS), min_size=1, max_size=4), order=st.randoms())
