@@ -8,7 +8,8 @@ hash over an encoding identifies the value, and no second encoding of it can be 
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from collections.abc import Iterable
+from typing import Any, Final, NoReturn
 
 import msgpack
 
@@ -82,13 +83,21 @@ def decode(data: bytes, limit: int) -> Value:
         raise NonCanonicalError("a string is not UTF-8") from error
     except ValueError as error:
         raise TruncatedError(f"encoding is truncated or malformed: {error}") from error
-    try:
-        again = encode(value)
-    except EncodingError as error:
-        raise NonCanonicalError(f"not the canonical subset of msgpack: {error}") from error
-    if again != data:
+    if type(value) not in _TYPES:
+        raise NonCanonicalError(_OUTSIDE.format(type(value).__name__))
+    if MAX_CONTAINERS - count.containers > MAX_DEPTH and _is_too_deep(value):
+        raise NonCanonicalError(f"value is nested deeper than {MAX_DEPTH} levels")
+    # The types were looked at as each array and map was read, and the keys' order: packing alone tells the rest.
+    if msgpack.packb(value, use_bin_type=True) != data:
         raise NonCanonicalError("encoding is not the shortest, sorted form of its value")
     return value
+
+
+_LEAVES: Final = frozenset({bytes, str, int, bool, type(None)})
+_CONTAINERS: Final = frozenset({list, tuple, dict})
+_TYPES: Final = _LEAVES | {list, dict}
+"""What msgpack may make of canonical bytes."""
+_OUTSIDE: Final = "not the canonical subset of msgpack: type {} has no canonical encoding"
 
 
 class _Count:
@@ -110,29 +119,50 @@ class _Count:
 
     def array(self, items: list[Value]) -> list[Value]:
         self.one(len(items))
+        if not _TYPES.issuperset(map(type, items)):
+            raise NonCanonicalError(_OUTSIDE.format(_outside(items)))
         return items
 
     def sorted_map(self, pairs: list[tuple[Any, Any]]) -> dict[str, Value]:
         self.one(len(pairs))
-        return _sorted_map(pairs)
+        made = _sorted_map(pairs)
+        if not _TYPES.issuperset(map(type, made.values())):
+            raise NonCanonicalError(_OUTSIDE.format(_outside(made.values())))
+        return made
 
 
 def _canonical(value: Value, depth: int, count: _Count) -> Value:
+    """What msgpack packs into the canonical bytes: `value` itself, as far as its maps are sorted."""
     kind = type(value)
-    if kind is bytes or kind is str or kind is int or value is None or kind is bool:
+    if kind in _LEAVES:
         return value
+    if kind not in _CONTAINERS:
+        raise EncodingError(f"type {kind.__name__} has no canonical encoding")
     if depth >= MAX_DEPTH:
         raise EncodingError(f"value is nested deeper than {MAX_DEPTH} levels")
-    if kind is list or kind is tuple:
-        count.one(len(value))
-        return [_canonical(item, depth + 1, count) for item in value]
+    count.one(len(value))
     if kind is dict:
-        count.one(len(value))
         for key in value:
             if type(key) is not str:
                 raise EncodingError(f"map key {key!r} is not a string")
         return {key: _canonical(value[key], depth + 1, count) for key in sorted(value)}
-    raise EncodingError(f"type {kind.__name__} has no canonical encoding")
+    if _LEAVES.issuperset(map(type, value)):
+        return value
+    return [item if type(item) in _LEAVES else _canonical(item, depth + 1, count) for item in value]
+
+
+def _is_too_deep(value: Value) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        parts = [one.values() if type(one) is dict else one for one in level]
+        level = [item for part in parts for item in part if type(item) is list or type(item) is dict]
+        if not level:
+            return False
+    return True
+
+
+def _outside(items: Iterable[Value]) -> str:
+    return next(type(item).__name__ for item in items if type(item) not in _TYPES)
 
 
 def _sorted_map(pairs: list[tuple[Any, Any]]) -> dict[str, Value]:
