@@ -87,7 +87,7 @@ def decode(data: bytes, limit: int) -> Value:
         raise NonCanonicalError(_OUTSIDE.format(type(value).__name__))
     if MAX_CONTAINERS - count.containers > MAX_DEPTH and _is_too_deep(value):
         raise NonCanonicalError(f"value is nested deeper than {MAX_DEPTH} levels")
-    # The types were looked at as each array and map was read, and the keys' order: packing alone tells the rest.
+    # Types and the keys' order were looked at as each array and map was read: packing tells the rest.
     if msgpack.packb(value, use_bin_type=True) != data:
         raise NonCanonicalError("encoding is not the shortest, sorted form of its value")
     return value

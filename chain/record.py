@@ -10,9 +10,10 @@ the `validation` floor.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 from chain import canonical
 from chain.cid import Cid, is_cid, is_raw_cid, is_record_cid, raw_cid, record_cid
@@ -29,6 +30,8 @@ MAX_HEADER = 4096
 MAX_RECORD = MAX_PAYLOAD + MAX_HEADER + 256
 MAX_INT = (1 << 63) - 1
 HEADER_FIELDS = 15
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +85,44 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A header with its signature and, unless it was erased or left out, its payload."""
+    """A header with its signature and, unless it was erased or left out, its payload.
+
+    On its way through a node a record is judged, placed, stored and indexed, and each step wants to know what
+    it says: what the payload was last read as is kept beside it (`read`). It follows from the payload, so it
+    is no part of the record's value.
+    """
 
     header: Header
     signature: bytes
     payload: bytes | None
     cid: Cid
     header_bytes: bytes = field(repr=False)
+    _kept: tuple[object, Any] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def body(self) -> dict[str, Any]:
+        """What the payload holds; not to be changed. Raises what `decode_payload` does, or `RecordError`."""
+        kept = self._kept
+        if kept is not None and kept[0] is None:
+            body: dict[str, Any] = kept[1]
+            return body
+        if self.payload is None:
+            raise RecordError("the record's payload is not here")
+        return self._keep(None, decode_payload(self.payload))
+
+    def read(self, reader: Callable[[str, dict[str, Any]], T]) -> T:
+        """What `reader` makes of kind and body; asked again, its last answer, so it must be a pure function.
+
+        Raises what `body` and `reader` raise.
+        """
+        kept = self._kept
+        if kept is not None and kept[0] is reader:
+            answer: T = kept[1]
+            return answer
+        return self._keep(reader, reader(self.header.kind, self.body()))
+
+    def _keep(self, reader: object, answer: T) -> T:
+        object.__setattr__(self, "_kept", (reader, answer))
+        return answer
 
     @property
     def subject(self) -> Cid:

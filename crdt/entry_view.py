@@ -40,10 +40,10 @@ from chain.content import Content
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.kinds import CARRIES_CONTENT, DELETE, HEADS, PURGE, PURGEABLE, RETRACT, VOTE
-from chain.record import MAX_DEPS, Record, decode_payload
+from chain.record import MAX_DEPS, Record
 from crdt.causal import parents, past
 from crdt.errors import CrdtError
-from crdt.operations import Delete, Operation, Purge, Tag, Untag, Vote, read_operation
+from crdt.operations import Delete, Operation, Purge, Tag, Untag, Vote, said_by
 from crdt.standing import CLEAR, Standing
 from crdt.version_vector import MAX_BRANCHES, Slot, VersionVector, version_vector
 
@@ -244,7 +244,7 @@ def _operation(record: Record) -> Operation | None:
     if record.payload is None:
         return None
     try:
-        return read_operation(record.header.kind, decode_payload(record.payload))
+        return said_by(record)
     except (ChainError, CrdtError):
         return None  # not judged here: a replica that skipped validation still agrees with the others
 

@@ -21,9 +21,9 @@ from typing import Any, TypeAlias
 
 from chain.cid import Cid, is_record_cid
 from chain.content import MAX_TAG, Content, check_text, content_from_body
-from chain.errors import ChainError
+from chain.errors import ChainError, RecordError
 from chain.kinds import CREATE, DELETE, EDIT, PURGE, RETRACT, TAG, UNTAG, VOTE
-from chain.record import MAX_DEPS
+from chain.record import MAX_DEPS, Record
 from chain.vector import PPM
 from crdt.errors import OperationError
 
@@ -113,6 +113,26 @@ def read_operation(kind: str, body: dict[str, Any]) -> Operation:
     except ChainError as error:
         raise OperationError(f"{kind}: {error}") from error
     raise OperationError(f"{kind!r:.80} is not an operation on an entry")
+
+
+def said_by(record: Record) -> Operation:
+    """What an operation on an entry says, or the create of one; read once, see `Record.read`.
+
+    Raises `ChainError` for a payload that is missing or cannot be read, `OperationError` for one that says
+    something else.
+    """
+    return record.read(read_operation)
+
+
+def content_of(record: Record) -> Content:
+    """The content value of a create or an edit, read once; raises `ChainError` when there is none."""
+    try:
+        said = said_by(record)
+    except OperationError as error:
+        raise RecordError(str(error)) from error
+    if not isinstance(said, Content):
+        raise RecordError(f"{record.header.kind} carries no content")
+    return said
 
 
 def tag_body(tag: str) -> dict[str, Any]:

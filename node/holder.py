@@ -17,11 +17,12 @@ from pathlib import Path
 import trio
 
 from chain.cid import Cid
-from chain.content import Content, content_from_body
+from chain.content import Content
 from chain.errors import ChainError
 from chain.kinds import CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, VOTE
-from chain.record import Record, decode_payload
+from chain.record import Record
 from chain.vector import Codes
+from crdt.operations import content_of
 from crdt.postings import shown
 from crdt.standing import CLEAR, Standing
 from dht.ports import RunBlocking
@@ -242,7 +243,7 @@ class Holder:
                 continue
             if record.header.kind in CARRIES_CONTENT and record.payload is not None:
                 try:
-                    pairs.append((record, content_from_body(decode_payload(record.payload))))
+                    pairs.append((record, content_of(record)))
                 except ChainError as error:
                     log.warning("record %s has no content to index: %s", record.cid.hex()[:16], error)
         return [

@@ -15,12 +15,12 @@ from dataclasses import replace
 import trio
 
 from chain.cid import Cid, to_text
-from chain.content import content_from_body
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.kinds import CARRIES_CONTENT
 from chain.receipt import Receipt, open_receipt, write_receipt
-from chain.record import Record, decode_payload
+from chain.record import Record
+from crdt.operations import content_of
 from dht.evidence.attestations import Attestations
 from dht.ports import RunBlocking
 from dht.records.basis import subject_basis
@@ -126,7 +126,7 @@ class Receipts:
         if record.header.kind not in CARRIES_CONTENT or record.payload is None:
             return None
         try:
-            content = content_from_body(decode_payload(record.payload))
+            content = content_of(record)
         except ChainError:
             return None
         (key,) = self._layout.keys([(record, content)])

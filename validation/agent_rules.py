@@ -16,7 +16,7 @@ from chain.agent_life import (
 )
 from chain.errors import ChainError
 from chain.kinds import CONTINUE, GENESIS, MEMBRANE, REVOKE, ROTATE
-from chain.record import Record, check_payload, decode_payload, verify_signature
+from chain.record import Record, check_payload, verify_signature
 from validation.context import Context
 from validation.opening_rules import opening_fault
 from validation.rule import Finding, Rule
@@ -48,7 +48,7 @@ def continuation(record: Record, context: Context) -> Finding:
     if record.header.kind != CONTINUE or record.payload is None:
         return None
     try:
-        shown = rotation_in(CONTINUE, decode_payload(record.payload))
+        shown = rotation_in(CONTINUE, record.body())
         successor = rotation_of(shown).successor
     except ChainError as error:
         return str(error)
@@ -64,7 +64,7 @@ def revocation(record: Record, context: Context) -> Finding:
     if record.header.kind != REVOKE or record.payload is None:
         return None
     try:
-        said, opening = revocation_in(REVOKE, decode_payload(record.payload))
+        said, opening = revocation_in(REVOKE, record.body())
         for seq, (one, kind) in enumerate(zip(opening, (GENESIS, MEMBRANE), strict=True)):
             place = (one.header.author, one.header.seq, one.header.kind)
             if place != (said.agent, seq, kind) or one.payload is None or not verify_signature(one):

@@ -11,7 +11,7 @@ from chain.cid import Cid
 from chain.errors import ChainError
 from chain.kinds import COMMIT, JOIN, LEARNING_OPERATIONS, START, TASK
 from chain.learning import Result, Reveal, Start, quorum, task_from_body
-from chain.record import Record, decode_payload
+from chain.record import Record
 from validation.context import Context
 from validation.named import learning_of
 from validation.rule import Finding, Rule
@@ -40,7 +40,7 @@ def task_body(record: Record, _context: Context) -> Finding:
     if record.header.kind != TASK or record.payload is None:
         return None
     try:
-        task_from_body(decode_payload(record.payload))
+        task_from_body(record.body())
     except ChainError as error:
         return str(error)
     return None

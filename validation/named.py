@@ -7,9 +7,9 @@ from chain.content import Content
 from chain.errors import ChainError
 from chain.kinds import ENTRY_OPERATIONS, LEARNING_OPERATIONS
 from chain.learning import LearningOperation, Result, Reveal, Start, read_learning
-from chain.record import Record, decode_payload
+from chain.record import Record
 from crdt.errors import CrdtError
-from crdt.operations import Delete, Operation, Purge, Untag, read_operation
+from crdt.operations import Delete, Operation, Purge, Untag, said_by
 
 
 def named_in_header(record: Record) -> tuple[Cid, ...]:
@@ -31,7 +31,7 @@ def operation_of(record: Record) -> Operation | None:
     if record.header.kind not in ENTRY_OPERATIONS or record.payload is None:
         return None
     try:
-        return read_operation(record.header.kind, decode_payload(record.payload))
+        return said_by(record)
     except (ChainError, CrdtError):
         return None  # the rule `operation` says what is wrong with it
 
@@ -58,7 +58,7 @@ def learning_of(record: Record) -> LearningOperation | None:
     """
     if record.header.kind not in LEARNING_OPERATIONS or record.payload is None:
         return None
-    return read_learning(record.header.kind, decode_payload(record.payload))
+    return record.read(read_learning)
 
 
 def _learning_targets(record: Record) -> tuple[Cid, ...]:

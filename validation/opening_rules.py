@@ -14,7 +14,7 @@ from chain.errors import ChainError
 from chain.identity import AGENT_ID_SIZE
 from chain.kinds import CLOSE, GENESIS, MEMBRANE, PROFILE
 from chain.membrane import Membrane
-from chain.record import Record, check_payload, decode_payload, verify_signature
+from chain.record import Record, check_payload, verify_signature
 from validation.context import Context
 from validation.rule import Finding, Rule
 from validation.verdict import Pending, unknown_epochs
@@ -59,7 +59,7 @@ def opening_fault(genesis: Record, membrane: Record, context: Context) -> Findin
         return "the author's membrane record does not follow the genesis"
     for found in (genesis, membrane):
         try:
-            decode_payload(found.payload or b"")
+            found.body()
         except ChainError as error:
             return f"the author's {found.header.kind} has an unreadable payload: {error}"
     fault = genesis_body(genesis, context) or membrane_body(membrane, context)
@@ -126,7 +126,7 @@ def _body(record: Record, kind: str) -> dict[str, Any] | None:
     if record.header.kind != kind or record.payload is None:
         return None
     try:
-        return decode_payload(record.payload)
+        return record.body()
     except ChainError:
         return None  # the rule `body` names the fault
 

@@ -8,10 +8,10 @@ from chain.epoch import epoch_from_body
 from chain.errors import ChainError
 from chain.kinds import BOXES, CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, EPOCH, HEADS, PURGEABLE, TAG
 from chain.private import check_box
-from chain.record import Record, check_payload, decode_payload
+from chain.record import Record, check_payload
 from chain.vector import CODE_LIMIT, codes_from_bytes, score_ppm, squared_norm
 from crdt.errors import CrdtError
-from crdt.operations import Delete, Purge, Untag, read_operation
+from crdt.operations import Delete, Purge, Untag, said_by
 from validation.context import Context
 from validation.named import operation_of, targets
 from validation.rule import Finding, Rule
@@ -42,7 +42,7 @@ def body(record: Record, _context: Context) -> Finding:
     if record.payload is None:
         return None
     try:
-        decode_payload(record.payload)
+        record.body()
     except ChainError as error:
         return str(error)
     return None
@@ -53,7 +53,7 @@ def epoch_body(record: Record, context: Context) -> Finding:
     if record.header.kind != EPOCH or record.payload is None:
         return None
     try:
-        epoch = epoch_from_body(decode_payload(record.payload), context.manifest)
+        epoch = epoch_from_body(record.body(), context.manifest)
     except ChainError as error:
         return str(error)
     if epoch.previous != record.header.epoch:
@@ -73,7 +73,7 @@ def operation(record: Record, _context: Context) -> Finding:
     if record.payload is None or not (kind == CREATE or kind in ENTRY_OPERATIONS):
         return None
     try:
-        read_operation(kind, decode_payload(record.payload))
+        said_by(record)
     except (ChainError, CrdtError) as error:
         return str(error)
     return None
@@ -143,7 +143,7 @@ def private_body(record: Record, _context: Context) -> Finding:
     if record.header.kind not in BOXES or record.payload is None:
         return None
     try:
-        check_box(decode_payload(record.payload))
+        check_box(record.body())
     except ChainError as error:
         return str(error)
     return None
@@ -173,7 +173,7 @@ def _content(record: Record) -> Content | None:
     if record.payload is None or record.header.kind not in CARRIES_CONTENT:
         return None
     try:
-        said = read_operation(record.header.kind, decode_payload(record.payload))
+        said = said_by(record)
     except (ChainError, CrdtError):
         return None  # `operation` names the fault
     return said if isinstance(said, Content) else None

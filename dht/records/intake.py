@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from threading import Lock
 
 from chain.cid import Cid, raw_cid
-from chain.content import Content, content_from_body
+from chain.content import Content
 from chain.epoch import Epoch
 from chain.errors import RecordError
 from chain.identity import AgentId
 from chain.kinds import CARRIES_CONTENT, PURGEABLE
 from chain.manifest import Manifest
-from chain.record import Record, decode_payload, verify_signature
+from chain.record import Record, verify_signature
+from crdt.operations import content_of
 from dht.ports import Clock
 from dht.records.bundle import BadItem, Bundle, Item, Opening
 from dht.records.erased import names, purges_brought
@@ -176,9 +177,7 @@ class Intake:
         """The content of a record that was judged before (our own, or held); `RecordError` without
         payload.
         """
-        if record.payload is None:
-            raise RecordError("the record's payload is not here")
-        return content_from_body(decode_payload(record.payload))
+        return content_of(record)
 
     def verify_content(self, record: Record, openings: Mapping[AgentId, Opening]) -> Content:
         """Check a content record on its own bytes and its author's opening, as an asker does for a hit.

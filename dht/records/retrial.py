@@ -75,7 +75,9 @@ class Retrial:
         named = await self._run_blocking(_brought, bundle, [item.record for item, _ in waits])
         for (item, one), headers in zip(waits, named, strict=True):
             opening = bundle.openings.get(item.record.header.author)
-            self._put(Waiting(item, opening, headers, sender, now), one)
+            # Without what its payload was read as: the room counts the bytes that came.
+            kept = replace(item, record=replace(item.record))
+            self._put(Waiting(kept, opening, headers, sender, now), one)
 
     def heard(self, items: Sequence[Held]) -> None:
         """These records are held here now."""

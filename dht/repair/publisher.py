@@ -26,11 +26,11 @@ import trio
 
 from chain import canonical
 from chain.cid import Cid
-from chain.content import content_from_body
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.kinds import CARRIES_CONTENT
-from chain.record import Record, decode_payload
+from chain.record import Record
+from crdt.operations import content_of
 from dht.errors import FrameError, NetworkError
 from dht.network import MAX_BODY
 from dht.overlay.distance import closest
@@ -465,7 +465,7 @@ class Publisher:
         for record in records:
             if record.header.kind in CARRIES_CONTENT and record.payload is not None:
                 try:
-                    pairs.append((record, content_from_body(decode_payload(record.payload))))
+                    pairs.append((record, content_of(record)))
                 except ChainError:
                     continue
         keys = self._layout.keys(pairs)

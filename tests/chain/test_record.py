@@ -232,6 +232,24 @@ def test_a_payload_of_another_shape_is_refused(payload: bytes) -> None:
         decode_payload(canonical.encode([bytes(16), [1]]))
 
 
+def test_a_payload_is_read_once_and_what_it_says_is_no_part_of_the_value() -> None:
+    read: list[str] = []
+
+    def reader(kind: str, body: dict[str, Any]) -> list[Any]:
+        read.append(kind)
+        return [kind, body]
+
+    record = sample()
+    assert record.read(reader) == ["entry.create", {"text": "x"}] == record.read(reader)
+    assert len(read) == 1
+    assert record == decode_record(record.encode())
+    # Another payload, as a liar makes one, is read anew, and without one there is nothing to read.
+    other = replace(record, payload=encode_payload(bytes(16), {"text": "y"}))
+    assert other.read(reader) == ["entry.create", {"text": "y"}]
+    with pytest.raises(RecordError):
+        record.without_payload().read(reader)
+
+
 def test_only_the_author_signs() -> None:
     record = sample()
     with pytest.raises(RecordError, match="not the header's author"):
