@@ -24,6 +24,8 @@ MAX_WARRANT = 64 * 1024
 """Bytes of a warrant's payload; what takes more to prove is refused by holders, but earns no warrant."""
 MAX_NAMED = 96
 """Records that the offending record names: prev, subject, its line, deps and some targets."""
+FORK = "fork"
+"""The rule of an offence that a `warrant.fork` proves."""
 MAX_NESTING = 3
 """Warrants about false warrants within one another."""
 
@@ -57,7 +59,7 @@ Proof: TypeAlias = ForkProof | InvalidProof
 class Offence:
     """What a warrant proves: `offender` did wrong at `seq` of its chain.
 
-    `rule` is "fork" or the rule that was broken; `records` are the offending records, ascending, and `epochs`
+    `rule` is `FORK` or the rule that was broken; `records` are the offending records, ascending, and `epochs`
     the epochs that they name.
     """
 
@@ -67,7 +69,9 @@ class Offence:
     records: tuple[Cid, ...]
     epochs: tuple[Cid, ...]
     pardonable: bool = True
-    """Whether an epoch can lift it: a revocation is the agent's own word, and no offence."""
+    """Whether an epoch can lift it like any offence: a revocation is the agent's own word, and none. Its
+    `records` are the genesis that names the recovery key.
+    """
 
 
 def fork_body(opening: tuple[Record, Record], one: Record, other: Record) -> dict[str, Any]:
@@ -137,7 +141,7 @@ def fork_offence(one: Record, other: Record) -> Offence:
     """The offence of having signed both of these for one place."""
     pair = sorted((one, other), key=lambda record: record.cid)
     cids, epochs = tuple(each.cid for each in pair), tuple(each.header.epoch for each in pair)
-    return Offence(one.header.author, one.header.seq, "fork", cids, epochs)
+    return Offence(one.header.author, one.header.seq, FORK, cids, epochs)
 
 
 def _check_nesting(record: Record, nesting: int) -> None:

@@ -6,7 +6,9 @@ makes more records count. An epoch lifts by naming a warrant: that forgives its 
 by this or any other warrant, at the same place of its chain or later, of records signed in an epoch before
 the lifting one. So a second accuser does not undo a pardon, a chain that forked by accident goes on in the
 new epoch, and a fork of what it writes there counts again. A revocation by the recovery key counts like an
-offence just after the last good record, and nothing lifts it: what a thief signed stays out.
+offence just after the last good record, and nothing lifts it: what a thief signed stays out. But who stole a
+key can sign a second genesis with it, which names a recovery key of the thief's, and revoke by that. So of an
+agent that is proven to have two an epoch may lift a revocation, by naming it or one by the same genesis.
 
 Of an agent that goes on under a new key (`chain.agent_life.Rotation`) the votes count once, the last key's
 first; a rotation that does not count itself joins nobody. All other rights stay with the key that has them:
@@ -23,7 +25,7 @@ from chain.cid import Cid
 from chain.epoch import Epoch
 from chain.identity import AgentId
 from chain.record import Record
-from chain.warrant import Offence
+from chain.warrant import FORK, Offence
 
 MAX_LINE = 32
 """Keys of one agent, one after the other, that are taken for one; nobody changes keys so often."""
@@ -112,12 +114,19 @@ def is_forgiven(
         for epoch in epochs.values()
         for warrant in epoch.lifted
         if (pardoned := offences.get(warrant)) is not None
-        and pardoned.pardonable
+        and pardoned.pardonable == offence.pardonable
         and pardoned.offender == offence.offender
-        and offence.seq >= pardoned.seq
+        and (offence.seq >= pardoned.seq if offence.pardonable else offence.records == pardoned.records)
     ]
-    if not lifting or not offence.pardonable:
+    if not lifting:
         return False
+    if not offence.pardonable:
+        return has_two_geneses(offence.offender, offences.values())
     numbers = {network: 0} | {cid: epoch.number for cid, epoch in epochs.items()}
     signed_in = [numbers.get(epoch) for epoch in offence.epochs]
     return all(number is not None and number < max(lifting) for number in signed_in)
+
+
+def has_two_geneses(agent: AgentId, offences: Iterable[Offence]) -> bool:
+    """Whether the chain of an agent is proven to fork at its first record, forgiven or not."""
+    return any((one.offender, one.seq, one.rule) == (agent, 0, FORK) for one in offences)

@@ -112,8 +112,7 @@ class Epochs:
         if number is None:
             raise InvalidInput("this node does not know the epoch it works in yet: wait until it has peers")
         lift = tuple(sorted(set(lifted)))
-        offences = self._ledger.offences
-        missing = [cid for cid in lift if cid not in offences or not offences[cid].pardonable]
+        missing = [cid for cid in lift if not self._ledger.may_be_lifted(cid)]
         if missing:
             raise NotFound(
                 f"no warrant {to_text(missing[0])} to be lifted is known here: see roseforest warrants"

@@ -278,6 +278,7 @@ class Governance:
         if any(one.header.kind == EPOCH for one in new):
             self._adopt()
         self._note_moved(moved)
+        await self._watch.heard(new)
 
     def _note_moved(self, moved: Mapping[AgentId, int]) -> None:
         for agent, seq in moved.items():

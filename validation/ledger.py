@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from chain.agent_life import Rotation, revocation_of, rotation_of
+from chain.agent_life import Rotation, revocation_in, rotation_of
 from chain.cid import Cid
 from chain.epoch import Epoch, epoch_from_body
 from chain.errors import ChainError
@@ -20,7 +20,7 @@ from chain.kinds import EPOCH, REVOKE, ROTATE, WARRANTS
 from chain.manifest import Manifest
 from chain.record import Record, decode_payload
 from chain.warrant import Offence, offence_of, proof_of
-from crdt.standing import CLEAR, Standing, is_forgiven, lifted_of, successors_of
+from crdt.standing import CLEAR, Standing, has_two_geneses, is_forgiven, lifted_of, successors_of
 
 MAX_PER_OFFENDER = 4
 """Unforgiven warrants, and rotations, kept of one agent, the earliest: one would do, more spare fetching."""
@@ -84,7 +84,15 @@ class Ledger:
 
     def revoked(self, agent: AgentId) -> bool:
         """Whether the recovery key of `agent` has revoked its signing key."""
-        return any(not one.pardonable for one in self._offences.get(agent, {}).values())
+        known = self._offences.get(agent, {})
+        lifted = lifted_of(known, self.epochs, self._network)
+        return any(not one.pardonable and cid not in lifted for cid, one in known.items())
+
+    def may_be_lifted(self, cid: Cid) -> bool:
+        """Whether an epoch that names this notice would forgive anything."""
+        known = self._offences.get(self._offender.get(cid, b""), {})
+        found = known.get(cid)
+        return found is not None and (found.pardonable or has_two_geneses(found.offender, known.values()))
 
     @property
     def lifted(self) -> frozenset[Cid]:
@@ -167,6 +175,8 @@ class Ledger:
         keep = {cid for _, cid in open_[:MAX_PER_OFFENDER]} | (known.keys() & self._named.keys())
         # What can be lifted must not push out what cannot.
         keep |= {cid for _, cid in [pair for pair in open_ if not known[pair[1]].pardonable][:1]}
+        # What may lift a revocation is kept, however it stands itself.
+        keep |= set(sorted(cid for cid, one in known.items() if has_two_geneses(agent, [one]))[:1])
         gone = sorted(known.keys() - keep)
         for cid in gone:
             del known[cid], self._offender[cid]
@@ -185,6 +195,6 @@ class Ledger:
 def _offence_in(notice: Record) -> Offence:
     """What a warrant proves, or from where on a revocation says that nothing counts."""
     if notice.header.kind == REVOKE:
-        said = revocation_of(notice)
-        return Offence(said.agent, said.seq + 1, REVOKED, (), (), pardonable=False)
+        said, (genesis, _) = revocation_in(REVOKE, decode_payload(notice.payload or b""))
+        return Offence(said.agent, said.seq + 1, REVOKED, (genesis.cid,), (), pardonable=False)
     return offence_of(proof_of(notice))

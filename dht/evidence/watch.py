@@ -2,26 +2,28 @@
 
 Two things are seen where records are taken in: a record that breaks a rule, while it is judged, and a second
 record at a place of a chain, once it is held, in whatever role (the holders of the author's key get every
-header, so they see each fork). Of each offender the earliest offence seen is turned into a warrant
-(`validation.accusation`), after a pause of random length: mostly somebody else was quicker by then, and one
-warrant is enough. An offender that shows one earlier offence after another gets ever slower answers, so it
-cannot fill its accusers' chains.
+header, so they see each fork), or shown as an agent's opening in a notice. Of each offender the earliest
+offence seen is turned into a warrant (`validation.accusation`), after a pause of random length: mostly
+somebody else was quicker by then, and one warrant is enough. An offender that shows one earlier offence after
+another gets ever slower answers, so it cannot fill its accusers' chains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from threading import Lock
 
 import trio
 
+from chain.agent_life import revocation_in
+from chain.errors import ChainError
 from chain.identity import AgentId
-from chain.kinds import KINDS_BY_RULE_VERSION
-from chain.record import Record
+from chain.kinds import KINDS_BY_RULE_VERSION, REVOKE, WARRANTS
+from chain.record import Record, decode_payload
 from chain.source_chain import Draft
-from chain.warrant import Offence, fork_offence, offence_of, proof_from_body
+from chain.warrant import Offence, fork_offence, offence_of, proof_from_body, proof_of
 from dht.ports import Random, RunBlocking
 from dht.records.bundle import Opening
 from dht.records.record_store import Held, HeldStore
@@ -97,6 +99,14 @@ class Watch:
         if places:
             await self._run_blocking(self._look_for_forks, places)
 
+    async def heard(self, notices: Sequence[Record]) -> None:
+        """Notices came: does the opening that one of them brings differ from the one that is here?
+
+        Who stole a key can sign a second genesis, and show it nowhere but in a revocation by it.
+        """
+        if notices:
+            await self._run_blocking(self._compare_openings, notices)
+
     async def run(self) -> None:
         """Write the warrants that are due, for ever."""
         while True:
@@ -137,6 +147,18 @@ class Watch:
             if opening is not None and pair is not None:
                 self._note(accuse_fork(opening, *pair, context))
 
+    def _compare_openings(self, notices: Sequence[Record]) -> None:
+        context = self._context()
+        for notice in notices:
+            brought = _opening_in(notice)
+            if brought is None or not self._interesting(brought[0].header.author, 0):
+                continue
+            opening = self._opening_of(brought[0].header.author)
+            for one, other in zip(opening or (), brought, strict=False):
+                if opening is not None and one.cid != other.cid:
+                    self._note(accuse_fork(opening, one, other, context))
+                    break
+
     def _note(self, draft: Draft | None) -> None:
         if draft is None or not self._known_kind(draft.kind):
             return
@@ -152,3 +174,15 @@ class Watch:
         _, epoch = self._ledger.newest
         rules = self._context().manifest.rules if epoch is None else epoch.rules
         return kind in KINDS_BY_RULE_VERSION.get(rules, frozenset())
+
+
+def _opening_in(notice: Record) -> Opening | None:
+    """The opening of the agent whom a warrant or a revocation is about."""
+    try:
+        if notice.header.kind in WARRANTS:
+            return proof_of(notice).opening
+        if notice.header.kind == REVOKE:
+            return revocation_in(REVOKE, decode_payload(notice.payload or b""))[1]
+    except ChainError:
+        pass  # without its payload it shows nothing
+    return None

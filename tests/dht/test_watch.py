@@ -7,7 +7,8 @@ import random
 import trio
 import trio.testing
 
-from chain.record import Record
+from chain.kinds import FORK_WARRANT
+from chain.record import Record, decode_payload
 from chain.source_chain import Draft
 from chain.warrant import offence_of, proof_of
 from dht.evidence.watch import AGAIN_S, PAUSE_S, Watch
@@ -15,6 +16,7 @@ from dht.ports import Random
 from dht.records.record_store import Held
 from sim.virtual_clock import inline_blocking
 from tests.validation.bench import ALICE, BOB, MANIFEST, NETWORK, bench, forge
+from tests.validation.test_ledger import of_a_second_genesis
 from validation.context import Context
 from validation.ledger import Ledger
 
@@ -72,3 +74,34 @@ def test_one_warrant_an_offence_and_slower_ones_for_ever_earlier_offences() -> N
             nursery.cancel_scope.cancel()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_a_second_genesis_that_only_a_revocation_shows_is_a_fork() -> None:
+    stolen, _, fork = of_a_second_genesis()
+    written: list[Draft] = []
+
+    async def main() -> None:
+        async def write(draft: Draft) -> None:
+            written.append(draft)
+
+        watch = Watch(
+            BOB.agent,
+            lambda: Context(MANIFEST, NETWORK),
+            lambda agent: bench().alice.opening if agent == ALICE.agent else None,
+            Twins(),  # type: ignore[arg-type]
+            Ledger(MANIFEST),
+            write,
+            inline_blocking,
+            Random(random.Random(1), lambda n: bytes(n)),
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch.run)
+            await watch.heard([bench().by_name["revoke"], bench().by_name["fork-warrant"]])
+            await trio.sleep(PAUSE_S + 2)
+            assert not written, "they show the opening that everybody knows"
+            await watch.heard([stolen])
+            await trio.sleep(PAUSE_S + 2)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert [(one.kind, one.body) for one in written] == [(FORK_WARRANT, decode_payload(fork.payload or b""))]

@@ -18,6 +18,8 @@ from chain.warrant import Offence, fork_body, offence_of, proof_of
 from crdt.standing import standing_of, successors_of
 from tests.validation.bench import ALICE, BOB, MANIFEST, NETWORK, RECOVERY, STEWARD, bench, forge
 from validation.ledger import MAX_PER_OFFENDER, Ledger
+from validation.rules import judge
+from validation.verdict import VALID
 
 SEQS = range(2, 12)
 
@@ -137,6 +139,43 @@ def test_a_revocation_stands_whatever_else_is_proven_and_lifted(
     assert ledger.revoked(ALICE.agent)
     assert not ledger.revoked(BOB.agent)
     assert ledger.earliest(BOB.agent) is None, "what the stewards lift is lifted"
+
+
+def of_a_second_genesis() -> tuple[Record, Record, Record]:
+    """Two copies of a revocation by a recovery key that whoever stole Alice's key named in another genesis of
+    hers, and the warrant about her two geneses.
+    """
+    b, thief = bench(), Identity.from_seed(bytes([12]) * 32)
+    genesis = forge(b.alice.records[0], body={"network": NETWORK, "recovery": thief.agent})
+    opening = (genesis, forge(b.alice.records[1], prev=genesis.cid))
+    statement = sign_revocation(thief, NETWORK, ALICE.agent, 2, b.alice.records[2].cid)
+    body = revocation_body(statement, opening)
+    fork = forge(b.by_name["fork-warrant"], body=fork_body(b.alice.opening, b.alice.records[0], genesis))
+    revokes = [forge(b.by_name["revoke"], body=body, hlc=hlc) for hlc in (1 << 40, 2 << 40)]
+    assert judge(revokes[0], b.context(revokes[0])) == VALID
+    return revokes[0], revokes[1], fork
+
+
+@given(order=st.randoms(), proven=st.booleans())
+def test_who_stole_a_key_cannot_revoke_it_for_good_by_a_genesis_of_its_own(
+    order: random.Random, proven: bool
+) -> None:
+    """Which genesis is the agent's the stewards say, and only where two are shown."""
+    stolen, again, fork = of_a_second_genesis()
+    liftings = epoch(NETWORK, 1, [stolen.cid, *([fork.cid] if proven else [])])
+    records = [stolen, again, liftings, *([fork] if proven else [])]
+    order.shuffle(records)
+    ledger = Ledger(MANIFEST)
+    for record in records:
+        ledger.tell(record)
+    assert ledger.earliest(ALICE.agent) == (None if proven else 3)
+    assert ledger.revoked(ALICE.agent) != proven
+    ledger.tell(revoke(9))
+    assert ledger.earliest(ALICE.agent) == (10 if proven else 3), "her own recovery key still counts"
+    assert ledger.revoked(ALICE.agent)
+    assert ledger.may_be_lifted(stolen.cid) == proven
+    assert ledger.may_be_lifted(revoke(9).cid) == proven, "the stewards would have to be wrong"
+    assert not ledger.may_be_lifted(epoch(NETWORK, 1, []).cid)
 
 
 def test_a_thiefs_rotation_does_not_count_and_the_owners_does() -> None:
