@@ -27,7 +27,7 @@ from dht.ports import Clock
 from dht.records.bundle import BadItem, Bundle, Item, Opening
 from dht.records.erased import names, purges_brought
 from dht.records.placement import SHOWS, Layout, Role, bases_of, needs_payload, roles_kept
-from dht.records.receipts import MALFORMED
+from dht.records.receipts import MALFORMED, NO_SUCH_SHARD, PAYLOAD_MISSING
 from dht.records.record_store import Held
 from dht.records.replies import StoreStatus
 from validation.context import Context
@@ -123,12 +123,12 @@ class Intake:
             roles = roles_kept(kind, item.roles)
             shards = item.shards if kind in SHOWS else ()
             if not self._leaves.issuperset(shards):
-                outcomes.append(Judged(StoreStatus.INVALID, "no-such-shard"))
+                outcomes.append(Judged(StoreStatus.INVALID, NO_SUCH_SHARD))
                 continue
             if record.payload is None and needs_payload(kind, roles) and purge is None:
                 needs = unproven.get(record.cid)
                 outcomes.append(
-                    Judged(StoreStatus.INVALID, "payload-missing")
+                    Judged(StoreStatus.INVALID, PAYLOAD_MISSING)
                     if needs is None
                     else Judged(StoreStatus.PENDING, needs=needs)
                 )
@@ -296,14 +296,29 @@ class Intake:
         return openings, sound
 
     def _named(self, bundle: Bundle) -> tuple[dict[Cid, Record], frozenset[Cid]]:
-        """What the items name, from the bundle and the store; and which of it was judged before."""
+        """What the items name, from the bundle and the store; and whose signatures are known to hold.
+
+        A header of another author that comes unsigned is missing: its CID does not cover the signature, so it
+        is the work of whoever passed it on, and says nothing about a record that names it.
+        """
         records = [item.record for item in bundle.items if isinstance(item, Item)]
         named = {record.cid: record for record in records} | bundle.headers
         records += purges_brought(bundle)
-        absent = sorted({cid for record in records for cid in named_by(record)} - named.keys())
-        held = [record for record in self._records_of(absent) if record is not None]
+        absent: set[Cid] = set()
+        cited: set[Cid] = set()
+        for record in records:
+            for cid in named_by(record):
+                found = named.get(cid)
+                if found is None:
+                    absent.add(cid)
+                elif found.header.author != record.header.author:
+                    cited.add(cid)
+        unsigned = {cid for cid in cited if not verify_signature(named[cid])}
+        for cid in unsigned:
+            del named[cid]
+        held = [record for record in self._records_of(sorted(absent | unsigned)) if record is not None]
         named.update((record.cid, record) for record in held)
-        return named, frozenset(record.cid for record in held)
+        return named, frozenset(record.cid for record in held) | (cited - unsigned)
 
     def _opening_holds(self, author: AgentId, openings: Mapping[AgentId, Opening]) -> bool:
         if author in self._admitted:

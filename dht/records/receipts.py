@@ -2,7 +2,8 @@
 
 Both sides work out the same findings from the same items: the bases that follow from a record and its roles,
 and whether it came with its payload. So a reply of `record.store` carries one signed statement and no tree.
-A holder signs for what it holds and for what it found invalid; what is pending or parked it has not judged.
+A holder signs for what it holds and for what it found invalid; what is pending or parked it has not judged,
+and of what was spoilt on its way there is nothing to be said.
 A receipt that was signed over anything else than what was sent is none, and counts against its signer.
 """
 
@@ -22,7 +23,13 @@ from dht.records.placement import bases_of, roles_kept
 from dht.records.replies import StoreStatus
 
 MALFORMED = "malformed"
-"""The rule named for an item that is no record: nothing can be signed about it."""
+"""The rule named for an item that is no record."""
+PAYLOAD_MISSING, NO_SUCH_SHARD = "payload-missing", "no-such-shard"
+"""Rules named for an item that came without what its roles take, or for places that are none."""
+UNSIGNED = frozenset({MALFORMED, PAYLOAD_MISSING, NO_SUCH_SHARD, "signature"})
+"""Rules about how a record was brought, which its author has no part in: nothing is signed about it, or who
+spoils a good record on its way would have honest holders sign that it is invalid.
+"""
 
 SignFound = Callable[[Sequence[Found]], bytes]
 """Signs findings with this node's key, see `chain.receipt.sign_batch`."""
@@ -112,4 +119,4 @@ def check_receipts(
 
 
 def _is_signed_for(status: StoreStatus, rule: str) -> bool:
-    return status is StoreStatus.HELD or (status is StoreStatus.INVALID and rule != MALFORMED)
+    return status is StoreStatus.HELD or (status is StoreStatus.INVALID and rule not in UNSIGNED)

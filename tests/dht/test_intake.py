@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from chain.cid import Cid, digest
 from chain.errors import RecordError
 from chain.identity import AgentId
-from chain.kinds import CREATE
+from chain.kinds import CREATE, UNTAG
 from chain.record import Record, sign_record
 from chain.source_chain import Draft
+from crdt.drafts import draft_tag
+from crdt.entry_view import view_of
+from crdt.operations import untag_body
 from dht.records.basis import author_basis, subject_basis
 from dht.records.bundle import BadItem, Bundle, Item, Opening
 from dht.records.intake import MAX_KNOWN_RECORDS, Intake
@@ -24,6 +27,7 @@ from sharding.tree import ShardTree
 from tests.dht.authors import Author, forged
 from tests.dht.people import MANIFEST, NOW_US
 from validation.rules import MAX_AHEAD_US
+from validation.verdict import Pending
 
 CODES = bytes([1, 2, 3, 127])
 LAYOUT = Layout(None, ShardTree.fixed(6))
@@ -194,6 +198,28 @@ def test_a_header_whose_signature_was_altered_is_no_companion() -> None:
         assert [one.status for one in judged] == [HELD]
         companions = [held.record.cid for held in intake.companions(given_, judged)]
         assert (profile.cid in companions) == kept
+
+
+def test_an_altered_signature_of_what_a_record_names_makes_nobodys_record_invalid() -> None:
+    """The signature is no part of the CID: who passed it on altered it, and another one has it right."""
+    author, other = Author(1, MANIFEST, NOW_US), Author(2, MANIFEST, NOW_US)
+    create = author.create("text", CODES)
+    seen = view_of(create.cid, {create.cid: create})
+    assert seen is not None
+    tag = other.append(draft_tag(seen, other.agent, "red"))
+    untag = author.append(
+        Draft(UNTAG, untag_body("red", (tag.cid,)), create.cid, 1, create.cid, (create.cid,), 3)
+    )
+    profile = other.records[2]
+    for record, altered, rest in ((tag, create, [profile]), (untag, tag, [create])):
+        given_ = bundle([(record, 1)], [author, other], [forged(altered), *rest])
+        (judged,) = Desk().intake().judge(given_)
+        assert judged.status is PENDING
+        assert judged.needs == Pending((altered.cid,))
+        assert statuses(Desk({altered.cid: altered}).intake(), given_) == [(HELD, "")]
+        given_ = bundle([(forged(altered), 1), (record, 1)], [author, other], [*author.records[:3], *rest])
+        given_.headers.pop(altered.cid, None)
+        assert statuses(Desk().intake(), given_) == [(INVALID, "signature"), (PENDING, "")]
 
 
 def test_no_record_is_held_without_a_sound_opening_even_if_its_author_is_known() -> None:

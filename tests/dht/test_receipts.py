@@ -51,9 +51,12 @@ def test_both_sides_find_the_same() -> None:
         (status, rule, bases_of(record, Role(roles), shard) if status is StoreStatus.HELD else ())
         for (record, roles, shard), (status, rule) in zip(SENT, STATUSES, strict=True)
     ]
-    found = findings_of(Bundle({}, {}, items), [*outcomes, (StoreStatus.INVALID, "malformed", ())])
-    assert found == FOUND
-    batch = check_receipts(sign_batch(HOLDER, NETWORK, found, 1), HOLDER.agent, NETWORK, SENT, STATUSES)
+    spoilt = [(StoreStatus.INVALID, rule) for rule in ("malformed", "signature", "payload-missing")]
+    items += (Item(WHOLE, 7), Item(HEADER, 1))
+    found = findings_of(Bundle({}, {}, items), [*outcomes, *((*one, ()) for one in spoilt)])
+    assert found == FOUND, "about what was spoilt on its way nobody signs that it is invalid"
+    statuses, sent = [*STATUSES, *spoilt], [*SENT, *[(WHOLE, 7, SHARD)] * len(spoilt)]
+    batch = check_receipts(sign_batch(HOLDER, NETWORK, found, 1), HOLDER.agent, NETWORK, sent, statuses)
     assert [(row.cid, row.place, row.roles, row.whole) for row in batch.rows] == [
         (WHOLE.cid, 0, 7, True),
         (HEADER.cid, 1, 2, False),
