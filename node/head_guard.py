@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from chain.errors import ChainForkedError
+from chain.errors import ChainBrokenError, ChainForkedError
 from chain.identity import AgentId
 from chain.kinds import OPENING
 from chain.record import Record
@@ -233,9 +233,13 @@ class HeadGuard:
             self._fork(error.seq)
             return False
         if records:
-            with trio.CancelScope(shield=True):  # what is in the chain has to be in the index
-                await self._own.extend(records)
-                await self._took(records)
+            try:
+                with trio.CancelScope(shield=True):  # what is in the chain has to be in the index
+                    await self._own.extend(records)
+                    await self._took(records)
+            except ChainBrokenError as error:  # what was being signed when it was frozen came first
+                log.warning("the chain has grown here meanwhile: %s", error)
+                return False
             self.refetched += len(records)
         return bool(records)
 

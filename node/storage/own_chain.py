@@ -483,6 +483,8 @@ class OwnChain:
     def _append(
         self, connection: sqlite3.Connection, drafts: Sequence[Draft], keys: Sequence[bytes | None]
     ) -> list[tuple[Cid, bool]]:
+        if self.frozen is not None:  # it was not yet when this was queued
+            raise ReadOnly(self._database.path, self.frozen)
         tail, end = self._tail, self._end
         done: list[tuple[Cid, bool]] = []
         for draft, key in zip(drafts, keys, strict=True):

@@ -107,6 +107,30 @@ async def test_a_draft_over_a_limit_costs_only_its_own_append(tmp_path: Path) ->
         await chain.aclose()
 
 
+async def test_what_was_queued_when_the_chain_is_frozen_is_not_signed(tmp_path: Path) -> None:
+    """A longer chain was heard of: whatever is signed from then on forks it."""
+    async with trio.open_nursery() as nursery:
+        chain = await started(tmp_path / "chain.db", nursery)
+        refused: list[int] = []
+
+        def freeze(_record: Record) -> None:
+            chain.frozen = "the chain is longer than it is here"
+
+        async def write(number: int) -> None:
+            try:
+                await chain.append([entry(f"{number}")], [None])
+            except ReadOnly:
+                refused.append(number)
+
+        chain.fault_of = freeze  # as if the guard heard of it while the first of them is signed
+        async with trio.open_nursery() as writers:
+            for number in range(8):
+                writers.start_soon(write, number)
+        assert len(refused) == 7
+        assert chain.verify().length == 3 + 1
+        await chain.aclose()
+
+
 async def test_limits_are_named(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
         chain = await started(tmp_path / "chain.db", nursery)
