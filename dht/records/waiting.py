@@ -6,7 +6,9 @@ valid, but its clock runs ahead; it waits until its time has come, a day at most
 held: this is memory, lost with the process, and whoever sent the record sends it again.
 
 Who writes much must not push out who writes little: each author has a share, and when all room is taken one
-of the authors that wait with most (by powers of two of their bytes) gives up what came last. Nothing goes
+of the authors that wait with most (by powers of two of their bytes) gives up what came last. As an author may
+be a key that nobody paid for, who brings much must not push out who brings little either: each sender has a
+share, the one with most gives way, and what records need is asked for by turns of their senders. Nothing goes
 silently, every end of a wait is counted by its reason. Sans-IO: told what happened with the time it happened
 at; monotonic seconds, and µs since 1970 for what parks.
 
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -50,6 +52,8 @@ class WaitingLimits:
     """Of one author, pending and parked: one record of any size fits, with all the headers that it names."""
     author_parked: int = 16
     """Parked records of one author."""
+    sender_records: int = 1024
+    """Records that one agent has brought last, pending and parked."""
     patience_s: float = 600.0
     """A record is pending at most so long."""
     parked_s: float = 24 * 3600.0
@@ -125,6 +129,7 @@ EXPIRED = "pending-expired"
 PARKED_EXPIRED = "parked-expired"
 NO_ROOM = "no-room-to-wait"
 AUTHORS_SHARE = "author-waits-too-much"
+SENDERS_SHARE = "sender-brings-too-much"
 
 
 class WaitingRoom:
@@ -139,7 +144,12 @@ class WaitingRoom:
         """Authors by the bit length of their bytes: one of the heaviest is found at once."""
         self._ready: dict[Cid, None] = {}
         self._ends: list[tuple[float, Cid]] = []
-        self._fetch_times: list[tuple[float, Cid]] = []
+        self._fetch_times: dict[AgentId, list[tuple[float, Cid]]] = {}
+        """By sender; who was served last stands last."""
+        self._fetches = 0
+        """How many they are together."""
+        self._brought: dict[AgentId, dict[Cid, None]] = {}
+        """By sender, in the order in which they came."""
         self._bytes = 0
         self.counts = WaitingCounts()
 
@@ -213,21 +223,49 @@ class WaitingRoom:
         return [self._remove(cid).waiting for cid in cids]
 
     def fetches(self, now: float, limit: int) -> list[tuple[Waiting, tuple[Need, ...]]]:
-        """Up to `limit` records whose needs are to be asked for now, each with these, ascending."""
+        """Up to `limit` records whose needs are to be asked for now, each with these, ascending.
+
+        Of one sender after the other: a thousand of one keep nobody else's waiting. O(senders and answer).
+        """
         due: list[tuple[Waiting, tuple[Need, ...]]] = []
-        while self._fetch_times and self._fetch_times[0][0] <= now and len(due) < limit:
-            at, cid = heapq.heappop(self._fetch_times)
-            entry = self._entries.get(cid)
-            if entry is None or entry.fetch_at != at or entry.ready or entry.parked:
-                continue
-            tries = entry.waiting.tries
-            if tries >= self._limits.fetches:
-                continue
-            due.append((entry.waiting, tuple(sorted(entry.needs))))
-            self.counts.fetched += 1
-            entry.waiting = replace(entry.waiting, tries=tries + 1)
-            self._schedule(cid, entry, now)
+        served = True
+        while served:
+            served = False
+            for sender in list(self._fetch_times):
+                if len(due) >= limit:
+                    return due
+                cid = self._due(sender, now)
+                if cid is not None:
+                    due.append(self._fetch(cid, now))
+                    self._fetch_times[sender] = self._fetch_times.pop(sender)
+                    served = True
         return due
+
+    def _due(self, sender: AgentId, now: float) -> Cid | None:
+        """The next record of a sender whose needs are to be asked for."""
+        times = self._fetch_times[sender]
+        while times and times[0][0] <= now:
+            at, cid = heapq.heappop(times)
+            self._fetches -= 1
+            entry = self._entries.get(cid)
+            if entry is None or (entry.fetch_at, entry.waiting.sender) != (at, sender):
+                continue
+            if self._fetchable(entry):
+                return cid
+        if not times:
+            del self._fetch_times[sender]
+        return None
+
+    def _fetch(self, cid: Cid, now: float) -> tuple[Waiting, tuple[Need, ...]]:
+        entry = self._entries[cid]
+        waiting = entry.waiting
+        self.counts.fetched += 1
+        entry.waiting = replace(waiting, tries=waiting.tries + 1)
+        self._schedule(cid, entry, now)
+        return waiting, tuple(sorted(entry.needs))
+
+    def _fetchable(self, entry: _Entry) -> bool:
+        return not entry.ready and not entry.parked and entry.waiting.tries < self._limits.fetches
 
     def supplied(self, cid: Cid) -> Waiting | None:
         """Take a record out, for whoever fetched for it to judge with what came; None when it is gone."""
@@ -238,7 +276,7 @@ class WaitingRoom:
 
     def next_at(self, now: float, wall_us: int) -> float | None:
         """When `pass_time` or `fetches` has something to do; None: never, as things are. O(parked)."""
-        times = [heap[0][0] for heap in (self._ends, self._fetch_times) if heap]
+        times = [heap[0][0] for heap in (self._ends, *self._fetch_times.values()) if heap]
         if any(share.parked for share in self._shares.values()):
             hlcs = [
                 e.waiting.item.record.header.hlc for e in self._entries.values() if e.parked and not e.ready
@@ -282,22 +320,34 @@ class WaitingRoom:
         if kind_full or share.bytes + entry.size > limits.author_bytes:
             self.counts.reasons[AUTHORS_SHARE] += 1
             return False
+        mine = len(self._brought.get(entry.waiting.sender, ()))
+        if mine >= limits.sender_records:
+            self.counts.reasons[SENDERS_SHARE] += 1
+            return False
         if entry.size > limits.bytes:
             self.counts.reasons[NO_ROOM] += 1
             return False
         while len(self._entries) >= limits.records or self._bytes + entry.size > limits.bytes:
             heavy = self._shares[next(iter(self._by_weight[max(self._by_weight)]))]
-            last = next((cid for cid in reversed(heavy.cids) if not self._entries[cid].ready), None)
-            if last is None or heavy.bytes <= share.bytes + entry.size:
+            last = self._last(heavy.cids) if heavy.bytes > share.bytes + entry.size else None
+            if last is None:
+                busy = max(self._brought.values(), key=len)
+                last = self._last(busy) if len(busy) > mine + 1 else None
+            if last is None:
                 self.counts.reasons[NO_ROOM] += 1
                 return False
             self._remove(last)
             self.counts.reasons[NO_ROOM] += 1
         return True
 
+    def _last(self, cids: dict[Cid, None]) -> Cid | None:
+        """What came last of these and is not about to be judged."""
+        return next((cid for cid in reversed(cids) if not self._entries[cid].ready), None)
+
     def _insert(self, cid: Cid, entry: _Entry, now: float) -> None:
         self._entries[cid] = entry
         self._bytes += entry.size
+        self._brought.setdefault(entry.waiting.sender, {})[cid] = None
         share = self._shares.setdefault(entry.waiting.author, _Share())
         share.cids[cid] = None
         share.parked += entry.parked
@@ -323,7 +373,8 @@ class WaitingRoom:
         tries = entry.waiting.tries
         if not entry.parked and tries < self._limits.fetches:
             entry.fetch_at = now + self._limits.fetch_first_s * 3.0**tries
-            heapq.heappush(self._fetch_times, (entry.fetch_at, cid))
+            heapq.heappush(self._fetch_times.setdefault(entry.waiting.sender, []), (entry.fetch_at, cid))
+            self._fetches += 1
 
     def _make_ready(self, cid: Cid, entry: _Entry) -> None:
         entry.ready = True
@@ -338,6 +389,10 @@ class WaitingRoom:
         self._weigh(entry.waiting.author, share, -entry.size)
         if not share.cids:
             del self._shares[entry.waiting.author]
+        brought = self._brought[entry.waiting.sender]
+        del brought[cid]
+        if not brought:
+            del self._brought[entry.waiting.sender]
         for need in entry.needs:
             waiters = self._by_need.get(need)
             if waiters is not None:
@@ -351,20 +406,17 @@ class WaitingRoom:
         """Heaps hold what is long gone; keep them within twice what waits."""
         most = 2 * len(self._entries) + 64
         if len(self._ends) > most:
-            self._ends = list(self._live((entry.until, cid) for cid, entry in self._entries.items()))
+            self._ends = [(entry.until, cid) for cid, entry in self._entries.items() if not entry.ready]
             heapq.heapify(self._ends)
-        if len(self._fetch_times) > most:
-            self._fetch_times = list(
-                self._live(
-                    (entry.fetch_at, cid)
-                    for cid, entry in self._entries.items()
-                    if not entry.parked and entry.waiting.tries < self._limits.fetches
-                )
-            )
-            heapq.heapify(self._fetch_times)
-
-    def _live(self, times: Iterable[tuple[float, Cid]]) -> Iterator[tuple[float, Cid]]:
-        return ((at, cid) for at, cid in times if not self._entries[cid].ready)
+        if self._fetches > most:
+            times: dict[AgentId, list[tuple[float, Cid]]] = {sender: [] for sender in self._fetch_times}
+            for cid, entry in self._entries.items():
+                if self._fetchable(entry):
+                    times.setdefault(entry.waiting.sender, []).append((entry.fetch_at, cid))
+            self._fetch_times = {sender: heap for sender, heap in times.items() if heap}
+            for heap in self._fetch_times.values():
+                heapq.heapify(heap)
+            self._fetches = sum(map(len, self._fetch_times.values()))
 
 
 def opening_need(author: AgentId) -> Need:

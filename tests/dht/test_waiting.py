@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from chain.cid import Cid, record_cid
-from chain.identity import Identity
+from chain.identity import AgentId, Identity
 from chain.record import Record
 from chain.source_chain import Draft, next_record
 from dht.records.bundle import Item
@@ -18,6 +18,7 @@ from dht.records.waiting import (
     EXPIRED,
     NO_ROOM,
     PARKED_EXPIRED,
+    SENDERS_SHARE,
     Waiting,
     WaitingLimits,
     WaitingRoom,
@@ -33,13 +34,15 @@ LIMITS = WaitingLimits(
     author_records=4,
     author_bytes=6_000,
     author_parked=2,
+    sender_records=7,
     patience_s=100.0,
     parked_s=400.0,
     fetches=2,
     fetch_first_s=5.0,
 )
 AUTHORS = [identity(number) for number in range(5)]
-SENDER = identity(9).agent
+SENDERS = [identity(number).agent for number in (9, 10, 11)]
+SENDER = SENDERS[0]
 NEEDS: list[Cid] = [record_cid(bytes([number])) for number in range(4)]
 OPENING = opening_need(AUTHORS[0].agent)
 
@@ -53,8 +56,8 @@ def record(author: Identity, number: int, hlc: int = 0, size: int = 0) -> Record
 RECORDS = [record(author, n, hlc=n * 100_000_000, size=n * 700) for author in AUTHORS for n in range(7)]
 
 
-def waiting(one: Record, now: float = 0.0) -> Waiting:
-    return Waiting(Item(one, 1), None, (), SENDER, now)
+def waiting(one: Record, now: float = 0.0, sender: AgentId = SENDER) -> Waiting:
+    return Waiting(Item(one, 1), None, (), sender, now)
 
 
 class Room(RuleBasedStateMachine):
@@ -74,12 +77,13 @@ class Room(RuleBasedStateMachine):
         one=st.sampled_from(RECORDS),
         needs=st.sets(st.sampled_from(NEEDS), min_size=1),
         opening=st.booleans(),
+        sender=st.sampled_from(SENDERS),
     )
-    def wait(self, one: Record, needs: set[Cid], opening: bool) -> None:
+    def wait(self, one: Record, needs: set[Cid], opening: bool, sender: AgentId) -> None:
         known = one.cid in self.room._entries
         verdict = Pending(tuple(sorted(needs)), one.header.author if opening else None)
         before = len(self.room)
-        if self.room.wait(waiting(one, self.now), verdict, self.now) and not known:
+        if self.room.wait(waiting(one, self.now, sender), verdict, self.now) and not known:
             self.missing[one.cid] = {*needs, *([opening_need(one.header.author)] if opening else [])}
         assert len(self.room) <= before + 1
 
@@ -125,8 +129,11 @@ class Room(RuleBasedStateMachine):
             assert sum(entry.size for entry in mine) <= LIMITS.author_bytes
             assert sum(not entry.parked for entry in mine) <= LIMITS.author_records
             assert sum(entry.parked for entry in mine) <= LIMITS.author_parked
-        heaps = len(self.room._ends) + len(self.room._fetch_times)
-        assert heaps <= 4 * LIMITS.records + 128
+        for sender in SENDERS:
+            brought = [entry for entry in entries if entry.waiting.sender == sender]
+            assert len(brought) == len(self.room._brought.get(sender, ())) <= LIMITS.sender_records
+        assert self.room._fetches == sum(map(len, self.room._fetch_times.values()))
+        assert len(self.room._ends) + self.room._fetches <= 4 * LIMITS.records + 128
 
     @invariant()
     def what_has_all_it_needs_is_ready(self) -> None:
@@ -139,7 +146,7 @@ class Room(RuleBasedStateMachine):
     def every_end_is_counted(self) -> None:
         counts = self.room.counts
         assert len(self.room) <= counts.waited
-        assert set(counts.reasons) <= {EXPIRED, PARKED_EXPIRED, NO_ROOM, AUTHORS_SHARE}
+        assert set(counts.reasons) <= {EXPIRED, PARKED_EXPIRED, NO_ROOM, AUTHORS_SHARE, SENDERS_SHARE}
 
 
 TestRoom = Room.TestCase
@@ -199,6 +206,24 @@ def test_who_waits_with_most_makes_room_for_who_waits_with_little() -> None:
     left = {one.item.record.cid for one in room.take_ready(99)}
     assert left == {one.cid for one in kept[:-1]} | {modest.cid}
     assert room.counts.reasons == {NO_ROOM: 1, AUTHORS_SHARE: 2}
+
+
+def test_who_brings_records_of_keys_that_nobody_paid_for_keeps_nobody_elses_out() -> None:
+    """Each key is an author that waits with little, and they cost nothing."""
+    liar, other, honest = SENDERS
+    room = WaitingRoom(replace(LIMITS, sender_records=9))
+    for number in range(LIMITS.records):
+        one = record(identity(20 + number), 0)
+        assert room.wait(waiting(one, sender=liar if number < 9 else other), Pending((NEEDS[0],)), 0.0)
+    assert not room.wait(waiting(record(identity(50), 0), sender=liar), Pending((NEEDS[0],)), 0.0)
+    mine = [record(identity(60), number, size=100) for number in range(2)]
+    assert all(room.wait(waiting(one, sender=honest), Pending((NEEDS[1],)), 0.0) for one in mine)
+    assert room.counts.reasons == {SENDERS_SHARE: 1, NO_ROOM: 2}
+    assert len(room._brought[liar]) == 7
+    # And what they need is asked for by turns, however much of another is due.
+    asked = [(one.sender, needs) for one, needs in room.fetches(5.0, 4)]
+    assert sorted(asked[:3]) == sorted([(liar, (NEEDS[0],)), (other, (NEEDS[0],)), (honest, (NEEDS[1],))])
+    assert (honest, (NEEDS[1],)) in [(one.sender, needs) for one, needs in room.fetches(5.0, 4)]
 
 
 def test_a_header_that_waits_gives_way_to_the_whole_record_and_keeps_its_deadline() -> None:
