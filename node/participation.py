@@ -155,10 +155,13 @@ class Participation:
             wait = min(wait * 2, RETRY_MOST_S)
 
     async def _wake_publisher(self) -> None:
-        seen = self._kademlia.version
+        seen, placement = self._kademlia.version, self._kademlia.placement
         while True:
             seen = await self._kademlia.wait_changed(seen)
-            self._publisher.wake()
+            # that somebody did not answer once, or does again, matters only to what waits for him
+            if self._publisher.waits or placement != self._kademlia.placement:
+                placement = self._kademlia.placement
+                self._publisher.wake()
 
     async def while_writable(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run background work that writes; a full or failing disk ends the work, not the node.

@@ -1,16 +1,18 @@
 """Virtual time, and the two other ports that a reproducible run needs.
 
-A simulation is one trio run under `trio.testing.MockClock(autojump_threshold=0)`: whenever every task is
-blocked, time jumps to the next deadline, so hours pass in milliseconds and a timeout is exact. The clock
-does not wait for threads, so `InlineBlocking` calls blocking functions in place and charges them a virtual
-delay. Trio shuffles the tasks that become runnable together; `run_deterministic` makes it sort them first
-and shuffle by our seed, for which it reaches into trio's private `_ALLOW_DETERMINISTIC_SCHEDULING` and `_r`
-(trio offers no public switch). The promise: the same function, arguments and seed take the same steps in
-every process, whatever PYTHONHASHSEED says.
+A simulation is one trio run under `JumpingClock`: whenever every task is blocked, time jumps to the next
+deadline, so hours pass in milliseconds and a timeout is exact (`trio.testing.MockClock` does the same, and
+takes two turns of the event loop and its statistics for a jump). The clock does not wait for threads, so
+`InlineBlocking` calls blocking functions in place and charges them a virtual delay. Trio shuffles the tasks
+that become runnable together; `run_deterministic` makes it sort them first and shuffle by our seed, for
+which it reaches into trio's private `_ALLOW_DETERMINISTIC_SCHEDULING` and `_r` (trio offers no public
+switch). The promise: the same function, arguments and seed take the same steps in every process, whatever
+PYTHONHASHSEED says.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +20,6 @@ from dataclasses import dataclass
 from typing import TypeVar, TypeVarTuple, Unpack
 
 import trio
-import trio.testing
 
 from dht.ports import Random
 
@@ -37,6 +38,26 @@ def virtual_us() -> int:
 def no_skew() -> int:
     """A wall clock that is right."""
     return 0
+
+
+class JumpingClock(trio.abc.Clock):
+    """Virtual time for one trio run, from 0. It stands still while a task can run."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def start_clock(self) -> None:
+        pass
+
+    def current_time(self) -> float:
+        return self._now
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        # The event loop asks only when no task can run: then nothing happens until that deadline.
+        if deadline == math.inf:
+            return math.inf
+        self._now = max(self._now, deadline)
+        return 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +132,4 @@ def run_deterministic(async_fn: Callable[[Unpack[Ts]], Awaitable[T]], *args: *Ts
     Not to be called inside a running trio loop.
     """
     with deterministic_scheduling(seed):
-        return trio.run(async_fn, *args, clock=trio.testing.MockClock(autojump_threshold=0))
+        return trio.run(async_fn, *args, clock=JumpingClock())

@@ -126,7 +126,7 @@ class Kademlia:
     def placement(self) -> int:
         """Grows as `version` does, but not for a suspicion that the next answer may end.
 
-        For whoever moves data when it changes: what lies where is decided with `holders(…, steady=True)`.
+        For whoever moves data when it changes: what lies where is decided with `holders(…, steady=R)`.
         """
         return self._members.placement
 
@@ -161,7 +161,7 @@ class Kademlia:
     def storing(self, *, steady: bool = False) -> list[Contact]:
         """The storing nodes that we know to be answering, ourselves included; not all of a large network.
 
-        `steady`: as in `holders`.
+        `steady`: with those who may just not have answered.
         """
         return self._members.contacts(self._members.there if steady else self._members.usable) + [
             own for own in [self.self_contact()] if own.stores
@@ -239,13 +239,14 @@ class Kademlia:
         """
         return (await self._look_up(target, paths, confirmed)).result[: _checked(count)]
 
-    async def holders(self, basis: bytes, count: int, *, steady: bool = False) -> list[Contact]:
+    async def holders(self, basis: bytes, count: int, *, steady: int = 0) -> list[Contact]:
         """The `count` (at most k) responsive storing nodes closest to `basis`, ourselves too if we store.
 
         Nearest first; fewer when the network has fewer. Where the table holds everybody, in a small network
         or in our own part of a large one, the answer needs no message; else a recent lookup nearby answers if
         it can prove its answer (`dht.overlay.neighbourhoods`), and only then is a new one made. `steady`:
-        with those who may just not have answered, where they are known.
+        with those who may just not have answered, where they are known, and beyond the first `steady` as the
+        table has them: for whoever moves data, and only asks those besides the holders what they had.
         """
         _checked(count)
         found = self._members.known_holders(basis, count, steady)

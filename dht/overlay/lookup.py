@@ -185,11 +185,15 @@ class Lookup:
 
     def _open(self) -> Iterator[_Candidate]:
         """Whose answers the rules still want: the paths' in turn, nearest first, then the closest of all."""
-        shares = [list(self._pending(path, self._share)) for path in self._paths]
-        for turn in range(max(map(len, shares))):
+        shares = [self._pending(path, self._share) for path in self._paths]
+        while shares:
+            going = []
             for share in shares:
-                if turn < len(share):
-                    yield share[turn]
+                candidate = next(share, None)
+                if candidate is not None:
+                    going.append(share)
+                    yield candidate
+            shares = going
         yield from self._pending(self._everyone, self.k)
 
     @property

@@ -179,13 +179,14 @@ class Membership:
         """Whether the table is the whole network: it has room left and never turned anybody away."""
         return len(self.table) < K and self.table.holds_everyone
 
-    def known_holders(self, basis: bytes, count: int, steady: bool = False) -> list[Contact] | None:
+    def known_holders(self, basis: bytes, count: int, steady: int = 0) -> list[Contact] | None:
         """The usable others closest to `basis`, if that can be said without asking anybody.
 
-        `steady`: those who are `there`, though one of them may just not have answered.
+        `steady`: those who are `there`, though one of them may just not have answered; of these so many have
+        to be right.
         """
         wanted = self.there if steady else self.usable
-        found = self.table.surely_closest(basis, count, wanted)
+        found = self.table.surely_closest(basis, count, wanted, sure=steady or None)
         if found is not None:
             return found
         return self.neighbourhoods.covering(basis, count, wanted, self._clock.monotonic())

@@ -25,8 +25,8 @@ from dht.overlay.distance import closest as closest_to
 
 MAX_ENTRIES = 1024
 """Lookups remembered; one more forgets the oldest."""
-ENTRY_TTL = 60.0
-"""Seconds for which a lookup answers."""
+ENTRY_TTL = 120.0
+"""Seconds for which a lookup answers: former holders keep what is now a newcomer's for longer."""
 
 
 @dataclass(frozen=True, slots=True)

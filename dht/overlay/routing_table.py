@@ -98,12 +98,17 @@ class RoutingTable:
         return 0
 
     def surely_closest(
-        self, target: bytes, n: int, wanted: Callable[[Contact], bool] | None = None
+        self,
+        target: bytes,
+        n: int,
+        wanted: Callable[[Contact], bool] | None = None,
+        *,
+        sure: int | None = None,
     ) -> list[Contact] | None:
         """The `n` wanted nodes closest to `target` of all there are, if the table can say that.
 
         It can for the whole of a small network, and in a large one for what lies in our own part of it: if n
-        nodes are there, they are closer than everybody elsewhere.
+        nodes are there, they are closer than everybody elsewhere. With `sure` only so many need be.
         """
         depth = self._known_from()
         if prefix_length(self._own, target) < depth:
@@ -112,7 +117,9 @@ class RoutingTable:
             one for index in self._buckets if index >= depth for one in self._buckets[index].members.values()
         ]
         found = closest(target, filter(wanted, near), _position, n)
-        return found if len(found) == n or depth == 0 else None
+        if len(found) < n and depth > 0:
+            return self.closest(target, n, wanted) if sure is not None and len(found) >= sure else None
+        return found
 
     def crowds_us_out(self, target: bytes, n: int, wanted: Callable[[Contact], bool]) -> bool:
         """Whether `n` wanted contacts are closer to `target` than we are. O(contacts near the target).

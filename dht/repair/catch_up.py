@@ -37,13 +37,18 @@ INTERVAL_FIRST_S = 5.0
 """After a change of membership the comparison is repeated this soon, then after twice as long each time:
 who publishes may learn of the change a little later than who holds. So is one that failed."""
 INTERVAL_FORMER_S = 300.0
-"""The longest pause to those beyond the R holders: what they are given they push to the holders."""
+"""The longest pause to those beyond the R holders, after `INTERVAL_S`: what they are given they push."""
 TOGETHER = 0.25
 """What is due within such a share of its pause is asked about now, so that one request serves many shards."""
 QUIET_S = 2.0
 """When records have been stored here, shards are compared once this long nothing more has come."""
 SETTLE_S = 0.2
 """Changes of membership come in bursts; wait this long for the burst to end."""
+SETTLE_MOST_S = 2.0
+"""And up to so long when more than `QUICK` follow each other within `CALM_S`: when half a network is cut off,
+one peer after the other is found to be gone."""
+CALM_S = 5.0
+QUICK = 3
 MAX_PAUSE_S = 1.0
 """Between two batches the node rests as long as the last one took, at most this long: queries go first."""
 FORMER_HOLDERS = 5
@@ -124,8 +129,9 @@ class CatchUp:
 
     async def run(self) -> None:
         """Catch up at every change of membership and once a minute, for ever."""
+        hasty = 0
         while True:
-            seen = self._kademlia.placement
+            seen, began = self._kademlia.placement, trio.current_time()
             self._stored = trio.Event()
             await self.round(trio.current_time())
             self._stand_back()
@@ -134,7 +140,8 @@ class CatchUp:
                 nursery.start_soon(self._wait_for_quiet, nursery.cancel_scope)
                 await self._kademlia.wait_moved(seen)
                 self._stand_back()
-                await trio.sleep(SETTLE_S)
+                hasty = hasty + 1 if trio.current_time() < began + CALM_S else 0
+                await trio.sleep(min(SETTLE_S * 2.0 ** max(0, hasty - QUICK), SETTLE_MOST_S))
                 nursery.cancel_scope.cancel()
 
     def _next_due(self) -> float:
@@ -208,9 +215,11 @@ class CatchUp:
             for agent in sorted(due):
                 pairs = [(shard, self._pairs[agent, shard]) for shard in due[agent]]
                 for shard, pair in pairs:
-                    pair.due = now + pair.pause * later
-                    fellow = agent in self._fellows(shard)
-                    pair.pause = min(2 * pair.pause, INTERVAL_S if fellow else INTERVAL_FORMER_S)
+                    least, most = INTERVAL_FIRST_S, INTERVAL_S
+                    if agent not in self._fellows(shard):
+                        least, most = INTERVAL_S, INTERVAL_FORMER_S
+                    pause = max(least, pair.pause)
+                    pair.due, pair.pause = now + pause * later, min(2 * pause, most)
                 nursery.start_soon(self._with, agent, pairs)
         for shard, agents in self._mine.items():
             # Every fellow holder counts, for each may be the one that has what the others lack. Who fails to
@@ -240,28 +249,25 @@ class CatchUp:
             near = [
                 contact.agent
                 for contact in await self._kademlia.holders(
-                    basis, self._replication + FORMER_HOLDERS, steady=True
+                    basis, self._replication + FORMER_HOLDERS, steady=self._replication
                 )
             ]
             if self._kademlia.agent in near[: self._replication]:
                 mine[shard] = [agent for agent in near if agent != self._kademlia.agent]
-        moved = {
-            shard
-            for shard, agents in mine.items()
-            if agents[: self._replication] != self._mine.get(shard, [])[: self._replication]
-        }
+        before = {shard: self._fellows(shard) for shard in self._mine}
         self._mine, self._placed, self._placed_at = mine, placement, now
         # What was complete only because nobody else held it has to be compared once somebody does.
         self._complete -= {shard for shard in self._alone if mine.get(shard)}
         self._complete &= mine.keys()
         self._alone = {shard for shard, agents in mine.items() if not agents}
-        before, self._pairs = self._pairs, {}
+        known, self._pairs = self._pairs, {}
         for shard, agents in mine.items():
             for agent in agents:
-                pair = before.get((agent, shard)) or _Pair(now)
-                if shard in moved:
-                    pair.due, pair.pause = now, INTERVAL_FIRST_S
-                self._pairs[agent, shard] = pair
+                self._pairs[agent, shard] = known.get((agent, shard)) or _Pair(now)
+            fellows = self._fellows(shard)
+            if fellows != before.get(shard):
+                for agent in fellows:
+                    self._pairs[agent, shard].due, self._pairs[agent, shard].pause = now, INTERVAL_FIRST_S
         there = {agent for agents in mine.values() for agent in agents}
         self._failures = {agent: rounds for agent, rounds in self._failures.items() if agent in there}
         self._liars &= there

@@ -162,6 +162,8 @@ class Publisher:
         self._confirmed_to = -1
         self.refused = 0
         """Own records that a holder judged invalid, each time: a sign of a bug or of a lying holder."""
+        self.waits = True
+        """Whether something waits for a holder, or is owed to one, since the last pass."""
         self.unsigned = 0
         """Acknowledgements that came without a receipt."""
         self.next_receipts = trio.Event()
@@ -201,6 +203,7 @@ class Publisher:
             progressed = await self.publish_once()
             self._went_through.set()
             pending = self.pending
+            self.waits = pending > 0 or bool(self._detours)
             if progressed and pending:
                 retry = RETRY_FIRST_S
                 continue

@@ -148,11 +148,22 @@ class RangeLooks:
         return self._cells[place] if place >= 0 and prefix < self._cells[place].end else None
 
     def _counts(self) -> list[int]:
+        """How many records lie in each cell; 0 where it is not worth comparing anyway."""
+        counts = [0] * len(self._cells)
         with self._store.ranges() as view:
-            return [
-                view.below(_bound(cell.end)).count - view.below(_bound(cell.first)).count
-                for cell in self._cells
-            ]
+            open_ = [(0, len(self._cells))] if self._cells else []
+            while open_:
+                first, end = open_.pop()
+                below = view.below(_bound(self._cells[end - 1].end)).count
+                count = below - view.below(_bound(self._cells[first].first)).count
+                if count < MIN_ITEMS:
+                    continue  # so has each of them
+                if end - first == 1:
+                    counts[first] = count
+                else:
+                    middle = (first + end) // 2
+                    open_ += [(first, middle), (middle, end)]
+        return counts
 
 
 def _bound(prefix: int) -> Bound:

@@ -320,10 +320,9 @@ class Repairer:
         if resting and track.placement == placement and not everything:
             return None
         count = self._replication + NEAR + leaving
-        near = tuple(
-            contact.agent for contact in await self._kademlia.holders(entry.basis, count, steady=True)
-        )
-        near = tuple(agent for agent in near if agent not in self._refusing)
+        sure = self._replication + leaving + len(self._refusing)
+        found = await self._kademlia.holders(entry.basis, count, steady=min(sure, count))
+        near = tuple(contact.agent for contact in found if contact.agent not in self._refusing)
         holders = near[: self._replication]
         track.placement = placement
         if track.holders != holders:
