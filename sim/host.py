@@ -171,12 +171,9 @@ class SimNetwork:
         check_method(method)
         if len(body) > MAX_BODY:
             raise FrameError(f"body of {method!r} has {len(body)} bytes; at most {MAX_BODY} are allowed")
-        try:
-            with trio.fail_after(max(0.0, timeout)):
-                return await self._ask(await self._connection(peer), method, bytes(body))
-        except trio.TooSlowError:
-            message = f"peer {short(peer)} did not answer {method!r} within {timeout:g} s"
-            raise RequestTimeout(message) from None
+        with trio.CancelScope(deadline=trio.current_time() + max(0.0, timeout)):
+            return await self._ask(await self._connection(peer), method, bytes(body))
+        raise RequestTimeout(f"peer {short(peer)} did not answer {method!r} within {timeout:g} s")
 
     def register(self, method: str, handler: Handler) -> None:
         check_method(method)
@@ -307,37 +304,45 @@ class SimNetwork:
         self, connection: Connection, number: int, method: str, handler: Handler, body: bytes
     ) -> None:
         peer, ticket = connection.other(self).local, next(self._numbers)
+        deadline = trio.current_time() + self._limits.handler_timeout
         try:
-            with trio.CancelScope() as scope:
+            with trio.CancelScope(deadline=deadline) as scope:
                 self._answering[ticket] = (connection, scope)
-                self._answer(connection, number, method, await self._call(handler, peer, method, body))
+                self._answer(connection, number, method, await self.answer(handler, peer, method, body))
+            if scope.cancelled_caught and self.has(connection):
+                log.error("%s took too long", self._who(method, peer))
+                refusal = RequestRefused(RefusalCode.INTERNAL, "answering took too long")
+                self._answer(connection, number, method, refusal)
         finally:
             del self._answering[ticket]
             self._gate.leave(peer)
 
-    async def _call(self, handler: Handler, peer: PeerId, method: str, body: bytes) -> bytes | RequestRefused:
-        """Run a handler; what goes wrong in it becomes a refusal, logged if it is the handler's fault."""
-        who = f"handler of {method!r} on {short(self._peer)} for peer {short(peer)}"
+    async def answer(
+        self, handler: Handler, peer: PeerId, method: str, body: bytes
+    ) -> bytes | RequestRefused:
+        """Run a handler; what goes wrong in it becomes a refusal, logged if it is the handler's fault.
+
+        Everything that this host answers goes through here.
+        """
         try:
-            with trio.fail_after(self._limits.handler_timeout):
-                wait = self._screen.wait(peer, method, len(body))
-                if wait is None:
-                    return RequestRefused(RefusalCode.OVERLOADED, too_fast(method))
-                if wait:
-                    await trio.sleep(wait)
-                reply = await handler(peer, body)
+            wait = self._screen.wait(peer, method, len(body))
+            if wait is None:
+                return RequestRefused(RefusalCode.OVERLOADED, too_fast(method))
+            if wait:
+                await trio.sleep(wait)
+            reply = await handler(peer, body)
         except RequestRefused as refusal:
             return refusal
-        except trio.TooSlowError:
-            log.exception("%s took longer than %g s", who, self._limits.handler_timeout)
-            return RequestRefused(RefusalCode.INTERNAL, "answering took too long")
         except Exception:
-            log.exception("%s failed", who)
+            log.exception("%s failed", self._who(method, peer))
             return RequestRefused(RefusalCode.INTERNAL, "internal error")
         if not isinstance(reply, bytes) or len(reply) > MAX_BODY:
-            log.error("%s returned no bytes, or more than %d", who, MAX_BODY)
+            log.error("%s returned no bytes, or more than %d", self._who(method, peer), MAX_BODY)
             return RequestRefused(RefusalCode.INTERNAL, "internal error")
         return reply
+
+    def _who(self, method: str, peer: PeerId) -> str:
+        return f"handler of {method!r} on {short(self._peer)} for peer {short(peer)}"
 
     def _answer(
         self, connection: Connection, number: int, method: str, answer: bytes | RequestRefused

@@ -157,7 +157,7 @@ def hollow(liar: Liar) -> None:
 
 def garbage(liar: Liar) -> None:
     """Asks and answers garbage: random bytes, or what an honest node would send with some bytes changed."""
-    asks, answers = liar.host.request, liar.host._call
+    asks, answers = liar.host.request, liar.host.answer
 
     async def request(peer: PeerId, method: str, body: bytes, timeout: float) -> bytes:
         return await asks(peer, method, body if method in COURTEOUS else _garbled(body, liar.rng), timeout)
@@ -169,7 +169,7 @@ def garbage(liar: Liar) -> None:
         return _garbled(answer, liar.rng)
 
     _override(liar.host, "request", request)
-    _override(liar.host, "_call", call)
+    _override(liar.host, "answer", call)
 
 
 def _garbled(body: bytes, rng: random.Random) -> bytes:
@@ -183,14 +183,14 @@ def _garbled(body: bytes, rng: random.Random) -> bytes:
 
 def slow(liar: Liar) -> None:
     """Answers a ping at once and everything else after anything up to `SLOWEST_S`."""
-    honest = liar.host._call
+    honest = liar.host.answer
 
     async def call(handler: Handler, peer: PeerId, method: str, body: bytes) -> bytes | RequestRefused:
         if method not in COURTEOUS:
             await trio.sleep(liar.rng.uniform(0, SLOWEST_S))
         return await honest(handler, peer, method, body)
 
-    _override(liar.host, "_call", call)
+    _override(liar.host, "answer", call)
 
 
 LIES: Mapping[Lie, Callable[[Liar], None]] = {

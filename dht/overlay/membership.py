@@ -296,8 +296,10 @@ class Membership:
 
     def banned_for(self, agent: AgentId) -> float:
         """Seconds until the ban of `agent` ends; 0 without one."""
-        # almost always nobody has misbehaved, and every answer asks this about every contact
-        return self._reputation.banned_for(agent, self._clock.monotonic()) if len(self._reputation) else 0.0
+        # almost nobody was ever banned, and every answer asks this about every contact
+        if not self._reputation.was_banned(agent):
+            return 0.0
+        return self._reputation.banned_for(agent, self._clock.monotonic())
 
     def wait(self, agent: AgentId, method: str, size: int) -> float | None:
         """Seconds to wait before answering; None when `agent` asks too fast (`dht.overlay.method_pace`)."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from functools import lru_cache
 
 from dht.network import PeerId
 from dht.wire.pace import Pace, Rate
@@ -49,6 +50,7 @@ BY_PREFIX: Mapping[str, Work] = {
 """The class of a method by its beginning; what is not listed reads."""
 
 
+@lru_cache(maxsize=256)
 def work_of(method: str) -> Work:
     """The class of a method."""
     for prefix, work in BY_PREFIX.items():

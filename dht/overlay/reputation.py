@@ -119,6 +119,10 @@ class Reputation:
             return Standing(self._score(agent, now)) if agent in self._scores else GOOD
         return Standing(self._score(agent, now), max(0.0, ban.until - now), ban.count)
 
+    def was_banned(self, agent: AgentId) -> bool:
+        """Whether `agent` is or was banned."""
+        return agent in self._bans
+
     def banned_for(self, agent: AgentId, now: float) -> float:
         """Seconds until the ban of `agent` ends; 0 without one."""
         ban = self._bans.get(agent)

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -158,10 +157,10 @@ class Requests:
         self._members.counters.requests += 1
         question = timeout is None and most <= TIMEOUT_CAP
         try:
-            with self._waiting(agent, question) as scope:
+            if question:
+                reply = await self._question(agent, method, body, limit)
+            else:
                 reply = await self._network.request(agent, method, body, limit)
-            if scope.cancelled_caught:
-                raise PeerUnreachable(f"peer {short(agent)} fell silent while {method!r} waited for it")
         except RequestTimeout:
             now = self._clock.monotonic()
             self._members.counters.failures += 1
@@ -186,21 +185,18 @@ class Requests:
         self._members.table.confirm(agent)
         return reply
 
-    @contextmanager
-    def _waiting(self, agent: AgentId, question: bool) -> Iterator[trio.CancelScope]:
-        """A scope that ends early when `agent` is found silent by somebody else, if it is a `question`."""
+    async def _question(self, agent: AgentId, method: str, body: bytes, limit: float) -> bytes:
+        """Ask, and end early when `agent` is found silent by somebody else."""
+        others = self._open.setdefault(agent, set())
         with trio.CancelScope() as scope:
-            if not question:
-                yield scope
-                return
-            others = self._open.setdefault(agent, set())
             others.add(scope)
             try:
-                yield scope
+                return await self._network.request(agent, method, body, limit)
             finally:
                 others.remove(scope)
                 if not others:
                     del self._open[agent]
+        raise PeerUnreachable(f"peer {short(agent)} fell silent while {method!r} waited for it")
 
     def _failed(self, agent: AgentId, is_new: bool) -> None:
         """`agent` failed; `is_new`: it was believed alive until now, so whoever waits for it need not."""

@@ -29,6 +29,7 @@ class Turns:
     def __init__(self, places: int = PLACES, per_peer: int = PER_PEER) -> None:
         self._places = places
         self._per_peer = per_peer
+        self._busy = 0
         self._running: Counter[PeerId] = Counter()
         self._waiting: OrderedDict[PeerId, deque[trio.Event]] = OrderedDict()
 
@@ -43,6 +44,7 @@ class Turns:
             yield
         finally:
             if mine.is_set():
+                self._busy -= 1
                 self._running[peer] -= 1
                 if not self._running[peer]:
                     del self._running[peer]
@@ -54,13 +56,14 @@ class Turns:
 
     def _admit(self) -> None:
         """Let through whoever's turn it is. O(waiting peers)."""
-        while self._running.total() < self._places:
+        while self._waiting and self._busy < self._places:
             peer = next((one for one in self._waiting if self._running[one] < self._per_peer), None)
             if peer is None:
                 return
             queue = self._waiting[peer]
             queue.popleft().set()
             self._running[peer] += 1
+            self._busy += 1
             if queue:
                 self._waiting.move_to_end(peer)
             else:
