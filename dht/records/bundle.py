@@ -70,7 +70,7 @@ def bundle_value(openings: Iterable[Opening], headers: Iterable[Record], items: 
     """The array to be encoded; headers lose their payloads, but for purges."""
     return [
         [[genesis.encode(), membrane.encode()] for genesis, membrane in openings],
-        [_header(header).encode() for header in headers],
+        [as_header(header).encode() for header in headers],
         [[item.roles, item.record.encode(), *([list(item.shards)] if item.shards else [])] for item in items],
     ]
 
@@ -95,11 +95,12 @@ def open_bundle(value: object) -> Bundle:
     for raw in raw_headers:
         header = _record(raw)
         if isinstance(header, Record):
-            headers[header.cid] = _header(header)
+            headers[header.cid] = as_header(header)
     return Bundle(openings, headers, tuple(map(_item, raw_items)))
 
 
-def _header(record: Record) -> Record:
+def as_header(record: Record) -> Record:
+    """What of a record travels among the headers of a bundle: of a purge the whole."""
     return record if record.header.kind == PURGE else record.without_payload()
 
 

@@ -274,8 +274,11 @@ class Intake:
                 verdict = judge(purge, context_of(purge.header.author))
                 if verdict == VALID and not parks(purge, now_us):
                     erased.update((cid, purge) for cid in targets)
-                elif isinstance(verdict, Pending):
-                    unproven.update((cid, verdict) for cid in targets)
+                elif not isinstance(verdict, Invalid):
+                    needs = (
+                        verdict if isinstance(verdict, Pending) else Pending((purge.cid,))
+                    )  # its time comes
+                    unproven.update((cid, needs) for cid in targets)
         return erased, unproven
 
     def _openings(self, bundle: Bundle) -> tuple[dict[AgentId, Opening], set[AgentId]]:

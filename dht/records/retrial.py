@@ -24,7 +24,8 @@ from dht.overlay.kademlia import Kademlia
 from dht.overlay.reputation import Misdeed
 from dht.ports import Clock, RunBlocking
 from dht.records.basis import author_basis, subject_basis
-from dht.records.bundle import Bundle, Item, Opening
+from dht.records.bundle import Bundle, Item, Opening, as_header
+from dht.records.erased import names, purges_brought
 from dht.records.intake import Judged
 from dht.records.methods import MAX_FETCH, WAITS, RecordService
 from dht.records.record_store import Held
@@ -72,7 +73,7 @@ class Retrial:
             for item, one in zip(bundle.items, judged, strict=True)
             if isinstance(item, Item) and one.status in WAITS
         ]
-        named = await self._run_blocking(_brought, bundle, [item.record for item, _ in waits])
+        named = await self._run_blocking(brought_along, bundle, [item.record for item, _ in waits])
         for (item, one), headers in zip(waits, named, strict=True):
             opening = bundle.openings.get(item.record.header.author)
             # Without what its payload was read as: the room counts the bytes that came.
@@ -117,7 +118,10 @@ class Retrial:
         headers: Mapping[Cid, Record],
         openings: Mapping[AgentId, Opening],
     ) -> None:
-        named = {header.cid: header for one in ready for header in one.headers} | dict(headers)
+        named = dict(headers)
+        for header in (header for one in ready for header in one.headers):
+            if header.payload is not None or header.cid not in named:  # of a purge the whole is what counts
+                named[header.cid] = header
         begun = {one.author: one.opening for one in ready if one.opening is not None} | dict(openings)
         judged = await self._records.admit(Bundle(begun, named, tuple(one.item for one in ready)))
         for waiting, one in zip(ready, judged, strict=True):
@@ -150,7 +154,7 @@ class Retrial:
                     self._kademlia.report(agent)
                 continue
             came = {item.record.cid: item.record for item in bundle.items if isinstance(item, Item)}
-            found = {cid: came[cid].without_payload() for cid in wanted if cid in came}
+            found = {cid: as_header(came[cid]) for cid in wanted if cid in came}
             opening = bundle.openings.get(waiting.author) if opening_wanted else None
             if not found and opening is None:
                 continue
@@ -178,10 +182,17 @@ class Retrial:
         return [contact.agent for contact in found if contact.agent != self._kademlia.agent][:ASKED]
 
 
-def _brought(bundle: Bundle, records: Sequence[Record]) -> list[tuple[Record, ...]]:
-    """For each record the headers that it names and that came in its bundle; blocking, it reads payloads."""
+def brought_along(bundle: Bundle, records: Sequence[Record]) -> list[tuple[Record, ...]]:
+    """For each record what came in its bundle to judge it by; blocking, it reads payloads.
+
+    Headers that it names; of one whose payload is erased a purge that says so, whole, with what that names.
+    """
     inside = {item.record.cid: item.record for item in bundle.items if isinstance(item, Item)}
     known = {**inside, **bundle.headers}
-    return [
-        tuple(known[cid].without_payload() for cid in named_by(record) if cid in known) for record in records
-    ]
+    purges = purges_brought(bundle)
+    along: list[tuple[Record, ...]] = []
+    for record in records:
+        bare = () if record.payload is not None else [one for one in purges if names(one, [record])][:1]
+        needed = {cid for one in (record, *bare) for cid in named_by(one)} & known.keys()
+        along.append((*(known[cid].without_payload() for cid in sorted(needed)), *bare))
+    return along
