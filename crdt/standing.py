@@ -39,6 +39,13 @@ class Standing:
     successors: Mapping[AgentId, AgentId] = field(default_factory=dict)
     """Of each agent whose rotation counts the key that it goes on under."""
 
+    def doubting(self, doubts: Mapping[AgentId, int]) -> Standing:
+        """This standing, and besides nothing of these agents from these places on."""
+        first = dict(self.first)
+        for agent, seq in doubts.items():
+            first[agent] = min(seq, first.get(agent, seq))
+        return Standing(first, self.successors)
+
     def line_of(self, agent: AgentId) -> tuple[AgentId, ...]:
         """The agent and those that it went on as, one after the other; at most `MAX_LINE` of them.
 

@@ -20,6 +20,7 @@ from chain.kinds import CREATE, EPOCH
 from chain.manifest import Manifest
 from chain.record import Record
 from chain.source_chain import Draft
+from crdt.standing import Standing
 from dht.evidence.notices import Notices
 from dht.evidence.watch import Watch
 from dht.network import Network
@@ -94,6 +95,8 @@ class Governance:
         self._held = held
         self.ledger = Ledger(manifest)
         self.epochs = Epochs(identity, manifest, own, self.ledger, self.write)
+        self._doubts: dict[AgentId, int] = {}
+        self._shown = self.ledger.standing, self._doubts, self.ledger.standing
         self._moved: dict[AgentId, int] = {}
         self._wake = trio.Event()
         self._watch: Watch
@@ -136,6 +139,29 @@ class Governance:
     def context(self) -> Context:
         """What records are judged by now."""
         return Context(self._manifest, self._network_id, self.ledger.epochs)
+
+    @property
+    def standing(self) -> Standing:
+        """From where on whose records are not shown here: what the ledger says, and what is doubted here."""
+        of, doubts, merged = self._shown
+        if of is not self.ledger.standing or doubts is not self._doubts:
+            of, doubts = self.ledger.standing, self._doubts
+            merged = of.doubting(doubts) if doubts else of
+            self._shown = of, doubts, merged
+        return merged
+
+    def doubt(self, doubts: Mapping[AgentId, int]) -> None:
+        """Show nothing of these agents from these places on, and everything of those doubted before.
+
+        What one node doubts it alone does not show: it keeps and places the same as all others.
+        """
+        moved = {
+            agent: min(seq for seq in (doubts.get(agent), self._doubts.get(agent)) if seq is not None)
+            for agent in doubts.keys() | self._doubts.keys()
+            if doubts.get(agent) != self._doubts.get(agent)
+        }
+        self._doubts = dict(doubts)
+        self._note_moved(moved)
 
     def broke_a_rule(self, record: Record, context: Context) -> None:
         """See `Watch.broke_a_rule`."""

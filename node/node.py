@@ -348,6 +348,7 @@ class Node:
             await nursery.start(parts.participation.run)
             nursery.start_soon(parts.participation.while_writable, parts.retrial.run)
             nursery.start_soon(parts.participation.while_writable, parts.activity.run)
+            nursery.start_soon(parts.links.run)
             await nursery.start(self.learning.run)
             nursery.start_soon(parts.clock_skew.run)
             nursery.start_soon(parts.erasing.run)

@@ -26,6 +26,7 @@ from dht.evidence.activity import ActivityWatch
 from dht.evidence.attestations import Attestations
 from dht.evidence.challenger import Challenger
 from dht.evidence.heads import Heads
+from dht.evidence.links import Links
 from dht.evidence.own_history import OwnHistory
 from dht.network import Network
 from dht.overlay.clock_skew import ClockSkew
@@ -153,7 +154,7 @@ class Parts:
             manifest.space.dim,
             paths.index,
             run_blocking,
-            lambda: ledger.standing,
+            lambda: self.governance.standing,
         )
         self.intake = Intake(
             manifest,
@@ -279,7 +280,7 @@ class Parts:
             self.entries,
             manifest.replication + EXTRA_HOLDERS,
             run_blocking,
-            lambda: ledger.standing,
+            lambda: self.governance.standing,
         )
         self.asker = Asker(
             network=network,
@@ -298,7 +299,7 @@ class Parts:
                 manifest.space.dim,
                 manifest.replication,
                 run_blocking,
-                lambda: ledger.standing,
+                lambda: self.governance.standing,
             ),
             is_complete=self.is_complete,
             intake=self.intake,
@@ -307,7 +308,7 @@ class Parts:
             replication=manifest.replication,
             clock=clock,
             run_blocking=run_blocking,
-            standing=lambda: ledger.standing,
+            standing=lambda: self.governance.standing,
         )
         self.editor = Editor(
             self.agent,
@@ -317,9 +318,11 @@ class Parts:
             self.reader,
             self.append,
             embed_blocking,
-            lambda: ledger.standing,
+            lambda: self.governance.standing,
         )
-        self.heads = Heads(network, self.kademlia, held, manifest.network_id, run_blocking, clock)
+        self.heads = Heads(
+            network, self.kademlia, held, manifest.network_id, run_blocking, clock, own.headers
+        )
         self.activity = ActivityWatch(
             self.kademlia,
             self.heads,
@@ -332,6 +335,22 @@ class Parts:
             clock,
             run_blocking,
         )
+        self.links = Links(
+            network,
+            self.kademlia,
+            self.heads,
+            self.records,
+            held,
+            self.activity,
+            self.governance.context,
+            self.network_id,
+            manifest.replication,
+            sign,
+            self.governance.doubt,
+            clock,
+            run_blocking,
+        )
+        self.records.hidden = lambda: self.links.hidden
         self.guard = HeadGuard(
             own,
             self.kademlia,
@@ -457,6 +476,7 @@ class Parts:
         self.learning.take([item.record for item in items])
         self.retrial.heard(items)
         self.activity.heard(items)
+        self.links.heard(items)
         self.catch_up.note_stored(basis for item in items for role, basis in item.bases if role & Role.SHARD)
         self.offers.heard(
             {
@@ -473,6 +493,7 @@ class Parts:
         self.activity.dropped(basis)
         self.look_at_room()
         await self.holder.forget([cid for cid, roles in left if not roles & Role.SHARD])
+        self.links.dropped([cid for cid, roles in left if not roles])
         # What went may have said something about a value of its entry that is still found here.
         records = [record for record in self.held.get_many([cid for cid, _ in left]) if record is not None]
         await self.holder.refresh(sorted(self.entries.operated_on([record.subject for record in records])))

@@ -9,10 +9,11 @@ after `chain.close` does. Of a fork every branch is walked that is as long as th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from chain.cid import Cid
 from chain.record import Record
 from validation.context import Context
 from validation.rules import judge_link
@@ -82,3 +83,16 @@ def walk(tips: Sequence[Record], headers: Sequence[Record], context: Context) ->
             return here if broken else replace(here, gap=seq)
         here = replace(here, tips=tuple(links), verified=here.verified + len(links))
     return here
+
+
+def linked(tips: Iterable[Cid], headers: Sequence[Record], walked: Walked) -> list[Record]:
+    """Those of `headers` that a walk from `tips` has verified, in order. O(headers)."""
+    reached, broken = set(tips), {one.record.cid for one in walked.broken}
+    found: list[Record] = []
+    for record in headers:
+        header = record.header
+        follows = header.prev is None if not header.seq else header.prev in reached
+        if follows and header.seq < walked.next_seq and record.cid not in broken:
+            reached.add(record.cid)
+            found.append(record)
+    return found

@@ -37,11 +37,17 @@ def validators(
 
 
 def accepts_link(
-    receipts: Iterable[Receipt], network: Cid, prev: Cid, *, author: AgentId, near: Collection[AgentId]
+    receipts: Iterable[Receipt], network: Cid, record: Cid, *, author: AgentId, near: Collection[AgentId]
 ) -> bool:
-    """Whether `prev` may be built upon without its chain: `PREV_RECEIPTS` of `near` found it valid.
+    """Whether a record may be built upon without its chain: `PREV_RECEIPTS` of `near` found it valid.
 
     `near` are the nodes that the asker finds responsible for the author's activity, the author left out.
     """
-    found = validators(receipts, network, prev, author=author)
-    return len(found & frozenset(near)) >= PREV_RECEIPTS
+    return len(vouchers(receipts, network, record, author=author, near=near)) >= PREV_RECEIPTS
+
+
+def vouchers(
+    receipts: Iterable[Receipt], network: Cid, record: Cid, *, author: AgentId, near: Collection[AgentId]
+) -> frozenset[AgentId]:
+    """Those of `near` that found a record valid; arguments as of `accepts_link`."""
+    return validators(receipts, network, record, author=author) & frozenset(near)

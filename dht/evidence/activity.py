@@ -17,6 +17,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 
 import trio
 
@@ -32,7 +33,7 @@ from dht.records.basis import Basis, author_basis
 from dht.records.methods import RecordService
 from dht.records.placement import Role
 from dht.records.record_store import Held
-from validation.chain_walk import Walked, walk
+from validation.chain_walk import Walked, linked, walk
 from validation.context import Context
 
 MAX_AUTHORS = 10_000
@@ -134,6 +135,21 @@ class ActivityWatch:
         """The greatest seq up to which the chain of `author` was verified here; None: not at all."""
         progress = self._progress.get(author)
         return None if progress is None or not progress.next_seq else progress.next_seq - 1
+
+    def settled_to(self, author: AgentId) -> float | None:
+        """Up to which seq nothing is open about the author's records that are here; None: not walked yet.
+
+        Of a fork before it, or a link that breaks a rule, warrants decide: after the latter nothing is open.
+        """
+        progress = self._progress.get(author)
+        if progress is None:
+            return None
+        return inf if progress.broken else progress.next_seq - 1
+
+    def look_at(self, author: AgentId) -> None:
+        """Walk the chain of an author whose activity is held here, though nothing new of it has come."""
+        self._dirty[author] = None
+        self._wake.set()
 
     async def run(self) -> None:
         """Walk and fill for ever."""
@@ -258,12 +274,9 @@ class ActivityWatch:
 
     def _sound(self, progress: _Progress, page: Sequence[Record], walked: Walked) -> list[Record]:
         """Of a page what the walk verified and is not here yet, headers but for the opening."""
-        reached, broken = set(progress.tips), {one.record.cid for one in walked.broken}
-        sound: list[Record] = []
-        for record in page:
-            follows = record.header.prev is None if not record.header.seq else record.header.prev in reached
-            if follows and record.header.seq < walked.next_seq and record.cid not in broken:
-                reached.add(record.cid)
-                sound.append(record if record.header.kind in OPENING else record.without_payload())
+        sound = [
+            record if record.header.kind in OPENING else record.without_payload()
+            for record in linked(progress.tips, page, walked)
+        ]
         here = self._records_of([record.cid for record in sound])
         return [record for record, known in zip(sound, here, strict=True) if known is None]

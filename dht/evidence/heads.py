@@ -8,7 +8,7 @@ both sides.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, Final, Protocol
 
@@ -72,7 +72,10 @@ class Heads:
         network_id: Cid,
         run_blocking: RunBlocking,
         clock: Clock,
+        own: Callable[[int, int], list[Record]] = lambda _seq, _limit: [],
     ) -> None:
+        """`own` gives headers of this agent's own chain, as `Activity.chain_of` does."""
+        self._own = own
         self._kademlia = kademlia
         self._activity = activity
         self._network_id = network_id
@@ -161,7 +164,8 @@ class Heads:
         return await self._run_blocking(self._page, author, from_seq, max(1, min(limit, MAX_HEADERS)))
 
     def _page(self, author: AgentId, from_seq: int, limit: int) -> bytes:
-        records = self._activity.chain_of(author, from_seq, limit)
+        mine = self._own(from_seq, limit) if author == self._kademlia.agent else []
+        records = mine or self._activity.chain_of(author, from_seq, limit)
         sent: list[bytes] = []
         size = 0
         for record in records:

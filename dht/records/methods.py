@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -131,6 +131,8 @@ class RecordService:
         self._on_held = on_held
         self._accepts = accepts
         self._sign = sign
+        self.hidden: Callable[[], Collection[Cid]] = frozenset
+        """Records that are held and passed on, but not shown to who reads an entry: this node doubts them."""
         self.on_waiting: OnWaiting = _let_go
         """Told of bundles some records of which are pending or parked, and who sent them."""
         for method, handler, heavy in (
@@ -332,10 +334,13 @@ class RecordService:
         return await self._run_blocking(self._about, record_cid_of_digest(fields[0]), fields[1])
 
     def _about(self, subject: Cid, skip: int) -> bytes:
-        first = [] if skip else list(self._each([subject]))
+        hidden = self.hidden()
+        first = [] if skip or subject in hidden else list(self._each([subject]))
         operations = self._store.operations(subject, skip, MAX_AT)
-        value, sent = self.bundle(itertools.chain(first, self._each(operations)))
+        shown = [cid for cid in operations if cid not in hidden] if hidden else operations
+        value, sent = self.bundle(itertools.chain(first, self._each(shown)))
         done = sent - len(first)
+        done = len(operations) if done == len(shown) else operations.index(shown[done])
         more = done < len(operations) or len(operations) == MAX_AT
         return canonical.encode([skip + done if more else None, value])
 

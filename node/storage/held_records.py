@@ -459,6 +459,18 @@ class HeldRecords:
         )
         return [from_row(self._database, row) for row in self._database.rows(sql, (author, from_seq, limit))]
 
+    def headers_in(self, author: AgentId, cids: Sequence[Cid]) -> list[Record]:
+        """The signed headers of these records of an author that are here, in any order."""
+        rows = self._database.rows_in(
+            "SELECT cid, header, signature, NULL FROM records WHERE cid IN ({})", sorted(set(cids))
+        )
+        found = [from_row(self._database, row) for row in rows]
+        return [record for record in found if record.header.author == author]
+
+    def authors(self) -> list[AgentId]:
+        """All of whom something is here, ascending; O(authors)."""
+        return [row[0] for row in self._database.rows("SELECT author FROM usage ORDER BY author")]
+
     def heads_of(self, author: AgentId, limit: int) -> list[Record]:
         """Up to `limit` signed headers of an author's highest seq held here, by CID; O(log n)."""
         sql = (

@@ -19,7 +19,7 @@ import trio
 from chain.cid import Cid, to_text
 from chain.errors import RecordError
 from chain.identity import AGENT_ID_SIZE, AgentId, Identity, peer_id
-from chain.kinds import BOXES, CLOSE, ENDS, PRIVATE, PURGE, ROTATE
+from chain.kinds import BOXES, CLOSE, ENDS, OPENING, PRIVATE, PURGE, ROTATE
 from chain.record import SALT_SIZE, Record, verify_signature
 from chain.source_chain import (
     ChainReport,
@@ -379,6 +379,12 @@ class OwnChain:
         """Up to `limit` records from `from_seq` on, in order."""
         sql = f"SELECT {COLUMNS} FROM records WHERE seq >= ? ORDER BY seq LIMIT ?"
         return [from_row(self._database, row) for row in self._database.rows(sql, (from_seq, limit))]
+
+    def headers(self, from_seq: int, limit: int) -> list[Record]:
+        """As `read`, without payloads but for the opening's: what others may see of the chain."""
+        return [
+            one if one.header.kind in OPENING else one.without_payload() for one in self.read(from_seq, limit)
+        ]
 
     def cids(self, from_seq: int, limit: int) -> list[Cid]:
         """The CIDs of `read`."""

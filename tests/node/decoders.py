@@ -31,7 +31,7 @@ from crdt.version_vector import decode_version_vector
 from dht.blobs import service as blobs
 from dht.blobs.blob_store import read_bitmap
 from dht.errors import DhtError
-from dht.evidence import attestations, heads, notices
+from dht.evidence import attestations, heads, links, notices
 from dht.negentropy import range_messages
 from dht.network import MAX_BODY
 from dht.overlay import clock_skew, hello
@@ -124,6 +124,8 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
         data, [AUTHOR.records[0].cid], NETWORK_ID[-32:], NETWORK_ID
     ),
     "attest": attestations._question,
+    "links": lambda data: links.read_links(data, AUTHOR.records[:3], NETWORK_ID[-32:], NETWORK_ID),
+    "linked": links._question,
     "proofs": proofs._question,
     "chunk list": lambda data: open_chunk_list(data, blob_cid(data), 1 << 30),
     "blob list": blobs._read_list,
@@ -177,6 +179,8 @@ READ_BY: dict[str, str] = {
     "dht.overlay.peer_messages:_array": "find",
     "dht.evidence.attestations:read_attested": "attested",
     "dht.evidence.attestations:_question": "attest",
+    "dht.evidence.links:_question": "linked",
+    "dht.evidence.links:read_links": "links",
     "dht.records.proofs:_question": "proofs",
     "dht.repair.frontiers:_frontiers": "frontiers",
     "dht.repair.frontiers:_question": "frontier question",

@@ -1,0 +1,109 @@
+"""Who holds no activity of an author finds out a record whose predecessor was invented, and loses no other.
+
+The liar is a whole node that signs, with its own key, records beside its chain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from chain import canonical
+from chain.cid import Cid, raw_cid
+from chain.kinds import CREATE
+from chain.record import Record, decode_payload, encode_payload, sign_record
+from dht.network import PeerId
+from dht.records.basis import author_basis
+from dht.records.bundle import Item, bundle_value
+from dht.records.placement import Role
+from dht.records.replies import StoreStatus, read_statuses
+from node.models import Added
+from node.node import Node
+from tests.node.simulated_nodes import Network, entry, identity, override, simulate, until
+
+LIAR = 3
+REPLICATION = 3
+FOUND_OUT_S = 150.0
+
+
+async def outsiders(network: Network, author: int) -> list[int]:
+    """The nodes that hold no activity of an author, itself left out."""
+    node = network.nodes[author]
+    near = await node.kademlia.holders(author_basis(node.agent), REPLICATION + 1)
+    inside = [one.agent for one in near if one.agent != node.agent][:REPLICATION]
+    return [n for n, one in network.nodes.items() if n != author and one.agent not in inside]
+
+
+def beside_the_chain(
+    author: Node, number: int, seq: int, after: Record | None = None
+) -> tuple[Record, Record]:
+    """A create of the author's at `seq`, and its predecessor: invented too, unless it is given."""
+    create = next(one for one in author.chain_log(0, 100) if one.header.kind == CREATE)
+    body = {**decode_payload(create.payload or b""), "text": f"invented {number}"}
+    payload = encode_payload(bytes([number] * 16), body)
+    said = replace(create.header, payload=raw_cid(payload), payload_size=len(payload), lamport=900 + seq)
+    if after is None:
+        after = sign_record(
+            identity(LIAR), replace(said, seq=seq - 1, prev=create.cid, hlc=create.header.hlc), payload
+        )
+    last = replace(said, seq=seq, prev=after.cid, lamport=901 + seq, hlc=after.header.hlc + 1)
+    return sign_record(identity(LIAR), last, payload), after
+
+
+async def show(liar: Node, to: PeerId, record: Record, before: Record) -> StoreStatus:
+    """Store a record with one node alone, at its subject and its shard."""
+    opening = liar.parts.own.opening()
+    assert opening is not None
+    items = [Item(record, int(Role.SUBJECT | Role.SHARD))]
+    body = canonical.encode(bundle_value([opening], [before], items))
+    ((status, _),) = read_statuses(await liar.kademlia.request(to, "record.store", body), 1)
+    return status
+
+
+async def finds(network: Network, number: int, wanted: Cid) -> bool:
+    """Whether a node shows an entry."""
+    view = await network.nodes[number].get(wanted)
+    return view is not None and view.text is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("defence", [True, False])
+def test_an_invented_predecessor_shown_to_outsiders_alone_is_found_out(tmp_path: Path, defence: bool) -> None:
+    async def scenario(network: Network) -> None:
+        if not defence:
+            for node in network.nodes.values():
+                override(node.parts.links, "heard", lambda items: None)
+        await network.fill(12, [LIAR, 1])
+        liar = network.nodes[LIAR]
+        (victim, *_) = await outsiders(network, LIAR)
+        holder = network.nodes[victim]
+        beyond, before = beside_the_chain(liar, 1, 90)
+        assert await show(liar, holder.agent, beyond, before) == StoreStatus.HELD
+        assert await finds(network, victim, beyond.cid)  # held and served at once
+        if not defence:
+            await trio.sleep(FOUND_OUT_S)
+            assert await finds(network, victim, beyond.cid)
+            return
+        await until(lambda: holder.governance.standing.since(liar.agent) == 90, FOUND_OUT_S)
+        await trio.sleep(5)
+        # It was repaired to others meanwhile, who found the same; all else is as it was, and confirmed.
+        for number in network.nodes.keys() - {LIAR}:
+            assert not await finds(network, number, beyond.cid)
+            for wanted in network.entries:
+                assert await finds(network, number, wanted)
+        assert holder.governance.ledger.standing.since(liar.agent) is None
+        (late,) = await network.nodes[1].add([entry(700)])
+        assert isinstance(late, Added)
+        await network.settle()
+        open_ = {one.cid for one in (beyond, before)}
+        for node in network.nodes.values():
+            await until(lambda node=node: {*node.parts.links.book.open} <= open_)
+        assert await finds(network, victim, late.id)
+        await network.crash(victim)
+        back = await network.start(victim)
+        await until(lambda: back.governance.standing.since(liar.agent) == 90, FOUND_OUT_S)
+
+    simulate(tmp_path, [100] * 6, scenario)
