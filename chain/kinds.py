@@ -38,7 +38,7 @@ ROTATE: Final = "agent.rotate"
 CONTINUE: Final = "agent.continue"
 REVOKE: Final = "agent.revoke"
 
-RULE_VERSION: Final = 3
+RULE_VERSION: Final = 4
 """The newest rule version this node can judge by; networks are founded with it."""
 
 _RULES_1: Final = frozenset(
@@ -57,7 +57,13 @@ AGENT_LIFE: Final = frozenset({ROTATE, CONTINUE, REVOKE})
 
 _RULES_3: Final = _RULES_2 | WARRANTS | AGENT_LIFE | {PURGE, PRIVATE, SEALED}
 
-KINDS_BY_RULE_VERSION: Final[dict[int, frozenset[str]]] = {1: _RULES_1, 2: _RULES_2, 3: _RULES_3}
+KINDS_BY_RULE_VERSION: Final[dict[int, frozenset[str]]] = {
+    1: _RULES_1,
+    2: _RULES_2,
+    3: _RULES_3,
+    4: _RULES_3,
+}
+"""From version 4 on an epoch may change the atlas (`validation.payload_rules`)."""
 
 OPENING: Final = (GENESIS, MEMBRANE, PROFILE)
 """The kinds of seq 0, 1 and 2 of every chain."""

@@ -9,7 +9,7 @@ record of the agent's chain and in its address records, so that holders and stra
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -34,6 +34,8 @@ class Passage:
     nonce: int
     invitation: tuple[bytes, ...] = ()
     until: int | None = None
+    inviter: AgentId | None = field(default=None, compare=False)
+    """Who signed the invitation, as far as it was opened."""
 
     @property
     def shown(self) -> int | list[bytes]:
@@ -65,7 +67,8 @@ class Membrane:
                 raise MembraneError("this network is by invitation; a proof of work lets nobody in")
             proof = check_proof_shape(shown)
             invitation, grant = open_proof(proof, self.network, self.founder, agent)
-            return Passage(invitation.nonce, proof, None if grant is None else grant.until)
+            until = None if grant is None else grant.until
+            return Passage(invitation.nonce, proof, until, invitation.inviter)
         if type(shown) is not int or not 0 <= shown <= MAX_NONCE:
             raise MembraneError(f"nonce {shown!r:.40} is outside 0 … {MAX_NONCE}")
         paid = work_bits(self.network, agent, shown)

@@ -10,6 +10,10 @@ offence just after the last good record, and nothing lifts it: what a thief sign
 key can sign a second genesis with it, which names a recovery key of the thief's, and revoke by that. So of an
 agent that is proven to have two an epoch may lift a revocation, by naming it or one by the same genesis.
 
+Stewards may put an agent out by an epoch and let it in again by a later one (`outsiders_of`): while it is out
+it counts like an offender from the place of its chain that the epoch names. What is true is what the line of
+epochs says that leads to the newest, from the first on.
+
 Of an agent that goes on under a new key (`chain.agent_life.Rotation`) the votes count once, the last key's
 first; a rotation that does not count itself joins nobody. All other rights stay with the key that has them:
 they are judged by what a record names, and a retract names no rotation.
@@ -22,7 +26,7 @@ from dataclasses import dataclass, field
 
 from chain.agent_life import Rotation
 from chain.cid import Cid
-from chain.epoch import Epoch
+from chain.epoch import Epoch, Expulsion
 from chain.identity import AgentId
 from chain.record import Record
 from chain.warrant import FORK, Offence
@@ -40,7 +44,9 @@ class Standing:
     """Of each agent whose rotation counts the key that it goes on under."""
 
     def doubting(self, doubts: Mapping[AgentId, int]) -> Standing:
-        """This standing, and besides nothing of these agents from these places on."""
+        """This standing, and besides nothing of these agents from these places on counts."""
+        if not doubts:
+            return self
         first = dict(self.first)
         for agent, seq in doubts.items():
             first[agent] = min(seq, first.get(agent, seq))
@@ -77,6 +83,23 @@ class Standing:
         return self.first.get(agent)
 
 
+@dataclass(frozen=True, slots=True)
+class Outsiders:
+    """Who is out of the network: `expelled` by agent, and whom a later epoch `readmitted` by name."""
+
+    expelled: Mapping[AgentId, Expulsion] = field(default_factory=dict)
+    readmitted: frozenset[AgentId] = frozenset()
+
+    def bars(self, agent: AgentId, inviter: AgentId | None) -> bool:
+        """Whether `agent`, who came by the invitation of `inviter` or of nobody, is out."""
+        if agent in self.expelled:
+            return True
+        host = None if inviter is None else self.expelled.get(inviter)
+        return host is not None and host.guests and agent not in self.readmitted
+
+
+NOBODY = Outsiders()
+"""Nobody was ever put out."""
 CLEAR = Standing()
 """Nobody has been proven to do wrong."""
 
@@ -92,6 +115,30 @@ def successors_of(rotations: Iterable[Rotation], first: Mapping[AgentId, int]) -
     return {agent: found[agent].successor for agent in sorted(found)}
 
 
+def newest_of(epochs: Mapping[Cid, Epoch], network: Cid) -> Cid:
+    """The newest epoch: the highest number, of several the smallest CID; the network's id for epoch 0."""
+    return min(epochs, key=lambda cid: (-epochs[cid].number, cid), default=network)
+
+
+def outsiders_of(epochs: Mapping[Cid, Epoch], network: Cid) -> Outsiders:
+    """Who is out by the line of epochs that leads to the newest one. O(epochs)."""
+    line: list[Epoch] = []
+    at = newest_of(epochs, network)
+    while (epoch := epochs.get(at)) is not None and len(line) < len(epochs):
+        line.append(epoch)
+        at = epoch.previous
+    expelled: dict[AgentId, Expulsion] = {}
+    readmitted: set[AgentId] = set()
+    for epoch in reversed(line):
+        for agent in epoch.readmitted:
+            expelled.pop(agent, None)
+            readmitted.add(agent)
+        for one in epoch.expelled:
+            expelled[one.agent] = one
+            readmitted.discard(one.agent)
+    return Outsiders(expelled, frozenset(readmitted)) if line else NOBODY
+
+
 def standing_of(offences: Mapping[Cid, Offence], epochs: Mapping[Cid, Epoch], network: Cid) -> Standing:
     """The standing that these offences, by the CIDs of their warrants, and epochs amount to.
 
@@ -102,7 +149,12 @@ def standing_of(offences: Mapping[Cid, Offence], epochs: Mapping[Cid, Epoch], ne
     for warrant, offence in offences.items():
         if warrant not in lifted:
             first[offence.offender] = min(offence.seq, first.get(offence.offender, offence.seq))
-    return Standing(first)
+    return Standing(first).doubting(places_of(outsiders_of(epochs, network)))
+
+
+def places_of(outsiders: Outsiders) -> dict[AgentId, int]:
+    """Of each expelled agent the seq from which on nothing counts."""
+    return {one.agent: one.since for one in outsiders.expelled.values()}
 
 
 def lifted_of(offences: Mapping[Cid, Offence], epochs: Mapping[Cid, Epoch], network: Cid) -> frozenset[Cid]:

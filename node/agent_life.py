@@ -25,7 +25,8 @@ from chain.manifest import Manifest
 from chain.record import Record
 from chain.source_chain import Draft
 from dht.errors import NetworkError
-from dht.evidence.heads import Heads
+from dht.evidence.claims import SESSION_SIZE
+from dht.evidence.heads import Asks, Heads
 from dht.overlay.kademlia import Kademlia
 from dht.records.basis import author_basis
 from node.errors import InvalidInput, NotFound
@@ -130,6 +131,22 @@ class AgentLife:
             raise NotFound(f"this chain has no record at seq {seq}")
         (record,) = await self._records(agent, seq, 1)
         return record.cid
+
+    async def ends_at(self, agent: AgentId) -> int:
+        """The seq after the last record of an agent that the holders of its activity show; `NotFound`."""
+        seqs: list[int] = []
+        for contact in await self._kademlia.holders(author_basis(agent), HOLDERS):
+            if contact.agent == self._kademlia.agent:
+                seqs += [record.header.seq for record in self._heads.last_here(agent)]
+                continue
+            try:
+                answer = await self._heads.head(contact.agent, agent, Asks.LOOK, bytes(SESSION_SIZE))
+            except NetworkError:
+                continue
+            seqs += [seq for seq, _ in answer.heads]
+        if not seqs:
+            raise NotFound(f"nobody shows the chain of {peer_id(agent)}: say since which seq nothing counts")
+        return max(seqs) + 1
 
     async def _records(self, agent: AgentId, seq: int, count: int) -> list[Record]:
         """Records of an agent from a place on, from those who hold its activity."""

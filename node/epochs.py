@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
 from chain.cid import Cid, to_text
-from chain.epoch import MAX_LIFTED, Epoch, epoch_body, epoch_from_body
+from chain.epoch import MAX_EXPELLED, MAX_LIFTED, Epoch, Expulsion, epoch_body, epoch_from_body
 from chain.errors import ChainError
 from chain.identity import AgentId, Identity, peer_id, verify
 from chain.kinds import EPOCH, KINDS_BY_RULE_VERSION
@@ -21,6 +21,7 @@ from chain.source_chain import Draft
 from node.errors import Forbidden, InvalidInput, NotFound
 from node.storage.own_chain import OwnChain
 from validation.ledger import Ledger
+from validation.payload_rules import EXPELS_FROM
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class EpochView:
     atlas: Cid | None
     lifted: tuple[Cid, ...]
     current: bool
+    expelled: tuple[Expulsion, ...] = ()
+    readmitted: tuple[AgentId, ...] = ()
 
 
 class Epochs:
@@ -91,10 +94,7 @@ class Epochs:
         """All epochs known here, by number."""
         manifest, current = self._manifest, self._own.epoch
         zero = EpochView(self._network, 0, manifest.rules, manifest.atlas, (), current == self._network)
-        later = [
-            EpochView(cid, one.number, one.rules, one.atlas, one.lifted, cid == current)
-            for cid, one in self._ledger.epochs.items()
-        ]
+        later = [view_of(cid, one, cid == current) for cid, one in self._ledger.epochs.items()]
         return [zero, *sorted(later, key=lambda one: (one.number, one.id))]
 
     def lineage(self) -> list[Cid]:
@@ -106,8 +106,19 @@ class Epochs:
             at = epoch.previous
         return found[::-1]
 
-    def propose(self, lifted: Iterable[Cid], rules: int | None) -> Proposal:
-        """The epoch after the current one, unsigned; raises `InvalidInput` or `NotFound`."""
+    def propose(
+        self,
+        lifted: Iterable[Cid],
+        rules: int | None,
+        expel: Iterable[tuple[AgentId, int]] = (),
+        readmit: Iterable[AgentId] = (),
+        guests: bool = False,
+    ) -> Proposal:
+        """The epoch after the current one, unsigned; raises `InvalidInput` or `NotFound`.
+
+        `expel` are agents to be put out, each with the seq from which on nothing of it is to count, and with
+        `guests` those whom they have let in or will; `readmit` may name such a guest, to keep it.
+        """
         number = self._number(self._own.epoch)
         if number is None:
             raise InvalidInput("this node does not know the epoch it works in yet: wait until it has peers")
@@ -121,7 +132,22 @@ class Epochs:
             raise InvalidInput(f"an epoch lifts at most {MAX_LIFTED} warrants")
         now = self._ledger.epochs.get(self._own.epoch)
         atlas = self._manifest.atlas if now is None else now.atlas
-        epoch = Epoch(self._network, self._own.epoch, number + 1, atlas, rules or self.rules, lift)
+        expelled = {agent: Expulsion(agent, since, guests) for agent, since in expel}
+        out = self._ledger.outsiders.expelled
+        keeps = any(one.guests for one in (*out.values(), *expelled.values()))
+        strangers = [agent for agent in readmit if agent not in out and not keeps]
+        if strangers:
+            raise NotFound(f"{peer_id(strangers[0])} is not out of this network")
+        epoch = Epoch(
+            self._network,
+            self._own.epoch,
+            number + 1,
+            atlas,
+            rules or self.rules,
+            lift,
+            tuple(expelled[agent] for agent in sorted(expelled)),
+            tuple(sorted(set(readmit))),
+        )
         self._check(epoch)
         return Proposal(epoch)
 
@@ -145,7 +171,7 @@ class Epochs:
         except ChainError as error:
             raise InvalidInput(str(error)) from error
         record = await self._write(Draft(EPOCH, body))
-        return EpochView(record.cid, epoch.number, epoch.rules, epoch.atlas, epoch.lifted, True)
+        return view_of(record.cid, epoch, True)
 
     def _check(self, epoch: Epoch) -> None:
         """Raise `InvalidInput` unless this may be the next epoch."""
@@ -164,6 +190,20 @@ class Epochs:
                 f"rule version {epoch.rules} is none to go to: this network is at {self.rules}, "
                 f"and this release knows {newest} at most"
             )
+        if (epoch.expelled or epoch.readmitted) and self.rules < EXPELS_FROM:
+            raise InvalidInput(
+                f"this network is at rule version {self.rules}, which puts nobody out: go to version "
+                f"{EXPELS_FROM} by an epoch first (epoch propose --rules {EXPELS_FROM})"
+            )
+        rests_on = {self._manifest.founder, *self._manifest.stewards}
+        for agent in (*(one.agent for one in epoch.expelled), *epoch.readmitted):
+            if agent in rests_on:
+                raise InvalidInput(f"{peer_id(agent)} is the founder or a steward, who cannot be put out")
+        both = {one.agent for one in epoch.expelled} & set(epoch.readmitted)
+        if both:
+            raise InvalidInput(f"{peer_id(min(both))} cannot be put out and let in again at once")
+        if max(len(epoch.expelled), len(epoch.readmitted)) > MAX_EXPELLED:
+            raise InvalidInput(f"an epoch puts out, or lets in again, at most {MAX_EXPELLED} agents")
         now = self._ledger.epochs.get(self._own.epoch)
         if epoch.atlas != (self._manifest.atlas if now is None else now.atlas):
             raise InvalidInput(
@@ -187,3 +227,17 @@ class Epochs:
             return 0
         known = self._ledger.epochs.get(cid)
         return None if known is None else known.number
+
+
+def view_of(cid: Cid, epoch: Epoch, current: bool) -> EpochView:
+    """An epoch after epoch 0, as it was published by this record."""
+    return EpochView(
+        cid,
+        epoch.number,
+        epoch.rules,
+        epoch.atlas,
+        epoch.lifted,
+        current,
+        epoch.expelled,
+        epoch.readmitted,
+    )

@@ -116,6 +116,7 @@ class Governance:
         random: Random,
     ) -> None:
         """Bind to the other parts of the node; once, before anything else."""
+        self._kademlia = kademlia
         self._views = views
         self._offer = offer
         self._published = published
@@ -170,6 +171,11 @@ class Governance:
     def require_heard(self) -> None:
         """Raise `Forbidden` when what this agent writes would be shown nowhere."""
         since = self.ledger.earliest(self._agent)
+        if self._agent in self.ledger.outsiders.expelled:
+            raise Forbidden(
+                f"this agent was put out of the network by its stewards: nothing it wrote from seq {since} "
+                "on is shown by anybody, and nobody answers it; see roseforest epoch list"
+            )
         if since is not None and self.ledger.revoked(self._agent):
             raise Forbidden(
                 f"this agent's key is revoked by its recovery key: nothing it wrote from seq {since} on is "
@@ -297,12 +303,17 @@ class Governance:
         for agent in sorted(moved):
             since = self.ledger.earliest(agent)
             if since is None:
-                log.warning("the warrants against %s are lifted: its records are shown again", peer_id(agent))
+                log.warning(
+                    "the records of %s are shown again: its warrants are lifted, or it is let in again",
+                    peer_id(agent),
+                )
             else:
                 why = "revoked" if self.ledger.revoked(agent) else "under a warrant"
+                why = "put out of the network" if agent in self.ledger.outsiders.expelled else why
                 log.warning("%s is %s: nothing from seq %d on is shown", peer_id(agent), why, since)
         if any(one.header.kind == EPOCH for one in new):
             self._adopt()
+            self._kademlia.put_out()
         self._note_moved(moved)
         await self._watch.heard(new)
 

@@ -129,6 +129,7 @@ class Parts:
             clock=clock,
             rng=random,
             invitation=passage.invitation,
+            bars=lambda agent, inviter: self.governance.ledger.outsiders.bars(agent, inviter),
         )
         self.clock_skew = ClockSkew(network, self.kademlia, clock, random.choice)
         self.inviting = Inviting(

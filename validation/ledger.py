@@ -20,7 +20,18 @@ from chain.kinds import EPOCH, REVOKE, ROTATE, WARRANTS
 from chain.manifest import Manifest
 from chain.record import Record, decode_payload
 from chain.warrant import Offence, offence_of, proof_of
-from crdt.standing import CLEAR, Standing, has_two_geneses, is_forgiven, lifted_of, successors_of
+from crdt.standing import (
+    CLEAR,
+    NOBODY,
+    Outsiders,
+    Standing,
+    has_two_geneses,
+    is_forgiven,
+    lifted_of,
+    newest_of,
+    outsiders_of,
+    successors_of,
+)
 
 MAX_PER_OFFENDER = 4
 """Unforgiven warrants, and rotations, kept of one agent, the earliest: one would do, more spare fetching."""
@@ -63,6 +74,9 @@ class Ledger:
         """The epochs after epoch 0, by the CID of the record that published them."""
         self.standing: Standing = CLEAR
         """From where on whose records do not count; a new object when that changes."""
+        self.outsiders: Outsiders = NOBODY
+        """Who is out of the network by its epochs; a new object with every epoch."""
+        self._first: dict[AgentId, int] = {}
 
     def __contains__(self, cid: object) -> bool:
         return cid in self._offender or cid in self.epochs or cid in self._rotated
@@ -73,9 +87,8 @@ class Ledger:
     @property
     def newest(self) -> tuple[Cid, Epoch | None]:
         """The newest epoch: the highest number, of several the smallest CID; epoch 0 has no `Epoch`."""
-        if not self.epochs:
-            return self._network, None
-        return min(self.epochs.items(), key=lambda pair: (-pair[1].number, pair[0]))
+        cid = newest_of(self.epochs, self._network)
+        return cid, self.epochs.get(cid)
 
     @property
     def offences(self) -> Mapping[Cid, Offence]:
@@ -100,13 +113,17 @@ class Ledger:
         return lifted_of(self.offences, self.epochs, self._network)
 
     def earliest(self, agent: AgentId) -> int | None:
-        """The seq of the earliest unforgiven offence of `agent`."""
+        """From which seq on nothing of `agent` counts: its earliest unforgiven offence, or an expulsion."""
         return self.standing.since(agent)
+
+    def proven_from(self, agent: AgentId) -> int | None:
+        """The seq of the earliest unforgiven offence of `agent`."""
+        return self._first.get(agent)
 
     def decides(self, offence: Offence) -> bool:
         """Whether proving this would change from where on its offender's records count."""
         known = self._offences.get(offence.offender, {})
-        first = self.standing.since(offence.offender)
+        first = self.proven_from(offence.offender)
         earlier = first is None or offence.seq < first
         return earlier and not is_forgiven(offence, known, self.epochs, self._network)
 
@@ -158,6 +175,7 @@ class Ledger:
             return Told(kept=False)
         self.epochs[notice.cid] = epoch
         self._named.update(dict.fromkeys(epoch.lifted))
+        before, self.outsiders = self.outsiders, outsiders_of(self.epochs, self._network)
         dropped: list[Cid] = []
         moved: dict[AgentId, int] = {}
         # An epoch may say that a lifting one comes before or after another that a warrant names: settle all.
@@ -165,6 +183,8 @@ class Ledger:
             gone, changed = self._settle(agent)
             dropped += gone
             moved |= changed
+        for agent in sorted(before.expelled.keys() | self.outsiders.expelled.keys()):
+            moved |= self._move(agent)
         return Told(True, tuple(dropped), moved)
 
     def _settle(self, agent: AgentId) -> tuple[list[Cid], dict[AgentId, int]]:
@@ -182,14 +202,24 @@ class Ledger:
             del known[cid], self._offender[cid]
         if not known:
             del self._offences[agent]
-        first = open_[0][0] if open_ else None
-        before = self.standing.since(agent)
+        self._first.pop(agent, None)
+        if open_:
+            self._first[agent] = open_[0][0]
+        return gone, self._move(agent)
+
+    def _move(self, agent: AgentId) -> dict[AgentId, int]:
+        """Take what is known of one agent into the standing; the agent, if that has changed it."""
+        out = self.outsiders.expelled.get(agent)
+        places = [
+            seq for seq in (self._first.get(agent), None if out is None else out.since) if seq is not None
+        ]
+        first, before = min(places, default=None), self.standing.since(agent)
         if first == before:
-            return gone, {}
+            return {}
         others = dict(self.standing.first)
         others.pop(agent, None)
         self._stand(others if first is None else others | {agent: first}, agent)
-        return gone, {agent: min(seq for seq in (first, before) if seq is not None)}
+        return {agent: min(seq for seq in (first, before) if seq is not None)}
 
 
 def _offence_in(notice: Record) -> Offence:

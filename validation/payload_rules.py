@@ -22,6 +22,8 @@ MIN_SQUARED_NORM = CODE_LIMIT**2
 """A quantised vector reaches ±127 in one component at least; shorter codes waste the int8 range."""
 FIXED_ATLAS = 3
 """Up to this rule version nodes cannot move postings to where another atlas puts them."""
+EXPELS_FROM = 4
+"""The rule version from which on an epoch may put agents out, and let them in again."""
 BINDING_PPM = 980_000
 """Cosine that a vector must reach with the re-embedding of its text."""
 
@@ -59,6 +61,8 @@ def epoch_body(record: Record, context: Context) -> Finding:
     if epoch.previous != record.header.epoch:
         return "an epoch is published in the epoch before it, which its header names"
     rules = context.rules_of(epoch.previous)
+    if rules is not None and rules < EXPELS_FROM and (epoch.expelled or epoch.readmitted):
+        return f"rule version {rules} puts nobody out of a network"
     if rules is not None and rules <= FIXED_ATLAS and epoch.atlas != context.atlas_of(epoch.previous):
         return f"rule version {rules} knows no way from one atlas to another: an epoch keeps the atlas"
     number = context.number_of(epoch.previous)

@@ -132,6 +132,10 @@ class Heads:
         """What this node itself holds of an author's chain, as `headers` gives it; blocking."""
         return self._activity.chain_of(author, from_seq, MAX_HEADERS)
 
+    def last_here(self, author: AgentId) -> list[Record]:
+        """The last headers that this node itself holds of an author's chain; blocking."""
+        return self._activity.heads_of(author, MAX_HEADS)
+
     # -- answering --
 
     async def _serve_head(self, sender: AgentId, body: bytes) -> bytes:

@@ -2,10 +2,10 @@
 
 The thin driver of `dht.evidence.link_book`, and both sides of `agent.links`. A question names an author and
 up to `MAX_ASKED` of its records; a holder of the author's activity answers for each whether it lacks it,
-holds it, or has walked the chain up to it, and signs a receipt over the latter. A header that it lacks is sent to
-it: so a record that was shown to few is seen by those who see forks, and a chain whose holders were all lost
-at once is put together again. Of a fork, or a link that breaks a rule, warrants decide: such a record is
-vouched for as well.
+holds it, or has walked the chain up to it, and signs a receipt over the latter. A header that it lacks is
+sent to it: so a record that was shown to few is seen by those who see forks, and a chain whose holders were
+all lost at once is put together again. Of a fork, or a link that breaks a rule, warrants decide: such a
+record is vouched for as well.
 
 What nobody vouches for this node walks itself, a chain at a time, from the nodes near the author's key and
 from the author. Only then it is doubted, which `on_doubt` is told. All is memory: after a start everything

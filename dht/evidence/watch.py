@@ -134,7 +134,7 @@ class Watch:
 
     def _interesting(self, author: AgentId, seq: int) -> bool:
         """Whether an offence there could change from where on the author's records count."""
-        first = self._ledger.earliest(author)
+        first = self._ledger.proven_from(author)
         return author != self._agent and (first is None or seq < first)
 
     def _look_for_forks(self, places: list[tuple[AgentId, int]]) -> None:

@@ -36,6 +36,7 @@ from dht.wire.turns import Turns
 
 T = TypeVar("T")
 
+PUT_OUT = "an epoch of this network's stewards puts you out of it"
 FALSE = (MalformedContactError, UnpaidContactError, BadAddressError)
 """What no honest node shows of itself, whatever its clock and its network."""
 
@@ -108,6 +109,8 @@ class Answers:
         if contact.agent != sender:
             self._members.blame(sender)
             self._forbid("that is the address record of another agent; show your own")
+        if self._members.is_out(contact):
+            self._forbid(PUT_OUT)
         if self._members.liveness.heard(sender, self._clock.monotonic(), anew=True):
             self._members.recovered(sender)
         self._members.welcome(contact)
@@ -115,6 +118,9 @@ class Answers:
     def _admit(self, sender: AgentId) -> None:
         self._check_conduct(sender)
         if not self._members.is_member(sender):
+            contact = self._members.contact(sender)
+            if contact is not None and self._members.is_out(contact):
+                self._forbid(PUT_OUT)
             self._forbid(f"show your address record first, with {EXCHANGE!r}")
         self._members.sign_of_life(sender)
 

@@ -79,6 +79,8 @@ class Contact:
     ttl_s: int
     data: bytes
     invitation: tuple[bytes, ...] = ()
+    inviter: AgentId | None = None
+    """Who let the agent in, in a network by invitation; not said of our own record."""
 
     @property
     def stores(self) -> bool:
@@ -216,6 +218,7 @@ def _read(statement: Statement, network_id: Cid, admit: Callable[[AgentId, objec
         ttl_s,
         statement.data,
         passage.invitation,
+        passage.inviter,
     )
 
 

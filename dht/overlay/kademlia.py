@@ -29,7 +29,7 @@ from dht.overlay.contact import Contact
 from dht.overlay.distance import key_in_bucket
 from dht.overlay.liveness import TIMEOUT_CAP
 from dht.overlay.lookup import ALPHA, PATIENCE, READ_PATHS, Lookup
-from dht.overlay.membership import KademliaCounters, Membership, short
+from dht.overlay.membership import Bars, KademliaCounters, Membership, short
 from dht.overlay.peer_messages import EMPTY, FIND, LEAVE, decode_found, encode_find
 from dht.overlay.region import MAX_AROUND, merged, probes, usual_radius
 from dht.overlay.reputation import Misdeed, Standing
@@ -91,13 +91,23 @@ class Kademlia:
         *,
         full: bool = False,
         invitation: tuple[bytes, ...] = (),
+        bars: Bars = lambda _agent, _inviter: False,
     ) -> None:
+        """`bars`: whether an agent, who came by somebody's invitation or by nobody's, was put out."""
         self._network = network
         self._identity = identity
         self._clock = clock
         self._rng = rng.choice
         self._members = Membership(
-            identity, manifest, nonce, capacity, full, clock, lambda: self._network.addresses, invitation
+            identity,
+            manifest,
+            nonce,
+            capacity,
+            full,
+            clock,
+            lambda: self._network.addresses,
+            invitation,
+            bars,
         )
         self._liveness = self._members.liveness
         self._lookup_slots = trio.Semaphore(MAX_LOOKUPS)
@@ -209,6 +219,10 @@ class Kademlia:
     def pardon(self, agent: AgentId) -> bool:
         """End the ban of `agent` and forget its misdeeds; whether there was anything to forget."""
         return self._members.pardon(agent)
+
+    def put_out(self) -> None:
+        """What `bars` says has changed: who is out now holds nothing, and is neither asked nor answered."""
+        self._members.put_out()
 
     # -- asking --
 

@@ -71,6 +71,9 @@ class KademliaCounters:
     """Times that a peer wanted to be placed otherwise sooner than it may."""
 
 
+Bars = Callable[[AgentId, AgentId | None], bool]
+
+
 class Membership:
     """The others as this node sees them, and its own address record.
 
@@ -87,7 +90,10 @@ class Membership:
         clock: Clock,
         addresses: Callable[[], Sequence[str]],
         invitation: tuple[bytes, ...] = (),
+        bars: Bars = lambda _agent, _inviter: False,
     ) -> None:
+        """`bars`: whether stewards put out an agent, who came by somebody's invitation or by nobody's."""
+        self._bars = bars
         membrane = manifest.membrane
         self._network_id = membrane.network
         try:
@@ -157,14 +163,27 @@ class Membership:
         return self.book.get(agent) or self.table.get(agent)
 
     def is_member(self, agent: AgentId) -> bool:
-        """Whether `agent` has shown an address record that has not expired."""
+        """Whether `agent` has shown an address record that has not expired, and was not put out."""
         contact = self.contact(agent)
-        return contact is not None and contact.expires_us > self._clock.wall_us()
+        if contact is None or self.is_out(contact):
+            return False
+        return contact.expires_us > self._clock.wall_us()
+
+    def is_out(self, contact: Contact) -> bool:
+        """Whether the network's stewards have put this agent out: it is served nothing but `hello`."""
+        return self._bars(contact.agent, contact.inviter)
+
+    def put_out(self) -> None:
+        """Who is out has changed: those who are lose their place."""
+        for contact in self.contacts():
+            if self.is_out(contact):
+                log.warning("peer %s was put out of the network", short(contact.agent))
+                self._lose(contact.agent)
 
     def usable(self, contact: Contact) -> bool:
         """Whether nothing speaks against asking this contact."""
         agent = contact.agent
-        return not self.liveness.is_suspect(agent) and not self.is_ignored(agent)
+        return not self.is_out(contact) and not self.liveness.is_suspect(agent) and not self.is_ignored(agent)
 
     def there(self, contact: Contact) -> bool:
         """Whether to count on this contact: a lost message makes it a suspect, and does not take it away."""
@@ -205,6 +224,8 @@ class Membership:
 
     def welcome(self, contact: Contact) -> None:
         """A peer that is alive showed this record: it gets a place if it stores and there is room."""
+        if self.is_out(contact):
+            return
         held = self.table.get(contact.agent)
         now = self._clock.monotonic()
         if _placement(held) != _placement(contact) and self._changes.delay(contact.agent, 0, now):
@@ -225,7 +246,9 @@ class Membership:
         honest = True
         for record in records:
             try:
-                contacts.append(self.book.learn(record, now_us))
+                contact = self.book.learn(record, now_us)
+                if not self.is_out(contact):  # who passes it on may not have heard of that
+                    contacts.append(contact)
             except StaleContactError:
                 continue  # a matter of clocks and of time on the way: nobody's fault
             except ContactError as error:
@@ -317,8 +340,11 @@ class Membership:
         self.blame(agent, Misdeed.BAD_FRAME)
 
     def is_ignored(self, agent: AgentId) -> bool:
-        """Whether `agent` is banned."""
-        return self.banned_for(agent) > 0
+        """Whether `agent` is banned, or put out."""
+        if self.banned_for(agent) > 0:
+            return True
+        contact = self.contact(agent)
+        return contact is not None and self.is_out(contact)
 
     def standing(self, agent: AgentId) -> Standing:
         """How `agent` stands."""

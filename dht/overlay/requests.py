@@ -133,6 +133,8 @@ class Requests:
         if contact.agent != agent:
             self._members.blame(agent)
             raise PeerUnreachable(f"peer {short(agent)} shows the address record of another agent")
+        if self._members.is_out(contact):
+            raise PeerUnreachable(f"peer {short(agent)} was put out of the network by its stewards")
         self.met(agent)
         self._members.welcome(contact)
 
@@ -215,6 +217,9 @@ class Requests:
             raise PeerUnreachable(
                 f"peer {short(agent)} failed {failures} times lately; it is asked again in {wait:.1f} s"
             )
+        contact = self._members.contact(agent)
+        if contact is not None and self._members.is_out(contact):
+            raise PeerUnreachable(f"peer {short(agent)} was put out of the network by its stewards")
         banned_s = self._members.banned_for(agent)
         if banned_s > 0:
             raise PeerUnreachable(

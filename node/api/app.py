@@ -127,8 +127,8 @@ def create_app(
         add_learning_routes(app, learning)
     if inviting is not None:
         add_inviting_routes(app, inviting)
-    if governance is not None:
-        add_governance_routes(app, governance)
+    if governance is not None and life is not None:
+        add_governance_routes(app, governance, life.ends_at)
 
     @app.get("/v1/status", response_model=StatusOut, tags=["node"], summary="The node at a glance")
     async def status() -> StatusOut:

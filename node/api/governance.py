@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated
 
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
 from chain.cid import Cid, from_text, to_text
-from chain.epoch import MAX_EPOCH_NUMBER, MAX_LIFTED, MAX_RULES, Epoch
-from chain.identity import SIGNATURE_SIZE, agent_from_text, peer_id
+from chain.epoch import MAX_EPOCH_NUMBER, MAX_EXPELLED, MAX_LIFTED, MAX_RULES, Epoch, Expulsion
+from chain.identity import SIGNATURE_SIZE, AgentId, agent_from_text, peer_id
 from chain.manifest import MAX_STEWARDS
+from chain.record import MAX_INT
 from node.api.shapes import Shape
 from node.epochs import EpochView, Proposal
 from node.governance import Governance, WarrantView
@@ -40,6 +42,21 @@ class WarrantsOut(BaseModel):
     warrants: list[WarrantOut]
 
 
+class ExpulsionShape(Shape):
+    """An agent that is put out: nothing counts that it wrote from seq `since` on; `guests`: nor are its."""
+
+    agent: Id
+    since: int = Field(ge=0, le=MAX_INT)
+    guests: bool = False
+
+
+class ExpelIn(Shape):
+    """An agent to be put out; without `since` what its holders show now still counts."""
+
+    agent: Id
+    since: Annotated[int, Field(ge=0, le=MAX_INT)] | None = None
+
+
 class EpochOut(BaseModel):
     """An epoch; the id of epoch 0 is the network's. `current`: this node works in it."""
 
@@ -49,6 +66,8 @@ class EpochOut(BaseModel):
     atlas: str | None
     lifted: list[str]
     current: bool
+    expelled: list[ExpulsionShape]
+    readmitted: list[str]
 
 
 class EpochsOut(BaseModel):
@@ -62,6 +81,9 @@ class ProposeIn(Shape):
 
     lift: list[Id] = Field(default=[], max_length=MAX_LIFTED, description="ids of warrants")
     rules: Annotated[int, Field(ge=1, le=MAX_RULES)] | None = None
+    expel: list[ExpelIn] = Field(default=[], max_length=MAX_EXPELLED, description="agents to be put out")
+    readmit: list[Id] = Field(default=[], max_length=MAX_EXPELLED, description="agents to be let in again")
+    guests: bool = Field(default=False, description="whoever the expelled have let in is out, too")
 
 
 class SignatureShape(Shape):
@@ -80,11 +102,15 @@ class ProposalShape(Shape):
     atlas: Id | None
     rules: int = Field(ge=1, le=MAX_RULES)
     lifted: list[Id] = Field(max_length=MAX_LIFTED)
+    expelled: list[ExpulsionShape] = Field(default=[], max_length=MAX_EXPELLED)
+    readmitted: list[Id] = Field(default=[], max_length=MAX_EXPELLED)
     signatures: list[SignatureShape] = Field(max_length=MAX_STEWARDS)
 
 
-def add_governance_routes(app: FastAPI, governance: Governance) -> None:
-    """Mount the routes."""
+def add_governance_routes(
+    app: FastAPI, governance: Governance, ends_at: Callable[[AgentId], Awaitable[int]]
+) -> None:
+    """Mount the routes. `ends_at` gives the seq after an agent's last record."""
     epochs = governance.epochs
 
     @app.get(
@@ -101,7 +127,19 @@ def add_governance_routes(app: FastAPI, governance: Governance) -> None:
         "/v1/epochs/propose", response_model=ProposalShape, tags=["network"], summary="Draft the next epoch"
     )
     async def propose(asked: ProposeIn) -> ProposalShape:
-        return _proposal_out(epochs.propose([from_text(one) for one in asked.lift], asked.rules))
+        expel: list[tuple[AgentId, int]] = []
+        for one in asked.expel:
+            agent = agent_from_text(one.agent)
+            expel.append((agent, await ends_at(agent) if one.since is None else one.since))
+        return _proposal_out(
+            epochs.propose(
+                [from_text(one) for one in asked.lift],
+                asked.rules,
+                expel,
+                [agent_from_text(one) for one in asked.readmit],
+                asked.guests,
+            )
+        )
 
     @app.post(
         "/v1/epochs/sign", response_model=ProposalShape, tags=["network"], summary="Sign a proposed epoch"
@@ -141,7 +179,13 @@ def _epoch_out(one: EpochView) -> EpochOut:
         atlas=None if one.atlas is None else to_text(one.atlas),
         lifted=[to_text(cid) for cid in one.lifted],
         current=one.current,
+        expelled=_expelled_out(one.expelled),
+        readmitted=[peer_id(agent) for agent in one.readmitted],
     )
+
+
+def _expelled_out(expelled: Sequence[Expulsion]) -> list[ExpulsionShape]:
+    return [ExpulsionShape(agent=peer_id(one.agent), since=one.since, guests=one.guests) for one in expelled]
 
 
 def _proposal_out(proposal: Proposal) -> ProposalShape:
@@ -153,6 +197,8 @@ def _proposal_out(proposal: Proposal) -> ProposalShape:
         atlas=None if epoch.atlas is None else to_text(epoch.atlas),
         rules=epoch.rules,
         lifted=[to_text(cid) for cid in epoch.lifted],
+        expelled=_expelled_out(epoch.expelled),
+        readmitted=[peer_id(agent) for agent in epoch.readmitted],
         signatures=[
             SignatureShape(steward=peer_id(steward), signature=signature.hex())
             for steward, signature in proposal.signatures
@@ -164,7 +210,9 @@ def _proposal_in(shape: ProposalShape) -> Proposal:
     atlas: Cid | None = None if shape.atlas is None else from_text(shape.atlas)
     lifted = tuple(from_text(one) for one in shape.lifted)
     network, previous = from_text(shape.network), from_text(shape.previous)
+    expelled = tuple(Expulsion(agent_from_text(one.agent), one.since, one.guests) for one in shape.expelled)
+    readmitted = tuple(agent_from_text(one) for one in shape.readmitted)
     return Proposal(
-        Epoch(network, previous, shape.number, atlas, shape.rules, lifted),
+        Epoch(network, previous, shape.number, atlas, shape.rules, lifted, expelled, readmitted),
         tuple((agent_from_text(one.steward), bytes.fromhex(one.signature)) for one in shape.signatures),
     )

@@ -45,7 +45,7 @@ def warrants(home: str | None, as_json: bool) -> None:
 
 @click.group()
 def epoch() -> None:
-    """Change what a network lets change: its rules, and lifted warrants."""
+    """Change what a network lets change: its rules, lifted warrants, who is out."""
 
 
 @epoch.command("list")
@@ -62,23 +62,54 @@ def list_epochs(home: str | None, as_json: bool) -> None:
         return
     for one in answer["epochs"]:
         mark = "*" if one["current"] else " "
-        lifted = f", lifts {len(one['lifted'])} warrants" if one["lifted"] else ""
-        print_line(f"{mark} {one['number']:>4} rules {one['rules']}{lifted} {one['id']}")
+        print_line(f"{mark} {one['number']:>4} rules {one['rules']}{_said_of(one)} {one['id']}")
+        for out in one["expelled"]:
+            guests = ", and whom it has let in" if out["guests"] else ""
+            print_line(f"       expels {out['agent']} from seq {out['since']} on{guests}")
+        for agent in one["readmitted"]:
+            print_line(f"       readmits {agent}")
 
 
 @epoch.command("propose")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--lift", "lift", multiple=True, metavar="WARRANT", help="Forgive what this warrant proves.")
 @click.option("--rules", type=click.IntRange(1), help="The rule version from then on.")
+@click.option(
+    "--expel",
+    "expel",
+    multiple=True,
+    metavar="AGENT[:SEQ]",
+    help="Put this agent out; nothing that it wrote counts from SEQ on, or from now on.",
+)
+@click.option("--with-guests", is_flag=True, help="And all whom the expelled have let in, or will.")
+@click.option("--readmit", "readmit", multiple=True, metavar="AGENT", help="Let this agent in again.")
 @home_option
 @json_option
-def propose(file: Path, lift: tuple[str, ...], rules: int | None, home: str | None, as_json: bool) -> None:
+def propose(
+    file: Path,
+    lift: tuple[str, ...],
+    rules: int | None,
+    expel: tuple[str, ...],
+    with_guests: bool,
+    readmit: tuple[str, ...],
+    home: str | None,
+    as_json: bool,
+) -> None:
     """Write the next epoch to FILE, unsigned, for stewards to sign."""
-    if not lift and rules is None:
-        raise click.UsageError("say what changes: --lift WARRANT or --rules N")
+    if not (lift or expel or readmit) and rules is None:
+        raise click.UsageError("say what changes: --lift WARRANT, --rules N, --expel or --readmit AGENT")
+    if with_guests and not expel:
+        raise click.UsageError("--with-guests goes with --expel")
     if file.exists():
         raise click.UsageError(f"{file} exists already")
-    _write(file, _client(home).post("/v1/epochs/propose", {"lift": list(lift), "rules": rules}), as_json)
+    asked = {
+        "lift": list(lift),
+        "rules": rules,
+        "expel": [_expelled(one) for one in expel],
+        "readmit": list(readmit),
+        "guests": with_guests,
+    }
+    _write(file, _client(home).post("/v1/epochs/propose", asked), as_json)
 
 
 @epoch.command("sign")
@@ -103,6 +134,27 @@ def publish(file: Path, home: str | None, as_json: bool) -> None:
         print_line(f"epoch {answer['number']} is published: {answer['id']}")
 
 
+def _expelled(text: str) -> dict[str, Any]:
+    agent, colon, seq = text.partition(":")
+    if colon and not seq.isdecimal():
+        raise click.UsageError(f"--expel {text!r}: after the colon stands a seq, a whole number")
+    return {"agent": agent, "since": int(seq) if colon else None}
+
+
+def _said_of(epoch: dict[str, Any]) -> str:
+    """What an epoch or a proposal changes besides rules, in words."""
+    found = [
+        f"{verb} {len(epoch[field])} {noun}{'' if len(epoch[field]) == 1 else 's'}"
+        for field, verb, noun in (
+            ("lifted", "lifts", "warrant"),
+            ("expelled", "expels", "agent"),
+            ("readmitted", "readmits", "agent"),
+        )
+        if epoch[field]
+    ]
+    return "".join(f", {one}" for one in found)
+
+
 def _client(home: str | None) -> Any:
     from node.api_client import ApiClient
     from node.home import open_home
@@ -124,7 +176,8 @@ def _write(file: Path, proposal: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(proposal)
         return
-    lifted = f", lifting {len(proposal['lifted'])} warrants" if proposal["lifted"] else ""
     count = len(proposal["signatures"])
     signed = f"{count} signature{'' if count == 1 else 's'}"
-    print_line(f"{file}: epoch {proposal['number']} with rules {proposal['rules']}{lifted}, {signed}")
+    print_line(
+        f"{file}: epoch {proposal['number']} with rules {proposal['rules']}{_said_of(proposal)}, {signed}"
+    )

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.cid import blob_cid, raw_cid, record_cid
-from chain.epoch import MAX_LIFTED, Epoch, epoch_body, epoch_from_body
+from chain.epoch import MAX_LIFTED, Epoch, Expulsion, epoch_body, epoch_from_body
 from chain.errors import ChainError, RecordError, SignatureError
 from tests.chain.samples import ALICE, BOB, MANIFEST, STEWARD, blob_cids, record_cids, values
 
 NETWORK = MANIFEST.network_id
+agents = st.binary(min_size=32, max_size=32).map(lambda some: b"\0" + some[1:])
 epochs = st.builds(
     Epoch,
     network=st.just(NETWORK),
@@ -22,6 +23,14 @@ epochs = st.builds(
     atlas=st.none() | blob_cids,
     rules=st.integers(1, 1 << 16),
     lifted=st.lists(record_cids, max_size=3).map(tuple),
+    expelled=st.sets(agents, max_size=2).flatmap(
+        lambda some: st.tuples(
+            *(st.builds(Expulsion, st.just(a), st.integers(0, 99), st.booleans()) for a in sorted(some))
+        )
+    ),
+    readmitted=st.sets(st.binary(min_size=32, max_size=32).map(lambda b: b"\1" + b[1:]), max_size=2).map(
+        lambda some: tuple(sorted(some))
+    ),
 )
 EPOCH = Epoch(NETWORK, NETWORK, 1, blob_cid(b"another atlas"), 1)
 SIGNED = [EPOCH.sign(BOB), EPOCH.sign(STEWARD)]
@@ -80,6 +89,26 @@ BAD: list[dict[str, Any]] = [
     {"signatures": [["bob", bytes(64)]]},
     {"signatures": [[BOB.agent, None]]},
     {"more": 1},
+    {"expelled": []},
+    *(
+        {"expelled": expelled, "readmitted": readmitted}
+        for expelled, readmitted in (
+            ([], []),
+            (None, [ALICE.agent]),
+            ([[ALICE.agent, 3]], []),
+            ([[ALICE.agent, -1, False]], []),
+            ([[ALICE.agent, True, False]], []),
+            ([[ALICE.agent, 3, 0]], []),
+            ([[b"alice", 3, False]], []),
+            ([[ALICE.agent, 3, False]] * 2, []),
+            ([[ALICE.agent, 3, False]], [ALICE.agent]),
+            ([[STEWARD.agent, 3, False]], []),
+            ([[MANIFEST.founder, 3, False]], []),
+            ([], [ALICE.agent] * 2),
+            ([], [7]),
+            ([[bytes([n, 1]) * 16, 3, False] for n in range(255)] * 2, []),
+        )
+    ),
 ]
 
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from chain.agent_life import Rotation
 from chain.cid import Cid, raw_cid, record_cid
-from chain.epoch import Epoch
+from chain.epoch import Epoch, Expulsion
 from chain.source_chain import head_of, next_record
 from chain.warrant import Offence
 from crdt import drafts
 from crdt.entry_view import view_of
-from crdt.standing import MAX_LINE, Standing, lifted_of, standing_of, successors_of
+from crdt.standing import MAX_LINE, Standing, lifted_of, outsiders_of, standing_of, successors_of
 from tests.validation import bench as validation_bench
 
 NETWORK = raw_cid(b"a network for tests of standing")
@@ -161,3 +161,47 @@ def test_who_goes_on_under_a_new_key_votes_once() -> None:
     assert ballots(Standing({}, {alice.agent: KEYS[4], KEYS[4]: bob.agent})) == [(bob.agent, -1)]
     assert ballots(Standing({}, {alice.agent: KEYS[4]})) == both, "who has not voted again keeps the vote"
     assert ballots(Standing({bob.agent: 0}, {alice.agent: bob.agent})) == [(alice.agent, 1)]
+
+
+changes = st.lists(
+    st.tuples(st.sampled_from(AGENTS), st.none() | st.tuples(st.integers(0, 9), st.booleans())),
+    min_size=3,
+    max_size=3,
+)
+
+
+@given(changes=changes, order=st.permutations(range(3)))
+def test_who_is_out_is_what_the_line_of_epochs_said_last(
+    changes: list[tuple[bytes, tuple[int, bool] | None]], order: list[int]
+) -> None:
+    """Each epoch puts one agent out, or lets it in again; whatever order they come to be known in."""
+    epochs: dict[Cid, Epoch] = {}
+    for place, (agent, out) in enumerate(changes):
+        one = Epoch(NETWORK, ANY_EPOCH[place], place + 1, None, 4)
+        epochs[EPOCHS[place]] = (
+            replace(one, readmitted=(agent,))
+            if out is None
+            else replace(one, expelled=(Expulsion(agent, *out),))
+        )
+    last = dict(changes)
+    told = outsiders_of({EPOCHS[place]: epochs[EPOCHS[place]] for place in order}, NETWORK)
+    assert {one.agent: (one.since, one.guests) for one in told.expelled.values()} == {
+        agent: out for agent, out in last.items() if out is not None
+    }
+    assert told.readmitted == {agent for agent, out in last.items() if out is None}
+    standing = standing_of({}, epochs, NETWORK)
+    assert standing.first == {one.agent: one.since for one in told.expelled.values()}
+    for guest in (b"guest", *AGENTS):
+        for inviter in (None, *AGENTS):
+            host = None if inviter is None else last.get(inviter)
+            by_host = host is not None and host[1] and guest not in told.readmitted
+            assert told.bars(guest, inviter) == (guest in told.expelled or by_host)
+
+
+def test_an_epoch_beside_the_line_puts_nobody_out() -> None:
+    """Of two epochs of one number the smaller CID counts, and what the other said does not."""
+    first, second = (Epoch(NETWORK, NETWORK, 1, None, 4, (), (Expulsion(agent, 3),)) for agent in AGENTS)
+    low, high = sorted(EPOCHS[:2])
+    assert [*outsiders_of({high: second, low: first}, NETWORK).expelled] == [AGENTS[0]]
+    after = {high: second, low: first, EPOCHS[2]: Epoch(NETWORK, high, 2, None, 4)}
+    assert [*outsiders_of(after, NETWORK).expelled] == [AGENTS[1]]

@@ -56,6 +56,8 @@ class Network:
     folder: Path
     nodes: dict[int, Node] = field(default_factory=dict)
     entries: dict[Cid, tuple[Codes, NewEntry]] = field(default_factory=dict)
+    invitations: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
+    """What nodes show to be let in, in a network by invitation."""
     _shards: dict[int, tuple[int, list[Prefix]]] = field(default_factory=dict)
     """What `shards_of` found, by the version of the node's membership that it was found for."""
 
@@ -70,7 +72,7 @@ class Network:
             self.founding,
             folder,
             number,
-            NodeOptions(bootstrap=bootstrap, capacity=capacity),
+            NodeOptions(bootstrap=bootstrap, capacity=capacity, invitation=self.invitations.get(number, ())),
         )
         self.nodes[number] = node
         self._shards.pop(number, None)

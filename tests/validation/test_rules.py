@@ -16,7 +16,7 @@ from chain.agent_life import (
     sign_revocation,
 )
 from chain.cid import blob_cid, raw_cid, record_cid
-from chain.epoch import epoch_body
+from chain.epoch import Expulsion, epoch_body
 from chain.identity import Identity
 from chain.kinds import CREATE, EPOCH, GENESIS, INVALID_WARRANT, MEMBRANE, PROFILE, RULE_VERSION, START
 from chain.learning import Outcome, Result, result_body
@@ -45,6 +45,7 @@ from tests.validation.bench import (
 )
 from validation.context import Context
 from validation.named import learning_of, named_by
+from validation.payload_rules import EXPELS_FROM, FIXED_ATLAS
 from validation.rules import MAX_AHEAD_US, RULES, judge, judge_header, parks
 from validation.subject_rules import MAX_OPERATIONS
 from validation.verdict import VALID, Invalid, Pending
@@ -292,10 +293,20 @@ def goes_back(b: Bench) -> tuple[Record, Context]:
     return record, b.context(record, before, epochs={published.cid: next_epoch()})
 
 
-def another_atlas(b: Bench) -> tuple[Record, Context]:
-    epoch = replace(next_epoch(), atlas=blob_cid(b"another atlas"))
-    record = forge(b.by_name["epoch"], body=epoch_body(epoch, [epoch.sign(STEWARD)]))
-    return record, b.context(record)
+def another_atlas(b: Bench, rules: int = FIXED_ATLAS) -> tuple[Record, Context]:
+    """After an epoch of that rule version."""
+    before = b.by_name["epoch"]
+    epoch = replace(next_epoch(2, before.cid), atlas=blob_cid(b"another atlas"))
+    record = forge(before, epoch=before.cid, body=epoch_body(epoch, [epoch.sign(STEWARD)]))
+    return record, b.context(record, epochs={before.cid: next_epoch(rules=rules)})
+
+
+def puts_out(b: Bench) -> tuple[Record, Context]:
+    """An epoch that puts Bob out, under rules that know no such thing."""
+    before = b.by_name["epoch"]
+    epoch = replace(next_epoch(2, before.cid), expelled=(Expulsion(BOB.agent, 3),))
+    record = forge(before, epoch=before.cid, body=epoch_body(epoch, [epoch.sign(STEWARD)]))
+    return record, b.context(record, epochs={before.cid: next_epoch(rules=EXPELS_FROM - 1)})
 
 
 def header_of(name: str) -> bytes:
@@ -503,6 +514,7 @@ OFFENCES: dict[str, list[Offence]] = {
         body_with("epoch", lifted=None),
         body_with("epoch", atlas=...),
         another_atlas,
+        puts_out,
     ],
     "operation": [
         body_with("create", text=""),
