@@ -7,12 +7,12 @@ signed. The audit does not ask what else might have counted; it asks whether wha
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.learning import Reveal
-from federated.faults import DOUBLE, LATE, UNAVAILABLE
+from federated.faults import DOUBLE, EXCLUDED, LATE, UNAVAILABLE
 from federated.ledger import Ledger, Step
 from federated.proposal import Verdict, eligible_commits, reveal_fault
 from federated.views import AuditView, Contributor
@@ -26,8 +26,13 @@ async def audit_round(
     step: Step,
     verdict_of: Callable[[Reveal], Awaitable[Verdict]],
     average_of: AverageOf,
+    excluded: Collection[AgentId] = frozenset(),
 ) -> AuditView:
-    """Compute a finished round again; costs a look at every update and one averaging."""
+    """Compute a finished round again; costs a look at every update and one averaging.
+
+    `excluded` are the agents that the network does not hear now: who is said to have been left out as such
+    is one of them, unless it was forgiven since. Who contributed before that did so for good.
+    """
     outcome = step.outcome
     shown: dict[AgentId, list[Cid]] = {}
     missing = 0
@@ -50,7 +55,7 @@ async def audit_round(
                 reveal = ledger.reveals[cids[0]][1]
                 parts.append((reveal.blob, reveal.examples))
                 contributors.append(Contributor(agent, reveal.examples, reveal.metrics))
-        problem = _problem(ledger, step, shown, faults)
+        problem = _problem(ledger, step, shown, faults, excluded)
         if problem is None:
             average = await average_of(tuple(parts)) if parts else step.before.parameters
             if average is None:
@@ -90,13 +95,21 @@ def _faults(
 
 
 def _problem(
-    ledger: Ledger, step: Step, shown: Mapping[AgentId, list[Cid]], faults: Mapping[AgentId, Verdict]
+    ledger: Ledger,
+    step: Step,
+    shown: Mapping[AgentId, list[Cid]],
+    faults: Mapping[AgentId, Verdict],
+    excluded: Collection[AgentId],
 ) -> str | None:
     outcome = step.outcome
     refused = dict(outcome.refused)
     for agent, reason in refused.items():
         if reason in (UNAVAILABLE, LATE):
             continue  # what could be had, and who counted for whom, depends on what was seen then
+        if reason == EXCLUDED:
+            if agent in excluded:
+                continue
+            return f"{agent.hex()[:16]} was left out as excluded, and nothing known now excludes it"
         said = (ledger.commits_of(step.before, agent), ledger.reveals_of(step.before, agent))
         if reason == DOUBLE and max(map(len, said)) > 1:
             continue

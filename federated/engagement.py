@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from math import inf
@@ -76,6 +76,10 @@ MAX_TAKEN_UP = 256
 log = logging.getLogger(f"roseforest.{__name__}")
 
 
+async def _nothing_to_compare(_agent: AgentId) -> None:
+    """Where nobody is ever excluded."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What all engagements of a node share."""
@@ -91,6 +95,10 @@ class Tools:
     run_blocking: RunBlocking
     published: Callable[[], None]
     """Called when the own chain has grown."""
+    excluded: Callable[[], frozenset[AgentId]] = frozenset
+    """The agents that the network does not hear now."""
+    compare: Callable[[AgentId], Awaitable[None]] = _nothing_to_compare
+    """Fetches from an agent what it knows of who is not heard and why, and this node does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +212,7 @@ class Engagement:
             await self._maybe_ask_again(round_.tip)
             return
         self._want_model(round_.tip.parameters, self._sources(round_.tip))
+        round_.excluded = self._tools.excluded()
         actions = round_.step(now)
         await self._remember_lock(round_)
         for action in actions:
@@ -241,7 +250,7 @@ class Engagement:
     async def _maybe_start(self) -> None:
         """The author starts the task a moment after enough agents have joined."""
         ledger, now = self.ledger, self._tools.clock.monotonic()
-        members = ledger.members()
+        members = [agent for agent in ledger.members() if agent not in self._tools.excluded()]
         self_started = ledger.task.header.author == self._me
         if not self_started or len(members) < ledger.terms.min_members:
             self._ready_at = None
@@ -394,6 +403,8 @@ class Engagement:
             reply = decode_reply(body)
             if reply.word in (Word.MISSING, Word.ELSEWHERE):
                 await self._take_up(ask.agent, reply.cids)
+            if reply.word is Word.DISAGREE:
+                await tools.compare(ask.agent)
             round_.answered(ask.agent, ask.question, reply, tools.clock.monotonic())
         except NetworkError as error:
             if isinstance(error, FrameError):
@@ -425,9 +436,16 @@ class Engagement:
             await self._take_up(agent, question.view)
         clock = self._tools.clock
         until = clock.monotonic() + ANSWER_WAIT_S
+        compared = False
         while True:
             changed = self._changed
+            round_.excluded = self._tools.excluded()
             reply = round_.answer(agent, question, clock.monotonic())
+            if reply.word is Word.DISAGREE and not compared:
+                compared = True
+                await self._tools.compare(agent)
+                if self._tools.excluded() != round_.excluded:
+                    continue
             left = until - clock.monotonic()
             if reply.word is not Word.BUSY or left <= 0:
                 await self._remember_lock(round_)

@@ -11,6 +11,7 @@ from typing import Final
 from federated.update import Fault
 
 DOUBLE: Final = "double"
+EXCLUDED: Final = "excluded"
 HASH: Final = "hash"
 LATE: Final = "late"
 UNAVAILABLE: Final = "unavailable"
@@ -26,12 +27,13 @@ REASONS: Final[dict[str, str]] = {
     WEIGHT: "the number of examples is outside what the task allows",
     HASH: "the update is not the one that was committed to",
     DOUBLE: "there are two different updates, or two promises, for one round",
+    EXCLUDED: "the network does not hear the agent: a warrant, its revocation or the stewards keep it out",
     LATE: "most members had not seen the commit when they revealed",
     UNAVAILABLE: "nobody could get the update's bytes in time",
 }
 """Every code, and what it means."""
 
-PENALISED: Final = frozenset(REASONS) - {LATE, UNAVAILABLE}
+PENALISED: Final = frozenset(REASONS) - {EXCLUDED, LATE, UNAVAILABLE}
 """The codes that only a wrong member earns; the others may happen to anybody on a bad line."""
 PENALTY_ROUNDS: Final = 3
 """Rounds that a penalised member sits out."""

@@ -96,6 +96,11 @@ class Learning:
         for task, found in by_task.items():
             self._engaged[task].take(found)
 
+    def heed(self) -> None:
+        """Whom the network hears has changed."""
+        for engagement in self._engaged.values():
+            engagement.wake()
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow the tasks that are remembered, and those that come, until cancelled."""
         async with trio.open_nursery() as nursery:
@@ -126,6 +131,7 @@ class Learning:
         Raises `Refused` when the initial parameters are not here or do not match the arrays, `ChainError` for
         terms out of range.
         """
+        self._require_heard()
         rules = self._rules()
         if TASK not in KINDS_BY_RULE_VERSION.get(rules, frozenset()):
             raise UnknownKind(
@@ -158,7 +164,8 @@ class Learning:
         """The tasks that this node follows and those that the network lists, newest first."""
         views = {cid: self._view(one) for cid, one in self._engaged.items()}
         with trio.move_on_after(LIST_TIMEOUT_S):
-            listed = await self._tools.post.listed()
+            excluded = self._tools.excluded()
+            listed = [one for one in await self._tools.post.listed() if one.header.author not in excluded]
             async with trio.open_nursery() as nursery:
 
                 async def peek(record: Record) -> None:
@@ -177,6 +184,7 @@ class Learning:
 
     async def join(self, cid: Cid) -> None:
         """Follow a task and ask to take part in it. Raises `UnknownTask`, `WrongState` when it is over."""
+        self._require_heard()
         engagement = await self._engage(cid, True)
         if engagement.ledger.finished:
             raise WrongState("the task is finished")
@@ -236,7 +244,7 @@ class Learning:
             ) -> Cid | None:
                 return await self._average_of(ledger, parts, sources)
 
-            views.append(await audit_round(ledger, step, verdict_of, average_of))
+            views.append(await audit_round(ledger, step, verdict_of, average_of, self._tools.excluded()))
         return views
 
     # -- what members ask --
@@ -258,6 +266,10 @@ class Learning:
         return reply.encode()
 
     # -- parts --
+
+    def _require_heard(self) -> None:
+        if self._me in self._tools.excluded():
+            raise Refused("nobody hears this agent now: see roseforest warrants and epoch list")
 
     async def _engage(self, cid: Cid, wanted: bool) -> Engagement:
         async with self._engaging:

@@ -5,6 +5,12 @@ on taking part. Two members whose views are equal decide equally, so agreeing ne
 show each other what they have seen, merge, and sign what follows. The one thing that is not in the records is
 whether a blob could be had at all (`UNAVAILABLE`).
 
+**Whom the network does not hear** (`crdt.standing`) contributes nothing and has no seat afterwards, whatever
+its records say: a pure function of records, warrants and epochs like the rest. It takes effect with the next
+result, as leaving does: until then its seat counts for the quorum. Members who have not heard the same come
+to different digests, and tell each other what they lack (`federated.engagement`); the result names who was
+left out.
+
 **Commit before reveal.** A reveal lists the commits that its author had seen when it stopped waiting. A
 commit counts when more than half of the members who revealed list it; one that was made after looking at
 somebody's update is known to too few of them, whatever its author claims.
@@ -12,14 +18,14 @@ somebody's update is known to too few of them, whatever its author claims.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.learning import Outcome, Reveal, Seat
-from federated.faults import DOUBLE, HASH, LATE, PENALISED, UNAVAILABLE, WEIGHT
+from federated.faults import DOUBLE, EXCLUDED, HASH, LATE, PENALISED, UNAVAILABLE, WEIGHT
 from federated.ledger import Ledger, Standing, Tip
 from federated.update import Fault, most_bytes
 
@@ -96,15 +102,21 @@ def relevant_standings(ledger: Ledger, tip: Tip) -> dict[AgentId, Standing]:
     return inside | {agent: ledger.standings[agent] for _, agent in outside[:MAX_CANDIDATES]}
 
 
-def decide(ledger: Ledger, tip: Tip, verdicts: Mapping[Cid, Verdict]) -> Decision:
-    """What follows from the reveals that have a verdict; a pure function of ledger, tip and verdicts.
+def decide(
+    ledger: Ledger, tip: Tip, verdicts: Mapping[Cid, Verdict], excluded: Collection[AgentId] = frozenset()
+) -> Decision:
+    """What follows from the reveals that have a verdict; a pure function of its arguments.
 
-    `verdicts` of reveals that need no look at the blob (a wrong weight or size) are not asked for.
+    `excluded` are the agents that the network does not hear, in the roster or not. `verdicts` of reveals
+    that need no look at the blob (a wrong weight or size) are not asked for.
     """
     evidence: list[Cid] = []
     refused: dict[AgentId, str] = {}
     single: dict[AgentId, Cid] = {}
     for agent in tip.agents:
+        if agent in excluded:
+            refused[agent] = EXCLUDED
+            continue
         commits, reveals = ledger.commits_of(tip, agent), ledger.reveals_of(tip, agent)
         if len(commits) > 1 or len(reveals) > 1:
             refused[agent] = DOUBLE
@@ -126,7 +138,7 @@ def decide(ledger: Ledger, tip: Tip, verdicts: Mapping[Cid, Verdict]) -> Decisio
             refused[agent] = LATE
         else:
             contributions.append(Contribution(agent, cid, reveal.blob, reveal.examples, reveal.metrics))
-    roster = _next_roster(ledger, tip, {one.agent for one in contributions}, refused)
+    roster = _next_roster(ledger, tip, {one.agent for one in contributions}, refused, excluded)
     return Decision(tuple(contributions), tuple(sorted(refused.items())), tuple(sorted(evidence)), roster)
 
 
@@ -164,7 +176,11 @@ def _terms_fault(ledger: Ledger, reveal: Reveal) -> Verdict:
 
 
 def _next_roster(
-    ledger: Ledger, tip: Tip, contributed: set[AgentId], refused: Mapping[AgentId, str]
+    ledger: Ledger,
+    tip: Tip,
+    contributed: set[AgentId],
+    refused: Mapping[AgentId, str],
+    excluded: Collection[AgentId],
 ) -> tuple[Seat, ...]:
     """Who contributed and did not leave stays; then new joins by CID, as long as there are seats.
 
@@ -176,11 +192,11 @@ def _next_roster(
         standing = relevant.get(agent)
         if agent in contributed and (standing is None or standing.joins):
             seats[agent] = join
-    lied = {agent for agent, reason in refused.items() if reason in PENALISED}
+    barred = {agent for agent, reason in refused.items() if reason in PENALISED} | set(excluded)
     newcomers = sorted(
         (standing.cid, agent)
         for agent, standing in relevant.items()
-        if standing.joins and agent not in seats and agent not in lied and standing.cid not in tip.spent
+        if standing.joins and agent not in seats and agent not in barred and standing.cid not in tip.spent
     )
     for cid, agent in newcomers:
         if len(seats) < ledger.terms.max_members:

@@ -142,6 +142,8 @@ class Round:
         self.offer: Offer | None = None
         self.wake_at = inf
         self.verdicts: dict[Cid, Verdict] = {}
+        self.excluded: frozenset[AgentId] = frozenset()
+        """Whom the network does not hear now; set anew before `step` and `answer`."""
         self.attempt = 0
         self._identity = identity
         self._me = identity.agent
@@ -284,7 +286,7 @@ class Round:
         if self.phase is Phase.RESULT:
             actions += self._conclude(now)
         elif self._hurried:
-            actions += self._average(decide(self.ledger, self.tip, self.verdicts))
+            actions += self._average(self._decision())
         return actions
 
     # -- the phases --
@@ -295,7 +297,7 @@ class Round:
         if self.offer is not None and not own and not self._promised:
             self._promised = True
             actions.append(Promise(Commit(self.tip.round, self.tip.digest, self.offer.hash())))
-        roster = self.tip.agents
+        roster = self._heard()
         shown = sum(bool(self.ledger.reveals_of(self.tip, agent)) for agent in roster)
         done = self._committed()
         self._note_most(len(done), len(roster), now)
@@ -332,7 +334,7 @@ class Round:
         if len(done) == len(expected):
             self._enter(Phase.RESULT, now)
         elif now >= deadline:
-            if any(self.ledger.reveals_of(self.tip, agent) for agent in self.tip.agents):
+            if any(self.ledger.reveals_of(self.tip, agent) for agent in self._heard()):
                 for cid in unsettled:
                     self.verdicts[cid] = UNAVAILABLE
                 self._enter(Phase.RESULT, now)
@@ -344,14 +346,14 @@ class Round:
         return actions
 
     def _conclude(self, now: float) -> list[Action]:
-        decision = decide(self.ledger, self.tip, self.verdicts)
+        decision = self._decision()
         actions = self._average(decision)
         if now >= self._since + self._attempt_s():
             self.attempt += 1
             self._since = now
             self._asked.clear()
         self.wake_at = self._since + self._attempt_s()
-        shown = [agent for agent in self.tip.agents if self.ledger.reveals_of(self.tip, agent)]
+        shown = [agent for agent in self._heard() if self.ledger.reveals_of(self.tip, agent)]
         order = proposers(self.tip, shown or self.tip.agents)
         if order[self.attempt % len(order)] != self._me:
             return actions
@@ -398,11 +400,18 @@ class Round:
         terms = self.ledger.terms
         self._limit_s = (terms.reveal_ms if phase is Phase.REVEAL else terms.result_ms) / 1_000
 
+    def _heard(self) -> list[AgentId]:
+        """The members whose words count."""
+        return [agent for agent in self.tip.agents if agent not in self.excluded]
+
+    def _decision(self) -> Decision:
+        return decide(self.ledger, self.tip, self.verdicts, self.excluded)
+
     def _committed(self) -> list[AgentId]:
         """The members who promised an update, or have shown one at once."""
         return [
             agent
-            for agent in self.tip.agents
+            for agent in self._heard()
             if self.ledger.commits_of(self.tip, agent) or self.ledger.reveals_of(self.tip, agent)
         ]
 
@@ -481,7 +490,7 @@ class Round:
 
     def _outcome(self, members: tuple[AgentId, ...]) -> Outcome | None:
         """What follows from what was seen; None while the average is not known, or there is no evidence."""
-        decision = decide(self.ledger, self.tip, self.verdicts)
+        decision = self._decision()
         if not decision.reveals:
             return None
         parameters = self._averages.get(decision.key) if decision.key else self.tip.parameters

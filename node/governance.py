@@ -97,6 +97,8 @@ class Governance:
         self.epochs = Epochs(identity, manifest, own, self.ledger, self.write)
         self._doubts: dict[AgentId, int] = {}
         self._shown = self.ledger.standing, self._doubts, self.ledger.standing
+        self.on_moved: Callable[[], None] = lambda: None
+        """Called when somebody's records count from another place on than before."""
         self._moved: dict[AgentId, int] = {}
         self._wake = trio.Event()
         self._watch: Watch
@@ -237,6 +239,14 @@ class Governance:
         await self._watch.held(items)
         await self._notices.take([item.record for item in items])
 
+    async def compare(self, agent: AgentId) -> None:
+        """Fetch what one peer knows of warrants and epochs and this node does not."""
+        await self._notices.compare(agent)
+
+    def excluded(self) -> frozenset[AgentId]:
+        """The agents of whom something does not count, by warrants, revocations and epochs."""
+        return frozenset(self.ledger.standing.first)
+
     async def meet(self) -> None:
         """See `Notices.meet`; what cannot be written is logged."""
         try:
@@ -315,6 +325,7 @@ class Governance:
             self._adopt()
             self._kademlia.put_out()
         self._note_moved(moved)
+        self.on_moved()
         await self._watch.heard(new)
 
     def _note_moved(self, moved: Mapping[AgentId, int]) -> None:

@@ -439,6 +439,8 @@ class Parts:
                 random=random,
                 run_blocking=run_blocking,
                 published=self.publisher.wake,
+                excluded=self.governance.excluded,
+                compare=self.governance.compare,
             ),
             network,
             manifest,
@@ -446,6 +448,7 @@ class Parts:
             lambda: self.governance.epochs.rules,
         )
         """The learning tasks that this node follows, and their verbs."""
+        self.governance.on_moved = self.learning.heed
 
     @property
     def read_only(self) -> str | None:

@@ -177,14 +177,18 @@ class Notices:
         with trio.move_on_after(MEET_S):
             await self._compare_with_some(MEET)
 
+    async def compare(self, agent: AgentId) -> None:
+        """Fetch from one peer what it has and this node lacks."""
+        try:
+            await self._compare(agent)
+        except NetworkError as error:
+            log.info("comparing notices with %s failed: %s", agent.hex()[:8], error)
+            if isinstance(error, FrameError):
+                self._kademlia.report(agent)
+
     async def _compare_with_some(self, count: int) -> None:
-        for contact in self._some(count, frozenset()):
-            try:
-                await self._compare(contact)
-            except NetworkError as error:
-                log.info("comparing notices with %s failed: %s", contact.hex()[:8], error)
-                if isinstance(error, FrameError):
-                    self._kademlia.report(contact)
+        for agent in self._some(count, frozenset()):
+            await self.compare(agent)
 
     def _some(self, count: int, but: frozenset[AgentId | None]) -> list[AgentId]:
         agents = [

@@ -31,7 +31,7 @@ from chain.source_chain import Draft, Head, head_of, next_record
 from federated.aggregation import average
 from federated.faults import UNAVAILABLE
 from federated.ledger import Ledger
-from federated.messages import Question, Reply, decode_question, decode_reply
+from federated.messages import Question, Reply, Word, decode_question, decode_reply
 from federated.proposal import Verdict
 from federated.round import Ask, Average, Look, Offer, Promise, Publish, Round, Show
 from federated.update import Fault, inspect
@@ -76,6 +76,8 @@ class Member:
     alter: Callable[[Reveal], Sequence[Reveal]] | None = None
     offered: set[bytes] = field(default_factory=set)
     wake: float = 0.0
+    excluded: set[AgentId] = field(default_factory=set)
+    """Whom it knows that the network does not hear."""
 
     @property
     def agent(self) -> AgentId:
@@ -191,6 +193,7 @@ class Table:
             if member.round is None or member.round.over:
                 member.round = Round(member.ledger, member.scribe.identity, self.now)
                 self.seat(member, member.round)
+            member.round.excluded = frozenset(member.excluded)
             actions = member.round.step(self.now)
             if not actions and not member.round.over:
                 break
@@ -292,7 +295,11 @@ class Table:
             for cid in asked.view:
                 if cid in member.records:
                     self.take(other, member.records[cid])
+            other.round.excluded = frozenset(other.excluded)
             reply = decode_reply(other.round.answer(member.agent, asked, self.now).encode())
+            if reply.word is Word.DISAGREE and member.excluded != other.excluded:
+                member.excluded |= other.excluded  # as they compare what they know
+                other.excluded |= member.excluded
             self.poke(other)
             answered.append(True)
             self.carry(lambda: back(reply), sure=True)

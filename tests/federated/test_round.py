@@ -14,7 +14,7 @@ from chain.cid import blob_cid
 from chain.kinds import COMMIT, REVEAL
 from chain.learning import Commit, Reveal, commit_body, reveal_body
 from federated.aggregation import average
-from federated.faults import DOUBLE, HASH, LATE, PENALISED, UNAVAILABLE, WEIGHT
+from federated.faults import DOUBLE, EXCLUDED, HASH, LATE, PENALISED, UNAVAILABLE, WEIGHT
 from federated.round import ATTEMPT_FLOOR_S, Round
 from federated.update import Fault, encode
 from tests.federated.models import ARRAYS, TASK, model, task_of, values
@@ -159,6 +159,42 @@ def test_a_liar_is_refused_by_name_and_sits_out(name: str) -> None:
     assert contributors(table, 1) == {member.agent for member in table.members} - {liar}
     for step in table.members[0].ledger.steps[1:]:
         assert liar not in step.before.agents
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 1 << 16),
+    members=st.sampled_from([3, 4]),
+    heard=st.lists(st.none() | st.floats(0.0, 12.0), min_size=3, max_size=3),
+    first=st.floats(0.0, 8.0),
+)
+def test_whom_the_network_does_not_hear_is_left_out_by_a_result_that_all_agree_on(
+    seed: int, members: int, heard: list[float | None], first: float
+) -> None:
+    """One hears of the warrant first, the others at any time, or only from who proposes another outcome."""
+    table = Table(FOUR, members=members, seed=seed, delay=0.2)
+    *others, liar = table.members
+    times = [first, *heard][: len(others)]
+    for member, when in zip(others, times, strict=True):
+        if when is not None:
+            table.at(when, lambda member=member: member.excluded.add(liar.agent))  # type: ignore[misc]
+            table.at(when, lambda member=member: table.poke(member))  # type: ignore[misc]
+    table.run(limit=2_000)
+    agree(table, liar)
+    steps = table.members[0].ledger.steps
+    assert len(steps) == 3
+    out = [dict(step.outcome.refused).get(liar.agent) == EXCLUDED for step in steps]
+    if any(out):
+        after = steps[out.index(True) :]
+        for step in after:
+            assert liar.agent not in dict(step.outcome.roster)
+        for number in range(out.index(True) + 1, 4):
+            assert contributors(table, number) <= {member.agent for member in others}
+    else:
+        assert first > 2.0, "whoever knows of it signs nothing else"
+    if first == 0.0 and None not in times:
+        assert contributors(table, 3) == {member.agent for member in others}
+    assert set(refusals(table)) <= {liar.agent}
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ def test_an_epoch_is_proposed_signed_published_and_joined(daemons: Daemons, tmp_
     assert command(home, "warrants", "--json").value == {"warrants": []}
     unknown = command(home, "epoch", "propose", str(file), "--rules", "99")
     assert (unknown.code, "this release knows" in unknown.complaint) == (ExitCode.REFUSED, True)
-    assert command(home, "epoch", "propose", str(file), "--rules", "3").code == 0
+    assert command(home, "epoch", "propose", str(file), "--rules", "4").code == 0
     early = command(home, "epoch", "publish", str(file))
     assert (early.code, "0 steward signatures" in early.complaint) == (ExitCode.REFUSED, True)
     assert "1 signature" in command(home, "epoch", "sign", str(file)).out
@@ -39,3 +39,23 @@ def test_an_epoch_is_proposed_signed_published_and_joined(daemons: Daemons, tmp_
     assert ann.terminate() == 0
     ann = daemons.run(home, "--bootstrap", bob.address)
     assert ann.get("/v1/epochs")["epochs"][-1]["current"]
+
+    # The founder, the only steward, puts the newcomer out, and lets it in again.
+    out, back = tmp_path / "out.json", tmp_path / "back.json"
+    agent = bob.get("/v1/status")["agent_id"]
+    founder = ann.get("/v1/status")["agent_id"]
+    never = command(home, "epoch", "propose", str(out), "--expel", founder)
+    assert (never.code, "cannot be put out" in never.complaint) == (ExitCode.REFUSED, True)
+    eventually(lambda: bob.get("/v1/status")["pending"] == 0, "all to be placed")
+    assert (
+        ", expels 1 agent, 0 signatures" in command(home, "epoch", "propose", str(out), "--expel", agent).out
+    )
+    for step in ("sign", "publish"):
+        assert command(home, "epoch", step, str(out)).code == 0
+    assert not ann.get("/v1/peers")["peers"]
+    assert f"expels {agent} from seq 4 on" in command(home, "epoch", "list").out
+    assert ann.get(f"/v1/entries/{id_}")["text"] == "Wasps build paper nests."
+    assert command(home, "epoch", "propose", str(back), "--readmit", agent).code == 0
+    for step in ("sign", "publish"):
+        assert command(home, "epoch", step, str(back)).code == 0
+    eventually(lambda: ann.get("/v1/peers")["peers"], "the newcomer to be back")

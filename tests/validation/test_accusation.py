@@ -76,7 +76,7 @@ def test_what_breaks_a_provable_rule_is_shown_to_strangers(rule: str) -> None:
         if draft is None:
             continue
         warrant = in_bobs_chain(b, draft.kind, draft.body)
-        assert judge(warrant, stranger()) == VALID
+        assert judge(warrant, replace(stranger(), epochs=context.epochs)) == VALID
         proven = offence_of(proof_of(warrant))
         assert (proven.rule, proven.records, proven.seq) == (rule, (record.cid,), record.header.seq)
         shown += 1
