@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,18 @@ from chain import canonical
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.manifest import Limits
+from chain.record import sign_record
+from dht.records.bundle import Item
+from dht.records.placement import ALL_ROLES
 from federated.errors import Refused
-from federated.faults import UNAVAILABLE, WEIGHT
+from federated.faults import EXCLUDED, UNAVAILABLE, WEIGHT
 from federated.learning import UnknownKind
 from federated.messages import Question, Reply
 from federated.proposal import proposers
 from federated.round import Phase
 from federated.update import Fault
 from federated.views import TaskView
+from node.models import Added
 from tests.node.learners import (
     TRAIN_S,
     Learner,
@@ -31,7 +36,7 @@ from tests.node.learners import (
     publish,
     soon,
 )
-from tests.node.simulated_nodes import Network, identity, override, simulate, until
+from tests.node.simulated_nodes import Network, entry, identity, override, simulate, until
 
 DEADLINE_S = 20.0
 QUICK_S = 4.0
@@ -70,6 +75,48 @@ def test_four_nodes_end_with_the_same_bytes(tmp_path: Path) -> None:
         assert [audit.problem for audit in audits] == [None] * 3
         listed = await network.nodes[2].learning.tasks()
         assert [(view.id, view.state) for view in listed] == [(task, "finished")]
+
+    simulate(tmp_path, [100] * 4, scenario)
+
+
+@pytest.mark.slow
+def test_a_member_under_a_warrant_is_left_out_from_a_result_on_that_all_agree_on(tmp_path: Path) -> None:
+    """It has forked its chain, which has nothing to do with the task; it goes on training and signing."""
+
+    async def scenario(network: Network) -> None:
+        task = await publish(network.nodes[0], rounds=8)
+        await join_all(network, task, [0, 1, 2, 3])
+        liar = network.nodes[3]
+        learners = [Learner(network, number, task) for number in range(4)]
+
+        async def fork_after_a_round() -> None:
+            await soon(lambda: engagement(network, 0, task).ledger.steps, every_s=0.1)
+            (added,) = await liar.add([entry(1)])
+            assert isinstance(added, Added)
+            (record,) = [one for one in liar._own.get_many([added.id]) if one is not None]
+            other = replace(record.header, hlc=record.header.hlc + 1)
+            twin = sign_record(identity(3), other, record.payload)
+            for one in (record, twin):
+                await liar._records.store(network.nodes[1].agent, [Item(one, int(ALL_ROLES))])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fork_after_a_round)
+            nursery.start_soon(learners[3].run)
+            await learn(network, learners[:3])
+            nursery.cancel_scope.cancel()
+        for number in range(3):
+            assert liar.agent in network.nodes[number].governance.ledger.standing.first
+        views = [await learner.node.learning.task(task) for learner in learners[:3]]
+        assert len({tuple(one.parameters for one in view.history) for view in views}) == 1
+        left_out = [(liar.agent, EXCLUDED) in one.refused for one in views[0].history]
+        assert left_out.count(True) == 1, "it had a seat in one more round, and in none after that"
+        first = left_out.index(True)
+        assert 0 < first < 7
+        for one in views[0].history[first:]:
+            assert liar.agent not in {member.agent for member in one.contributors}
+        assert all(liar.agent not in one.roster for one in views[0].history[first + 1 :])
+        audits = await network.nodes[2].learning.audit(task, None)
+        assert [audit.problem for audit in audits] == [None] * 8
 
     simulate(tmp_path, [100] * 4, scenario)
 
