@@ -93,11 +93,11 @@ def test_a_member_under_a_warrant_is_left_out_from_a_result_on_that_all_agree_on
             await soon(lambda: engagement(network, 0, task).ledger.steps, every_s=0.1)
             (added,) = await liar.add([entry(1)])
             assert isinstance(added, Added)
-            (record,) = [one for one in liar._own.get_many([added.id]) if one is not None]
+            (record,) = [one for one in liar.parts.own.get_many([added.id]) if one is not None]
             other = replace(record.header, hlc=record.header.hlc + 1)
             twin = sign_record(identity(3), other, record.payload)
             for one in (record, twin):
-                await liar._records.store(network.nodes[1].agent, [Item(one, int(ALL_ROLES))])
+                await liar.parts.records.store(network.nodes[1].agent, [Item(one, int(ALL_ROLES))])
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(fork_after_a_round)

@@ -102,7 +102,10 @@ def test_two_of_three_stewards_put_an_inviter_and_its_guests_out_and_let_one_in_
         await trio.sleep(30)
         assert not any(network.nodes[n].holds(late.id) for n in STEWARDS)
         (record,) = [one for one in inviter.parts.own.get_many([late.id]) if one is not None]
-        before, opening = inviter.parts.own.get_many([record.header.prev or b""])[0], inviter.parts.own.opening()
+        before, opening = (
+            inviter.parts.own.get_many([record.header.prev or b""])[0],
+            inviter.parts.own.opening(),
+        )
         assert before is not None
         assert opening is not None
         passed_on = bundle_value([opening], [before], [Item(record, int(Role.SUBJECT))])
