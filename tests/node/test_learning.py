@@ -95,7 +95,7 @@ def test_a_member_under_a_warrant_is_left_out_from_a_result_on_that_all_agree_on
             assert isinstance(added, Added)
             (record,) = [one for one in liar.parts.own.get_many([added.id]) if one is not None]
             other = replace(record.header, hlc=record.header.hlc + 1)
-            twin = sign_record(identity(3), other, record.payload)
+            twin = sign_record(identity(3), other, record.payload or b"")
             for one in (record, twin):
                 await liar.parts.records.store(network.nodes[1].agent, [Item(one, int(ALL_ROLES))])
 

@@ -99,8 +99,7 @@ def test_an_invented_predecessor_shown_to_outsiders_alone_is_found_out(tmp_path:
         assert isinstance(late, Added)
         await network.settle()
         open_ = {one.cid for one in (beyond, before)}
-        for node in network.nodes.values():
-            await until(lambda node=node: {*node.parts.links.book.open} <= open_)
+        await until(lambda: all({*node.parts.links.book.open} <= open_ for node in network.nodes.values()))
         assert await finds(network, victim, late.id)
         await network.crash(victim)
         back = await network.start(victim)
