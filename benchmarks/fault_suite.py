@@ -47,7 +47,7 @@ loss = 0.05
 kind = "liar"
 at_s = 0
 nodes = "1/10"
-lies = ["forger", "forker", "accuser", "hollow", "dropper", "garbage", "slow"]
+lies = ["forger", "pusher", "forker", "accuser", "hollow", "dropper", "garbage", "slow"]
 [[faults]]
 kind = "churn"
 at_s = 0

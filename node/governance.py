@@ -101,7 +101,7 @@ class Governance:
         """Called when somebody's records count from another place on than before."""
         self._moved: dict[AgentId, int] = {}
         self._wake = trio.Event()
-        self._watch: Watch
+        self.watch: Watch
         self._notices: Notices
 
     def connect(
@@ -135,7 +135,7 @@ class Governance:
             random,
             self._on_change,
         )
-        self._watch = Watch(
+        self.watch = Watch(
             self._agent, self.context, opening_of, self._held, self.ledger, self._write, run_blocking, random
         )
 
@@ -168,7 +168,7 @@ class Governance:
 
     def broke_a_rule(self, record: Record, context: Context) -> None:
         """See `Watch.broke_a_rule`."""
-        self._watch.broke_a_rule(record, context)
+        self.watch.broke_a_rule(record, context)
 
     def require_heard(self) -> None:
         """Raise `Forbidden` when what this agent writes would be shown nowhere."""
@@ -236,7 +236,7 @@ class Governance:
 
     async def held(self, items: Sequence[Held]) -> None:
         """Records were stored here."""
-        await self._watch.held(items)
+        await self.watch.held(items)
         await self._notices.take([item.record for item in items])
 
     async def compare(self, agent: AgentId) -> None:
@@ -258,7 +258,7 @@ class Governance:
         """Tell, compare and watch until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._notices.run)
-            nursery.start_soon(self._watch.run)
+            nursery.start_soon(self.watch.run)
 
     async def write(self, draft: Draft) -> Record:
         """Append a notice to the own chain, keep it, and show it to everybody; raises `StorageError`."""
@@ -279,7 +279,7 @@ class Governance:
             "warrants": len(self.ledger),
             "agents_excluded": len(self.ledger.standing.first),
             "epoch": next((one.number for one in self.epochs.known() if one.current), 0),
-            "warrants_written_total": self._watch.accused,
+            "warrants_written_total": self.watch.accused,
             "notices_told_total": self._notices.told,
         }
 
@@ -326,7 +326,7 @@ class Governance:
             self._kademlia.put_out()
         self._note_moved(moved)
         self.on_moved()
-        await self._watch.heard(new)
+        await self.watch.heard(new)
 
     def _note_moved(self, moved: Mapping[AgentId, int]) -> None:
         for agent, seq in moved.items():

@@ -30,6 +30,7 @@ RUN_METRICS: Mapping[str, str] = {
     "retrieval_error_count": "those that did not come, and fetches that failed before",
     "copies_gone": "acknowledged entries of which no live node has a copy",
     "forgeries_held": "records on honest nodes' disks that are not as their author signed them",
+    "liars_idle": "liars that found no occasion to lie",
     "honest_accused": "honest agents that some honest node holds a warrant against",
     "offenders_at_large": "liars who signed their lie, against whom some honest node holds no warrant",
     "bases_differing": "places at which honest holders differ in a byte at the end",

@@ -19,7 +19,7 @@ from dht.network import PeerId
 from sim.links import Link
 from sim.virtual_clock import virtual_us
 
-Lie: TypeAlias = Literal["forger", "forker", "accuser", "dropper", "hollow", "garbage", "slow"]
+Lie: TypeAlias = Literal["forger", "pusher", "forker", "accuser", "dropper", "hollow", "garbage", "slow"]
 """The kinds of liars; `sim.liars` has what each does."""
 
 SECOND_US = 1_000_000

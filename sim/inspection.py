@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from heapq import nsmallest
 from itertools import pairwise
 
 from chain.cid import Cid
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.record import Record, check_payload, verify_signature
-from dht.overlay.distance import closest
+from dht.overlay.distance import as_int
 from dht.records.placement import Role, needs_payload
 from dht.records.record_store import Digest
 from node.node import Node
@@ -24,7 +26,7 @@ PAGE = 4_096
 """Bases or records read at a time."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Inspected:
     """The running nodes by name, and which of them hold things for others and which are honest."""
 
@@ -32,6 +34,14 @@ class Inspected:
     storing: frozenset[str]
     honest: frozenset[str]
     replication: int
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        """Of the running nodes that hold things, as integers: a thousand bases are compared with them."""
+        return {
+            name: as_int(self.nodes[name].kademlia.self_contact().position)
+            for name in sorted(self.storing & self.nodes.keys())
+        }
 
     def equal(self, bases: Sequence[bytes]) -> bool:
         """Whether the honest holders of each of these bases have the same count and digest there."""
@@ -72,19 +82,17 @@ class Inspected:
 
     def pending(self) -> int:
         """Own records of honest nodes that lack holders."""
-        return sum(self.nodes[name].status().pending for name in sorted(self.honest & self.nodes.keys()))
+        parts = [self.nodes[name].parts for name in sorted(self.honest & self.nodes.keys())]
+        return sum(one.publisher.pending + one.offers.pending for one in parts)
 
     def _honest_storing(self) -> list[str]:
         return sorted(self.storing & self.honest & self.nodes.keys())
 
     def _names(self, basis: bytes) -> list[str]:
         """The honest ones of the R running nodes nearest to a basis."""
-        names = sorted(self.storing & self.nodes.keys())
-
-        def position(name: str) -> bytes:
-            return self.nodes[name].kademlia.self_contact().position
-
-        return [name for name in closest(basis, names, position, self.replication) if name in self.honest]
+        goal, positions = as_int(basis), self._positions
+        near = nsmallest(self.replication, positions, key=lambda name: goal ^ positions[name])
+        return [name for name in near if name in self.honest]
 
     def _holders(self, basis: bytes) -> list[Node]:
         return [self.nodes[name] for name in self._names(basis)]

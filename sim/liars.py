@@ -3,28 +3,35 @@
 Each kind of lie is a function that turns a running node into a liar. It knows the node from inside, as
 somebody who alters the program on his own machine does; the network sees a paying member that answers, stores
 and authors. What a liar can do is bounded by what its key can sign: it has no other's key, and no more than
-its own connections. `sim.faults` says who lies from when on, `docs/simulator.md` what each kind does.
+its own connections. What it overrides are public methods that all of one kind passes through, and it must
+take the same arguments, so that a lie which the program has left behind fails loudly; and it counts its lies,
+so that a run can tell that there were any. `sim.faults` says who lies from when on, `docs/simulator.md` what
+each kind does.
 """
 
 from __future__ import annotations
 
+import inspect
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import trio
 
 from chain.cid import Cid, raw_cid, record_cid
-from chain.identity import AgentId
+from chain.identity import AgentId, Identity
 from chain.kinds import CREATE, FORK_WARRANT, INVALID_WARRANT
 from chain.record import Record, decode_payload, encode_payload, sign_record
 from chain.source_chain import Draft
 from chain.warrant import invalid_body
-from dht.errors import RequestRefused
+from dht.errors import NetworkError, RequestRefused
 from dht.network import Handler, PeerId
 from dht.overlay.peer_messages import EXCHANGE, PING
 from dht.records.bundle import Item
+from dht.records.placement import Role
 from dht.records.record_store import Held
 from dht.repair.publisher import Got
 from node.node import Node
@@ -37,6 +44,8 @@ MAX_ACCUSED = 8
 COURTEOUS = frozenset({EXCHANGE, PING})
 """What garbage senders and slow peers still do right, so that they stay members and seem alive."""
 MAX_GARBAGE = 2_000
+MAX_PUSHING = 4
+"""Records that a pusher brings to others at a time."""
 SLOWEST_S = 6.0
 """A slow peer takes up to so many seconds to answer: longer than anybody waits."""
 
@@ -45,11 +54,19 @@ SLOWEST_S = 6.0
 class Liar:
     """A node that is to lie: its end of the network, and where its lies get their chances from."""
 
+    name: str
+    identity: Identity
     node: Node
     host: SimNetwork
     rng: random.Random
     proofs: set[Cid] = field(default_factory=set)
     """Records by which this agent has put in writing that it lies."""
+    told: Counter[str] = field(default_factory=Counter)
+    """How many lies each liar has told, by name."""
+
+    def tell(self, lies: int = 1) -> None:
+        """So many lies were told."""
+        self.told[self.name] += lies
 
 
 def forger(liar: Liar) -> None:
@@ -58,12 +75,46 @@ def forger(liar: Liar) -> None:
     All that it serves and all copies that it makes for repair go through one method.
     """
     records = liar.node.parts.records
-    honest = records._bundle
+    honest = records.pack
 
-    def bundle(items: Iterable[Item], most: int, named: bool, **more: Any) -> tuple[list[Any], int]:
-        return honest((replace(one, record=_forged(one.record)) for one in items), most, named, **more)
+    def pack(
+        wanted_items: Iterable[Item], most: int, named: bool, *, lean: bool = False
+    ) -> tuple[list[Any], int]:
+        value, sent = honest(map(_forged_item, wanted_items), most, named, lean=lean)
+        liar.tell(sent)
+        return value, sent
 
-    _override(records, "_bundle", bundle)
+    _override(records, "pack", pack)
+
+
+def pusher(liar: Liar) -> None:
+    """Takes what it is given, and has the other holders store it with another text, unasked."""
+    records, kademlia = liar.node.parts.records, liar.node.kademlia
+    honest, replication = records.hold, liar.node.parts.manifest.replication
+    crowd = trio.CapacityLimiter(MAX_PUSHING)
+
+    async def push(held: Held) -> None:
+        async with crowd:
+            for role, basis in held.bases:
+                shards = (basis,) if role & Role.SHARD else ()
+                item = _forged_item(Item(held.record, role, shards))
+                for contact in await kademlia.holders(basis, replication + 1):
+                    if contact.agent != kademlia.agent:
+                        with suppress(NetworkError):
+                            await records.store(contact.agent, [item])
+                            liar.tell()
+
+    async def hold(items: Sequence[Held]) -> None:
+        await honest(items)
+        for item in items:
+            if item.bases:
+                liar.host.nursery.start_soon(push, item)
+
+    _override(records, "hold", hold)
+
+
+def _forged_item(item: Item) -> Item:
+    return replace(item, record=_forged(item.record))
 
 
 def _forged(record: Record) -> Record:
@@ -82,8 +133,8 @@ def _forged(record: Record) -> Record:
 
 def forker(liar: Liar) -> None:
     """Signs two records wherever its chain creates an entry; half of the others get each."""
-    publisher, identity = liar.node.parts.publisher, liar.node.kademlia._identity
-    honest = publisher._send
+    publisher, identity = liar.node.parts.publisher, liar.identity
+    honest = publisher.send
     others: dict[Cid, Cid] = {}
 
     def other(record: Record) -> Record:
@@ -96,6 +147,7 @@ def forker(liar: Liar) -> None:
         made = sign_record(identity, header, payload)
         others[made.cid] = record.cid
         liar.proofs.add(made.cid)
+        liar.tell()
         return made
 
     async def send(
@@ -110,7 +162,7 @@ def forker(liar: Liar) -> None:
         got.rows.extend(replace(row, cid=others.get(row.cid, row.cid)) for row in mine.rows)
         got.receipts.extend(mine.receipts)
 
-    _override(publisher, "_send", send)
+    _override(publisher, "send", send)
 
 
 def accuser(liar: Liar) -> None:
@@ -132,15 +184,17 @@ def accuser(liar: Liar) -> None:
             else:
                 draft = Draft(INVALID_WARRANT, invalid_body(opening, record, "signature", ()))
             liar.proofs.add((await governance.write(draft)).cid)
+            liar.tell()
 
     _override(liar.node.parts.own, "fault_of", lambda record: None)
-    _override(governance._watch, "held", held)
+    _override(governance.watch, "held", held)
 
 
 def dropper(liar: Liar) -> None:
     """Acknowledges what it is given to store, and stores nothing."""
 
     async def hold(items: Sequence[Held]) -> None:
+        liar.tell(len(items))
         await trio.lowlevel.checkpoint()
 
     _override(liar.node.parts.records, "hold", hold)
@@ -150,6 +204,7 @@ def hollow(liar: Liar) -> None:
     """Keeps the list of what it was given, so that its digests agree, and has thrown the records away."""
 
     def get_many(cids: Sequence[Cid]) -> list[Record | None]:
+        liar.tell()
         return [None] * len(cids)
 
     _override(liar.node.parts.held, "get_many", get_many)
@@ -160,16 +215,20 @@ def garbage(liar: Liar) -> None:
     asks, answers = liar.host.request, liar.host.answer
 
     async def request(peer: PeerId, method: str, body: bytes, timeout: float) -> bytes:
-        return await asks(peer, method, body if method in COURTEOUS else _garbled(body, liar.rng), timeout)
+        if method not in COURTEOUS:
+            body = _garbled(body, liar.rng)
+            liar.tell()
+        return await asks(peer, method, body, timeout)
 
-    async def call(handler: Handler, peer: PeerId, method: str, body: bytes) -> bytes | RequestRefused:
-        answer = await answers(handler, peer, method, body)
-        if method in COURTEOUS or isinstance(answer, RequestRefused):
-            return answer
-        return _garbled(answer, liar.rng)
+    async def answer(handler: Handler, peer: PeerId, method: str, body: bytes) -> bytes | RequestRefused:
+        true = await answers(handler, peer, method, body)
+        if method in COURTEOUS or isinstance(true, RequestRefused):
+            return true
+        liar.tell()
+        return _garbled(true, liar.rng)
 
     _override(liar.host, "request", request)
-    _override(liar.host, "answer", call)
+    _override(liar.host, "answer", answer)
 
 
 def _garbled(body: bytes, rng: random.Random) -> bytes:
@@ -185,16 +244,18 @@ def slow(liar: Liar) -> None:
     """Answers a ping at once and everything else after anything up to `SLOWEST_S`."""
     honest = liar.host.answer
 
-    async def call(handler: Handler, peer: PeerId, method: str, body: bytes) -> bytes | RequestRefused:
+    async def answer(handler: Handler, peer: PeerId, method: str, body: bytes) -> bytes | RequestRefused:
         if method not in COURTEOUS:
+            liar.tell()
             await trio.sleep(liar.rng.uniform(0, SLOWEST_S))
         return await honest(handler, peer, method, body)
 
-    _override(liar.host, "answer", call)
+    _override(liar.host, "answer", answer)
 
 
 LIES: Mapping[Lie, Callable[[Liar], None]] = {
     "forger": forger,
+    "pusher": pusher,
     "forker": forker,
     "accuser": accuser,
     "dropper": dropper,
@@ -205,6 +266,13 @@ LIES: Mapping[Lie, Callable[[Liar], None]] = {
 
 
 def _override(owner: object, name: str, value: Callable[..., object]) -> None:
-    if not hasattr(owner, name):
-        raise AttributeError(f"{type(owner).__name__} has no {name!r}: the lie has to follow the program")
+    honest = getattr(owner, name, None)
+    if honest is None or _arguments(honest) != _arguments(value):
+        wanted = "has none" if honest is None else f"takes {_arguments(honest)}, not {_arguments(value)}"
+        raise AttributeError(f"{type(owner).__name__}.{name}: it {wanted}; the lie has to follow the program")
     setattr(owner, name, value)
+
+
+def _arguments(function: Callable[..., object]) -> list[tuple[str, object]]:
+    """Names and kinds; how they are written down as types differs."""
+    return [(one.name, one.kind) for one in inspect.signature(function).parameters.values()]

@@ -8,6 +8,7 @@ connections at once and keeps its files; started again, it finds its way back by
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import sha256
@@ -78,6 +79,7 @@ class SimulatedStage:
         self._honest = frozenset(scenario.roster.everybody) - plan.liars().keys()
         self._lies: dict[str, Lie] = {}
         self._proofs: dict[str, set[Cid]] = {}
+        self._told: Counter[str] = Counter()
         self._on_start = on_start
         self.origin_us: float = inf
         """When the plan's time begins."""
@@ -226,6 +228,10 @@ class SimulatedStage:
         offenders = {self._identities[name].agent for name, proofs in self._proofs.items() if proofs}
         return len(offenders - frozenset(offenders).intersection(*self.inspected().accused()))
 
+    def idle_liars(self) -> int:
+        """Liars that have had no chance to lie."""
+        return len(self._lies.keys() - self._told.keys())
+
     def inspected(self) -> Inspected:
         """All running nodes, to be looked into."""
         return Inspected(self._nodes, self._storing, self._honest, self._founding.manifest.replication)
@@ -233,7 +239,9 @@ class SimulatedStage:
     def _turn(self, name: str, node: Node) -> None:
         """Make a liar of a running node."""
         rng = random.Random(f"{self._scenario.seed}/liar/{name}")
-        liar = Liar(node, cast(SimNetwork, node.parts.network), rng, self._proofs.setdefault(name, set()))
+        proofs = self._proofs.setdefault(name, set())
+        host = cast(SimNetwork, node.parts.network)
+        liar = Liar(name, self._identities[name], node, host, rng, proofs, self._told)
         LIES[self._lies[name]](liar)
 
     def _skew_us(self, name: str) -> int:
@@ -305,6 +313,7 @@ async def _play(
             "forgeries_held": inspected.forgeries(),
             "honest_accused": stage.honest_accused(),
             "offenders_at_large": stage.offenders_at_large(),
+            "liars_idle": stage.idle_liars(),
             "bases_differing": inspected.differing(),
             "open_connections": world.open_connections(),
             "messages": sum(one.requests + one.replies + one.refusals for one in counts),

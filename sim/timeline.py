@@ -358,7 +358,8 @@ class Timeline:
                 if rest.reached:
                     self.measured.settle_s = trio.current_time() - began
                     break
-                await trio.sleep(POLL_S)
+                # all nodes are looked into: the longer it takes, the less it matters when exactly it ends
+                await trio.sleep(max(POLL_S, (trio.current_time() - began) / 20))
         self.measured.rest = await self._stage.rest()
 
     async def _check(self) -> None:

@@ -133,7 +133,7 @@ class Intake:
                     else Judged(StoreStatus.PENDING, needs=needs)
                 )
                 continue
-            outcome = self._outcome(record, roles, shards, context_of(record.header.author), now_us)
+            outcome = self.outcome(record, roles, shards, context_of(record.header.author), now_us)
             if outcome.held is not None and purge is not None:
                 outcome = replace(outcome, erased=True, purge=bundle.headers.get(purge.cid))
             if (
@@ -226,9 +226,10 @@ class Intake:
             self._known.move_to_end(record.cid)
         return record.payload is not None and raw_cid(record.payload) == record.header.payload
 
-    def _outcome(
+    def outcome(
         self, record: Record, roles: Role, shards: Iterable[bytes], context: Context, now_us: int
     ) -> Judged:
+        """What becomes of one record of a bundle; blocking. All that is ever held of others passes here."""
         verdict = judge(record, context)
         if isinstance(verdict, Invalid):
             self._on_offence(record, context)

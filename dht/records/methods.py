@@ -186,7 +186,7 @@ class RecordService:
         return [status for status, _ in read_statuses(reply, sent)], len(body)
 
     def _frame(self, items: Sequence[Item]) -> tuple[bytes, int]:
-        value, sent = self._bundle(items, FRAME_BYTES, True, lean=True)
+        value, sent = self.pack(items, FRAME_BYTES, True, lean=True)
         return canonical.encode(value), sent
 
     async def fetch(self, agent: AgentId, cids: Sequence[Cid]) -> Bundle:
@@ -398,12 +398,16 @@ class RecordService:
         `named`: bring the headers that the records name, too. Blocking. One record with all that it may name
         fits a body of `MAX_BODY`, so a reply always can be sent.
         """
-        return self._bundle((Item(record, 0) for record in records), REPLY_BYTES, named)
+        return self.pack((Item(record, 0) for record in records), REPLY_BYTES, named)
 
-    def _bundle(
+    def pack(
         self, wanted_items: Iterable[Item], most: int, named: bool, *, lean: bool = False
     ) -> tuple[list[Any], int]:
-        """`lean`: of what an item names leave out the items before it; who judges them all finds it there."""
+        """The bundle array of as many items as fit `most` bytes (at least one), and their number. Blocking.
+
+        All that this node serves, and the copies that it makes for repair, pass here. `named` as in `bundle`;
+        `lean`: of what an item names leave out the items before it; who judges them all finds it there.
+        """
         items: list[Item] = []
         there: set[Cid] = set()
         openings: dict[AgentId, tuple[Record, Record]] = {}

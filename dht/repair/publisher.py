@@ -410,7 +410,7 @@ class Publisher:
                 if failed.is_set():
                     return  # one failure is enough to leave this peer alone until the next round
                 try:
-                    await self._send(agent, batch, shards, got)
+                    await self.send(agent, batch, shards, got)
                 except NetworkError as error:
                     failed.set()
                     if isinstance(error, FrameError):
@@ -421,9 +421,13 @@ class Publisher:
             for batch in _frames(sends):
                 nursery.start_soon(send, batch)
 
-    async def _send(
+    async def send(
         self, agent: AgentId, batch: list[tuple[Record, int]], shards: Mapping[Cid, bytes], got: Got
     ) -> None:
+        """Have one holder store own records in these roles, all in one request; `got` takes what it says.
+
+        Everything that an author publishes passes here. Raises `NetworkError`.
+        """
         opening = self._own.opening()
         erased = self._own.purges_of([r.cid for r, _ in batch if r.payload is None]).values()
         purges = {purge.cid: purge for purge in erased}

@@ -152,7 +152,7 @@ def test_one_failure_is_enough_to_leave_a_holder_alone_until_the_next_round(tmp_
             await trio.sleep(1)
             raise RequestTimeout("no answer")
 
-        override(publisher, "_send", fail)
+        override(publisher, "send", fail)
         await publisher._send_all(holder, [(record, int(Role.AUTHOR)) for record in records], {}, Got())
         assert asked == [holder] * IN_FLIGHT_PER_PEER
 

@@ -170,7 +170,7 @@ def test_nobody_purges_what_another_said(tmp_path: Path) -> None:
         item = Item(purge, int(Role.SUBJECT | Role.AUTHOR))
         for number in (0, 1, 3, 4):
             bare = Item(_create(network, id_).without_payload(), int(Role.SUBJECT))
-            value, sent = mallory.parts.records._bundle([bare, item], 100_000, True)
+            value, sent = mallory.parts.records.pack([bare, item], 100_000, True)
             assert sent == 2
             judged = network.nodes[number].parts.intake.judge(open_bundle(value))
             assert [one.rule for one in judged] == ["payload-missing", "purge-own"]

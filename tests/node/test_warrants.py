@@ -32,7 +32,7 @@ FORKER = 4
 def make_forker(network: Network) -> None:
     """Whatever entry the node publishes, it shows node 0 another record for the same place of its chain."""
     node = network.nodes[FORKER]
-    honest = node.parts.publisher._send
+    honest = node.parts.publisher.send
 
     async def two_faced(
         agent: AgentId, batch: list[tuple[Record, int]], shards: Mapping[Cid, bytes], got: Got
@@ -41,7 +41,7 @@ def make_forker(network: Network) -> None:
         twins = [twin_of(record) for record, _ in batch if record.header.kind == CREATE]
         await node.parts.records.store(network.nodes[0].agent, [Item(twin, int(ALL_ROLES)) for twin in twins])
 
-    override(node.parts.publisher, "_send", two_faced)
+    override(node.parts.publisher, "send", two_faced)
 
 
 def twin_of(record: Record) -> Record:
@@ -101,7 +101,7 @@ def test_a_forker_is_warranted_by_every_honest_node_and_an_honest_one_by_nobody(
     async def scenario(network: Network) -> None:
         if not defence:
             for node in network.nodes.values():
-                override(node.governance._watch, "held", _nothing)
+                override(node.governance.watch, "held", _nothing)
         await network.fill(20, range(4))
         before = await network.ask(0, vector(1))
         make_forker(network)

@@ -46,6 +46,7 @@ LATE_S = 60.0
 KEPT = """
     "pending == 0", "retrieved == 1", "stale_count == 0", "copies_gone == 0", "forgeries_held == 0",
     "bases_differing == 0", "replicas_equal == 1", "honest_accused == 0", "offenders_at_large == 0",
+    "liars_idle == 0",
 """
 ROUGH = """
 about = "Eight nodes, one of them a liar; messages are lost, nodes come and go, half is cut off."
@@ -121,19 +122,28 @@ def see_no_fork(_: str, node: Node) -> None:
     async def held(_: object) -> None:
         await trio.lowlevel.checkpoint()
 
-    override(node.governance._watch, "held", held)
+    override(node.governance.watch, "held", held)
 
 
 def believe_accusers(_: str, node: Node) -> None:
     """A warrant is believed as it comes, its proof is not looked at."""
-    judge = node.parts.intake._outcome
+    judge = node.parts.intake.outcome
 
     def outcome(record: Record, roles: Role, shards: Any, *rest: Any) -> Judged:
         if record.header.kind in WARRANTS:
             return Judged(StoreStatus.HELD, held=Held(record, bases_of(record, roles, None, shards)))
         return judge(record, roles, shards, *rest)
 
-    override(node.parts.intake, "_outcome", outcome)
+    override(node.parts.intake, "outcome", outcome)
+
+
+def believe_whatever_comes(_: str, node: Node) -> None:
+    """A record is held as it comes, and nobody looks whether its author signed it."""
+
+    def outcome(record: Record, roles: Role, shards: Any, *_: Any) -> Judged:
+        return Judged(StoreStatus.HELD, held=Held(record, bases_of(record, roles, None, shards)))
+
+    override(node.parts.intake, "outcome", outcome)
 
 
 def repair_nothing(_: str, node: Node) -> None:
@@ -263,6 +273,7 @@ from = "observers"
 """
 
 CASES: dict[str, Case] = {
+    "pusher": Case(rough("pusher"), believe_whatever_comes, "forgeries_held"),
     "forker": Case(rough("forker"), see_no_fork, "offenders_at_large"),
     "accuser": Case(rough("accuser"), believe_accusers, "honest_accused"),
     "dropper": Case(DROPPER.replace("KEPT", KEPT), repair_nothing, "replicas_equal"),
