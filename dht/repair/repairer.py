@@ -29,6 +29,7 @@ from chain.kinds import PURGEABLE
 from chain.record import Record
 from dht.errors import FrameError, NetworkError, RequestRefused
 from dht.overlay.kademlia import Kademlia
+from dht.overlay.routing_table import K
 from dht.ports import Random, RunBlocking
 from dht.records.bundle import MAX_SHARDS, Item
 from dht.records.methods import HAS_ERASED, LACKS, MAX_DIGESTS, MAX_LACKS, RecordService
@@ -319,10 +320,7 @@ class Repairer:
         resting = track.settled or now < track.rests_until
         if resting and track.placement == placement and not everything:
             return None
-        count = self._replication + NEAR + leaving
-        sure = self._replication + leaving + len(self._refusing)
-        found = await self._kademlia.holders(entry.basis, count, steady=min(sure, count))
-        near = tuple(contact.agent for contact in found if contact.agent not in self._refusing)
+        near = await self._near(entry.basis, now)
         holders = near[: self._replication]
         track.placement = placement
         if track.holders != holders:
@@ -335,6 +333,19 @@ class Repairer:
             self._ranges.note_restless(entry.basis)
             return None
         return _Due(entry.basis, track, near)
+
+    async def _near(self, basis: bytes, now: float) -> tuple[AgentId, ...]:
+        """The R nearest to a basis and `NEAR` more, and one more for each that may have to be passed over."""
+        sure = self._replication + self.leaving
+        over = 0
+        while True:
+            count = min(sure + NEAR + over, K)
+            holders = await self._kademlia.holders(basis, count, steady=min(sure + over, count))
+            found = [one.agent for one in holders]
+            passed = sum(agent in self._refusing or self._may_refuse(agent, now) for agent in found)
+            if passed <= over or count == K or len(found) < count:
+                return tuple(agent for agent in found if agent not in self._refusing)
+            over = passed
 
     def _situation(self, one: _Due) -> Situation:
         me, track = self._kademlia.agent, one.track
@@ -365,6 +376,9 @@ class Repairer:
             return False
         missing = one.missing[agent]
         return away.issuperset(missing or {cid for cid, _ in self._held_at(one.basis)})
+
+    def _may_refuse(self, agent: AgentId, now: float) -> bool:
+        return self._is_full(agent, now) or agent in self._turned_away
 
     def _is_full(self, agent: AgentId, now: float) -> bool:
         contact = self._kademlia.contact(agent)
@@ -397,7 +411,7 @@ class Repairer:
         me, near, now = self._kademlia.agent, one.near, trio.current_time()
         holders = [agent for agent in near[: self._replication] if agent != me]
         others = holders
-        stand_in = any(self._is_full(agent, now) or agent in self._turned_away for agent in holders)
+        stand_in = any(self._may_refuse(agent, now) for agent in holders)
         beyond = me not in near[: self._replication]
         if self.leaving or stand_in or (beyond and not one.covers.issuperset(holders)):
             others = [agent for agent in near if agent != me]
@@ -426,25 +440,57 @@ class Repairer:
                 nursery.start_soon(self._with, agent, "comparing", partial(ask, agent))
 
     async def _compare(self, due: Sequence[_Due]) -> None:
-        """Find out what holders lack whose digests differ from ours."""
-        differing: dict[AgentId, list[_Due]] = {}
-        for one in due:
-            for agent in holders_of(self._situation(one)):
-                said = one.said.get(agent)
-                if said is None or said == one.track.digest:
-                    continue
-                if said[0] == 0:
-                    one.missing[agent] = None
-                elif one.track.more.get(agent) == said:
-                    one.covers.add(agent)
-                else:
-                    differing.setdefault(agent, []).append(one)
-
+        """Find out what holders lack whose digests differ from ours, and then who stands in for the full."""
         stale: set[Cid] = set()
+        while differing := self._differing(due):
+            await self._ask_states(differing, stale)
+        found = await self._run_blocking(self._store.get_many, sorted(stale))
+        for subject in sorted({one.subject for one in found if one is not None and one.payload is not None}):
+            await self._read_again(subject)
 
+    def _differing(self, due: Sequence[_Due]) -> dict[AgentId, list[tuple[_Due, Digest]]]:
+        """What holders have to be asked, each about bases with the digests that they said there, each once.
+
+        What a digest says by itself is noted.
+        """
+        now = trio.current_time()
+        differing: dict[AgentId, list[tuple[_Due, Digest]]] = {}
+        for one in due:
+            seen: set[AgentId] = set()
+            while new := [agent for agent in self._holders(one, now) if agent not in seen]:
+                seen.update(new)
+                for agent in new:
+                    said = one.said.pop(agent, None)
+                    if said is None or agent in one.covers:
+                        continue
+                    if said[0] == 0:
+                        one.missing[agent] = None
+                    elif one.track.more.get(agent) == said:
+                        one.covers.add(agent)
+                    else:
+                        differing.setdefault(agent, []).append((one, said))
+        return differing
+
+    def _holders(self, one: _Due, now: float) -> tuple[AgentId, ...]:
+        """Who should hold a basis, by what is known so far of who has no room for it."""
+        full = frozenset(agent for agent in one.missing if self._refuses(agent, one, now))
+        return holders_of(
+            Situation(
+                self._kademlia.agent,
+                self._replication,
+                one.near,
+                lacks=frozenset(one.missing),
+                leaving=self.leaving,
+                full=full,
+            )
+        )
+
+    async def _ask_states(
+        self, differing: Mapping[AgentId, Sequence[tuple[_Due, Digest]]], stale: set[Cid]
+    ) -> None:
         async def ask(agent: AgentId) -> None:
-            pairs = [(one, cid) for one in differing[agent] for cid, _ in self._held_at(one.basis)]
-            lacking: dict[bytes, set[Cid]] = {one.basis: set() for one in differing[agent]}
+            pairs = [(one, cid) for one, _ in differing[agent] for cid, _ in self._held_at(one.basis)]
+            lacking: dict[bytes, set[Cid]] = {one.basis: set() for one, _ in differing[agent]}
             for start in range(0, len(pairs), MAX_LACKS):
                 part = pairs[start : start + MAX_LACKS]
                 async with self._slots:
@@ -456,19 +502,16 @@ class Repairer:
                         lacking[one.basis].add(cid)
                     elif state == HAS_ERASED and len(stale) < MAX_STALE:
                         stale.add(cid)
-            for one in differing[agent]:
+            for one, said in differing[agent]:
                 if lacking[one.basis]:
                     one.missing[agent] = frozenset(lacking[one.basis])
                 elif self._store.digest_of(one.basis) == one.track.digest:
                     one.covers.add(agent)
-                    one.track.more[agent] = one.said[agent]
+                    one.track.more[agent] = said
 
         async with trio.open_nursery() as nursery:
             for agent in sorted(differing):
                 nursery.start_soon(self._with, agent, "comparing", partial(ask, agent))
-        found = await self._run_blocking(self._store.get_many, sorted(stale))
-        for subject in sorted({one.subject for one in found if one is not None and one.payload is not None}):
-            await self._read_again(subject)
 
     async def _with(self, agent: AgentId, doing: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do something with one peer; that it fails is its own matter, and the others go on."""

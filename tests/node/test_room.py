@@ -9,6 +9,7 @@ import trio
 
 import dht.records.methods
 import node.entry_reader
+from chain.cid import digest
 from dht.records.room import Quota
 from node.models import Retag, Retract
 from sharding.tree import Prefix
@@ -65,6 +66,25 @@ def test_what_everybody_refused_is_offered_again(tmp_path: Path) -> None:
         await until(lambda: network.nodes[0].status().pending == 0, within_s=400)
 
     simulate(tmp_path, (100, 100, 100), scenario)
+
+
+@pytest.mark.slow
+def test_what_is_lost_with_a_node_is_made_again_where_there_is_room_however_far(tmp_path: Path) -> None:
+    """Five of nine nodes are full, so that often all the nearest ones are."""
+
+    async def scenario(network: Network) -> None:
+        for number in (4, 5, 6, 7, 8):
+            override(network.nodes[number].parts.room, "_quota", Quota(store=1))
+            network.nodes[number].parts.look_at_room()
+        await trio.sleep(10.0)
+        ids = await network.add(0, [entry(number) for number in range(8)])
+        await until(lambda: network.nodes[0].status().pending == 0)
+        await network.crash(1)
+        left = [network.nodes[number] for number in (0, 2, 3)]
+        await until(lambda: all(node.replica(digest(id_))[0] == 1 for node in left for id_ in ids))
+        await until(lambda: not any(node.status().under_replicated for node in network.nodes.values()))
+
+    simulate(tmp_path, (100,) * 9, scenario)
 
 
 def test_one_author_cannot_take_the_others_room(tmp_path: Path) -> None:
