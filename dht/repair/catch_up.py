@@ -21,7 +21,7 @@ import trio
 
 from chain.cid import Cid
 from chain.identity import AgentId
-from dht.errors import FrameError, NetworkError
+from dht.errors import FrameError, NetworkError, RequestTimeout
 from dht.negentropy.reconciliation import bounds_of, cid_of, mask_of
 from dht.overlay.distance import distance
 from dht.overlay.kademlia import Kademlia
@@ -57,6 +57,11 @@ before are pushed out of the R nearest, and the new ones would agree among thems
 PATIENCE = 3
 """A fellow holder with whom no comparison succeeded for so many rounds is not waited for any more: one that
 refuses to compare, or answers everything but that, must not keep the others from ever being complete."""
+WAIT_MOST_S = 10.0
+"""Seconds for which one other holder may keep this node waiting in a round, and further ones for each shard
+and record that it brings: one that trickles does not keep a round from ending. Less after a failure."""
+WAIT_SHARD_S = 1.0
+WAIT_RECORD_S = 0.1
 MAX_MISSING = 200_000
 """Records fetched for one shard from one holder in one round."""
 BY_RANGES = 256
@@ -76,6 +81,19 @@ class _Pair:
     """All that the other had when it was asked last is here, or is known to be worth nothing."""
     taken: Digest | None = None
     """What the other said when everything that it has and we lacked was taken over."""
+
+
+@dataclass(slots=True)
+class _Patience:
+    """For how long one holder may keep this node waiting yet, in seconds."""
+
+    left: float
+
+    def spend(self, seconds: float) -> None:
+        """It was waited for so long; raises `RequestTimeout` when that is too much."""
+        self.left -= seconds
+        if self.left < 0:
+            raise RequestTimeout("it brings too little for the time that it takes")
 
 
 class CatchUp:
@@ -285,6 +303,7 @@ class CatchUp:
 
     async def _with(self, agent: AgentId, pairs: Sequence[tuple[Prefix, _Pair]]) -> None:
         self._liars.discard(agent)
+        patience = _Patience(WAIT_MOST_S / (1 + self._failures.get(agent, 0)))
         done = 0
         try:
             for start in range(0, len(pairs), MAX_DIGESTS):
@@ -293,7 +312,8 @@ class CatchUp:
                 for (shard, pair), theirs in zip(part, digests, strict=True):
                     # One at a time: what this fellow holder brings need not come from the next.
                     async with self._turns[shard]:
-                        await self._compare(agent, shard, pair, theirs)
+                        patience.left += WAIT_SHARD_S
+                        await self._compare(agent, shard, pair, theirs, patience)
                     pair.agreed = True
                     done += 1
             self._failures.pop(agent, None)
@@ -307,41 +327,47 @@ class CatchUp:
                 self._liars.add(agent)
                 self._kademlia.report(agent)
 
-    async def _compare(self, agent: AgentId, shard: Prefix, pair: _Pair, theirs: Digest) -> None:
+    async def _compare(
+        self, agent: AgentId, shard: Prefix, pair: _Pair, theirs: Digest, patience: _Patience
+    ) -> None:
         # Who holds less than we do stays different: what was taken over is not listed again.
         if not theirs[0] or theirs in (pair.taken, self._store.digest_of(shard.basis())):
             return
-        if await self._fetch_missing(agent, shard):
+        if await self._fetch_missing(agent, shard, patience):
             pair.taken = theirs
 
-    async def _fetch_missing(self, agent: AgentId, shard: Prefix) -> bool:
+    async def _fetch_missing(self, agent: AgentId, shard: Prefix, patience: _Patience) -> bool:
         """Fetch what `agent` has of a shard and we lack; whether all of it could be kept."""
         basis = shard.basis()
         if len(self._store.cids_at(basis, None, BY_RANGES)) == BY_RANGES and self._comparisons.knows(agent):
             found = await self._comparisons.compare(agent, [bounds_of(basis)], _rest)
             if found is not None and not found.unknown:
                 mask = mask_of(basis)
-                return await self._fetch(agent, shard, [cid_of(one, mask) for _, one in found.need])
+                missing = [cid_of(one, mask) for _, one in found.need]
+                return await self._fetch(agent, shard, missing, patience)
         after: Cid | None = None
         budget = MAX_MISSING
         whole = True
         while budget > 0:
+            started = trio.current_time()
             theirs = await self._records.cids(agent, basis, after)
+            patience.spend(trio.current_time() - started)
             if not theirs:
                 return whole
             mine = set(self._store.cids_at(basis, after, len(theirs) + MAX_MISSING))
             missing = [cid for cid in theirs if cid not in mine]
             budget -= len(missing)
-            whole &= await self._fetch(agent, shard, missing)
+            whole &= await self._fetch(agent, shard, missing, patience)
             after = theirs[-1]
         raise FrameError(f"{agent.hex()[:8]} offers more than {MAX_MISSING} records of shard {shard.text()}")
 
-    async def _fetch(self, agent: AgentId, shard: Prefix, missing: list[Cid]) -> bool:
+    async def _fetch(self, agent: AgentId, shard: Prefix, missing: list[Cid], patience: _Patience) -> bool:
         whole = True
         while missing:
             started = trio.current_time()
             wanted = set(missing[:MAX_FETCH])
             bundle = await self._records.fetch(agent, missing[:MAX_FETCH])
+            waited = trio.current_time() - started
             items = tuple(
                 Item(item.record, int(Role.SHARD), (shard.basis(),))
                 for item in bundle.items
@@ -355,6 +381,7 @@ class CatchUp:
                 self._kademlia.report(agent)
             kept = sum(1 for one in judged if one.held is not None)
             self.fetched += kept
+            patience.spend(waited - WAIT_RECORD_S * kept)
             whole &= kept == len(items)
             served = {item.record.cid for item in items}
             missing = [cid for cid in missing if cid not in served]

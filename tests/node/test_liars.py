@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from chain import canonical
-from chain.cid import raw_cid
+from chain.cid import Cid, digest, raw_cid
 from chain.identity import AgentId
 from chain.manifest import Manifest
 from chain.record import Record, decode_payload, decode_record, encode_payload
@@ -46,6 +46,7 @@ from tests.node.simulated_nodes import (
 
 LIAR = 1
 GUEST = 3
+CODES = b"\x7f" + bytes(DIM - 1)
 THREE_AND_A_GUEST = (100, 100, 100, 0)
 QUERIES = [vector(seed) for seed in range(2_000, 2_007)]
 
@@ -514,3 +515,36 @@ def test_a_holder_that_answers_stores_with_garbage_is_passed_over(tmp_path: Path
             assert copies == [0, 2, 3]
 
     simulate(tmp_path, (100, 100, 100, 100), scenario)
+
+
+@pytest.mark.slow
+def test_a_fellow_holder_that_trickles_keeps_nobody_from_being_complete(tmp_path: Path) -> None:
+    """It always has more that is valid, and brings one record at a time."""
+    link = FaultyLink()
+
+    async def scenario(network: Network) -> None:
+        await network.fill(12, authors=[0])
+        liar = network.nodes[LIAR].parts
+        author = Author(1, network.founding.manifest, EPOCH_US)
+        more = {one.cid: one for one in (author.create(f"{n}", CODES) for n in range(400))}
+        heads = {one.cid: one.without_payload() for one in author.records}
+        listed = canonical.encode(b"".join(map(digest, sorted(more))))
+
+        def fetched(cids: Sequence[Cid]) -> bytes:
+            record = more[cids[0]]
+            assert record.header.prev is not None
+            return canonical.encode(
+                bundle_value([author.opening], [heads[record.header.prev]], [Item(record, 0)])
+            )
+
+        override(liar.held, "digest_of", lambda basis: (400, bytes(32)))
+        override(liar.records, "_cids_of", lambda basis, after, limit: b"\xc4\0" if after else listed)
+        override(liar.records, "_fetched", fetched)
+        link.slow_us[identity(LIAR).agent] = 100_000
+        node = await network.start(3)
+        await trio.sleep(10.0)
+        mine = len(await network.shards_of(3))
+        assert mine
+        await until(lambda: node.status().shards_held == mine, within_s=150.0)
+
+    simulate(tmp_path, (100, 100, 100), scenario, link)
