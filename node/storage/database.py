@@ -78,6 +78,8 @@ class Options:
     synchronous: Synchronous = "FULL"
     max_page_count: int | None = None
     """The size in pages at which the file counts as full; None for SQLite's own limit."""
+    writer_cache_kib: int = 2_000
+    """Pages that the writer keeps in memory: with fewer than a transaction changes, some go out twice."""
 
 
 class Database:
@@ -130,12 +132,8 @@ class Database:
 
     def rows_in(self, sql: str, values: Sequence[Any]) -> list[Row]:
         """The rows of a query whose `{}` is an `IN` list, asked for `MAX_BOUND` values at a time."""
-        found: list[Row] = []
         with self.reading() as connection:
-            for start in range(0, len(values), MAX_BOUND):
-                part = values[start : start + MAX_BOUND]
-                found += connection.execute(sql.format(",".join("?" * len(part))), part).fetchall()
-        return found
+            return select_in(connection, sql, values)
 
     def corrupt(self, detail: str) -> DatabaseCorrupt:
         """The error that says this file is damaged."""
@@ -172,6 +170,15 @@ class Database:
                 self._idle.append(connection)
                 return
         connection.close()
+
+
+def select_in(connection: sqlite3.Connection, sql: str, values: Sequence[Any]) -> list[Row]:
+    """The rows of a query whose `{}` is an `IN` list, asked for `MAX_BOUND` values at a time."""
+    found: list[Row] = []
+    for start in range(0, len(values), MAX_BOUND):
+        part = values[start : start + MAX_BOUND]
+        found += connection.execute(sql.format(",".join("?" * len(part))), part).fetchall()
+    return found
 
 
 def open_database(path: Path, layout: Layout, options: Options) -> Database:
@@ -298,6 +305,7 @@ def _configure(connection: sqlite3.Connection, options: Options) -> None:
     connection.execute(f"PRAGMA synchronous={options.synchronous}")
     connection.execute("PRAGMA foreign_keys=ON")
     connection.execute("PRAGMA secure_delete=ON")  # whatever the library was built with: see `erasure`
+    connection.execute(f"PRAGMA cache_size=-{options.writer_cache_kib}")
     connection.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
     connection.execute(f"PRAGMA journal_size_limit={MAX_LOG_BYTES}")
     if options.max_page_count is not None:

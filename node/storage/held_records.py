@@ -35,7 +35,7 @@ from dht.ports import RunBlocking
 from dht.records.basis import BASIS_SIZE, author_basis
 from dht.records.placement import Role, needs_payload
 from dht.records.record_store import BasisDigest, Chain, Digest, Held, Usage
-from node.storage import range_sums
+from node.storage import holding, range_sums
 from node.storage.database import Layout, Options, open_database
 from node.storage.erasure import (
     PURGED_TABLE,
@@ -57,6 +57,8 @@ from node.storage.stored_record import COLUMNS, from_row, records_in
 from validation.named import named_by
 from validation.subject_rules import MAX_OPERATIONS
 
+WRITER_CACHE_KIB: Final = 16_000
+"""A record changes some seven pages all over the file, so a usual batch changes four megabytes."""
 MAX_ROLES: Final = (1 << 31) - 1
 """Roles are bits, so that several are one integer."""
 MAX_HELD_ITEMS: Final = 4096
@@ -139,6 +141,8 @@ LAYOUT: Final = Layout(
         """,
         SCHEMA,
         PURGED_TABLE,
+        # Who writes records counts them (`node.storage.holding`), for a whole batch at once.
+        "DROP TRIGGER usage_added;",
     ),
     recovery=(
         "restore it from a backup, or move it away and restart: "
@@ -164,7 +168,7 @@ class HeldRecords:
 
     def __init__(self, path: Path, run_blocking: RunBlocking, options: Options | None = None) -> None:
         """Open or create the file; raises what `open_database` raises."""
-        self._database = open_database(path, LAYOUT, options or Options())
+        self._database = open_database(path, LAYOUT, options or Options(writer_cache_kib=WRITER_CACHE_KIB))
         build(self._database.writer)
         self._writer = GroupWriter(self._database, run_blocking)
         self._run_blocking = run_blocking
@@ -602,7 +606,7 @@ class HeldRecords:
             for item in items:
                 fresh.note(item.record)
         kept = [Held(kept_part(connection, item.record, self.shard_of), item.bases) for item in items]
-        _hold(connection, kept)
+        holding.hold(connection, kept)
         for item in items:
             if item.record.header.kind == PURGE:
                 erase(connection, self._database, item.record, self.shard_of)
@@ -626,28 +630,6 @@ class HeldRecords:
             for row in rows:
                 used.note(from_row(self._database, row[1:]))
         return used
-
-
-def _hold(connection: sqlite3.Connection, items: Sequence[Held]) -> None:
-    changes: dict[bytes, Change] = {}
-    for item in items:
-        cid = item.record.cid
-        _keep(connection, item.record, bool(item.bases))
-        for roles, basis in item.bases:
-            key = (basis, cid)
-            here = connection.execute("SELECT roles FROM bases WHERE basis = ? AND cid = ?", key).fetchone()
-            if here is not None and here[0] & roles == roles:
-                continue
-            connection.execute(
-                "INSERT INTO bases (basis, cid, roles) VALUES (?, ?, ?) "
-                "ON CONFLICT (basis, cid) DO UPDATE SET roles = roles | excluded.roles",
-                (basis, cid, roles),
-            )
-            change = changes.setdefault(basis, Change())
-            change.roles |= roles
-            if here is None:
-                change.cids.append(cid)
-    range_sums.added(connection, changes)
 
 
 def _expel(
@@ -707,33 +689,3 @@ def _reclaim(connection: sqlite3.Connection, used: _Used, fresh: _Used) -> int:
     connection.executemany("DELETE FROM records WHERE id = ?", gone)
     connection.execute("UPDATE tally SET records = records - ?1, bare = bare - ?1", (len(gone),))
     return len(gone)
-
-
-def _keep(connection: sqlite3.Connection, record: Record, based: bool) -> None:
-    cid, header = record.cid, record.header
-    sql = "SELECT signature, payload IS NOT NULL, bare FROM records WHERE cid = ?"
-    before = connection.execute(sql, (cid,)).fetchone()
-    if before is None:
-        connection.execute(
-            "INSERT INTO records (cid, author, seq, subject, kind, header, signature, payload)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                cid,
-                header.author,
-                header.seq,
-                record.subject,
-                header.kind,
-                record.header_bytes,
-                record.signature,
-                record.payload,
-            ),
-        )
-        connection.execute("UPDATE tally SET records = records + 1")
-        return
-    if based and before[2]:
-        connection.execute("UPDATE records SET bare = 0 WHERE cid = ?", (cid,))
-        connection.execute("UPDATE tally SET bare = bare - 1")
-    if record.signature < before[0]:
-        connection.execute("UPDATE records SET signature = ? WHERE cid = ?", (record.signature, cid))
-    if record.payload is not None and not before[1]:
-        connection.execute("UPDATE records SET payload = ? WHERE cid = ?", (record.payload, cid))

@@ -24,6 +24,7 @@ from chain.cid import DIGEST_SIZE, Cid, digest, record_cid_of_digest
 from dht.negentropy.range_messages import END, ID_SIZE, LAST_PREFIX, MODULUS, Bound, Item, bound_at
 from dht.negentropy.reconciliation import Total, id_of, mask_of, prefix_of
 from dht.records.placement import Role
+from node.storage.database import select_in
 
 LEVEL_BITS: Final = 5
 LEVELS: Final = 3
@@ -33,6 +34,8 @@ MAX_SCANS: Final = 64
 """Bases, or parts of them, whose ids are kept from one look to the next."""
 
 _SHIFT: Final = 64 - LEVEL_BITS * LEVELS
+_PLUS: Final = "total_plus"
+"""The SQL function that adds totals."""
 _HIDDEN: Final = (int(Role.KEPT), int(Role.NOTICE))
 
 SCHEMA: Final = """
@@ -63,7 +66,10 @@ class Change:
 
 
 def build(connection: sqlite3.Connection) -> None:
-    """Fill the sums of a database that was written before there were any; once, O(records)."""
+    """Prepare a connection for writing sums, and fill those of a database that was written before there were
+    any; that once, O(records).
+    """
+    connection.create_function(_PLUS, 2, _plus, deterministic=True)
     if connection.execute("SELECT 1 FROM range_state").fetchone():
         return
     connection.execute("BEGIN IMMEDIATE")
@@ -89,32 +95,39 @@ def build(connection: sqlite3.Connection) -> None:
 
 def added(connection: sqlite3.Connection, changes: Mapping[bytes, Change]) -> None:
     """Write what comes to lie at bases, in `digests` and in the sums; the rows of `bases` are written."""
+    sql = "SELECT basis, roles, records, total, ids FROM digests WHERE basis IN ({})"
+    here = {row[0]: row[1:] for row in select_in(connection, sql, sorted(changes))}
     nodes: dict[int, list[int]] = {}
+    parts: dict[tuple[bytes, int], list[int]] = {}
+    digests = []
     for basis in sorted(changes):
         change = changes[basis]
-        sql = "SELECT roles, records, total, ids FROM digests WHERE basis = ?"
-        before = connection.execute(sql, (basis,)).fetchone() or (0, 0, bytes(DIGEST_SIZE), bytes(ID_SIZE))
+        before = here.get(basis, (0, 0, bytes(DIGEST_SIZE), bytes(ID_SIZE)))
         roles = before[0] | change.roles
         records = before[1] + len(change.cids)
         more = sum(int.from_bytes(digest(cid), "big") for cid in change.cids)
         total = (int.from_bytes(before[2], "big") + more) % MODULUS
         ids_before, ids_more = _unpack(before[3]), _sum(basis, change.cids)
         ids = (ids_before + ids_more) % MODULUS
-        connection.execute(
-            "REPLACE INTO digests (basis, roles, records, total, ids) VALUES (?, ?, ?, ?, ?)",
-            (basis, roles, records, total.to_bytes(DIGEST_SIZE, "big"), _pack(ids)),
-        )
+        digests.append((basis, roles, records, total.to_bytes(DIGEST_SIZE, "big"), _pack(ids)))
         if records > MANY:
             if before[1] <= MANY:
                 rows = connection.execute("SELECT cid FROM bases WHERE basis = ?", (basis,))
-                _add_parts(connection, basis, [row[0] for row in rows])
+                _count_parts(parts, basis, [row[0] for row in rows])
             else:
-                _add_parts(connection, basis, change.cids)
+                _count_parts(parts, basis, change.cids)
         if roles not in _HIDDEN:
             if before[0] in _HIDDEN:
                 _add_to(nodes, basis, records, ids)
             else:
                 _add_to(nodes, basis, len(change.cids), ids_more)
+    connection.executemany(
+        "INSERT INTO digests (basis, roles, records, total, ids) VALUES (?, ?, ?, ?, ?) ON CONFLICT (basis) "
+        "DO UPDATE SET roles = excluded.roles, records = excluded.records, total = excluded.total, "
+        "ids = excluded.ids",
+        digests,
+    )
+    _write_parts(connection, parts)
     _write_nodes(connection, nodes)
 
 
@@ -367,37 +380,45 @@ def _add_to(nodes: dict[int, list[int]], basis: bytes, records: int, total: int)
 
 
 def _write_nodes(connection: sqlite3.Connection, nodes: Mapping[int, Sequence[int]]) -> None:
-    for node in sorted(nodes):
-        records, total = nodes[node]
-        if not records:
-            continue
-        sql = "SELECT records, total FROM range_sums WHERE node = ?"
-        before = connection.execute(sql, (node,)).fetchone() or (0, bytes(ID_SIZE))
-        if before[0] + records:
-            connection.execute(
-                "REPLACE INTO range_sums (node, records, total) VALUES (?, ?, ?)",
-                (node, before[0] + records, _pack(_unpack(before[1]) + total)),
-            )
-        else:
-            connection.execute("DELETE FROM range_sums WHERE node = ?", (node,))
+    rows = [(node, nodes[node][0], _pack(nodes[node][1])) for node in sorted(nodes) if nodes[node][0]]
+    connection.executemany(
+        "INSERT INTO range_sums (node, records, total) VALUES (?, ?, ?) ON CONFLICT (node) "
+        f"DO UPDATE SET records = records + excluded.records, total = {_PLUS} (total, excluded.total)",
+        rows,
+    )
+    emptied = [(node,) for node, records, _ in rows if records < 0]
+    connection.executemany("DELETE FROM range_sums WHERE node = ? AND records = 0", emptied)
+
+
+def _count_parts(
+    parts: dict[tuple[bytes, int], list[int]], basis: bytes, cids: Iterable[Cid], sign: int = 1
+) -> None:
+    mask = mask_of(basis)
+    for cid in cids:
+        one = int.from_bytes(digest(cid), "little") ^ mask
+        part = parts.setdefault((basis, one & 0xFF), [0, 0])
+        part[0] += sign
+        part[1] += sign * one
+
+
+def _write_parts(connection: sqlite3.Connection, parts: Mapping[tuple[bytes, int], Sequence[int]]) -> None:
+    connection.executemany(
+        "INSERT INTO range_parts (basis, part, records, total) VALUES (?, ?, ?, ?) "
+        f"ON CONFLICT (basis, part) DO UPDATE SET records = records + excluded.records, "
+        f"total = {_PLUS} (total, excluded.total)",
+        [(*place, parts[place][0], _pack(parts[place][1])) for place in sorted(parts)],
+    )
 
 
 def _add_parts(connection: sqlite3.Connection, basis: bytes, cids: Iterable[Cid], sign: int = 1) -> None:
-    mask = mask_of(basis)
-    parts: dict[int, list[int]] = {}
-    for cid in cids:
-        one = int.from_bytes(digest(cid), "little") ^ mask
-        part = parts.setdefault(one & 0xFF, [0, 0])
-        part[0] += sign
-        part[1] += sign * one
-    for number in sorted(parts):
-        records, total = parts[number]
-        sql = "SELECT records, total FROM range_parts WHERE basis = ? AND part = ?"
-        before = connection.execute(sql, (basis, number)).fetchone() or (0, bytes(ID_SIZE))
-        connection.execute(
-            "REPLACE INTO range_parts (basis, part, records, total) VALUES (?, ?, ?, ?)",
-            (basis, number, before[0] + records, _pack(_unpack(before[1]) + total)),
-        )
+    parts: dict[tuple[bytes, int], list[int]] = {}
+    _count_parts(parts, basis, cids, sign)
+    _write_parts(connection, parts)
+
+
+def _plus(one: bytes, other: bytes) -> bytes:
+    """Two totals added; SQL's own integers are too short for it."""
+    return _pack(_unpack(one) + _unpack(other))
 
 
 def _pack(total: int) -> bytes:
