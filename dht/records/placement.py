@@ -13,7 +13,7 @@ there, and the tags that stand in other values. Those records lie in the SHARD r
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntFlag
 
 from chain.agent_life import revocation_of
@@ -41,6 +41,7 @@ from crdt.entry_view import maximal_values, operations, overwrites, purged_by
 from crdt.operations import Operation
 from crdt.standing import CLEAR, Standing
 from dht.records.basis import author_basis, listing_basis, notice_basis, subject_basis
+from dht.records.shard_memory import ShardMemory
 from sharding.atlas import Atlas
 from sharding.key import shard_keys
 from sharding.tree import ShardTree
@@ -76,6 +77,7 @@ class Layout:
 
     atlas: Atlas | None
     tree: ShardTree
+    memory: ShardMemory = field(default_factory=ShardMemory, repr=False, compare=False)
 
     def keys(self, items: Sequence[tuple[Record, Content]]) -> list[bytes]:
         """The 32-byte shard keys of content records; one matrix product for all of them."""
@@ -83,10 +85,15 @@ class Layout:
             return []
         if self.atlas is None:
             return [digest(record.cid) for record, _ in items]
-        import numpy as np
+        atlas, cids = self.atlas, [record.cid for record, _ in items]
 
-        codes = np.stack([codes_from_bytes(content.codes, self.atlas.dim) for _, content in items])
-        return shard_keys(self.atlas, codes, [record.cid for record, _ in items])
+        def work_out(places: Sequence[int]) -> list[bytes]:
+            import numpy as np
+
+            codes = np.stack([codes_from_bytes(items[place][1].codes, atlas.dim) for place in places])
+            return shard_keys(atlas, codes, [cids[place] for place in places])
+
+        return self.memory.keys(cids, work_out)
 
     def shard_of(self, record: Record) -> bytes | None:
         """The basis of the shard of a content record that has its payload; None for anything else."""
