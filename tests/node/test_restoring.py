@@ -18,6 +18,15 @@ from node.storage.inspection import CHAIN, HELD, records_of
 from tests.node.real_daemons import Daemons, eventually
 
 WAIT = "20"
+KEPT = "The honey money lies under the seventh hive."
+ALONE = "Nobody but me knows of the eighth hive."
+
+
+def clear_in(folder: Path) -> list[Path]:
+    """The files in which a private text can be read; what the daemons print counts, too."""
+    files = [one for one in folder.rglob("*") if one.is_file()]
+    words = (b"honey money", b"eighth hive")
+    return [one for one in files if any(word in one.read_bytes() for word in words)]
 
 
 def test_a_key_backup_is_read_as_it_was_written_and_nothing_else(tmp_path: Path) -> None:
@@ -57,7 +66,16 @@ def test_a_lost_home_comes_back_and_goes_on_without_a_fork(daemons: Daemons, tmp
     texts = [f"Bees of hive {number} like the flowers of hill {number}." for number in range(6)]
     ids = [daemon.add(text) for text in texts]
     assert daemon.ask("PATCH", f"/v1/entries/{ids[0]}", {"text": "Hive 0 has moved."}).status == 200
+    sealed = daemons.command(lost, "add", "--private", "--backup", KEPT, "--json").value["id"]
+    alone = daemons.command(lost, "add", "--private", ALONE, "--json").value["id"]
     eventually(lambda: daemon.get("/v1/status")["pending"] == 0, "all to be placed")
+    assert KEPT in daemons.command(lost, "get", sealed).out
+    assert {one["id"] for one in daemon.get("/v1/private")["entries"]} == {sealed, alone}
+    for other in (first, *others):
+        assert other.ask("GET", f"/v1/entries/{sealed}").status == 404
+        assert daemons.command(other.home, "get", alone).code == ExitCode.NOT_FOUND
+        assert KEPT not in other.texts(KEPT)
+    assert not clear_in(daemons.folder), "no file of any home holds a word of it"
     key = tmp_path / "key-backup"
     exported = daemons.command(lost, "key", "export", str(key), "--unprotected", "--json")
     assert exported.value["protected"] is False
@@ -79,8 +97,8 @@ def test_a_lost_home_comes_back_and_goes_on_without_a_fork(daemons: Daemons, tmp
     # In an open network a copy of the key file is enough, and the address of somebody.
     found = ("restore", "--key", str(bare), "--join", first.address, "--wait", WAIT, "--json")
     back = daemons.command(new, *found)
-    assert back.code == 0, back
-    assert (back.value["records"], back.value["missing"]) == (3 + 8, [])
+    assert back.code == ExitCode.PARTLY_DONE, back  # a private entry without a backup is gone
+    assert (back.value["records"], len(back.value["missing"])) == (3 + 10, 1)
     assert back.value["read_only"] is None
 
     daemon = daemons.run(new)
@@ -88,10 +106,16 @@ def test_a_lost_home_comes_back_and_goes_on_without_a_fork(daemons: Daemons, tmp
     assert daemon.get(f"/v1/entries/{ids[0]}")["text"] == "Hive 0 has moved."
     assert daemon.texts("hive 3 and hill 3")[0] == texts[3]
     assert daemon.get(f"/v1/entries/{last}")["text"].startswith("Written after")
+    assert daemon.get(f"/v1/entries/{sealed}")["text"] == KEPT
+    assert [one["id"] for one in daemon.get("/v1/private")["entries"]] == [sealed], (
+        "without a backup it is lost"
+    )
+    assert KEPT in daemon.texts(KEPT)
+    assert not clear_in(daemons.folder)
     daemon.add("It goes on here.")
     eventually(lambda: daemon.get("/v1/status")["pending"] == 0, "all to be placed")
     verdict = daemon.ask("POST", "/v1/chain/verify").value
-    assert (verdict["ok"], verdict["length"]) == (True, 12)
+    assert (verdict["ok"], verdict["length"]) == (True, 14)
     agent = Identity.from_seed(Home(new).read_key()).agent
     assert daemon.terminate() == 0
     for other in (first, *others):
@@ -102,4 +126,4 @@ def test_a_lost_home_comes_back_and_goes_on_without_a_fork(daemons: Daemons, tmp
             if one.header.author == agent
         ]
         assert len(seqs) == len(set(seqs)), "nobody holds two branches"
-    assert [one.header.seq for one in records_of(new / "chain.db", CHAIN, "seq")] == list(range(12))
+    assert [one.header.seq for one in records_of(new / "chain.db", CHAIN, "seq")] == list(range(14))
