@@ -85,11 +85,10 @@ def test_a_key_is_rotated_revoked_and_its_chain_closed(daemons: Daemons, tmp_pat
     done = daemons.command(first_home, *revoke, str(kept), "--json")
     assert (done.code, done.value["kind"]) == (0, "agent.revoke")
 
-    def refused() -> bool:
-        reply = new.ask("POST", "/v1/entries", {"text": "More."})
-        return reply.status == 403 and "revoked by its recovery key" in reply.message
-
-    eventually(refused, "the revoked node to hear of it")
+    about = f"/v1/agents/{successor}"
+    eventually(lambda: new.get(about)["excluded_from"] == 5, "the revoked node to hear of it")
+    refused = new.ask("POST", "/v1/entries", {"text": "More."})
+    assert (refused.status, "revoked by its recovery key" in refused.message) == (403, True)
     assert first.get(f"/v1/entries/{mine}")["text"] == "Still mine."
     assert "By the thief." not in first.texts("by the thief")
     shown = first.ask("GET", f"/v1/entries/{theirs}")
