@@ -351,6 +351,7 @@ class Node:
             nursery.start_soon(parts.links.run)
             await nursery.start(self.learning.run)
             nursery.start_soon(parts.clock_skew.run)
+            nursery.start_soon(parts.emptied.run)
             nursery.start_soon(parts.erasing.run)
             task_status.started()
 
@@ -423,6 +424,7 @@ async def open_node(
             for store in (own, held, derived, remembered):
                 await nursery.start(_keep_open, store)
             why = own.frozen = options.why_frozen(own.count())
+            emptied = held.is_new and own.count() > 0
             passage = await ensure_opening(
                 own,
                 identity,
@@ -453,6 +455,7 @@ async def open_node(
                 ground or ground_for(founding),
                 embed_blocking or run_blocking,
                 why,
+                emptied,
             )
             node = Node(parts)
             await node.start()

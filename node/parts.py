@@ -42,6 +42,7 @@ from dht.records.retrial import Retrial
 from dht.records.room import Room
 from dht.repair.catch_up import CatchUp
 from dht.repair.comparison import Comparisons
+from dht.repair.emptied import Emptied
 from dht.repair.frontiers import Frontiers
 from dht.repair.offers import Offers
 from dht.repair.publisher import Publisher
@@ -102,7 +103,9 @@ class Parts:
         ground: Ground,
         embed_blocking: RunBlocking,
         why_frozen: str | None = None,
+        emptied: bool = False,
     ) -> None:
+        """`emptied`: what this node held for others was lost, and its own chain was not."""
         manifest = founding.manifest
         self.agent = identity.agent
         self.manifest = manifest
@@ -205,6 +208,7 @@ class Parts:
             run_blocking,
             random,
         )
+        self.emptied = Emptied(network, self.kademlia, emptied, self.repairer.emptied)
         self.catch_up = CatchUp(
             self.kademlia,
             self.records,

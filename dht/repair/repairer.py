@@ -162,6 +162,7 @@ class Repairer:
         self._looking = trio.Lock()
         self._slots = trio.Semaphore(AT_ONCE)
         self._leaving = trio.Event()
+        self._emptied = trio.Event()
         self._refusing: set[AgentId] = set()
         self._full_until: dict[AgentId, float] = {}
         self._turned_away: dict[AgentId, set[Cid]] = {}
@@ -199,11 +200,27 @@ class Repairer:
             await self.look(everything)
             async with trio.open_nursery() as nursery:
                 nursery.cancel_scope.deadline = trio.current_time() + pause * self._rng.uniform(0.8, 1.2)
+                nursery.start_soon(self._until_emptied, nursery.cancel_scope)
                 await self._kademlia.wait_moved(seen)
                 await trio.sleep(SETTLE_S)
                 nursery.cancel_scope.cancel()
-            busy = self._kademlia.placement != seen or self.sent != sent
+            busy = self._kademlia.placement != seen or self.sent != sent or self._emptied.is_set()
+            self._emptied = trio.Event()
             pause = SOON_S if busy else min(2 * pause, INTERVAL_S)
+
+    def emptied(self, agent: AgentId) -> None:
+        """A holder has lost what it held: nothing that it should have is taken for settled. O(bases)."""
+        for basis, track in self._tracks.items():
+            if agent in track.holders:
+                track.settled, track.rests_until = False, 0.0
+                track.more.pop(agent, None)
+                self._ranges.note_restless(basis)
+        self._emptied.set()
+
+    async def _until_emptied(self, pause: trio.CancelScope) -> None:
+        await self._emptied.wait()
+        await trio.sleep(SETTLE_S)
+        pause.cancel()
 
     async def hand_over(self) -> int:
         """Bring what this node holds to those who hold it once it is gone; returns how much is left undone.

@@ -168,6 +168,8 @@ class HeldRecords:
 
     def __init__(self, path: Path, run_blocking: RunBlocking, options: Options | None = None) -> None:
         """Open or create the file; raises what `open_database` raises."""
+        self.is_new = not path.exists()
+        """Whether the file was made just now."""
         self._database = open_database(path, LAYOUT, options or Options(writer_cache_kib=WRITER_CACHE_KIB))
         build(self._database.writer)
         self._writer = GroupWriter(self._database, run_blocking)

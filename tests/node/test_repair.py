@@ -17,7 +17,7 @@ from dht.records import proofs
 from dht.records.basis import author_basis, subject_basis
 from dht.records.proofs import CYCLE_S, NONCE_SIZE, PINNABLE_S, UNPROVEN
 from dht.repair.decision import DROP_AFTER_S
-from dht.repair.repairer import INTERVAL_S
+from dht.repair.repairer import INTERVAL_S, SWEEP_S
 from node.founding import REPLICATION
 from node.node import Node
 from tests.node.simulated_nodes import Network, entry, identity, override, shown, simulate, until, vector
@@ -98,6 +98,29 @@ def test_after_a_crash_every_copy_is_made_again(tmp_path: Path) -> None:
         await trio.sleep(3 * INTERVAL_S)
         assert [node.status().under_replicated for node in network.nodes.values()] == [0] * 7
         await comes_in_order(network, DROPPED_WITHIN_S, exactly=True)
+
+    simulate(tmp_path, EIGHT, scenario)
+
+
+@pytest.mark.slow
+def test_a_holder_back_at_once_with_its_store_lost_gets_all_of_it_again(tmp_path: Path) -> None:
+    """Nobody misses it: the others see the same holders as before. Ten minutes would pass until the sweep."""
+
+    async def scenario(network: Network) -> None:
+        await filled(network)
+        await comes_in_order(network, REPAIRED_WITHIN_S)
+        await trio.sleep(2 * INTERVAL_S)  # all is settled
+        before = {basis: by[3] for basis, by in holdings(network).items() if 3 in by}
+        await network.crash(3)
+        for name in ("held.db", "held.db-wal", "held.db-shm"):
+            (network.folder / "3" / name).unlink(missing_ok=True)
+        await network.start(3)
+        await until(
+            lambda: {b: by[3] for b, by in holdings(network).items() if 3 in by} == before,
+            REPAIRED_WITHIN_S,
+            every_s=1.0,
+        )
+        assert trio.current_time() < SWEEP_S, "no sweep was needed"
 
     simulate(tmp_path, EIGHT, scenario)
 
