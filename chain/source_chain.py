@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chain.cid import Cid, raw_cid
-from chain.errors import ChainBrokenError, ChainForkedError
+from chain.errors import ChainBrokenError, ChainForkedError, RecordError
 from chain.identity import AgentId, Identity
 from chain.kinds import ENDS, OPENING
 from chain.record import VERSION, Header, Record, encode_payload, sign_record, verify_signature
+
+MAX_LEAP = 1_000_000
+"""How far a lamport may be ahead of the clock, in µs, when a record is signed: it moves the clock along."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +73,15 @@ def next_record(
     """Sign `draft` as the record after `head` (None: the first).
 
     `now_us` is the wall clock in microseconds; the record's hlc never falls below the head's or the deps',
-    as a hybrid logical clock's must not. `salt` is 16
-    fresh random bytes. Raises `ChainError` when the draft exceeds a limit.
+    as a hybrid logical clock's must not, nor below its lamport: nobody writes a record a microsecond. `salt`
+    is 16 fresh random bytes. Raises `ChainError` when the draft exceeds a limit, or builds on what counts so
+    many records before it that this chain would have no room left to go on.
     """
+    lamport = 1 + max(-1 if head is None else head.lamport, draft.deps_lamport if draft.deps else -1)
+    clock = max(now_us, 0 if head is None else head.hlc, draft.deps_hlc)
+    if lamport > clock + MAX_LEAP:
+        raise RecordError(f"what this builds on counts {lamport} records before it: more than can exist")
     payload = encode_payload(salt, draft.body)
-    first = head is None
     header = Header(
         version=VERSION,
         network=network,
@@ -86,10 +93,8 @@ def next_record(
         subject_seq=draft.subject_seq,
         subject_prev=draft.subject_prev,
         deps=draft.deps,
-        lamport=0
-        if first and not draft.deps
-        else 1 + max(0 if head is None else head.lamport, draft.deps_lamport),
-        hlc=max(now_us, 0 if head is None else head.hlc, draft.deps_hlc),
+        lamport=lamport,
+        hlc=max(clock, lamport),
         kind=draft.kind,
         payload=raw_cid(payload),
         payload_size=len(payload),

@@ -10,6 +10,8 @@ from validation.verdict import Pending, unknown_epochs
 
 EPOCHS_IN_ORDER = 3
 """From this rule version on a chain's epochs have to be in order."""
+COUNTED_BY_CLOCK = 3
+"""From this rule version on no lamport is above its record's clock."""
 
 
 def version(record: Record, _context: Context) -> Finding:
@@ -58,6 +60,18 @@ def genesis(record: Record, _context: Context) -> Finding:
     if header.seq == 0 and header.lamport != 0:
         return f"lamport of seq 0 is {header.lamport}, expected 0"
     return None
+
+
+def lamport_clock(record: Record, context: Context) -> Finding:
+    """Lamport counts records, and nobody writes one a microsecond: it is not above the clock.
+
+    A record can name an invented predecessor, and count on from there. Without this one such record would use
+    up all numbers, and the chain of whoever builds on it, knowing no better, could never go on.
+    """
+    header, rules = record.header, context.rules_of(record.header.epoch)
+    if rules is None or rules < COUNTED_BY_CLOCK or header.lamport <= header.hlc:
+        return None
+    return f"lamport is {header.lamport}, above the record's clock, {header.hlc}"
 
 
 def opening_order(record: Record, _context: Context) -> Finding:
@@ -156,6 +170,7 @@ HEADER_RULES: tuple[Rule, ...] = (
     Rule("epoch", epoch, gate=True),
     Rule("kind", kind),
     Rule("genesis", genesis),
+    Rule("lamport-clock", lamport_clock),
     Rule("opening-order", opening_order),
     Rule("subject-shape", subject_shape),
     Rule("prev", prev, needs_links=True),

@@ -29,6 +29,7 @@ PROVABLE = frozenset(
         "payload-size",
         "kind",
         "genesis",
+        "lamport-clock",
         "opening-order",
         "subject-shape",
         "prev",

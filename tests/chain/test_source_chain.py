@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from chain.cid import raw_cid, record_cid
 from chain.errors import ChainBrokenError, ChainError, OversizedError
 from chain.kinds import CLOSE, CREATE, GENESIS, MEMBRANE, OPENING, PROFILE
-from chain.record import MAX_PAYLOAD, Record, decode_record, sign_record, verify_signature
-from chain.source_chain import Draft, Head, head_of, next_record, verify_chain
+from chain.record import MAX_INT, MAX_PAYLOAD, Record, decode_record, sign_record, verify_signature
+from chain.source_chain import MAX_LEAP, Draft, Head, head_of, next_record, verify_chain
 from tests.chain.samples import ALICE, BOB, NETWORK, bodies, changed, damage, records
 
 
@@ -147,7 +147,7 @@ def test_clocks_follow_what_was_seen(
     draft = Draft(CREATE, body, deps=(record_cid(b"dep"),), deps_lamport=deps_lamport, deps_hlc=deps_hlc)
     header = next_record(ALICE, NETWORK, NETWORK, head, draft, now, bytes(16)).header
     assert header.lamport == 1 + max(head.lamport, deps_lamport)
-    assert header.hlc == max(now, head.hlc, deps_hlc)
+    assert header.hlc == max(now, head.hlc, deps_hlc, header.lamport)
     assert (header.seq, header.prev) == (head.seq + 1, head.cid)
     first = next_record(ALICE, NETWORK, NETWORK, None, Draft(GENESIS, body), now, bytes(16)).header
     assert (first.seq, first.prev, first.lamport, first.hlc) == (0, None, 0, now)
@@ -160,3 +160,12 @@ def test_a_draft_beyond_the_limits_is_refused_before_it_is_signed() -> None:
         next_record(ALICE, NETWORK, NETWORK, None, Draft(CREATE, {"x": 0.5}), 0, bytes(16))
     with pytest.raises(ChainError):
         next_record(ALICE, NETWORK, NETWORK, None, Draft(CREATE, {}), 0, b"short")
+
+
+@pytest.mark.parametrize("lamport", [2 * MAX_LEAP, MAX_INT - 1, MAX_INT])
+def test_nothing_is_built_on_what_counts_more_records_than_can_exist(lamport: int) -> None:
+    """The record after the next one could not be encoded any more: the chain would be lost."""
+    head = Head(5, record_cid(b"x"), 7, 9)
+    draft = Draft(CREATE, {}, deps=(record_cid(b"dep"),), deps_lamport=lamport, deps_hlc=10)
+    with pytest.raises(ChainError, match="more than can exist"):
+        next_record(ALICE, NETWORK, NETWORK, head, draft, 10, bytes(16))

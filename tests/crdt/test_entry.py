@@ -10,7 +10,7 @@ from chain.cid import Cid, record_cid
 from chain.content import Content
 from chain.identity import Identity
 from chain.kinds import DELETE, EDIT, PROFILE, TAG
-from chain.record import MAX_DEPS, MAX_INT, Record
+from chain.record import MAX_DEPS, Record
 from chain.source_chain import Draft
 from crdt import drafts
 from crdt.entry import MAX_WAITING, MAX_WAITING_PER_AUTHOR, EntryState, fold
@@ -189,7 +189,7 @@ def test_records_of_another_entry_or_kind_are_refused() -> None:
 def orphan_tags(state: EntryState, count: int) -> list[Draft]:
     """Operations that name a dep nobody has."""
     dep = record_cid(b"nobody has this")
-    return [Draft(TAG, tag_body("x"), state.subject, deps=(dep,), deps_lamport=MAX_INT // 2)] * count
+    return [Draft(TAG, tag_body("x"), state.subject, deps=(dep,), deps_lamport=1_000_000)] * count
 
 
 def test_a_liars_waiting_records_are_bounded_and_crowd_out_nobody() -> None:

@@ -72,7 +72,7 @@ def test_nothing_follows_a_close_however_it_is_brought() -> None:
 @pytest.mark.parametrize(
     ("rule", "changes"),
     [
-        ("clock", {"hlc": 0}),
+        ("clock", {"hlc": 999}),
         ("lamport", {"lamport": 99}),
         ("network", {"network": record_cid(b"")[:4].replace(b"\x81\x04", b"\x55") + bytes(32)}),
         ("kind", {"kind": "entry.sing"}),

@@ -22,7 +22,7 @@ from chain.kinds import CREATE, EPOCH, GENESIS, INVALID_WARRANT, MEMBRANE, PROFI
 from chain.learning import Outcome, Result, result_body
 from chain.manifest import Limits
 from chain.private import MAX_BOX, MIN_BOX
-from chain.record import MAX_PAYLOAD, Record, decode_payload
+from chain.record import MAX_INT, MAX_PAYLOAD, Record, decode_payload
 from chain.source_chain import Draft, head_of, next_record
 from chain.warrant import MAX_NESTING, MAX_WARRANT, fork_body, invalid_body
 from crdt.operations import MAX_PURGED, delete_body, purge_body, tag_body, untag_body
@@ -377,6 +377,10 @@ OFFENCES: dict[str, list[Offence]] = {
         of("create", seq=0),
         of("genesis", lamport=1),
     ],
+    "lamport-clock": [
+        of("create", lamport=2_001, hlc=2_000),
+        of("vote", lamport=MAX_INT),
+    ],
     "opening-order": [
         of("genesis", kind=PROFILE),
         of("create", kind=GENESIS),
@@ -405,7 +409,7 @@ OFFENCES: dict[str, list[Offence]] = {
         after("create", {"kind": CREATE}),
         after("tag", {"kind": GENESIS}),
     ],
-    "clock": [of("create", hlc=0), after("create", {"hlc": 2_001})],
+    "clock": [of("create", hlc=999), after("create", {"hlc": 2_001})],
     "closed": [after_close, after_rotation],
     "epoch-order": [goes_back],
     "lamport": [
