@@ -18,7 +18,7 @@ from dht.ports import RunBlocking
 from dht.repair.catch_up import CatchUp
 from dht.repair.offers import Offers
 from dht.repair.publisher import Publisher
-from dht.repair.repairer import Repairer
+from dht.repair.repairer import LEAVE_WAIT_S, Repairer
 from node.errors import HomeError
 from node.governance import Governance
 from node.peer_memory import read_peers, write_peers
@@ -101,7 +101,7 @@ class Participation:
         could take over from leaves at once.
         """
         others = any(not self._kademlia.is_suspect(contact.agent) for contact in self._kademlia.contacts())
-        if not self.joined or not others:
+        if not self.joined or not (others or self._kademlia.lost_lately(LEAVE_WAIT_S)):
             return 0
         wrote = self._publisher.pending
         with trio.move_on_after(within_s) as scope:

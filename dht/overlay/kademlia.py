@@ -185,6 +185,15 @@ class Kademlia:
         """Whether `agent` failed last time, or is banned; such a node is no holder."""
         return self._liveness.is_suspect(agent) or self._members.is_ignored(agent)
 
+    def lost_lately(self, seconds: float) -> bool:
+        """Whether a storing node that showed life within so many seconds does not answer now, and did not
+        say good-bye: it may well be back in a moment."""
+        since = self._clock.monotonic() - seconds
+        return any(
+            self._liveness.is_suspect(contact.agent) and self._liveness.heard_at(contact.agent) > since
+            for contact in self._members.contacts()
+        )
+
     def suspects(self) -> list[AgentId]:
         """All who failed last time, or said good-bye, as far as is remembered; ascending."""
         return self._liveness.suspects()

@@ -78,6 +78,11 @@ MAX_STALE = 100
 FULL_S = 300.0
 """Who said that it has no room is offered nothing new for so long, whatever its address record says."""
 LEAVE_PAUSE_S = 0.25
+LEAVE_WAIT_S = 5.0
+"""Who showed life so short a time ago and is silent when this node leaves is waited for: a pause of the line
+must not cost what only this node has."""
+LEAVE_AGAIN_S = 1.0
+"""From one look to the next while nothing but that is waited for."""
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
@@ -236,10 +241,11 @@ class Repairer:
             short = self.under_replicated
             log.info("leaving: %d records handed over, %d bases short of a copy", self.sent, short)
             stuck = before == (self._kademlia.placement, self.sent, len(self._refusing))
-            if not alone and (not short or stuck):
+            done = not alone and (not short or stuck)
+            if done and not self._kademlia.lost_lately(LEAVE_WAIT_S):
                 return short
             alone = False
-            await trio.sleep(LEAVE_PAUSE_S)
+            await trio.sleep(LEAVE_AGAIN_S if done else LEAVE_PAUSE_S)
 
     async def look(self, everything: bool, *, alone: bool = False) -> None:
         """Go once through all bases held. `everything`: also those that were found in order.

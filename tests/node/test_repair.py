@@ -20,7 +20,17 @@ from dht.repair.decision import DROP_AFTER_S
 from dht.repair.repairer import INTERVAL_S, SWEEP_S
 from node.founding import REPLICATION
 from node.node import Node
-from tests.node.simulated_nodes import Network, entry, identity, override, shown, simulate, until, vector
+from tests.node.simulated_nodes import (
+    FaultyLink,
+    Network,
+    entry,
+    identity,
+    override,
+    shown,
+    simulate,
+    until,
+    vector,
+)
 
 EIGHT = (100,) * 8
 QUERIES = [vector(seed) for seed in range(8_000, 8_003)]
@@ -172,6 +182,27 @@ def test_who_leaves_has_handed_over_before_it_is_gone(tmp_path: Path) -> None:
         await assert_all_is_found(network)
 
     simulate(tmp_path, EIGHT, scenario)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 4.0])
+def test_who_leaves_waits_for_a_line_that_pauses(tmp_path: Path, seconds: float) -> None:
+    """What only this node has is not lost because the others are silent for a moment."""
+    link = FaultyLink()
+
+    async def scenario(network: Network) -> None:
+        (id_,) = await network.add(0, [entry(1)])
+        await network.settle()
+        others = [network.nodes[number] for number in (0, 1)]
+        for node in others:
+            await node.parts.held.release(subject_basis(id_), [id_])
+        link.deaf = {node.agent for node in others}
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(network.leave, 2, 30.0)
+            await trio.sleep(seconds)
+            link.deaf = set()
+        assert [node.replica(subject_basis(id_))[0] for node in others] == [1, 1]
+
+    simulate(tmp_path, (100, 100, 100), scenario, link)
 
 
 def test_an_answer_without_proof_takes_no_promise_back(
