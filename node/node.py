@@ -351,6 +351,7 @@ class Node:
             nursery.start_soon(parts.links.run)
             await nursery.start(self.learning.run)
             nursery.start_soon(parts.clock_skew.run)
+            nursery.start_soon(parts.participation.while_writable, parts.look_after_room)
             nursery.start_soon(parts.emptied.run)
             nursery.start_soon(parts.erasing.run)
             task_status.started()

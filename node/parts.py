@@ -39,7 +39,7 @@ from dht.records.placement import Role
 from dht.records.proofs import Proofs
 from dht.records.record_store import Held
 from dht.records.retrial import Retrial
-from dht.records.room import Room
+from dht.records.room import LOOK_EVERY_S, Room
 from dht.repair.catch_up import CatchUp
 from dht.repair.comparison import Comparisons
 from dht.repair.emptied import Emptied
@@ -474,6 +474,12 @@ class Parts:
             self.kademlia.update_self(full=self.room.full)
             if not self.room.full:
                 self.catch_up.regained(self.room.forget_short())
+
+    async def look_after_room(self) -> None:
+        """Look at the disk for ever: what the address record says of it has to be true."""
+        while True:
+            await trio.sleep(LOOK_EVERY_S)
+            self.look_at_room()
 
     async def on_held(self, items: Sequence[Held]) -> None:
         self.look_at_room()

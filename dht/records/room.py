@@ -41,6 +41,8 @@ class Quota:
 
 
 NO_QUOTA = Quota()
+LOOK_EVERY_S = 30.0
+"""So often a node looks at its disk although it holds nothing new: others fill disks, and clear them."""
 
 
 class Room:
