@@ -13,13 +13,16 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chain.kinds import PURGE
 from chain.record import Record
+from chain.source_chain import Draft, head_of
+from crdt.operations import purge_body
 from dht.records.basis import author_basis, subject_basis
 from dht.records.placement import Role
 from dht.records.record_store import Held
 from node.storage import held_records
 from node.storage.database import open_database
-from node.storage.held_records import HeldRecords
+from node.storage.held_records import RECLAIM_AT, HeldRecords
 from tests.node.storage_fixtures import ALICE, BOB, OPENING, UNSYNCED, authored, entry, inline
 
 POOL = [
@@ -245,3 +248,40 @@ def test_a_file_of_the_first_schema_opens_with_everything_in_it(tmp_path: Path) 
         assert held.count() == 0
 
     in_store(path, work)
+
+
+def test_the_file_gives_back_what_was_dropped_and_what_was_purged(tmp_path: Path) -> None:
+    """Not only free pages: the file is smaller, as who looks at the disk sees it."""
+    path = tmp_path / "held.db"
+    many, text = RECLAIM_AT + 200, "x" * 3_000
+    drafts = [*OPENING, *(entry(text + str(n)) for n in range(many))]
+    records = authored(ALICE, drafts)
+    large = authored(BOB, [*OPENING, entry("y" * 1_000_000)])
+    erased = large[-1].cid
+    purge = Draft(PURGE, purge_body([erased]), subject=erased, subject_seq=1, deps=())
+    purge = replace(purge, subject_prev=erased, deps_lamport=large[-1].header.lamport)
+    (purging,) = authored(BOB, [purge], head_of(large[-1]))
+
+    async def fill(held: HeldRecords) -> None:
+        await held.hold([placed(record, Role.SHARD) for record in records[3:]])
+        await held.hold([placed(record, Role.SUBJECT) for record in large])
+
+    async def drop(held: HeldRecords) -> None:
+        assert await held.drop(SHARD, held.digest_of(SHARD)) is not None
+        assert await held.reclaim() == many
+
+    async def erase(held: HeldRecords) -> None:
+        await held.hold([placed(purging, Role.SUBJECT)])
+        assert await held.scrub()
+        found = held.get(erased)
+        assert found is not None
+        assert found.payload is None
+
+    sizes = []
+    for work in (fill, drop, erase):
+        in_store(path, work)
+        sizes.append(path.stat().st_size)
+    full, dropped, purged = sizes
+    assert full > many * len(text) + 1_000_000
+    assert 1_000_000 < dropped < full / 3
+    assert purged < 200_000
