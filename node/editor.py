@@ -184,22 +184,7 @@ class Editor:
 
     def _edit(self, view: Entry, change: Edit, codes: bytes) -> Draft | None:
         old = view.contents[0][1] if view.contents else Content("", b"\1")
-        content = Content(
-            text=old.text if change.text is None else change.text,
-            codes=codes,
-            tags=tuple(sorted(set(change.tags))),
-            domain=None if "domain" in change.clear else change.domain or old.domain,
-            confidence=None
-            if "confidence" in change.clear
-            else old.confidence
-            if change.confidence is None
-            else change.confidence,
-            citations=()
-            if "citations" in change.clear
-            else old.citations
-            if change.citations is None
-            else change.citations,
-        )
+        content = replace(edited(old, change), codes=codes, tags=tuple(sorted(set(change.tags))), over=())
         same = replace(content, over=old.over, tags=old.tags) == old and set(content.tags) <= set(view.tags)
         if same and len(view.maximal) == 1 and not view.deleted:
             return None
@@ -219,6 +204,20 @@ class Editor:
             turn.users -= 1
             if not turn.users:
                 del self._turns[entry]
+
+
+def edited(old: Content, change: Edit) -> Content:
+    """What an edit makes of a value; codes and tags stay those of the value."""
+    cleared = change.clear
+    confidence = old.confidence if change.confidence is None else change.confidence
+    citations = old.citations if change.citations is None else change.citations
+    return replace(
+        old,
+        text=old.text if change.text is None else change.text,
+        domain=None if "domain" in cleared else change.domain or old.domain,
+        confidence=None if "confidence" in cleared else confidence,
+        citations=() if "citations" in cleared else citations,
+    )
 
 
 def conflict(records: Iterable[Record], view: Entry, seen: str) -> str:

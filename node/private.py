@@ -28,6 +28,7 @@ from chain.vector import Codes, codes_from_bytes, score_ppm
 from crdt.operations import purge_body
 from dht.ports import Random, RunBlocking
 from node.authoring import draft_entries
+from node.editor import edited
 from node.embedding.caller import CallerVectors
 from node.embedding.embedder import Embedder
 from node.errors import Gone, InvalidInput, NotFound
@@ -243,20 +244,13 @@ class PrivateEntries:
         if isinstance(change, Retag):
             new = replace(old, tags=tuple(sorted({*old.tags, *change.add} - set(change.remove))))
         elif isinstance(change, Edit):
+            said = edited(old, change)
             entry = NewEntry(
-                text=old.text if change.text is None else change.text,
+                text=said.text,
                 tags=tuple({*old.tags, *change.tags}),
-                domain=None if "domain" in change.clear else change.domain or old.domain,
-                confidence=None
-                if "confidence" in change.clear
-                else old.confidence
-                if change.confidence is None
-                else change.confidence,
-                citations=()
-                if "citations" in change.clear
-                else old.citations
-                if change.citations is None
-                else change.citations,
+                domain=said.domain,
+                confidence=said.confidence,
+                citations=said.citations,
                 vector=change.vector,
             )
             drafted = draft_entries(self._embedder, self._limits, [entry])
