@@ -20,6 +20,10 @@ from chain.record import VERSION, Header, Record, encode_payload, sign_record, v
 
 MAX_LEAP = 1_000_000
 """How far a lamport may be ahead of the clock, in µs, when a record is signed: it moves the clock along."""
+MAX_FORWARD = 120_000_000
+"""How far what a record builds on may be ahead of its author's clock, in µs. Others acknowledge a record when
+its time has come, and a chain's clock never goes back: one from the far future would silence it till then.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,9 @@ def next_record(
     """
     lamport = 1 + max(-1 if head is None else head.lamport, draft.deps_lamport if draft.deps else -1)
     clock = max(now_us, 0 if head is None else head.hlc, draft.deps_hlc)
+    if draft.deps_hlc > max(now_us, 0 if head is None else head.hlc) + MAX_FORWARD:
+        ahead = (draft.deps_hlc - now_us) // 1_000_000
+        raise RecordError(f"what this builds on is {ahead} s ahead of this clock: set the clock, or wait")
     if lamport > clock + MAX_LEAP:
         raise RecordError(f"what this builds on counts {lamport} records before it: more than can exist")
     payload = encode_payload(salt, draft.body)

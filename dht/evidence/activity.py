@@ -35,6 +35,7 @@ from dht.records.placement import Role
 from dht.records.record_store import Held
 from validation.chain_walk import Walked, linked, walk
 from validation.context import Context
+from validation.rules import parks
 
 MAX_AUTHORS = 10_000
 """Authors whose walk is remembered; beyond it the one that was silent longest is walked anew."""
@@ -273,10 +274,15 @@ class ActivityWatch:
         return False
 
     def _sound(self, progress: _Progress, page: Sequence[Record], walked: Walked) -> list[Record]:
-        """Of a page what the walk verified and is not here yet, headers but for the opening."""
+        """Of a page what the walk verified and is not here yet, headers but for the opening.
+
+        Not what comes from the future: its time comes, and nobody is to build on it before.
+        """
+        now_us = self._clock.wall_us()
         sound = [
             record if record.header.kind in OPENING else record.without_payload()
             for record in linked(progress.tips, page, walked)
+            if not parks(record, now_us)
         ]
         here = self._records_of([record.cid for record in sound])
         return [record for record, known in zip(sound, here, strict=True) if known is None]

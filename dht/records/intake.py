@@ -31,8 +31,8 @@ from dht.records.receipts import MALFORMED, NO_SUCH_SHARD, PAYLOAD_MISSING
 from dht.records.record_store import Held
 from dht.records.replies import StoreStatus
 from validation.context import Context
-from validation.named import named_by
-from validation.rules import judge, parks
+from validation.named import named_by, named_in_header
+from validation.rules import judge, judge_link, parks
 from validation.verdict import VALID, Invalid, Pending
 
 MAX_KNOWN_OPENINGS = 10_000
@@ -240,8 +240,26 @@ class Intake:
             return Judged(StoreStatus.PENDING, needs=verdict)
         if parks(record, now_us):
             return Judged(StoreStatus.PARKED)
+        unfit = self._unfit_targets(record, context, now_us)
+        if unfit:
+            return Judged(StoreStatus.PENDING, needs=Pending(unfit))
         self._admit(record.header.author, record.header.seq)
         return Judged(StoreStatus.HELD, held=Held(record, bases_of(record, roles, None, shards)))
+
+    def _unfit_targets(self, record: Record, context: Context, now_us: int) -> tuple[Cid, ...]:
+        """What a record's payload names that is from the future, or breaks a rule by itself; ascending.
+
+        Named headers are kept beside what names them, unjudged, and whoever builds on the entry builds on
+        their clocks. What the header of a record names has no later clock than that; this may have any.
+        """
+        alone = replace(context, named={})
+        extra = set(named_by(record)) - set(named_in_header(record))
+        found = [target for cid in sorted(extra) if (target := context.record(cid)) is not None]
+        return tuple(
+            target.cid
+            for target in found
+            if parks(target, now_us) or isinstance(judge_link(target, alone), Invalid)
+        )
 
     def _context(
         self,

@@ -12,7 +12,7 @@ from chain.cid import raw_cid, record_cid
 from chain.errors import ChainBrokenError, ChainError, OversizedError
 from chain.kinds import CLOSE, CREATE, GENESIS, MEMBRANE, OPENING, PROFILE
 from chain.record import MAX_INT, MAX_PAYLOAD, Record, decode_record, sign_record, verify_signature
-from chain.source_chain import MAX_LEAP, Draft, Head, head_of, next_record, verify_chain
+from chain.source_chain import MAX_FORWARD, MAX_LEAP, Draft, Head, head_of, next_record, verify_chain
 from tests.chain.samples import ALICE, BOB, NETWORK, bodies, changed, damage, records
 
 
@@ -160,6 +160,19 @@ def test_a_draft_beyond_the_limits_is_refused_before_it_is_signed() -> None:
         next_record(ALICE, NETWORK, NETWORK, None, Draft(CREATE, {"x": 0.5}), 0, bytes(16))
     with pytest.raises(ChainError):
         next_record(ALICE, NETWORK, NETWORK, None, Draft(CREATE, {}), 0, b"short")
+
+
+def test_nothing_is_built_on_what_comes_from_the_future() -> None:
+    """Else the whole chain would come from there, and be acknowledged by nobody before."""
+    head, now = Head(5, record_cid(b"x"), 7, 9), 1 << 40
+    for ahead, head_hlc in ((MAX_FORWARD, 9), (MAX_FORWARD, now + 1), (MAX_INT - now, 9)):
+        draft = Draft(CREATE, {}, deps=(record_cid(b"dep"),), deps_lamport=1, deps_hlc=now + ahead)
+        if ahead == MAX_FORWARD:
+            record = next_record(ALICE, NETWORK, NETWORK, replace(head, hlc=head_hlc), draft, now, bytes(16))
+            assert record.header.hlc == now + ahead
+            draft = replace(draft, deps_hlc=draft.deps_hlc + 2)
+        with pytest.raises(ChainError, match="ahead of this clock"):
+            next_record(ALICE, NETWORK, NETWORK, head, draft, now, bytes(16))
 
 
 @pytest.mark.parametrize("lamport", [2 * MAX_LEAP, MAX_INT - 1, MAX_INT])

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.cid import Cid, digest
+from chain.content import Content
 from chain.errors import RecordError
 from chain.identity import AgentId
 from chain.kinds import CREATE, UNTAG
-from chain.record import Record, sign_record
+from chain.record import MAX_INT, Record, sign_record
 from chain.source_chain import Draft
-from crdt.drafts import draft_tag
+from crdt.drafts import draft_edit, draft_tag
 from crdt.entry_view import view_of
 from crdt.operations import untag_body
 from dht.records.basis import author_basis, subject_basis
@@ -220,6 +222,28 @@ def test_an_altered_signature_of_what_a_record_names_makes_nobodys_record_invali
         given_ = bundle([(forged(altered), 1), (record, 1)], [author, other], [*author.records[:3], *rest])
         given_.headers.pop(altered.cid, None)
         assert statuses(Desk().intake(), given_) == [(INVALID, "signature"), (PENDING, "")]
+
+
+@pytest.mark.parametrize(
+    "change", [{"hlc": NOW_US + MAX_AHEAD_US + 1}, {"hlc": MAX_INT}, {"kind": "entry.sing"}]
+)
+def test_what_names_a_target_from_the_future_waits_and_brings_no_companion(change: dict[str, Any]) -> None:
+    """Headers that a record names are kept unjudged, and who edits the entry goes on from their clocks."""
+    author = Author(1, MANIFEST, NOW_US)
+    create = author.create("text", CODES)
+    seen = view_of(create.cid, {create.cid: create})
+    assert seen is not None
+    edit = author.append(draft_edit(seen, author.agent, Content("more", CODES)))
+    later = author.signed(edit, seq=9, **change)
+    for target, status in ((later, PENDING), (author.signed(edit, seq=9), HELD)):
+        over = Content("more", CODES, over=tuple(sorted((create.cid, target.cid)))).to_body()
+        given_ = bundle([(author.signed(edit, over), 1)], [author], [*author.records[2:4], target])
+        intake = Desk().intake()
+        judged = intake.judge(given_)
+        if target.header.kind == edit.header.kind:
+            assert judged[0].status is status
+        kept = [held.record.cid for held in intake.companions(given_, judged)]
+        assert (target.cid in kept) == (target is not later)
 
 
 def test_no_record_is_held_without_a_sound_opening_even_if_its_author_is_known() -> None:
