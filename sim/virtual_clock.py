@@ -12,11 +12,13 @@ PYTHONHASHSEED says.
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import TypeVar, TypeVarTuple, Unpack
 
 import trio
@@ -41,10 +43,28 @@ def no_skew() -> int:
 
 
 class JumpingClock(trio.abc.Clock):
-    """Virtual time for one trio run, from 0. It stands still while a task can run."""
+    """Virtual time for one trio run, from 0. It stands still while a task can run.
+
+    It also keeps actions that are to happen later, which costs a fifth of a task that sleeps: that would be
+    ended by a deadline, a cancellation and an exception.
+    """
 
     def __init__(self) -> None:
         self._now = 0.0
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._tickets = count()
+
+    @property
+    def pending(self) -> int:
+        """Actions that have not happened yet."""
+        return len(self._timers)
+
+    def at(self, moment: float, action: Callable[[], None]) -> None:
+        """Call `action` once at that time, when no task can run; it must neither wait nor raise. O(log n).
+
+        Actions happen by time, and those of one time in the order in which they were handed in.
+        """
+        heapq.heappush(self._timers, (moment, next(self._tickets), action))
 
     def start_clock(self) -> None:
         pass
@@ -54,6 +74,11 @@ class JumpingClock(trio.abc.Clock):
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
         # The event loop asks only when no task can run: then nothing happens until that deadline.
+        if self._timers and self._timers[0][0] <= deadline:
+            self._now = max(self._now, self._timers[0][0])
+            while self._timers and self._timers[0][0] <= self._now:
+                heapq.heappop(self._timers)[2]()
+            return 0.0
         if deadline == math.inf:
             return math.inf
         self._now = max(self._now, deadline)
@@ -84,8 +109,29 @@ class InlineBlocking:
     delay: float = 0.0
 
     async def __call__(self, fn: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
-        await trio.sleep(self.delay)
+        await _pause(self.delay)
         return fn(*args)
+
+
+async def _pause(seconds: float) -> None:
+    """`trio.sleep`, cheaper where the clock is a `JumpingClock`."""
+    clock = trio.lowlevel.current_clock()
+    if not seconds or not isinstance(clock, JumpingClock):
+        await trio.sleep(seconds)
+        return
+    task, waits = trio.lowlevel.current_task(), True
+
+    def wake() -> None:
+        if waits:
+            trio.lowlevel.reschedule(task)
+
+    def give_up(_: object) -> trio.lowlevel.Abort:
+        nonlocal waits
+        waits = False
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    clock.at(clock.current_time() + seconds, wake)
+    await trio.lowlevel.wait_task_rescheduled(give_up)
 
 
 inline_blocking = InlineBlocking()

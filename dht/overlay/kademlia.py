@@ -179,7 +179,7 @@ class Kademlia:
 
     def storing_nodes(self) -> int:
         """How many storing nodes we know to be answering, ourselves included."""
-        return len(self._members.contacts(self._members.usable)) + self.self_contact().stores
+        return sum(map(self._members.usable, self._members.table)) + self.self_contact().stores
 
     def is_suspect(self, agent: AgentId) -> bool:
         """Whether `agent` failed last time, or is banned; such a node is no holder."""

@@ -176,7 +176,8 @@ class Upkeep:
     async def _probe_silent(self, now: float) -> None:
         silent = [
             (self._liveness.heard_at(contact.agent), contact.agent)
-            for contact in self._members.contacts(self._members.usable)
+            for contact in self._members.table
+            if self._members.usable(contact)
         ]
         heard_at, agent = min(silent, default=(math.inf, b""))
         if heard_at < now - SILENT_AFTER and agent not in self._probing:
