@@ -255,13 +255,17 @@ class Asker:
         )
 
     async def _plan(self, shards: Sequence[Prefix]) -> Wave:
-        holders = {
-            shard: [
-                c.agent
-                for c in await self._kademlia.holders(shard.basis(), self._replication + EXTRA_HOLDERS)
-            ]
-            for shard in shards
-        }
+        count = self._replication + EXTRA_HOLDERS
+        known = {shard: self._kademlia.known_holders(shard.basis(), count) for shard in shards}
+        holders = {shard: [one.agent for one in found or ()] for shard, found in known.items()}
+
+        async def find(shard: Prefix) -> None:
+            found = await self._kademlia.holders(shard.basis(), count)
+            holders[shard] = [one.agent for one in found]
+
+        async with trio.open_nursery() as nursery:
+            for shard in [shard for shard, found in known.items() if found is None]:
+                nursery.start_soon(find, shard)
         now = self._clock.monotonic()
         self._late = {agent: since for agent, since in self._late.items() if now - since < LATE_S}
         return Wave(holders, self._cost, self._replication, self._late.keys())

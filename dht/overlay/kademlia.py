@@ -55,7 +55,7 @@ SEEDS = 3 * K
 """Contacts of our table that a lookup starts with; more than k, as some may have died."""
 MAX_MET = 4
 """Strangers met at a time of those that a neighbour named."""
-MAX_LOOKUPS = 4
+MAX_LOOKUPS = 8
 """Lookups of holders under way at a time; further ones wait and mostly find the answer remembered."""
 
 
@@ -283,6 +283,11 @@ class Kademlia:
                         now = self._clock.monotonic()
                         self._members.neighbourhoods.remember(basis, found, lookup.radius, now)
         return self._members.with_own(basis, found, count)
+
+    def known_holders(self, basis: bytes, count: int) -> list[Contact] | None:
+        """What `holders` gives, if that needs no lookup now."""
+        found = self._members.known_holders(basis, _checked(count))
+        return None if found is None else self._members.with_own(basis, found, count)
 
     def crowded_out(self, basis: bytes, count: int) -> bool:
         """Whether `count` others are known to be closer to `basis` than we are, so that we are none of its
