@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from benchmarks.report import RESULTS, Target, emit
 from sim.result import Result
 from sim.scenario import Scenario, load_scenario, parse_scenario
@@ -86,16 +88,17 @@ settle_within_s = 600
 
 
 class Progress:
-    """A `sim.timeline.View`: a line for each part on stderr."""
+    """A `sim.timeline.View`: a line for each part on stderr, with the virtual time and what it took."""
 
     def phase(self, title: str, total: int | None = None) -> None:
-        print(title, file=sys.stderr, flush=True)
+        self.note(title)
 
     def advance(self, by: int = 1) -> None:
         pass
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        minutes, cpu_s = trio.current_time() / 60, time.process_time()
+        print(f"{minutes:6.2f} min  {cpu_s:6.0f} s of CPU  {text}", file=sys.stderr, flush=True)
 
 
 def scenario(nodes: int, minutes: float, seed: int) -> Scenario:
