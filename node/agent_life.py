@@ -64,13 +64,16 @@ class AgentLife:
         heads: Heads,
         ledger: Ledger,
         write: Write,
+        rules: Callable[[], int],
     ) -> None:
+        """`rules`: the rule version that own records are judged by now."""
         self._own = own
         self._manifest = manifest
         self._kademlia = kademlia
         self._heads = heads
         self._ledger = ledger
         self._write = write
+        self._rules = rules
 
     async def close(self, agent: AgentId) -> Record:
         """Close the own chain for ever. `agent` has to be this one: said so that nobody closes another."""
@@ -173,6 +176,6 @@ class AgentLife:
             raise InvalidInput(f"this node is {peer_id(self._kademlia.agent)}, not {peer_id(agent)}")
 
     def _require_rules(self, kind: str) -> None:
-        rules = self._manifest.rules
+        rules = self._rules()
         if kind not in KINDS_BY_RULE_VERSION[rules]:
             raise InvalidInput(f"this network's rules (version {rules}) do not know {kind}")

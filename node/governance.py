@@ -15,6 +15,7 @@ from typing import Protocol
 import trio
 
 from chain.cid import Cid
+from chain.errors import ChainError
 from chain.identity import AgentId, Identity, peer_id
 from chain.kinds import CREATE, EPOCH
 from chain.manifest import Manifest
@@ -306,7 +307,7 @@ class Governance:
     async def _write(self, draft: Draft) -> None:
         try:
             await self.write(draft)
-        except StorageError as error:
+        except (StorageError, ChainError) as error:
             log.warning("a warrant is left to others: %s", error)
 
     async def _on_change(self, moved: Mapping[AgentId, int], new: Sequence[Record]) -> None:

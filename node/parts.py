@@ -378,7 +378,15 @@ class Parts:
             took=self.took_back,
             confirmed=self.on_confirmed,
         )
-        self.life = AgentLife(own, manifest, self.kademlia, self.heads, ledger, self.governance.write)
+        self.life = AgentLife(
+            own,
+            manifest,
+            self.kademlia,
+            self.heads,
+            ledger,
+            self.governance.write,
+            lambda: self.governance.epochs.rules,
+        )
         """Closing the chain, rotating its key, publishing revocations."""
         own.shard_of = held.shard_of = self.layout.shard_of
         self.private = PrivateEntries(

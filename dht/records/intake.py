@@ -252,8 +252,10 @@ class Intake:
         Named headers are kept beside what names them, unjudged, and whoever builds on the entry builds on
         their clocks. What the header of a record names has no later clock than that; this may have any.
         """
-        alone = replace(context, named={})
         extra = set(named_by(record)) - set(named_in_header(record))
+        if not extra:
+            return ()
+        alone = replace(context, named={})
         found = [target for cid in sorted(extra) if (target := context.record(cid)) is not None]
         return tuple(
             target.cid
