@@ -444,6 +444,8 @@ class RecordService:
             if one.held is not None and self._blocks.hides(one.held.record):
                 self._blocks.note_refused(basis for _, basis in one.held.bases)
                 judged[place] = Judged(StoreStatus.BLOCKED)
+            elif one.held is not None and not (one.held.bases or also or self._concerns(one.held.record)):
+                judged[place] = Judged(StoreStatus.BLOCKED)  # nothing would ever drop what lies nowhere
         valid = [(place, one.held) for place, one in enumerate(judged) if one.held is not None]
         refusals = self._room.refusals([held for _, held in valid]) if valid else []
         kept = []
@@ -453,6 +455,11 @@ class RecordService:
             else:
                 judged[place] = Judged(refusal)
         return judged, [*self._intake.companions(bundle, judged), *kept] if kept else []
+
+    def _concerns(self, record: Record) -> bool:
+        """Whether this is a purge of something that is here."""
+        said = operation_of(record)
+        return isinstance(said, Purge) and any(one is not None for one in self._store.get_many(said.records))
 
     def _opening(self, author: AgentId) -> tuple[Record, Record] | None:
         return self._own_opening() if author == self._kademlia.agent else self._store.opening(author)

@@ -396,7 +396,7 @@ def test_each_bad_record_of_a_batch_is_refused_by_name_and_the_good_ones_are_kep
             (author.signed(last, prev=theirs.cid).encode(), "prev"),
             (author.signed(last, seq=9).encode(), "prev"),
             (author.signed(last, lamport=99).encode(), "lamport"),
-            (author.signed(last, hlc=0).encode(), "clock"),
+            (author.signed(last, hlc=last.header.hlc - 1).encode(), "clock"),
             (author.signed(last, kind="entry.unheard-of").encode(), "kind"),
             (author.signed(last, body={"text": "bad codes", "codes": bytes(DIM)}).encode(), "vector"),
             (author.signed(last, body={"text": "bad dim", "codes": b"\x7f" * 3}).encode(), "vector"),
@@ -462,6 +462,30 @@ def test_what_cannot_be_judged_yet_is_not_kept_and_blames_nobody(tmp_path: Path)
         assert holder.status().counters["kademlia_bad_answers_total"] == 0
         assert await status([second], [first], opening=True) == [StoreStatus.HELD]
         assert [hit.text for hit in (await network.ask(0, QUERIES[0])).hits] == ["two"]
+
+    simulate(tmp_path, THREE_AND_A_GUEST, scenario)
+
+
+def test_a_record_that_lies_nowhere_is_not_kept(tmp_path: Path) -> None:
+    """It would take up room for ever: nobody else is compared with about it, and nothing drops it."""
+
+    async def scenario(network: Network) -> None:
+        sender, holder = network.nodes[GUEST], network.nodes[0]
+        author = Author(1, network.founding.manifest, EPOCH_US)
+        record = author.create("for no role", CODES)
+        used = holder.parts.held.count()
+
+        async def status(roles: int) -> StoreStatus:
+            value = bundle_value([author.opening], [author.records[2]], [Item(record, roles)])
+            ((found, rule),) = await store(sender, holder.agent, canonical.encode(value), 1)
+            assert not rule
+            return found
+
+        for roles in (0, 64):  # none, and one that a later release may know
+            assert await status(roles) == StoreStatus.BLOCKED
+        assert (holder.parts.held.count(), holder.holds(record.cid)) == (used, False)
+        assert holder.kademlia.standing(sender.agent).score == 0
+        assert await status(1) == StoreStatus.HELD
 
     simulate(tmp_path, THREE_AND_A_GUEST, scenario)
 

@@ -310,6 +310,27 @@ def test_an_author_whose_holders_are_all_gone_places_its_records_again(tmp_path:
     simulate(tmp_path, EIGHT, scenario)
 
 
+@pytest.mark.slow
+def test_an_author_that_was_away_finds_out_that_its_holders_are_gone(tmp_path: Path) -> None:
+    """It has never met them since it is back: challenges that nobody answers tell it."""
+
+    async def scenario(network: Network) -> None:
+        ids = await network.add(4, [entry(number) for number in range(12)])
+        await network.settle()
+        held = holdings(network)
+        id_ = next(i for i in ids if not held[subject_basis(i)].keys() & {0, 4})
+        await network.crash(4)
+        for number in sorted(held[subject_basis(id_)]):
+            del network.nodes[number]
+            network.world.crash(identity(number).agent)
+        await trio.sleep(60.0)
+        await network.start(4)
+        assert subject_basis(id_) not in holdings(network)
+        await until(lambda: len(holdings(network).get(subject_basis(id_), {})) == REPLICATION, 300.0, 1.0)
+
+    simulate(tmp_path, EIGHT, scenario)
+
+
 def test_an_author_leaves_the_repair_to_the_holders_that_are_left(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         author = network.nodes[4]
