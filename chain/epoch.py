@@ -2,9 +2,10 @@
 
 Epoch 0 is the manifest itself. Each later epoch names its predecessor and carries the signatures of at least
 `threshold` of the manifest's stewards over its content, under a domain tag of its own; it is published as
-the payload of a `network.epoch` record. Who publishes it does not matter, the signatures do. An epoch is
-judged by the manifest and its predecessor alone. What it says about who is out is written, and signed, only
-where there is something to say: an epoch that puts nobody out is the same bytes as before there was that.
+the payload of a `network.epoch` record. One of the stewards publishes it: what others publish again counts
+nowhere (`validation.ledger`), as each copy would be an epoch of another name. An epoch is judged by the
+manifest and its predecessor alone. What it says about who is out is written, and signed, only where there is
+something to say: an epoch that puts nobody out is the same bytes as before there was that.
 """
 
 from __future__ import annotations

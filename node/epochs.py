@@ -162,7 +162,12 @@ class Epochs:
         return replace(proposal, signatures=tuple(sorted([*others, mine])))
 
     async def publish(self, proposal: Proposal) -> EpochView:
-        """Publish a proposal that enough stewards have signed; raises `InvalidInput` and `StorageError`."""
+        """Publish a proposal that enough stewards have signed, of whom this agent is one.
+
+        Raises `Forbidden`, `InvalidInput` and `StorageError`.
+        """
+        if self._identity.agent not in self._manifest.stewards:
+            raise Forbidden("only a steward publishes an epoch: what others publish counts nowhere")
         self._check(proposal.epoch)
         signatures = self._checked(proposal)
         body = epoch_body(proposal.epoch, signatures)

@@ -169,6 +169,10 @@ class Ledger:
     def _tell_epoch(self, notice: Record) -> Told:
         if notice.payload is None or len(self.epochs) >= MAX_EPOCHS:
             return Told(kept=False)
+        if notice.header.author not in self._manifest.stewards:
+            # Anybody can publish a signed epoch once more, and each copy is one of another name: of a smaller
+            # CID, which is the newer one, or a thousand of them, so that none has room after it.
+            return Told(kept=False)
         try:
             epoch = epoch_from_body(decode_payload(notice.payload), self._manifest)
         except ChainError:

@@ -271,6 +271,8 @@ def _follow(address: str, manifest: Manifest, tip: _Tip, data: bytes) -> _Tip:
             raise ForgedEpochError(
                 f"{address} serves an epoch that is no signed {EPOCH} record with its payload"
             )
+        if record.header.author not in manifest.stewards:
+            raise ForgedEpochError(f"{address} serves an epoch that no steward published")
         epoch = epoch_from_body(decode_payload(record.payload), manifest)
     except ChainError as error:
         raise ForgedEpochError(f"{address} serves an epoch that does not hold: {error}") from error

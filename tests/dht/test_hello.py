@@ -59,16 +59,18 @@ def epoch_record(
     atlas: bytes | None = None,
     signers: tuple[Identity, ...] = STEWARDS[:2],
     kind: str = EPOCH,
+    author: Identity = STEWARDS[2],
 ) -> Record:
-    """The record that publishes an epoch, signed by stewards and written by an agent who is none."""
+    """The record that publishes an epoch, signed by stewards and written by `author`."""
     epoch = Epoch(
         manifest.network_id, previous, number, manifest.atlas if atlas is None else blob_cid(atlas), 1
     )
     body = epoch_body(epoch, [epoch.sign(one) for one in signers])
-    return next_record(identity(4), manifest.network_id, previous, None, Draft(kind, body), number, bytes(16))
+    return next_record(author, manifest.network_id, previous, None, Draft(kind, body), number, bytes(16))
 
 
 FIRST = epoch_record(CONSTITUTION, CONSTITUTION.network_id, 1)
+BY_NO_STEWARD = epoch_record(CONSTITUTION, CONSTITUTION.network_id, 1, author=identity(4))
 SECOND = epoch_record(CONSTITUTION, FIRST.cid, 2, b"a newer atlas")
 
 
@@ -214,8 +216,9 @@ MANIFEST_BYTES = CONSTITUTION.encode()
             ForgedEpochError,
         ),
         ({"epoch": [epoch_record(MANIFEST, MANIFEST.network_id, 1).encode()]}, ForgedEpochError),
+        ({"epoch": [BY_NO_STEWARD.encode()]}, ForgedEpochError),
     ],
-    ids=range(27),
+    ids=range(28),
 )
 def test_a_liar_is_found_out_and_named(lies: dict[str, Any], error: type[HelloError]) -> None:
     with pytest.raises(error, match="/ip4/10"):

@@ -39,7 +39,20 @@ def warrants() -> tuple[Record, ...]:
 
 def epoch(previous: Cid, number: int, lifted: list[Cid]) -> Record:
     one = Epoch(NETWORK, previous, number, None, MANIFEST.rules, tuple(lifted))
-    return forge(bench().by_name["epoch"], epoch=previous, body=epoch_body(one, [one.sign(STEWARD)]))
+    body = epoch_body(one, [one.sign(STEWARD)])
+    return forge(bench().by_name["epoch"], author=STEWARD.agent, epoch=previous, body=body)
+
+
+def test_who_publishes_an_epoch_again_neither_moves_it_nor_takes_its_room() -> None:
+    """Its signatures are good in anybody's chain, and each copy is an epoch of another name."""
+    published = epoch(NETWORK, 1, [])
+    copies = [forge(published, author=ALICE.agent, hlc=hlc) for hlc in range(1_000, 1_040)]
+    assert min(copies, key=lambda one: one.cid).cid < published.cid, "of one number the smallest CID counts"
+    ledger = Ledger(MANIFEST)
+    assert not any(ledger.tell(copy).kept for copy in copies)
+    assert ledger.tell(published).kept
+    assert set(ledger.epochs) == {published.cid}
+    assert ledger.newest[0] == published.cid
 
 
 notices = st.lists(st.sampled_from(range(2 * len(SEQS))), max_size=30)
