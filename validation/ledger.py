@@ -35,8 +35,14 @@ from crdt.standing import (
 
 MAX_PER_OFFENDER = 4
 """Unforgiven warrants, and rotations, kept of one agent, the earliest: one would do, more spare fetching."""
+MAX_SPARE = 8 * 1024
+"""Bytes of a warrant that is kept beside an earlier one of the same offender: it spares fetching, no more."""
 MAX_OFFENDERS = 20_000
-"""Offenders of whom every node keeps warrants: some 60 MB. Beyond, only the holders of their keys do."""
+"""Offenders of whom every node keeps warrants: some 60 MB, if nobody makes them long on purpose."""
+MAX_BYTES = 256 << 20
+"""Bytes of warrants and revocations above which no more offenders are kept. Beyond, only the holders of their
+keys know of them.
+"""
 MAX_EPOCHS = 1024
 MAX_ROTATIONS = 20_000
 """Agents of which it is kept that they go on under a new key: some 20 MB. Of each its first few rotations:
@@ -62,7 +68,11 @@ class Told:
 class Ledger:
     """Warrants and epochs of one network."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, most_bytes: int = MAX_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._sizes: dict[Cid, int] = {}
+        """Of the payloads of what is proven."""
+        self._bytes = 0
         self._manifest = manifest
         self._network = manifest.network_id
         self._offences: dict[AgentId, dict[Cid, Offence]] = {}
@@ -138,8 +148,11 @@ class Ledger:
         if notice.header.kind not in (*WARRANTS, REVOKE) or notice.payload is None:
             return Told(kept=False)
         offence = _offence_in(notice)
-        if offence.offender not in self._offences and len(self._offences) >= MAX_OFFENDERS:
+        full = len(self._offences) >= MAX_OFFENDERS or self._bytes >= self._most_bytes
+        if full and offence.offender not in self._offences:
             return Told(kept=False)
+        self._sizes[notice.cid] = len(notice.payload)
+        self._bytes += len(notice.payload)
         self._offences.setdefault(offence.offender, {})[notice.cid] = offence
         self._offender[notice.cid] = offence.offender
         dropped, moved = self._settle(offence.offender)
@@ -196,7 +209,8 @@ class Ledger:
         known = self._offences[agent]
         lifted = lifted_of(known, self.epochs, self._network)
         open_ = sorted((one.seq, cid) for cid, one in known.items() if cid not in lifted)
-        keep = {cid for _, cid in open_[:MAX_PER_OFFENDER]} | (known.keys() & self._named.keys())
+        spare = [cid for _, cid in open_[1:] if self._sizes[cid] <= MAX_SPARE][: MAX_PER_OFFENDER - 1]
+        keep = {cid for _, cid in open_[:1]} | set(spare) | (known.keys() & self._named.keys())
         # What can be lifted must not push out what cannot.
         keep |= {cid for _, cid in [pair for pair in open_ if not known[pair[1]].pardonable][:1]}
         # What may lift a revocation is kept, however it stands itself.
@@ -204,6 +218,7 @@ class Ledger:
         gone = sorted(known.keys() - keep)
         for cid in gone:
             del known[cid], self._offender[cid]
+            self._bytes -= self._sizes.pop(cid)
         if not known:
             del self._offences[agent]
         self._first.pop(agent, None)

@@ -16,7 +16,8 @@ from chain.kinds import FORK_WARRANT, REVOKE, ROTATE
 from chain.record import Record
 from chain.warrant import Offence, fork_body, offence_of, proof_of
 from crdt.standing import standing_of, successors_of
-from tests.validation.bench import ALICE, BOB, MANIFEST, NETWORK, RECOVERY, STEWARD, bench, forge
+from tests.validation.bench import ALICE, BOB, MANIFEST, NETWORK, RECOVERY, STEWARD, bench, content, forge
+from validation.accusation import accuse_invalid
 from validation.ledger import MAX_PER_OFFENDER, Ledger
 from validation.rules import judge
 from validation.verdict import VALID
@@ -94,6 +95,33 @@ def test_later_offences_do_not_push_out_an_earlier_one() -> None:
     assert told.moved == {ALICE.agent: SEQS[0]}
     assert not ledger.tell(mine[-2]).kept or mine[-2].cid in ledger
     assert not ledger.tell(mine[-1]).kept
+
+
+def long_warrants(count: int) -> list[Record]:
+    """Proofs of some 20 kB that Alice signed vectors of another space, each at a place of its own."""
+    b = bench()
+    made = []
+    for seq in range(20, 20 + count):
+        bad = forge(b.by_name["create"], seq=seq, body=content("x" * 20_000).to_body() | {"codes": b"\x7f"})
+        before = forge(b.by_name["tag"], seq=seq - 1, lamport=bad.header.lamport - 1)
+        bad = forge(bad, prev=before.cid, hlc=before.header.hlc)
+        draft = accuse_invalid(b.alice.opening, bad, b.context(bad, before))
+        assert draft is not None
+        made.append(forge(b.by_name["fork-warrant"], kind=draft.kind, body=draft.body))
+    return made
+
+
+def test_what_everybody_has_to_keep_is_bounded_in_bytes() -> None:
+    long, short = long_warrants(3), warrants()
+    ledger = Ledger(MANIFEST)
+    assert [ledger.tell(one).kept for one in long] == [True, False, False], "one of them says it all"
+    assert ledger.tell(short[0]).dropped == (long[0].cid,)
+    size = len(short[0].payload or b"")
+    ledger = Ledger(MANIFEST, most_bytes=size)
+    assert ledger.tell(short[0]).kept
+    assert not ledger.tell(short[-1]).kept, "another offender finds no room"
+    assert ledger.earliest(BOB.agent) is None
+    assert ledger.tell(short[1]).kept, "of known ones a few are kept all the same"
 
 
 def revoke(seq: int) -> Record:
