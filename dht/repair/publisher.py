@@ -395,9 +395,7 @@ class Publisher:
     ) -> None:
         if agent == self._kademlia.agent:
             parts = [(_part(record, roles), roles) for record, roles in sends]
-            await self._hold_locally(
-                [Held(r, bases_of(r, Role(roles), shards.get(r.cid))) for r, roles in parts]
-            )
+            await self._hold_locally([Held(r, bases_of(r, roles, shards.get(r.cid))) for r, roles in parts])
             got.rows.extend(Placement(record.cid, roles, agent) for record, roles in sends)
             kept = tuple(Kept(r.cid, 0, roles, r.payload is not None) for r, roles in parts)
             got.receipts.append(KeptBatch(agent, b"", b"", kept))
@@ -489,7 +487,7 @@ def _add_copies(copies: dict[Cid, dict[AgentId, int]], rows: Sequence[Placement]
 
 def _part(record: Record, roles: int) -> Record:
     """What a holder in these roles gets: activity is kept as headers."""
-    return record if needs_payload(record.header.kind, Role(roles)) else record.without_payload()
+    return record if needs_payload(record.header.kind, roles) else record.without_payload()
 
 
 def _payload_cost(record: Record) -> int:

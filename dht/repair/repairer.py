@@ -343,6 +343,9 @@ class Repairer:
         resting = track.settled or now < track.rests_until
         if resting and track.placement == placement and not everything:
             return None
+        if track.steady == 0 and not leaving:
+            self._ranges.note_restless(entry.basis)
+            return None
         near = await self._near(entry.basis, now)
         holders = near[: self._replication]
         track.placement = placement
@@ -351,9 +354,6 @@ class Repairer:
             track.rests_until = 0.0
             track.more = {agent: digest for agent, digest in track.more.items() if agent in near}
         if (track.settled or now < track.rests_until) and not everything:
-            return None
-        if track.steady == 0 and not leaving:
-            self._ranges.note_restless(entry.basis)
             return None
         return _Due(entry.basis, track, near)
 
