@@ -34,7 +34,7 @@ from dht.ports import Clock, Random, RunBlocking
 from dht.records.receipts import KeptBatch, SignedFor
 from dht.records.record_store import Placement
 from node.storage import own_receipts
-from node.storage.database import Layout, Options, open_database
+from node.storage.database import Layout, Options, open_database, select_in
 from node.storage.erasure import (
     PURGED_TABLE,
     ShardOf,
@@ -580,16 +580,23 @@ def _place(
     settled: Sequence[tuple[Cid, int]],
     receipts: Sequence[KeptBatch],
 ) -> None:
-    own_receipts.keep_batches(connection, receipts)
-    for row in rows:
-        connection.execute(
-            "INSERT INTO placements (seq, holder, roles) SELECT seq, ?, ? FROM records WHERE cid = ? "
-            "ON CONFLICT (seq, holder) DO UPDATE SET roles = roles | excluded.roles",
-            (row.holder, row.roles, row.cid),
-        )
+    cids = {row.cid for row in rows} | {cid for cid, _ in settled}
+    cids |= {row.cid for batch in receipts for row in batch.rows}
+    found = select_in(connection, "SELECT cid, seq FROM records WHERE cid IN ({})", sorted(cids))
+    seqs: dict[Cid, int] = dict(found)
+    own_receipts.keep_batches(connection, receipts, seqs)
+    placed = [(seqs[row.cid], row.holder, row.roles) for row in rows if row.cid in seqs]
+    connection.executemany(
+        "INSERT INTO placements (seq, holder, roles) VALUES (?, ?, ?) "
+        "ON CONFLICT (seq, holder) DO UPDATE SET roles = roles | excluded.roles",
+        placed,
+    )
+    reached: dict[int, int] = {}
     for cid, level in settled:
-        connection.execute(
-            "UPDATE levels SET level = ?1 WHERE (level, seq) IN "
-            "(SELECT level, seq FROM records JOIN levels USING (seq) WHERE cid = ?2 AND level < ?1)",
-            (level, cid),
-        )
+        if cid in seqs:
+            reached[seqs[cid]] = max(level, reached.get(seqs[cid], level))
+    # A record has one level; which, only asking for each tells without going through all that are pending.
+    connection.executemany(
+        "UPDATE levels SET level = ? WHERE level = ? AND seq = ?",
+        [(reached[seq], lower, seq) for seq in sorted(reached) for lower in range(reached[seq])],
+    )

@@ -9,7 +9,7 @@ counted at the cost of their number. These functions run inside the writer's tra
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +17,7 @@ from chain.cid import Cid
 from chain.identity import AgentId
 from chain.merkle import HASH_SIZE
 from dht.records.receipts import KeptBatch, SignedFor
-from node.storage.database import Database
+from node.storage.database import Database, select_in
 
 MIGRATION: Final = """
 CREATE TABLE receipt_batches (
@@ -67,14 +67,15 @@ def add_unconfirmed(connection: sqlite3.Connection, from_seq: int) -> None:
     )
 
 
-def keep_batches(connection: sqlite3.Connection, batches: Sequence[KeptBatch]) -> None:
-    """Keep batches; a holder's earlier receipt for the same roles of a record gives way."""
-    seqs: dict[Cid, int] = {}
-    for cid in {row.cid for batch in batches for row in batch.rows}:
-        found = connection.execute("SELECT seq FROM records WHERE cid = ?", (cid,)).fetchone()
-        if found is not None:
-            seqs[cid] = found[0]
-    before = {seq: _count(connection, seq) for seq in seqs.values()}
+def keep_batches(
+    connection: sqlite3.Connection, batches: Sequence[KeptBatch], seqs: Mapping[Cid, int]
+) -> None:
+    """Keep batches; a holder's earlier receipt for the same roles of a record gives way.
+
+    `seqs` are the places of the records that are of this chain; receipts for others are passed over.
+    """
+    signed = sorted({seqs[row.cid] for batch in batches for row in batch.rows if row.cid in seqs})
+    before = _counts(connection, signed)
     for batch in batches:
         number = NO_BATCH
         if batch.statement:
@@ -92,8 +93,7 @@ def keep_batches(connection: sqlite3.Connection, batches: Sequence[KeptBatch]) -
                 if row.cid in seqs
             ],
         )
-    for seq, count in before.items():
-        _recount(connection, seq, count)
+    _recount(connection, before)
 
 
 def void(connection: sqlite3.Connection, holder: AgentId, seqs: Iterable[int]) -> int:
@@ -103,12 +103,12 @@ def void(connection: sqlite3.Connection, holder: AgentId, seqs: Iterable[int]) -
     """
     voided = 0
     for seq in seqs:
-        before = _count(connection, seq)
+        before = _counts(connection, [seq])
         signed = connection.execute("DELETE FROM receipts WHERE seq = ? AND holder = ?", (seq, holder))
         placed = connection.execute("DELETE FROM placements WHERE seq = ? AND holder = ?", (seq, holder))
         if signed.rowcount or placed.rowcount:
             voided += 1
-            _recount(connection, seq, before)
+            _recount(connection, before)
             for (level,) in connection.execute(
                 "SELECT DISTINCT level FROM levels WHERE level > 0"
             ).fetchall():
@@ -162,17 +162,19 @@ def count_unconfirmed(database: Database, need: int) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _count(connection: sqlite3.Connection, seq: int) -> int:
-    sql = "SELECT count(DISTINCT holder) FROM receipts WHERE seq = ? AND whole = 1"
-    return int(connection.execute(sql, (seq,)).fetchone()[0])
+def _counts(connection: sqlite3.Connection, seqs: Sequence[int]) -> dict[int, int]:
+    """For how many holders a full receipt of each of these records stands."""
+    sql = "SELECT seq, count(DISTINCT holder) FROM receipts WHERE seq IN ({}) AND whole = 1 GROUP BY seq"
+    found: dict[int, int] = dict(select_in(connection, sql, seqs))
+    return {seq: found.get(seq, 0) for seq in seqs}
 
 
-def _recount(connection: sqlite3.Connection, seq: int, before: int) -> None:
-    now = _count(connection, seq)
-    if now != before:
-        connection.execute(
-            "UPDATE confirmed SET holders = ? WHERE holders = ? AND seq = ?", (now, before, seq)
-        )
+def _recount(connection: sqlite3.Connection, before: Mapping[int, int]) -> None:
+    now = _counts(connection, list(before))
+    connection.executemany(
+        "UPDATE confirmed SET holders = ? WHERE holders = ? AND seq = ?",
+        [(now[seq], before[seq], seq) for seq in before if now[seq] != before[seq]],
+    )
 
 
 def _hashes(leaves: bytes) -> tuple[bytes, ...]:
