@@ -35,7 +35,7 @@ from dht.records.bundle import MAX_SHARDS, Item
 from dht.records.methods import HAS_ERASED, LACKS, MAX_LACKS, RecordService
 from dht.records.placement import Layout, Role, beside
 from dht.records.record_store import Held, HeldStore
-from dht.records.replies import StoreStatus
+from dht.records.replies import REFUSES, StoreStatus
 
 STALE_S = 60.0
 """How far a posting may be behind, once its holder and a holder of its entry can reach each other."""
@@ -44,6 +44,8 @@ SOON_S = 1.0
 RETRY_FIRST_S = 2.0
 RETRY_MOST_S = 20.0
 """Well below `STALE_S`: suspicion of a node that is back takes its time as well."""
+REFUSED_S = 300.0
+"""What a holder refuses (its owner blocks it, or it has no room) is offered to it again after so long."""
 SETTLE_S = 2.0
 """After a change of membership: changes come in bursts."""
 RESCAN_S = 10.0
@@ -208,6 +210,7 @@ class Offers:
         mine |= self._own(entries)
         wanted: dict[AgentId, dict[Place, dict[Cid, list[Cid]]]] = {}
         unreached: set[Cid] = set()
+        refused: set[Cid] = set()
         stale: set[Cid] = set()
         for place, at in made.places.items():
             chosen = {entry: cids for entry, cids in at.items() if entry in mine}
@@ -217,7 +220,7 @@ class Offers:
                 wanted.setdefault(agent, {})[place] = chosen
         async with trio.open_nursery() as nursery:
             for agent in sorted(wanted):
-                nursery.start_soon(self._with, agent, wanted[agent], made.records, unreached, stale)
+                nursery.start_soon(self._with, agent, wanted[agent], made.records, unreached, refused, stale)
             for agent, purges in self._to_tell(made, mine).items():
                 nursery.start_soon(self._tell, agent, purges)
         for entry in sorted(stale):
@@ -232,6 +235,8 @@ class Offers:
             else:
                 self._tries.pop(entry, None)
                 self._mine.discard(entry)
+                if entry in refused:
+                    self._schedule(entry, REFUSED_S * self._rng.uniform(0.8, 1.2))
         self._looked.set()
         self._looked = trio.Event()
 
@@ -251,11 +256,13 @@ class Offers:
         places: Mapping[Place, Mapping[Cid, Sequence[Cid]]],
         records: Mapping[Cid, Record],
         unreached: set[Cid],
+        refused: set[Cid],
         stale: set[Cid],
     ) -> None:
         """Bring one holder what it lacks; entries of which it still lacks something are `unreached`.
 
-        Those are `stale` of which it has erased something that is still here.
+        Or `refused`: it will not take that, which keeps nothing pending. Those are `stale` of which it has
+        erased something that is still here.
         """
         try:
             lacking = await self._lacking(agent, places, records, stale)
@@ -290,6 +297,8 @@ class Offers:
                 for item, status in zip(left, statuses, strict=False):
                     if status is StoreStatus.HELD:
                         self.offered += 1
+                    elif status in REFUSES:
+                        refused.add(entry_of[item.record.cid])
                     else:
                         unreached.add(entry_of[item.record.cid])
                 left = left[len(statuses) :]

@@ -55,6 +55,9 @@ MAX_DETOURS = 100_000
 find them."""
 TURNED_AWAY_S = 300.0
 """After so long who would not take a record is asked again: it may have room by then."""
+UNDECIDED_S = 120.0
+"""Who has neither taken a record nor refused it for so long is passed over as well."""
+UNDECIDED = frozenset({StoreStatus.PENDING, StoreStatus.INVALID})
 MAX_TURNED_AWAY = 10_000
 """Records remembered with who would not take them; beyond it all are offered to everybody again."""
 RETRY_FIRST_S = 0.5
@@ -158,6 +161,7 @@ class Publisher:
         self._gone: frozenset[AgentId] = frozenset()
         self._turned_away: dict[Cid, set[AgentId]] = {}
         self._turned_away_since = 0.0
+        self._undecided: dict[tuple[Cid, AgentId], float] = {}
         self._mute: dict[AgentId, float] = {}
         self._confirmed_to = -1
         self.refused = 0
@@ -301,7 +305,8 @@ class Publisher:
             holders: list[tuple[int, tuple[AgentId, ...]]] = []
             for role, basis in bases_of(record, roles_of(record.header.kind), shards.get(record.cid)):
                 if basis not in nearest:
-                    found = await self._kademlia.holders(basis, self._replication + turned_away)
+                    count = min(K, self._replication + turned_away)
+                    found = await self._kademlia.holders(basis, count)
                     nearest[basis] = tuple(contact.agent for contact in found)
                     suspects[basis] = self._suspects_at(basis)
                 for agent in suspects[basis]:
@@ -452,7 +457,7 @@ class Publisher:
             self.unsigned += len(held)
         got.rows.extend(held)
         for (record, _), (status, _) in zip(batch, statuses, strict=True):
-            if status in REFUSES:
+            if status in REFUSES or self._is_stubborn(record.cid, agent, status):
                 if not self._turned_away:
                     self._turned_away_since = trio.current_time()
                 self._turned_away.setdefault(record.cid, set()).add(agent)
@@ -463,6 +468,16 @@ class Publisher:
             # One line a reply, and no count by rule: the names are the holder's, who may invent them.
             self.refused += len(refused)
             log.error("%s refuses %d of our records, first by %r", agent.hex()[:8], len(refused), refused[0])
+
+    def _is_stubborn(self, cid: Cid, agent: AgentId, status: StoreStatus) -> bool:
+        """Whether a holder has been undecided about a record for too long."""
+        if status not in UNDECIDED:
+            self._undecided.pop((cid, agent), None)
+            return False
+        if len(self._undecided) >= MAX_TURNED_AWAY:
+            self._undecided.clear()
+        now = trio.current_time()
+        return now - self._undecided.setdefault((cid, agent), now) >= UNDECIDED_S
 
     def shard_bases(self, records: Sequence[Record]) -> dict[Cid, bytes]:
         """The bases of the shards in which content records lie; blocking."""

@@ -23,8 +23,11 @@ from chain.record import Record, decode_payload, decode_record, encode_payload
 from dht.errors import RefusalCode, RequestRefused
 from dht.network import MAX_BODY
 from dht.records.basis import subject_basis
-from dht.records.bundle import Item, bundle_value, open_bundle
+from dht.records.bundle import Bundle, Item, bundle_value, open_bundle
+from dht.records.intake import Judged
+from dht.records.record_store import Held
 from dht.records.replies import StoreStatus, read_statuses, write_statuses
+from dht.repair import publisher
 from node.embedding.caller import CallerVectors
 from node.node import Node
 from node.search_protocol import SearchRequest
@@ -43,6 +46,7 @@ from tests.node.simulated_nodes import (
     until,
     vector,
 )
+from validation.verdict import Pending
 
 LIAR = 1
 GUEST = 3
@@ -572,3 +576,24 @@ def test_a_fellow_holder_that_trickles_keeps_nobody_from_being_complete(tmp_path
         await until(lambda: node.status().shards_held == mine, within_s=150.0)
 
     simulate(tmp_path, (100, 100, 100), scenario, link)
+
+
+@pytest.mark.slow
+def test_a_holder_that_never_decides_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It finds everything pending: neither taken, nor refused, nor garbage."""
+    monkeypatch.setattr(publisher, "UNDECIDED_S", 2.0)
+
+    async def scenario(network: Network) -> None:
+        liar = network.nodes[LIAR]
+
+        def judged(bundle: Bundle, also: object) -> tuple[list[Judged], list[Held]]:
+            return [Judged(StoreStatus.PENDING, needs=Pending(())) for _ in bundle.items], []
+
+        override(liar.parts.records, "_judge", judged)
+        await network.add(0, [entry(number) for number in range(4)])
+        await until(lambda: network.nodes[0].status().pending == 0, within_s=20.0)
+        for id_ in network.entries:
+            copies = [n for n in (0, 2, 3) if network.nodes[n].parts.held.get_many([id_]) != [None]]
+            assert copies == [0, 2, 3]
+
+    simulate(tmp_path, (100, 100, 100, 100), scenario)

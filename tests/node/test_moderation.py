@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 
 from chain.cid import raw_cid, record_cid, to_text
 from chain.identity import Identity, did_key, peer_id
 from node.errors import HomeDamaged, InvalidInput, NotFound
-from node.models import Retag
+from node.models import Edit, Retag
 from node.moderation import MAX_REASON, Block, Blocklist, target_of
 from tests.node.simulated_nodes import Network, entry, shown, simulate, until, vector
 
@@ -101,3 +102,19 @@ def test_a_blocked_entry_is_not_shown_and_says_why(tmp_path: Path) -> None:
             await here.block(here.agent, "")
 
     simulate(tmp_path, (100, 100, 100), scenario)
+
+
+@pytest.mark.slow
+def test_an_edit_that_one_holder_blocks_is_not_pending_for_ever(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        author = network.nodes[0]
+        await network.nodes[1].block(author.agent, "noise")
+        (id_,) = await network.add(0, [entry(1)])
+        await until(lambda: author.status().pending == 0)
+        await author.change(id_, Edit("another text", vector=vector(99)))
+        await until(lambda: author.status().pending == 0, within_s=10.0)
+        before = network.world.trace.methods()["record.store"].requests
+        await trio.sleep(120.0)
+        assert network.world.trace.methods()["record.store"].requests - before < 12, "nobody insists"
+
+    simulate(tmp_path, (100,) * 4, scenario)

@@ -10,7 +10,9 @@ import trio
 import dht.records.methods
 import node.entry_reader
 from chain.cid import digest
+from dht.overlay import kademlia
 from dht.records.room import Quota
+from dht.repair import publisher
 from node.models import Retag, Retract
 from sharding.tree import Prefix
 from tests.node.simulated_nodes import Network, entry, override, shown, simulate, until, vector
@@ -49,6 +51,23 @@ def test_a_full_node_refuses_says_so_and_others_take_its_place(tmp_path: Path) -
             assert len({network.nodes[number].replica(shard.basis()) for number in held_by[shard]}) == 1
 
     simulate(tmp_path, (100, 100, 100, 100), scenario)
+
+
+def test_who_is_refused_by_more_nodes_than_a_lookup_finds_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kademlia, "K", 8)
+    monkeypatch.setattr(publisher, "K", 8)
+
+    async def scenario(network: Network) -> None:
+        for one in network.nodes.values():
+            override(one.parts.room, "_quota", Quota(store=1))
+        await network.add(0, [entry(1)])
+        await trio.sleep(20.0)
+        assert network.nodes[0].status().pending > 0
+        assert network.nodes[0].parts.publisher.refused == 0
+
+    simulate(tmp_path, (100,) * 8, scenario)
 
 
 @pytest.mark.slow
