@@ -67,6 +67,11 @@ class ApiClient:
         kind = {"content-type": "application/octet-stream"}
         return _unpack(*self._exchange("POST", path, data, seconds, kind))
 
+    def post_atlas(self, data: bytes, seconds: float = SECONDS) -> Any:
+        """Have the daemon keep an atlas for an epoch to name; returns its `cid`. As `post_blob`."""
+        kind = {"content-type": "application/octet-stream"}
+        return _unpack(*self._exchange("POST", "/v1/atlases", data, seconds, kind))
+
     def get_blob(self, cid: str, seconds: float = SECONDS) -> bytes:
         """A blob's content, checked by the daemon, which fetches it if need be.
 

@@ -15,8 +15,9 @@ a shard only as long as no complete holder answered for it (`_Gathered.settled`)
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import trio
 
@@ -35,6 +36,7 @@ from dht.overlay.kademlia import Kademlia
 from dht.ports import Clock, RunBlocking
 from dht.records.bundle import Bundle, Item
 from dht.records.intake import Intake, PurgesOf
+from dht.records.layouts import Layouts
 from dht.records.methods import MAX_FETCH, RecordService
 from dht.records.placement import Layout
 from dht.wire.turns import Turns
@@ -77,11 +79,11 @@ log = logging.getLogger(f"roseforest.{__name__}")
 
 @dataclass(slots=True)
 class _Candidate:
-    """A hit that verified. `doubtful`: the shard whose complete holder would have to show it, too; None when
-    one did, or when the record has not reached its holders yet."""
+    """A hit that verified. `doubtful`: its shards, one in each layout; a complete holder of one of them would
+    have to show it, too. Empty when one did, or when the record has not reached its holders yet."""
 
     hit: Hit
-    doubtful: Prefix | None
+    doubtful: frozenset[Prefix]
 
 
 @dataclass(slots=True)
@@ -94,10 +96,10 @@ class _Gathered:
     answered: set[Prefix] = field(default_factory=set)
     refused: int = 0
 
-    def add(self, hit: Hit, doubtful: Prefix | None) -> None:
+    def add(self, hit: Hit, doubtful: frozenset[Prefix]) -> None:
         """Take a verified hit; of several copies the one beyond doubt counts, else the first."""
         known = self.hits.get(hit.record.cid)
-        if known is None or (doubtful is None and known.doubtful is not None):
+        if known is None or (known.doubtful and not doubtful):
             self.hits[hit.record.cid] = _Candidate(hit, doubtful)
 
     def settled(self) -> tuple[list[Hit], int]:
@@ -107,7 +109,7 @@ class _Gathered:
             one.hit
             for one in self.hits.values()
             if (one.hit.id, one.hit.record.cid) not in ended
-            and (one.doubtful is None or one.doubtful not in self.answered)
+            and not (one.doubtful and one.doubtful <= self.answered)
         ]
         best: dict[Cid, Hit] = {}
         for hit in sorted(current, key=lambda hit: (-hit.score, hit.record.cid)):
@@ -118,7 +120,7 @@ class _Gathered:
     def to_confirm(self, k: int) -> set[Prefix]:
         """Shards nobody was heard about that would have to show one of the best `k` hits."""
         best = sorted(self.hits.values(), key=lambda one: -one.hit.score)[:k]
-        return {one.doubtful for one in best if one.doubtful is not None} - self.answered
+        return {shard for one in best for shard in one.doubtful} - self.answered
 
 
 class Asker:
@@ -137,14 +139,17 @@ class Asker:
         freshness: Freshness,
         is_complete: Callable[[Prefix], bool],
         intake: Intake,
-        layout: Layout,
+        layouts: Layouts,
+        finished: Callable[[Sequence[Prefix]], Awaitable[set[Prefix]]],
         dim: int,
         replication: int,
         clock: Clock,
         run_blocking: RunBlocking,
         standing: Callable[[], Standing] = lambda: CLEAR,
     ) -> None:
+        """`finished`: which of these former shards have nothing left that could be asked for."""
         self._standing = standing
+        self._finished = finished
         self._kademlia = kademlia
         self._records = records
         self._holder = holder
@@ -155,7 +160,7 @@ class Asker:
         self._freshness = freshness
         self._is_complete = is_complete
         self._intake = intake
-        self._layout = layout
+        self._layouts = layouts
         self._dim = dim
         self._replication = replication
         self._clock = clock
@@ -217,6 +222,7 @@ class Asker:
                 finally:
                     missed += len(wave.missed) - len(shards)
                     gathered.answered |= set(shards) - set(wave.missed)
+                missed -= len(await self._finished([one for one in wave.missed if self._is_former(one)]))
             best, outdated = gathered.settled()
             if fresh:
                 with gathered.steps.step("heads"):
@@ -229,7 +235,7 @@ class Asker:
             tuple(best[:k]),
             Cost(
                 shards_contacted=contacted,
-                shards_total=len(self._layout.tree.leaves),
+                shards_total=len(likely) + len(others),
                 nodes_contacted=len(gathered.nodes | freshened.nodes),
                 ms=round((self._clock.monotonic() - started) * 1_000, 3),
                 shards_missed=missed,
@@ -243,16 +249,27 @@ class Asker:
         )
 
     def _choose(self, codes: Codes) -> tuple[tuple[Prefix, ...], tuple[Prefix, ...]]:
-        """The shards to ask first, and all others; each in the order of the curve."""
-        leaves = self._layout.tree.leaves
-        if self._layout.atlas is None:
-            return tuple(leaves), ()
-        scored = route(self._layout.atlas, self._layout.tree, codes)
-        likely = set(contact_set(scored, CONTACT_MASS_PPM, len(leaves)))
+        """The shards to ask first, and all others; each in the order of the curve.
+
+        While postings move from one atlas to the next, those of both.
+        """
+        chosen = [self._choose_in(layout, codes) for layout in self._layouts.places.asked]
+        likely, others = zip(*chosen, strict=True)
+        return tuple(chain(*likely)), tuple(chain(*others))
+
+    def _choose_in(self, layout: Layout, codes: Codes) -> tuple[tuple[Prefix, ...], tuple[Prefix, ...]]:
+        leaves = self._layouts.leaves_of(layout)
+        if layout.atlas is None:
+            return leaves, ()
+        scored = route(layout.atlas, layout.tree, codes)
+        likely = set(contact_set(scored, CONTACT_MASS_PPM, len(layout.tree.leaves)))
         return (
             tuple(leaf for leaf in leaves if leaf in likely),
             tuple(leaf for leaf in leaves if leaf not in likely),
         )
+
+    def _is_former(self, shard: Prefix) -> bool:
+        return shard.generation != self._layouts.current.generation
 
     async def _plan(self, shards: Sequence[Prefix]) -> Wave:
         count = self._replication + EXTRA_HOLDERS
@@ -331,26 +348,24 @@ class Asker:
         What lies in a shard that it does not hold completely may have been changed where it does not hear it.
         """
         hits, unplaced = await self._run_blocking(self._search_own, request)
-        for hit, shard in hits:
-            sure = hit.record.cid in unplaced or self._is_complete(shard)
-            gathered.add(hit, None if sure else shard)
+        for hit, shards in hits:
+            sure = hit.record.cid in unplaced or any(map(self._is_complete, shards))
+            gathered.add(hit, frozenset() if sure else shards)
 
-    def _search_own(self, request: SearchRequest) -> tuple[list[tuple[Hit, Prefix]], set[Cid]]:
+    def _search_own(self, request: SearchRequest) -> tuple[list[tuple[Hit, frozenset[Prefix]]], set[Cid]]:
         """The best of this node's own postings with their shards, and the records not placed yet."""
-        ranked = self._holder.search(self._layout.tree.leaves, request.codes, request.k, request.tags)
+        leaves = self._layouts.current.tree.leaves
+        ranked = self._holder.search(leaves, request.codes, request.k, request.tags)
         cids = [posting.record for posting, _ in ranked]
         records = self._records_of(cids)
         standing = self._standing()
         self._intake.remember(one for one in records if one is not None and one.payload is not None)
         hits = [
-            (
-                self._hit(record, self._intake.content(record), score, posting.tags, self._kademlia.agent),
-                self._layout.tree.leaf_of(posting.shard_key),
-            )
+            self._hit(record, self._intake.content(record), score, posting.tags, self._kademlia.agent)
             for (posting, score), record in zip(ranked, records, strict=True)
             if record is not None and record.payload is not None and standing.counts(record)
         ]
-        return hits, self._unplaced(cids)
+        return list(zip(hits, self._shards_of(hits), strict=True)), self._unplaced(cids)
 
     async def _take(
         self, node: AgentId, request: SearchRequest, reply: SearchReply, gathered: _Gathered
@@ -381,10 +396,12 @@ class Asker:
         whole = set(reply.complete) >= set(request.shards)
         with gathered.steps.step("verify"):
             hits, refused = await self._run_blocking(self._read, reply, have, request, node)
-            shards = {} if whole else await self._run_blocking(self._shards_of, hits)
-        for hit in hits:
-            shard = shards.get(hit.record.cid)
-            gathered.add(hit, None if whole or shard in reply.complete else shard)
+            # Where both places are asked, a holder may show what lies in neither of the shards asked for.
+            plain = (whole and not self._layouts.moving) or self._layouts.unknown(reply.complete)
+            nowhere: list[frozenset[Prefix]] = [frozenset()] * len(hits)
+            shards = nowhere if plain else await self._run_blocking(self._shards_of, hits)
+        for hit, places in zip(hits, shards, strict=True):
+            gathered.add(hit, frozenset() if places & set(reply.complete) else places)
         gathered.refused += refused
         if problem is not None or refused:
             raise FrameError(problem or f"{refused} of its hits do not verify")
@@ -450,12 +467,8 @@ class Asker:
                 log.warning("hit refused: %s", error)
         return hits, refused
 
-    def _shards_of(self, hits: Sequence[Hit]) -> dict[Cid, Prefix]:
-        pairs = [(hit.record, self._intake.content(hit.record)) for hit in hits]
-        keys = self._layout.keys(pairs)
-        return {
-            record.cid: self._layout.tree.leaf_of(key) for (record, _), key in zip(pairs, keys, strict=True)
-        }
+    def _shards_of(self, hits: Sequence[Hit]) -> list[frozenset[Prefix]]:
+        return self._layouts.shards_of([(hit.record, self._intake.content(hit.record)) for hit in hits])
 
     @staticmethod
     def _hit(record: Record, content: Content, score: int, tags: tuple[str, ...], holder: AgentId) -> Hit:

@@ -31,6 +31,8 @@ def counters_of(parts: Parts) -> dict[str, int]:
         "erasing": parts.erasing.pending,
         "scrubs_total": parts.erasing.scrubs,
         "operations_offered_total": parts.offers.offered,
+        "former_shards": parts.migration.left,
+        "former_shards_asked": len(parts.layouts.former_shards()),
         "records_refused_full_total": parts.room.refused_full,
         "records_refused_blocked_total": parts.blocks.refused,
         "records_refused_quota_total": parts.room.refused_quota,

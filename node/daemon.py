@@ -23,17 +23,16 @@ import trio
 
 from chain.cid import Cid, blob_cid, to_text
 from chain.content import check_text
-from chain.epoch import epoch_from_body
 from chain.errors import ChainError
 from chain.identity import AgentId, Identity, peer_id
 from chain.invitation import MAX_INVITED_NONCE, sign_invitation
 from chain.kinds import KINDS_BY_RULE_VERSION
 from chain.manifest import Manifest, Space, decode_manifest
-from chain.record import decode_payload, decode_record
 from dht.errors import DhtError
 from dht.overlay.hello import Founding
 from dht.overlay.mdns import discover, discoverable
 from dht.ports import SystemClock, ThreadedBlocking, system_random
+from dht.records.layouts import Layouts
 from dht.records.room import Quota
 from dht.wire.libp2p_network import open_libp2p_network
 from node.config import Settings, write_initial_config
@@ -42,7 +41,15 @@ from node.embedding.caller import CallerVectors
 from node.embedding.embedder import Embedder
 from node.embedding.external import EmbedderSettings, Unavailable, is_external
 from node.errors import HomeDamaged, HomeError, InvalidInput, JoinFailed
-from node.founding import Terms, embedder_for, found, ground_for, layout_for
+from node.founding import (
+    Terms,
+    embedder_for,
+    first_layout,
+    found,
+    ground_for,
+    newest_epoch,
+    require_atlas,
+)
 from node.home import DaemonInfo, Home, Protection, write_atomically
 from node.instance import claim, why_frozen
 from node.invite_text import is_invite, read_invite
@@ -144,7 +151,7 @@ def init_home(
         founding, manifest = joined.founding, joined.founding.manifest
         epoch = _newest_epoch(founding)
         lacking = _try_embedder(embedder_for(manifest.space, embedding))
-        layout_for(manifest, founding.atlas_bytes)
+        require_atlas(founding)
         if founding.atlas_bytes is not None:
             home.write_atlas(to_text(blob_cid(founding.atlas_bytes)), founding.atlas_bytes)
         with one_error():
@@ -217,7 +224,9 @@ def load_founding(home: Home) -> Founding:
     atlas: bytes | None = None
     if manifest.atlas is not None:
         atlas = packaged(manifest.atlas) or home.read_atlas(to_text(manifest.atlas))
-        if atlas is None or blob_cid(atlas) != manifest.atlas:
+        if atlas is None and home.has_atlas():
+            pass  # that of a later epoch, in which this node joined
+        elif atlas is None or blob_cid(atlas) != manifest.atlas:
             raise HomeDamaged(
                 f"the atlas {to_text(manifest.atlas)} in {home.atlases} is missing or damaged; "
                 "copy it from another node of the network"
@@ -330,9 +339,9 @@ async def _rebuild_index(home: Home, identity: Identity, founding: Founding) -> 
     try:
         held = HeldRecords(home.held_db, run_blocking)
         try:
-            layout = layout_for(manifest, founding.atlas_bytes)
+            layouts = Layouts(first_layout(founding))  # the next start goes over to the newest
             return await rebuild_derived(
-                home.derived_db, home.index, own, held, layout, manifest.space.dim, run_blocking
+                home.derived_db, home.index, own, held, layouts, manifest.space.dim, run_blocking
             )
         finally:
             held.close()
@@ -371,21 +380,13 @@ async def _stop_on_signal(stop: trio.Event, hurry: trio.Event) -> None:
 def _newest_epoch(founding: Founding) -> Cid:
     """The epoch in which a newcomer begins; raises `JoinFailed` when this release cannot take part in it."""
     manifest = founding.manifest
-    if not founding.epochs:
-        return manifest.network_id
-    record = decode_record(founding.epochs[-1])
-    epoch = epoch_from_body(decode_payload(record.payload or b""), manifest)
-    if epoch.rules not in KINDS_BY_RULE_VERSION:
+    cid, epoch = newest_epoch(founding)
+    if epoch is not None and epoch.rules not in KINDS_BY_RULE_VERSION:
         raise JoinFailed(
             f"the network {manifest.name!r} works by rule version {epoch.rules} since epoch {epoch.number}; "
             f"this release knows {max(KINDS_BY_RULE_VERSION)} at most: install a newer one"
         )
-    if epoch.atlas != manifest.atlas:
-        raise JoinFailed(
-            f"the network {manifest.name!r} has another atlas since epoch {epoch.number}, which this release "
-            "cannot work with: install a newer one"
-        )
-    return record.cid
+    return cid
 
 
 async def _open_chain(

@@ -9,7 +9,7 @@ runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import trio
@@ -19,35 +19,45 @@ from chain.identity import AgentId
 from chain.record import Record
 from dht.ports import RunBlocking
 from dht.records.intake import PurgesOf
-from dht.records.placement import Layout, Role
+from dht.records.layouts import Layouts
+from dht.records.placement import Role
 from node.entry_records import EntryRecords
 from node.holder import Holder, RecordsOf
 from node.storage.derived_state import DerivedState, Posting
 from node.storage.held_records import HeldRecords
 from node.storage.own_chain import OwnChain
-from sharding.tree import ShardTree
+from sharding.tree import Prefix, shard_at
 
 PAGE = 500
 """Records looked at in one step."""
 
 
-def cids_to_index(own: OwnChain, held: HeldRecords, tree: ShardTree) -> Iterator[list[Cid]]:
+def cids_to_index(own: OwnChain, held: HeldRecords, shards: Iterable[Prefix]) -> Iterator[list[Cid]]:
     """The CIDs of all records whose content belongs into the index: own ones, and those held in shards."""
     seq = 0
     while page := own.cids(seq, PAGE):
         yield page
         seq += len(page)
-    for shard in tree.leaves:
+    for shard in shards:
         after: Cid | None = None
         while page := held.cids_at(shard.basis(), after, PAGE):
             yield page
             after = page[-1]
 
 
-def records_to_index(own: OwnChain, held: HeldRecords, tree: ShardTree) -> Iterator[Record]:
+def shards_held(held: HeldRecords) -> Iterator[Prefix]:
+    """The shards of which something is held, by any atlas; O(bases held)."""
+    after = b""
+    while page := held.bases_after(after, PAGE):
+        after = page[-1].basis
+        shards = (shard_at(one.basis) for one in page if one.roles & Role.SHARD)
+        yield from (shard for shard in shards if shard is not None)
+
+
+def records_to_index(own: OwnChain, held: HeldRecords, shards: Iterable[Prefix]) -> Iterator[Record]:
     """The records of `cids_to_index`; one that is both own and held comes twice."""
     find = records_of(own, held)
-    for page in cids_to_index(own, held, tree):
+    for page in cids_to_index(own, held, shards):
         yield from (record for record in find(page) if record is not None)
 
 
@@ -77,7 +87,7 @@ async def index_missing(
     derived: DerivedState,
     own: OwnChain,
     held: HeldRecords,
-    tree: ShardTree,
+    shards: Iterable[Prefix],
     run_blocking: RunBlocking,
 ) -> int:
     """Index what has no posting; returns how many records were looked at for it.
@@ -97,7 +107,7 @@ async def index_missing(
     for page in entries.all_operated_on():
         await holder.refresh(page)
 
-    for page in cids_to_index(own, held, tree):
+    for page in cids_to_index(own, held, shards):
         records = await run_blocking(missing, page)
         if records:
             looked_at += len(records)
@@ -130,7 +140,7 @@ async def rebuild_derived(
     index: Path,
     own: OwnChain,
     held: HeldRecords,
-    layout: Layout,
+    layouts: Layouts,
     dim: int,
     run_blocking: RunBlocking,
 ) -> int:
@@ -141,8 +151,8 @@ async def rebuild_derived(
     derived = DerivedState.rebuild(path, run_blocking)
     async with trio.open_nursery() as nursery:
         await nursery.start(derived.run)
-        holder = Holder(derived, EntryRecords(own, held), layout, dim, index, run_blocking)
-        count = await holder.rebuild(records_to_index(own, held, layout.tree))
+        holder = Holder(derived, EntryRecords(own, held), layouts, dim, index, run_blocking)
+        count = await holder.rebuild(records_to_index(own, held, shards_held(held)))
         await run_blocking(holder.save)
         await derived.aclose()
     return count

@@ -6,7 +6,7 @@ whether they lie here as the entry's, as a shard's, or only because this node re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from chain.cid import Cid
 from chain.kinds import CREATE, ENTRY_OPERATIONS
@@ -72,6 +72,15 @@ class EntryRecords:
         own = self._own.have([cid for _, cid in pairs])
         lacking = self._held.lacking(pairs)
         return own | {cid for (_, cid), lacks in zip(pairs, lacking, strict=True) if not lacks}
+
+    def left_behind(self, contents: Sequence[Cid], is_former: Callable[[bytes], bool]) -> set[Cid]:
+        """Those of these content records that lie at a shard of an earlier atlas, where others find them."""
+        places = self._held.places_of(contents)
+        return {
+            cid
+            for cid, at in zip(contents, places, strict=True)
+            if any(roles & Role.SHARD and is_former(basis) for roles, basis in at)
+        }
 
     def to_index(self, contents: Sequence[Cid]) -> set[Cid]:
         """Those of these content records that this node searches: own ones, and those held for a shard."""

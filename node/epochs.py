@@ -7,7 +7,7 @@ A node signs its records in the newest epoch that it can judge by, and never goe
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from chain.cid import Cid, to_text
@@ -21,7 +21,7 @@ from chain.source_chain import Draft
 from node.errors import Forbidden, InvalidInput, NotFound
 from node.storage.own_chain import OwnChain
 from validation.ledger import Ledger
-from validation.payload_rules import EXPELS_FROM
+from validation.payload_rules import EXPELS_FROM, FIXED_ATLAS
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,15 @@ class EpochView:
     readmitted: tuple[AgentId, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An epoch that brought another atlas: its number, the atlas, and its publisher's clock in µs."""
+
+    number: int
+    atlas: Cid | None
+    published_us: int
+
+
 class Epochs:
     """The epochs of one network. `write` appends a notice to the own chain and tells everybody."""
 
@@ -56,6 +65,7 @@ class Epochs:
         own: OwnChain,
         ledger: Ledger,
         write: Callable[[Draft], Awaitable[Record]],
+        records_of: Callable[[Sequence[Cid]], list[Record | None]],
     ) -> None:
         self._identity = identity
         self._manifest = manifest
@@ -63,6 +73,9 @@ class Epochs:
         self._own = own
         self._ledger = ledger
         self._write = write
+        self._records_of = records_of
+        self.usable: Callable[[Cid | None], bool] = lambda atlas: atlas == manifest.atlas
+        """Whether this node has an atlas that an epoch names."""
 
     @property
     def rules(self) -> int:
@@ -71,13 +84,15 @@ class Epochs:
         return self._manifest.rules if epoch is None else epoch.rules
 
     def adopt(self) -> bool:
-        """Go on in the newest epoch that this node knows the rules of; whether that is another one."""
+        """Go on in the newest epoch whose rules are known and whose atlas is here; whether that is new."""
         before = self._own.epoch
         number = self._number(before)
         newer = [
             (-epoch.number, cid)
             for cid, epoch in self._ledger.epochs.items()
-            if epoch.rules in KINDS_BY_RULE_VERSION and (number is None or epoch.number > number)
+            if epoch.rules in KINDS_BY_RULE_VERSION
+            and (number is None or epoch.number > number)
+            and self.usable(epoch.atlas)
         ]
         if newer and number is not None:
             self._own.epoch = min(newer)[1]
@@ -106,6 +121,23 @@ class Epochs:
             at = epoch.previous
         return found[::-1]
 
+    def steps(self) -> list[Step]:
+        """The epochs up to the current one that brought another atlas, epoch 0 first."""
+        found = [Step(0, self._manifest.atlas, self._manifest.founded)]
+        line = self.lineage()
+        for cid, record in zip(line, self._records_of(line), strict=True):
+            epoch = self._ledger.epochs[cid]
+            if epoch.atlas != found[-1].atlas:
+                found.append(Step(epoch.number, epoch.atlas, 0 if record is None else record.header.hlc))
+        return found
+
+    def ahead(self) -> list[Step]:
+        """The newer epochs whose rules this node knows, by number."""
+        number = self._number(self._own.epoch) or 0
+        known = (one for one in self._ledger.epochs.values() if one.rules in KINDS_BY_RULE_VERSION)
+        ahead = [Step(one.number, one.atlas, 0) for one in known if one.number > number]
+        return sorted(ahead, key=lambda step: step.number)
+
     def propose(
         self,
         lifted: Iterable[Cid],
@@ -113,11 +145,13 @@ class Epochs:
         expel: Iterable[tuple[AgentId, int]] = (),
         readmit: Iterable[AgentId] = (),
         guests: bool = False,
+        atlas: Cid | None = None,
     ) -> Proposal:
         """The epoch after the current one, unsigned; raises `InvalidInput` or `NotFound`.
 
         `expel` are agents to be put out, each with the seq from which on nothing of it is to count, and with
-        `guests` those whom they have let in or will; `readmit` may name such a guest, to keep it.
+        `guests` those whom they have let in or will; `readmit` may name such a guest, to keep it. Rules and
+        atlas stay where they are None; the atlas has been looked at (`Atlases.require`).
         """
         number = self._number(self._own.epoch)
         if number is None:
@@ -130,8 +164,6 @@ class Epochs:
             )
         if len(lift) > MAX_LIFTED:
             raise InvalidInput(f"an epoch lifts at most {MAX_LIFTED} warrants")
-        now = self._ledger.epochs.get(self._own.epoch)
-        atlas = self._manifest.atlas if now is None else now.atlas
         expelled = {agent: Expulsion(agent, since, guests) for agent, since in expel}
         out = self._ledger.outsiders.expelled
         keeps = any(one.guests for one in (*out.values(), *expelled.values()))
@@ -142,7 +174,7 @@ class Epochs:
             self._network,
             self._own.epoch,
             number + 1,
-            atlas,
+            atlas or self._atlas,
             rules or self.rules,
             lift,
             tuple(expelled[agent] for agent in sorted(expelled)),
@@ -209,12 +241,16 @@ class Epochs:
             raise InvalidInput(f"{peer_id(min(both))} cannot be put out and let in again at once")
         if max(len(epoch.expelled), len(epoch.readmitted)) > MAX_EXPELLED:
             raise InvalidInput(f"an epoch puts out, or lets in again, at most {MAX_EXPELLED} agents")
-        now = self._ledger.epochs.get(self._own.epoch)
-        if epoch.atlas != (self._manifest.atlas if now is None else now.atlas):
+        if epoch.atlas != self._atlas and self.rules <= FIXED_ATLAS:
             raise InvalidInput(
-                "an epoch with another atlas cannot be carried out by this release: postings are not moved "
-                "between the shards of two atlases, nor is the old place asked meanwhile"
+                f"this network is at rule version {self.rules}, which keeps the atlas: publish an epoch with "
+                f"--rules {FIXED_ATLAS + 1} first"
             )
+
+    @property
+    def _atlas(self) -> Cid | None:
+        now = self._ledger.epochs.get(self._own.epoch)
+        return self._manifest.atlas if now is None else now.atlas
 
     def _checked(self, proposal: Proposal) -> list[tuple[AgentId, bytes]]:
         message = proposal.epoch.message()

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from chain.cid import blob_cid
+from chain.cid import Cid, blob_cid
+from chain.epoch import Epoch, epoch_from_body
 from chain.identity import AgentId
 from chain.kinds import RULE_VERSION
 from chain.manifest import Limits, Manifest, Space
+from chain.record import decode_payload, decode_record
 from dht.overlay.hello import Founding
 from dht.records.placement import Layout
 from node.embedding.caller import CallerVectors
@@ -20,6 +22,7 @@ from node.embedding.embedder import Embedder
 from node.embedding.external import EmbedderSettings, external_embedder, is_external
 from node.errors import InvalidInput
 from sharding.atlas import Atlas
+from sharding.errors import ShardingError
 from sharding.tree import ShardTree
 
 CALLER_SPACE = "caller-vectors"
@@ -55,7 +58,7 @@ class SpaceError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What nodes of a network compute with: how texts become vectors, and where content lies.
+    """What nodes of a network compute with: how texts become vectors, and where content lay at first.
 
     It never changes, and nodes in one process may share it: it is most of an idle node's memory.
     """
@@ -67,7 +70,8 @@ class Ground:
 def ground_for(founding: Founding, settings: EmbedderSettings | None = None) -> Ground:
     """The ground of a network; raises `SpaceError`. About 60 ms and 10 MB."""
     manifest = founding.manifest
-    return Ground(embedder_for(manifest.space, settings), layout_for(manifest, founding.atlas_bytes))
+    embedder = embedder_for(manifest.space, settings)
+    return Ground(embedder, first_layout(founding))
 
 
 def found(
@@ -142,18 +146,52 @@ def embedder_for(space: Space, settings: EmbedderSettings | None = None) -> Embe
     return embedder
 
 
+def first_layout(founding: Founding) -> Layout:
+    """The layout of epoch 0; unknown where its atlas was replaced before this node came."""
+    if founding.atlas_bytes is None and founding.manifest.atlas is not None:
+        return Layout(None, ShardTree.fixed(SHARD_BITS), known=False)
+    return layout_for(founding.manifest, founding.atlas_bytes)
+
+
 def layout_for(manifest: Manifest, atlas_bytes: bytes | None) -> Layout:
     """The shard layout of a manifest; raises `SpaceError` when the atlas is missing or is another one."""
-    tree = ShardTree.fixed(SHARD_BITS)
-    if manifest.atlas is None:
-        return Layout(None, tree)
-    if atlas_bytes is None or blob_cid(atlas_bytes) != manifest.atlas:
+    return Layout(_named_atlas(manifest.space, manifest.atlas, atlas_bytes), ShardTree.fixed(SHARD_BITS))
+
+
+def newest_epoch(founding: Founding) -> tuple[Cid, Epoch | None]:
+    """The newest epoch of a founding that was checked, by the CID that names it; None for epoch 0."""
+    if not founding.epochs:
+        return founding.manifest.network_id, None
+    record = decode_record(founding.epochs[-1])
+    return record.cid, epoch_from_body(decode_payload(record.payload or b""), founding.manifest)
+
+
+def require_atlas(founding: Founding) -> None:
+    """Raise `SpaceError` unless the atlas of a founding is that of its newest epoch, and of its space."""
+    _, epoch = newest_epoch(founding)
+    named = founding.manifest.atlas if epoch is None else epoch.atlas
+    _named_atlas(founding.manifest.space, named, founding.atlas_bytes)
+
+
+def checked_atlas(space: Space, data: bytes) -> Atlas:
+    """The atlas in these bytes, if it is one of this space; raises `SpaceError`."""
+    try:
+        atlas = Atlas.decode(data)
+    except ShardingError as error:
+        raise SpaceError(f"this is no atlas: {error}") from error
+    if (atlas.space, atlas.dim) != (space.model, space.dim):
+        raise SpaceError(
+            f"the atlas is of the space {atlas.space!r} in {atlas.dim} dimensions, the network's is "
+            f"{space.model!r} in {space.dim}"
+        )
+    return atlas
+
+
+def _named_atlas(space: Space, cid: Cid | None, data: bytes | None) -> Atlas | None:
+    if cid is None:
+        return None
+    if data is None or blob_cid(data) != cid:
         raise SpaceError(
             "the network's atlas is missing or damaged; run `roseforest init --join` again to fetch it"
         )
-    atlas = Atlas.decode(atlas_bytes)
-    if (atlas.space, atlas.dim) != (manifest.space.model, manifest.space.dim):
-        raise SpaceError(
-            f"the atlas is of the space {atlas.space!r}, the network's is {manifest.space.model!r}"
-        )
-    return Layout(atlas, tree)
+    return checked_atlas(space, data)

@@ -31,6 +31,7 @@ from dht.ports import Random, RunBlocking
 from dht.records.intake import Intake
 from dht.records.methods import RecordService
 from dht.records.record_store import Held
+from node.atlases import Atlases
 from node.derivation import records_of
 from node.epochs import Epochs
 from node.errors import Forbidden
@@ -83,19 +84,18 @@ class Governance:
         own: OwnChain,
         held: HeldRecords,
         hello: HelloServer,
-        atlas: bytes | None,
     ) -> None:
         self._agent = identity.agent
         self._hello = hello
         self._find = records_of(own, held)
         own.fault_of = self.fault_of
-        self._atlas = atlas
         self._manifest = manifest
         self._network_id = manifest.network_id
         self._own = own
         self._held = held
         self.ledger = Ledger(manifest)
-        self.epochs = Epochs(identity, manifest, own, self.ledger, self.write)
+        self.epochs = Epochs(identity, manifest, own, self.ledger, self.write, self._find)
+        self.atlases: Atlases
         self._doubts: dict[AgentId, int] = {}
         self._shown = self.ledger.standing, self._doubts, self.ledger.standing
         self.on_moved: Callable[[], None] = lambda: None
@@ -193,7 +193,7 @@ class Governance:
     def resume(self) -> None:
         """The own chain has grown by what was fetched back: go on in its epoch, or a newer one."""
         self.epochs.resume()
-        self._adopt()
+        self.adopt()
 
     def fault_of(self, record: Record) -> str | None:
         """The rule that an own record would break, and how: what breaks one would exclude this agent.
@@ -218,7 +218,8 @@ class Governance:
         """Read what is held, before anything is shown or written."""
         self.epochs.resume()
         await self._notices.load()
-        self._adopt()
+        await self.atlases.load()
+        self.adopt()
 
     async def show_changes(self) -> None:
         """Show the entries of agents whose standing changes anew, for ever; first those of all offenders.
@@ -323,7 +324,8 @@ class Governance:
                 why = "put out of the network" if agent in self.ledger.outsiders.expelled else why
                 log.warning("%s is %s: nothing from seq %d on is shown", peer_id(agent), why, since)
         if any(one.header.kind == EPOCH for one in new):
-            self._adopt()
+            await self.atlases.load()
+            self.adopt()
             self._kademlia.put_out()
         self._note_moved(moved)
         self.on_moved()
@@ -334,12 +336,14 @@ class Governance:
             self._moved[agent] = min(seq, self._moved.get(agent, seq))
         self._wake.set()
 
-    def _adopt(self) -> None:
+    def adopt(self) -> None:
+        """Go on in the newest epoch that this node can work in, and serve it to newcomers."""
         if self.epochs.adopt():
             log.warning("this node works in epoch %d from now on", self.counters()["epoch"])
+        self.atlases.heard()
         lineage = self._held.get_many(self.epochs.lineage())
         if all(one is not None and one.payload is not None for one in lineage):
-            self._hello.update([one.encode() for one in lineage if one is not None], self._atlas)
+            self._hello.update([one.encode() for one in lineage if one is not None], self.atlases.served())
 
     async def _show(self, since: Mapping[AgentId, int]) -> None:
         for agent in sorted(since):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -26,6 +27,7 @@ from crdt.operations import content_of
 from crdt.postings import shown
 from crdt.standing import CLEAR, Standing
 from dht.ports import RunBlocking
+from dht.records.layouts import Layouts
 from dht.records.placement import Layout, Role
 from dht.records.record_store import Held
 from node.entry_records import EntryRecords
@@ -34,6 +36,8 @@ from node.storage.derived_state import MAX_POSTINGS, DerivedState, Posting
 from sharding.tree import Prefix
 
 REBUILD_BATCH = 2_000
+REKEY_BATCH = 500
+"""Postings that get other keys in one call: some 50 ms each at 4,096 cells."""
 REFRESH_BATCH = 50
 """Entries derived in one call off the event loop."""
 WIDEN = 4
@@ -54,7 +58,7 @@ class Holder:
         self,
         derived: DerivedState,
         entries: EntryRecords,
-        layout: Layout,
+        layouts: Layouts,
         dim: int,
         index_folder: Path | None,
         run_blocking: RunBlocking,
@@ -64,7 +68,9 @@ class Holder:
         self._derived = derived
         self._standing = standing
         self._entries = entries
-        self._layout = layout
+        self._layouts = layouts
+        self._layout = layouts.current
+        self._moving = False
         self._dim = dim
         self._folder = index_folder
         self._run_blocking = run_blocking
@@ -78,6 +84,36 @@ class Holder:
     async def open(self) -> None:
         """Load the saved index, or make it from the postings."""
         await self._run_blocking(self._load)
+
+    async def follow_layout(self) -> None:
+        """Go over to the newest layout: postings get their keys by its atlas, a batch at a time.
+
+        Meanwhile everything is searched, whichever shards are asked for. Cost: as placing each posting anew.
+        To be called by one task only.
+        """
+        async with self._turn:  # what is being derived has keys by the layout before
+            layout = self._layout = self._layouts.current
+            self._moving = self._derived.generation != layout.generation
+        if not self._moving:
+            return
+        after = 0
+        while True:
+            async with self._turn:
+                page, keys = await self._run_blocking(self._rekeyed, after, layout)
+                if not page:
+                    break
+                await self._derived.rekey(keys)
+                await self._run_blocking(self._index.move, [self._indexed(one) for one in page])
+                after = page[-1].number
+            await trio.lowlevel.checkpoint()
+        await self._derived.note_generation(layout.generation)
+        self._moving = False
+
+    def _rekeyed(self, after: int, layout: Layout) -> tuple[list[Posting], dict[int, bytes]]:
+        page = next(self._derived.all(REKEY_BATCH, after), [])
+        keys = layout.keys_of([(one.record, one.codes) for one in page])
+        moved = [replace(one, shard_key=key) for one, key in zip(page, keys, strict=True)]
+        return moved, {one.number: one.shard_key for one in moved}
 
     async def add(self, records: Sequence[Record]) -> None:
         """Derive what these records change, all of them own ones or held for a shard; known ones are free.
@@ -119,6 +155,7 @@ class Holder:
                 await self.add(batch)
                 batch = []
         await self.add(batch)
+        await self._derived.note_generation(self._layout.generation)
         return len(self._index)
 
     async def _derive(self, records: Sequence[Record], held_at: Collection[tuple[bytes, Cid]] | None) -> None:
@@ -137,10 +174,12 @@ class Holder:
                 plain = [one for one in plain if one.cid in here]
             postings = await self._run_blocking(self._postings, plain)
             if held_at is not None:
+                former = {cid for basis, cid in held_at if self._layouts.is_former(basis)}
                 postings = [
                     posting
                     for posting in postings
                     if (self._layout.shard_basis(posting.shard_key), posting.record) in held_at
+                    or posting.record in former
                 ]
             if postings:
                 await self._index_postings(await self._derived.put(postings))
@@ -171,6 +210,8 @@ class Holder:
             living = self._postings([records[cid] for cid, _ in show.values], show.tags)
             # A value may lie here only beside another one of its entry: then others show it.
             mine = self._entries.at_home([(self._layout.shard_basis(p.shard_key), p.record) for p in living])
+            if self._layout.generation:
+                mine |= self._entries.left_behind([p.record for p in living], self._layouts.is_former)
             living = [posting for posting in living if posting.record in mine]
             new = [posting for posting in living if posting.record not in there]
             gone = sorted(there.keys() - mine)
@@ -180,7 +221,13 @@ class Holder:
         return changes
 
     def search(self, shards: Sequence[Prefix], codes: Codes, k: int, tags: Sequence[str]) -> list[Found]:
-        """The `k` best postings of `shards` that carry all `tags`; blocking."""
+        """The `k` best postings of `shards` that carry all `tags`; blocking.
+
+        Where a former shard is among them, the best of all that is here: each posting is kept by its newest
+        key alone.
+        """
+        if self._moving or any(shard.generation != self._layout.generation for shard in shards):
+            shards = self._index.shards()
         wanted = set(tags)
         depth = k
         while True:
@@ -231,9 +278,10 @@ class Holder:
         await self._run_blocking(self._add_to_index, postings)
 
     def _add_to_index(self, postings: Sequence[Posting]) -> None:
-        self._index.add(
-            [IndexedPosting(p.number, self._layout.tree.leaf_of(p.shard_key), p.codes) for p in postings]
-        )
+        self._index.add([self._indexed(one) for one in postings])
+
+    def _indexed(self, posting: Posting) -> IndexedPosting:
+        return IndexedPosting(posting.number, self._layout.tree.leaf_of(posting.shard_key), posting.codes)
 
     def _postings(self, records: Sequence[Record], tags: tuple[str, ...] | None = None) -> list[Posting]:
         """Postings of these content records; their own tags, unless the entry's `tags` are given."""

@@ -335,6 +335,10 @@ class Home:
         path = self.atlases / name
         return read_bounded(path, MAX_ATLAS_FILE, "delete it: it is fetched again") if path.exists() else None
 
+    def has_atlas(self) -> bool:
+        """Whether any atlas is here."""
+        return self.atlases.exists() and any(self.atlases.iterdir())
+
     def write_atlas(self, name: str, data: bytes) -> None:
         """Keep an atlas blob under `name`."""
         write_atomically(self.atlases / name, data)

@@ -58,25 +58,43 @@ class LocalIndex:
     def add(self, postings: Sequence[IndexedPosting]) -> None:
         """Add postings; a number that is there already is left as it is."""
         with self._lock:
-            grouped: dict[Prefix, list[IndexedPosting]] = {}
-            for posting in postings:
-                if posting.number not in self._codes:
-                    grouped.setdefault(posting.shard, []).append(posting)
-                    self._codes[posting.number] = posting.codes
-                    self._shard_of[posting.number] = posting.shard
-            for shard, group in grouped.items():
-                numbers = np.array([posting.number for posting in group], dtype=np.int64)
-                self._faiss(shard).add_with_ids(_unit(b"".join(p.codes for p in group), self.dim), numbers)
+            self._add(postings)
+
+    def _add(self, postings: Sequence[IndexedPosting]) -> None:
+        grouped: dict[Prefix, list[IndexedPosting]] = {}
+        for posting in postings:
+            if posting.number not in self._codes:
+                grouped.setdefault(posting.shard, []).append(posting)
+                self._codes[posting.number] = posting.codes
+                self._shard_of[posting.number] = posting.shard
+        for shard, group in grouped.items():
+            numbers = np.array([posting.number for posting in group], dtype=np.int64)
+            self._faiss(shard).add_with_ids(_unit(b"".join(p.codes for p in group), self.dim), numbers)
 
     def remove(self, numbers: Sequence[int]) -> None:
         """Remove postings; numbers that are not there are passed over."""
         with self._lock:
-            grouped: dict[Prefix, list[int]] = {}
-            for number in numbers:
-                if self._codes.pop(number, None) is not None:
-                    grouped.setdefault(self._shard_of.pop(number), []).append(number)
-            for shard, group in grouped.items():
-                self._shards[shard].remove_ids(np.array(group, dtype=np.int64))
+            self._remove(numbers)
+
+    def _remove(self, numbers: Sequence[int]) -> None:
+        grouped: dict[Prefix, list[int]] = {}
+        for number in numbers:
+            if self._codes.pop(number, None) is not None:
+                grouped.setdefault(self._shard_of.pop(number), []).append(number)
+        for shard, group in grouped.items():
+            self._shards[shard].remove_ids(np.array(group, dtype=np.int64))
+
+    def move(self, postings: Sequence[IndexedPosting]) -> None:
+        """Put postings that are here into other shards; those that are not here are passed over."""
+        with self._lock:
+            there = [one for one in postings if self._shard_of.get(one.number, one.shard) != one.shard]
+            self._remove([one.number for one in there])
+            self._add(there)
+
+    def shards(self) -> tuple[Prefix, ...]:
+        """All shards of which there are postings, in order."""
+        with self._lock:
+            return tuple(sorted(self._shards))
 
     def search(self, shards: Sequence[Prefix], query: Codes, k: int) -> list[tuple[int, int]]:
         """The best (posting number, score in ppm) of these shards, highest score first, ties by number.
@@ -134,7 +152,7 @@ class LocalIndex:
             about = {
                 "dim": self.dim,
                 "stamp": stamp,
-                "shards": [[shard.length, shard.bits] for shard in shards],
+                "shards": [[shard.length, shard.bits, shard.generation] for shard in shards],
                 "numbers": numbers,
                 "places": [shards.index(self._shard_of[number]) for number in numbers],
             }
@@ -157,7 +175,7 @@ class LocalIndex:
             if about["stamp"] != stamp or about["dim"] != dim:
                 return None
             index = cls(dim)
-            shards = [Prefix(bits=bits, length=length) for length, bits in about["shards"]]
+            shards = [Prefix(bits, length, *generation) for length, bits, *generation in about["shards"]]
             for place, shard in enumerate(shards):
                 index._shards[shard] = faiss.read_index(str(folder / f"{place}.faiss"))
             codes = np.load(folder / "codes.npy", allow_pickle=False)

@@ -291,7 +291,8 @@ class Node:
     async def rebuild_index(self) -> int:
         """Make postings and index again from the records; returns how many postings there are."""
         parts = self.parts
-        return await parts.holder.rebuild(records_to_index(parts.own, parts.held, parts.layout.tree))
+        shards = parts.layouts.every_shard()
+        return await parts.holder.rebuild(records_to_index(parts.own, parts.held, shards))
 
     def without_payload(self, limit: int) -> list[Record]:
         """Own records of which only the header is here, at most `limit`; O(chain)."""
@@ -330,12 +331,13 @@ class Node:
         await parts.erasing.catch_up()
         await self.private.load()
         await parts.holder.open()
+        await parts.holder.follow_layout()
         await index_missing(
             parts.holder,
             parts.derived,
             parts.own,
             parts.held,
-            parts.layout.tree,
+            parts.layouts.every_shard(),
             parts.run_blocking,
         )
         await drop_strays(parts.holder, parts.derived, parts.held, self.agent, parts.run_blocking)
@@ -346,6 +348,8 @@ class Node:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(parts.participation.while_writable, self.governance.show_changes)
             await nursery.start(parts.participation.run)
+            nursery.start_soon(parts.participation.while_writable, parts.atlases.run)
+            nursery.start_soon(parts.participation.while_writable, parts.migration.run)
             nursery.start_soon(parts.participation.while_writable, parts.retrial.run)
             nursery.start_soon(parts.participation.while_writable, parts.activity.run)
             nursery.start_soon(parts.links.run)

@@ -34,8 +34,9 @@ from dht.overlay.hello import Founding, HelloServer
 from dht.overlay.kademlia import Kademlia
 from dht.ports import Clock, Random, RunBlocking
 from dht.records.intake import Intake
+from dht.records.layouts import Layouts
 from dht.records.methods import RecordService
-from dht.records.placement import Role
+from dht.records.placement import Layout, Role
 from dht.records.proofs import Proofs
 from dht.records.record_store import Held
 from dht.records.retrial import Retrial
@@ -44,6 +45,7 @@ from dht.repair.catch_up import CatchUp
 from dht.repair.comparison import Comparisons
 from dht.repair.emptied import Emptied
 from dht.repair.frontiers import Frontiers
+from dht.repair.migration import Migration
 from dht.repair.offers import Offers
 from dht.repair.publisher import Publisher
 from dht.repair.repairer import Repairer
@@ -52,6 +54,7 @@ from federated.learning import Learning
 from federated.post import Post
 from node.agent_life import AgentLife
 from node.asker import EXTRA_HOLDERS, Asker
+from node.atlases import FOLDER, Atlases
 from node.authoring import binding_codes
 from node.derivation import purges_of, records_of
 from node.editor import Editor
@@ -121,7 +124,8 @@ class Parts:
         self.find, purges = records_of(own, held), purges_of(own, held)
         self.blocks = Blocklist(paths.blocked)
         self.entries = EntryRecords(own, held, self.blocks)
-        self.embedder, self.layout = ground.embedder, ground.layout
+        self.embedder = ground.embedder
+        self.layouts = Layouts(ground.layout, lambda basis: held.digest_of(basis)[0] > 0)
         self.started = clock.monotonic()
         self.kademlia = Kademlia(
             network=network,
@@ -149,22 +153,37 @@ class Parts:
         hello = HelloServer(
             network, founding.manifest_bytes, founding.epochs, founding.atlas_bytes, self.inviting.redeem
         )
-        self.governance = Governance(identity, manifest, own, held, hello, founding.atlas_bytes)
+        self.governance = Governance(identity, manifest, own, held, hello)
+        self.atlases = self.governance.atlases = Atlases(
+            manifest,
+            paths.chain.with_name(FOLDER),
+            ground.layout,
+            self.layouts,
+            self.governance.epochs,
+            self.kademlia,
+            clock,
+            run_blocking,
+            random,
+        )
+        self.governance.epochs.usable = self.atlases.usable
+        self.atlases.adopt = self.governance.adopt
+        hello.atlas_of = self.atlases.read
         ledger = self.governance.ledger
         self.holder = Holder(
             derived,
             self.entries,
-            self.layout,
+            self.layouts,
             manifest.space.dim,
             paths.index,
             run_blocking,
             lambda: self.governance.standing,
         )
+        self.atlases.follow = self.holder.follow_layout
         self.intake = Intake(
             manifest,
             self.find,
             self.opening_of,
-            self.layout,
+            self.layouts,
             binding_codes(self.embedder),
             clock,
             lambda: ledger.epochs,
@@ -203,6 +222,7 @@ class Parts:
             Frontiers(network, self.kademlia, held, run_blocking),
             held,
             manifest.replication,
+            self.layouts,
             self.on_dropped,
             lambda entry: self.reader.find(entry),
             run_blocking,
@@ -214,14 +234,14 @@ class Parts:
             self.records,
             comparisons,
             held,
-            self.layout.tree,
+            self.layouts,
             manifest.replication,
             random.choice,
         )
         self.publisher = Publisher(
             own,
             self.kademlia,
-            self.layout,
+            self.layouts,
             self.network_id,
             manifest.replication,
             self.records.hold,
@@ -243,7 +263,7 @@ class Parts:
         self.receipts = Receipts(
             own,
             self.find,
-            self.layout,
+            self.layouts,
             self.network_id,
             manifest.replication,
             self.publisher,
@@ -260,11 +280,24 @@ class Parts:
             own.operated_on,
             lambda cids: held.purged_shards(cids) | own.purged_shards(cids),
             lambda entry: self.reader.find(entry),
-            self.layout,
+            self.layouts,
             manifest.replication,
             run_blocking,
             random.choice,
             lambda: ledger.standing,
+        )
+        self.migration = Migration(
+            self.kademlia,
+            self.records,
+            proofs,
+            self.offers,
+            held,
+            self.layouts,
+            lambda: self.atlases.age_s,
+            manifest.replication,
+            self.on_dropped,
+            run_blocking,
+            random,
         )
         self.governance.connect(
             network,
@@ -308,7 +341,8 @@ class Parts:
             ),
             is_complete=self.is_complete,
             intake=self.intake,
-            layout=self.layout,
+            layouts=self.layouts,
+            finished=self.migration.finished,
             dim=manifest.space.dim,
             replication=manifest.replication,
             clock=clock,
@@ -388,7 +422,7 @@ class Parts:
             lambda: self.governance.epochs.rules,
         )
         """Closing the chain, rotating its key, publishing revocations."""
-        own.shard_of = held.shard_of = self.layout.shard_of
+        own.shard_of = held.shard_of = lambda record: self.layouts.writes.shard_of(record)
         self.private = PrivateEntries(
             identity,
             self.network_id,
@@ -461,6 +495,11 @@ class Parts:
         )
         """The learning tasks that this node follows, and their verbs."""
         self.governance.on_moved = self.learning.heed
+
+    @property
+    def layout(self) -> Layout:
+        """Where content lies now."""
+        return self.layouts.current
 
     @property
     def read_only(self) -> str | None:

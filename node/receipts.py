@@ -24,7 +24,8 @@ from crdt.operations import content_of
 from dht.evidence.attestations import Attestations
 from dht.ports import RunBlocking
 from dht.records.basis import subject_basis
-from dht.records.placement import Layout, Role, bases_of
+from dht.records.layouts import Layouts, bases_ever
+from dht.records.placement import Role, bases_of
 from dht.records.receipts import finding
 from dht.repair.publisher import Publisher
 from node.errors import InvalidInput, NotFound, NotReady
@@ -45,7 +46,7 @@ class Receipts:
         self,
         own: OwnChain,
         records_of: Callable[[Sequence[Cid]], list[Record | None]],
-        layout: Layout,
+        layouts: Layouts,
         network: Cid,
         replication: int,
         publisher: Publisher,
@@ -54,7 +55,7 @@ class Receipts:
     ) -> None:
         self._own = own
         self._records_of = records_of
-        self._layout = layout
+        self._layouts = layouts
         self._network = network
         self._replication = replication
         self._publisher = publisher
@@ -115,11 +116,15 @@ class Receipts:
         shard = self._shard(record)
         receipts: list[Receipt] = []
         for kept in self._own.receipts(cid):
-            found = finding(record, bases_of(record, Role(kept.roles), shard), valid=True)
-            found = replace(found, whole=kept.whole)
-            if found.leaf() == kept.leaves[kept.place]:
-                # It was verified when it came; opened again, because this is what others will do.
-                receipts.append(open_receipt(write_receipt(kept.statement, kept.leaves, kept.place, found)))
+            # Signed for the shard by the atlas of its time; the leaf tells which one that was.
+            for basis in bases_ever(shard, self._layouts) if Role(kept.roles) & Role.SHARD else (None,):
+                found = finding(record, bases_of(record, Role(kept.roles), basis), valid=True)
+                found = replace(found, whole=kept.whole)
+                if found.leaf() == kept.leaves[kept.place]:
+                    # It was verified when it came; opened again, because this is what others will do.
+                    batch = write_receipt(kept.statement, kept.leaves, kept.place, found)
+                    receipts.append(open_receipt(batch))
+                    break
         return _validated(cid, receipts, self._network, record.header.author)
 
     def _shard(self, record: Record) -> bytes | None:
@@ -129,8 +134,9 @@ class Receipts:
             content = content_of(record)
         except ChainError:
             return None
-        (key,) = self._layout.keys([(record, content)])
-        return self._layout.shard_basis(key)
+        layout = self._layouts.writes
+        (key,) = layout.keys([(record, content)])
+        return layout.shard_basis(key)
 
 
 def _validated(cid: Cid, receipts: Sequence[Receipt], network: Cid, author: AgentId | None) -> Validated:

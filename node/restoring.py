@@ -37,7 +37,7 @@ from node.daemon import (
 )
 from node.durable_files import read_secret, sync_folder, write_new
 from node.errors import HomeDamaged, HomeError, JoinFailed, KeyLocked, WrongPassphrase
-from node.founding import ground_for, layout_for
+from node.founding import ground_for, require_atlas
 from node.home import Home
 from node.instance import FROM_NETWORK, claim, restored_mark, why_frozen
 from node.key_backup import KeyBackup, key_backup_text, parse_key_backup
@@ -194,7 +194,7 @@ def _furnish(
     opening: Sequence[Record],
     addresses: tuple[str, ...],
 ) -> None:
-    layout_for(founding.manifest, founding.atlas_bytes)
+    require_atlas(founding)
     if founding.atlas_bytes is not None:
         home.write_atlas(to_text(blob_cid(founding.atlas_bytes)), founding.atlas_bytes)
     home.instance.write_bytes(restored_mark(FROM_NETWORK))

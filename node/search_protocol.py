@@ -21,7 +21,7 @@ from crdt.postings import MAX_PROOFS
 from dht.errors import FrameError, RefusalCode, RequestRefused
 from dht.network import MAX_BODY
 from dht.records.bundle import Bundle, BundleError, open_bundle
-from sharding.tree import Prefix
+from sharding.tree import MAX_GENERATION, Prefix
 
 METHOD = "shard.search"
 MAX_K = 100
@@ -42,7 +42,10 @@ class SearchRequest:
 
     def encode(self) -> bytes:
         """Canonical request body."""
-        shards = [[shard.length, shard.bits] for shard in self.shards]
+        shards = [
+            [shard.length, shard.bits, *([shard.generation] if shard.generation else [])]
+            for shard in self.shards
+        ]
         return canonical.encode([shards, self.codes.tobytes(), self.k, list(self.tags)])
 
 
@@ -136,11 +139,13 @@ def _ranked(raw: object) -> Ranked:
 def _prefix(raw: object) -> Prefix:
     if (
         type(raw) is not list
-        or len(raw) != 2
-        or type(raw[0]) is not int
-        or type(raw[1]) is not int
+        or len(raw) not in (2, 3)
+        or not all(type(part) is int for part in raw)
         or not 0 <= raw[0] <= MAX_DEPTH
         or not 0 <= raw[1] < 1 << raw[0]
+        or (len(raw) == 3 and not 0 < raw[2] <= MAX_GENERATION)
     ):
-        raise RecordError("a shard is the array [length, bits] of a prefix of at most 48 bits")
-    return Prefix(bits=raw[1], length=raw[0])
+        raise RecordError(
+            "a shard is the array [length, bits] of a prefix of at most 48 bits, or with a later generation"
+        )
+    return Prefix(raw[1], *raw[::2])

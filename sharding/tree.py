@@ -22,6 +22,10 @@ from sharding.key import KEY_BYTES
 MAX_DEPTH = 48
 """The longest prefix: inside a cell, beyond it only equal meanings differ."""
 
+GENERATION_BITS = 15
+MAX_GENERATION = (1 << GENERATION_BITS) - 1
+"""Of the 64 bits by which bases are compared 48 are the prefix's and one ends it; these are left."""
+
 MAX_LEAVES = 1 << 16
 MAX_TREE_BYTES = MAX_LEAVES + 16
 
@@ -37,11 +41,14 @@ class Prefix:
     """The first `length` bits of a key, as the number `bits`. Prefixes sort by where they begin, the wider
     first.
 
-    Raises `TreeError` for a length outside 0..48 or bits that do not fit it.
+    `generation` says by which of a network's atlases the keys are made: the number of the epoch that brought
+    it, 0 for the manifest's. Raises `TreeError` for a length outside 0..48, bits that do not fit it, or a
+    generation beyond `MAX_GENERATION`.
     """
 
     bits: int
     length: int
+    generation: int = 0
 
     def __post_init__(self) -> None:
         if type(self.bits) is not int or type(self.length) is not int:
@@ -50,11 +57,13 @@ class Prefix:
             raise TreeError(f"a prefix of {self.length} bits: lengths are 0 to {MAX_DEPTH}")
         if not 0 <= self.bits < 1 << self.length:
             raise TreeError(f"prefix bits {self.bits} do not fit in {self.length} bits")
+        if type(self.generation) is not int or not 0 <= self.generation <= MAX_GENERATION:
+            raise TreeError(f"generation {self.generation!r:.40}: an atlas has 0 to {MAX_GENERATION}")
 
     def __lt__(self, other: object) -> bool:
         if not isinstance(other, Prefix):
             return NotImplemented
-        return (self.start, self.length) < (other.start, other.length)
+        return (self.generation, self.start, self.length) < (other.generation, other.start, other.length)
 
     @property
     def start(self) -> int:
@@ -74,25 +83,29 @@ class Prefix:
         """This prefix followed by 0 and by 1. Raises `TreeError` at the greatest depth."""
         if self.length == MAX_DEPTH:
             raise TreeError(f"prefix {self.text()} has the greatest depth, {MAX_DEPTH}: it cannot be divided")
-        return Prefix(self.bits << 1, self.length + 1), Prefix(self.bits << 1 | 1, self.length + 1)
+        bits, length = self.bits << 1, self.length + 1
+        return Prefix(bits, length, self.generation), Prefix(bits | 1, length, self.generation)
 
     def parent(self) -> Prefix:
         """This prefix without its last bit. Raises `TreeError` for the root."""
         if not self.length:
             raise TreeError("the empty prefix has no parent")
-        return Prefix(self.bits >> 1, self.length - 1)
+        return Prefix(self.bits >> 1, self.length - 1, self.generation)
 
     def sibling(self) -> Prefix:
         """This prefix with its last bit changed. Raises `TreeError` for the root."""
         if not self.length:
             raise TreeError("the empty prefix has no sibling")
-        return Prefix(self.bits ^ 1, self.length)
+        return Prefix(self.bits ^ 1, self.length, self.generation)
 
     def basis(self) -> bytes:
         """The 32-byte point of the key space whose closest peers hold this shard: the prefix, a 1, then
-        zeros.
+        zeros, with the generation in bits 49 to 63.
+
+        So the shards of one prefix in two generations have the same holders, and nothing else in common.
         """
-        return ((self.bits << 1 | 1) << (8 * KEY_BYTES - self.length - 1)).to_bytes(KEY_BYTES, "big")
+        point = (self.bits << 1 | 1) << (8 * KEY_BYTES - self.length - 1)
+        return (point | self.generation << (8 * KEY_BYTES - 64)).to_bytes(KEY_BYTES, "big")
 
     def text(self) -> str:
         """The bits as "0" and "1", for people; the root is empty."""
@@ -134,11 +147,11 @@ class ShardTree:
         object.__setattr__(self, "_starts", tuple(leaf.start for leaf in self.leaves))
 
     @classmethod
-    def fixed(cls, depth: int) -> ShardTree:
+    def fixed(cls, depth: int, generation: int = 0) -> ShardTree:
         """The tree whose leaves are all 2**depth prefixes of that length. Raises `TreeError`."""
         if not 0 <= depth < MAX_LEAVES.bit_length():
             raise TreeError(f"a full tree of depth {depth}: choose 0 to {MAX_LEAVES.bit_length() - 1}")
-        return cls(tuple(Prefix(bits, depth) for bits in range(1 << depth)))
+        return cls(tuple(Prefix(bits, depth, generation) for bits in range(1 << depth)))
 
     @classmethod
     def of(cls, leaves: Iterable[Prefix]) -> ShardTree:
@@ -199,6 +212,18 @@ def merge(tree: ShardTree, parent: Prefix) -> ShardTree:
         raise TreeError(f"the halves of {parent.text()!r} are not both leaves: only two leaves can be merged")
     at = bisect_right(tree._starts, left.start) - 1
     return ShardTree((*tree.leaves[:at], parent, *tree.leaves[at + 2 :]))
+
+
+def shard_at(basis: bytes) -> Prefix | None:
+    """The shard whose basis this is; None for 32 bytes that are none's. O(1)."""
+    if len(basis) != KEY_BYTES or any(basis[8:]):
+        return None
+    point = int.from_bytes(basis[:8], "big")
+    head = point >> GENERATION_BITS
+    if not head:
+        return None
+    zeros = (head & -head).bit_length() - 1
+    return Prefix(head >> (zeros + 1), MAX_DEPTH - zeros, point & MAX_GENERATION)
 
 
 def key_head(key: bytes) -> int:

@@ -21,7 +21,7 @@ from validation.verdict import Pending
 MIN_SQUARED_NORM = CODE_LIMIT**2
 """A quantised vector reaches ±127 in one component at least; shorter codes waste the int8 range."""
 FIXED_ATLAS = 3
-"""Up to this rule version nodes cannot move postings to where another atlas puts them."""
+"""Up to this rule version nodes could not move postings to where another atlas puts them."""
 EXPELS_FROM = 4
 """The rule version from which on an epoch may put agents out, and let them in again."""
 BINDING_PPM = 980_000

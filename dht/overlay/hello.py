@@ -11,6 +11,7 @@ Questions are canonical arrays, answered so:
     ["manifest"]      [manifest bytes, number of epoch records, size of the atlas or nil]
     ["epoch", i]      [record bytes]
     ["atlas", i]      [the i-th chunk of `ATLAS_CHUNK` bytes]
+    ["atlas", i, CID] [the same of the atlas with this CID: an earlier one, or one that is proposed]
     ["redeem", secret]  [statements]: the asker's proof, for the secret of an invite link of this node
 """
 
@@ -23,7 +24,7 @@ from typing import Any
 import trio
 
 from chain import canonical
-from chain.cid import Cid, blob_cid, to_text
+from chain.cid import Cid, blob_cid, is_blob_cid, to_text
 from chain.epoch import epoch_from_body
 from chain.errors import ChainError, EncodingError
 from chain.invitation import MAX_PROOF, MAX_PROOF_STATEMENT, check_proof_shape
@@ -98,6 +99,8 @@ class HelloServer:
         self._epochs = tuple(epochs)
         self._atlas = atlas_bytes
         self._redeem = redeem
+        self.atlas_of: Callable[[Cid], Awaitable[bytes | None]] = _none
+        """The bytes of an atlas that is here."""
         network.register(HELLO, self._answer)
 
     def update(self, epochs: Sequence[bytes], atlas_bytes: bytes | None) -> None:
@@ -116,10 +119,19 @@ class HelloServer:
                 self._atlas
             ):
                 return canonical.encode([self._atlas[index * ATLAS_CHUNK : (index + 1) * ATLAS_CHUNK]])
+            case ["atlas", int(index), bytes(cid)] if is_blob_cid(cid) and index >= 0:
+                atlas = await self.atlas_of(cid)
+                if atlas is None:
+                    raise RequestRefused(RefusalCode.BAD_REQUEST, f"no atlas {to_text(cid)} is here")
+                return canonical.encode([atlas[index * ATLAS_CHUNK : (index + 1) * ATLAS_CHUNK]])
             case ["redeem", bytes(secret)] if self._redeem is not None:
                 return canonical.encode([list(await self._redeem(sender, secret))])
             case question:
                 raise RequestRefused(RefusalCode.BAD_REQUEST, f"nothing to tell for {question!r:.60}")
+
+
+async def _none(_cid: Cid) -> None:
+    """Where no other atlas is kept."""
 
 
 async def fetch_founding(

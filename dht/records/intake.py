@@ -26,7 +26,8 @@ from crdt.operations import content_of
 from dht.ports import Clock
 from dht.records.bundle import BadItem, Bundle, Item, Opening
 from dht.records.erased import names, purges_brought
-from dht.records.placement import SHOWS, Layout, Role, bases_of, needs_payload, roles_kept
+from dht.records.layouts import Layouts, Taking
+from dht.records.placement import SHOWS, Role, bases_of, needs_payload, roles_kept
 from dht.records.receipts import MALFORMED, NO_SUCH_SHARD, PAYLOAD_MISSING
 from dht.records.record_store import Held
 from dht.records.replies import StoreStatus
@@ -72,7 +73,7 @@ class Intake:
         manifest: Manifest,
         records_of: Records,
         opening_of: OpeningOf,
-        layout: Layout,
+        layouts: Layouts,
         embed: Callable[[str], bytes | None] | None,
         clock: Clock,
         epochs: Callable[[], Mapping[Cid, Epoch]] = dict,
@@ -87,8 +88,7 @@ class Intake:
         self._network = manifest.network_id
         self._records_of = records_of
         self._opening_of = opening_of
-        self._layout = layout
-        self._leaves = frozenset(leaf.basis() for leaf in layout.tree.leaves)
+        self._layouts = layouts
         self._embed = embed
         self._clock = clock
         self._epochs = epochs
@@ -104,6 +104,7 @@ class Intake:
     def judge(self, bundle: Bundle) -> list[Judged]:
         """Judge every item; one bad item costs only itself."""
         now_us = self._clock.wall_us()
+        unnamed = self._layouts.unnamed()
         named, verified = self._named(bundle)
         openings, sound = self._openings(bundle)
 
@@ -112,7 +113,7 @@ class Intake:
 
         erased, unproven = self._erased(bundle, context_of, now_us)
         outcomes: list[Judged] = []
-        content: list[tuple[int, Role, Record, Content, tuple[bytes, ...]]] = []
+        content: list[tuple[int, Role, Record, Content]] = []
         for item in bundle.items:
             if isinstance(item, BadItem):
                 outcomes.append(Judged(StoreStatus.INVALID, MALFORMED))
@@ -122,8 +123,16 @@ class Intake:
             kind = record.header.kind
             roles = roles_kept(kind, item.roles)
             shards = item.shards if kind in SHOWS else ()
-            if not self._leaves.issuperset(shards):
+            taking = {self._layouts.taking(basis) for basis in shards}
+            if Taking.REFUSES in taking:
                 outcomes.append(Judged(StoreStatus.INVALID, NO_SUCH_SHARD))
+                continue
+            if Taking.WAITS in taking or (
+                kind in CARRIES_CONTENT and roles & Role.SHARD and not shards and unnamed is None
+            ):
+                # Who sends it works by another epoch's atlas; one of us will hear of the newer one.
+                self.epoch_missing = True
+                outcomes.append(Judged(StoreStatus.PENDING))
                 continue
             if record.payload is None and needs_payload(kind, roles) and purge is None:
                 needs = unproven.get(record.cid)
@@ -140,13 +149,18 @@ class Intake:
                 outcome.held is not None
                 and record.payload is not None
                 and record.header.kind in CARRIES_CONTENT
+                and not shards
+                and roles & Role.SHARD
             ):
-                content.append((len(outcomes), roles, record, self.content(record), shards))
+                content.append((len(outcomes), roles, record, self.content(record)))
             outcomes.append(outcome)
-        keys = self._layout.keys([(record, value) for _, _, record, value, _ in content])
-        for (place, roles, record, _, shards), key in zip(content, keys, strict=True):
-            bases = bases_of(record, roles, self._layout.shard_basis(key), shards)
-            outcomes[place] = Judged(StoreStatus.HELD, held=Held(record, bases))
+        if unnamed is not None and content:
+            keys = unnamed.keys([(record, value) for _, _, record, value in content])
+            for (place, roles, record, _), key in zip(content, keys, strict=True):
+                basis = unnamed.shard_basis(key)
+                outcomes[place] = Judged(StoreStatus.HELD, held=Held(record, bases_of(record, roles, basis)))
+                if self._layouts.taking(basis) is not Taking.TAKES:
+                    outcomes[place] = Judged(StoreStatus.PENDING)
         broken = [one.rule for one in outcomes if one.rule]
         if broken:
             with self._lock:

@@ -76,25 +76,36 @@ class Layout:
     """How content maps to shards in one epoch.
 
     Without an atlas (a network whose vectors nobody could sample) the key is the record's digest: shards are
-    then random, and a query has to ask them all.
+    then random, and a query has to ask them all. `known`: False for an earlier epoch's atlas that this node
+    has not got; all that it can do there is to ask everywhere.
     """
 
     atlas: Atlas | None
     tree: ShardTree
+    known: bool = True
     memory: ShardMemory = field(default_factory=ShardMemory, repr=False, compare=False)
+
+    @property
+    def generation(self) -> int:
+        """The number of the epoch that brought the atlas, see `sharding.tree.Prefix`."""
+        return self.tree.leaves[0].generation
 
     def keys(self, items: Sequence[tuple[Record, Content]]) -> list[bytes]:
         """The 32-byte shard keys of content records; one matrix product for all of them."""
-        if not items:
+        return self.keys_of([(record.cid, content.codes) for record, content in items])
+
+    def keys_of(self, vectors: Sequence[tuple[Cid, bytes]]) -> list[bytes]:
+        """The shard keys of content records, each given as its CID and int8 codes."""
+        if not vectors:
             return []
         if self.atlas is None:
-            return [digest(record.cid) for record, _ in items]
-        atlas, cids = self.atlas, [record.cid for record, _ in items]
+            return [digest(cid) for cid, _ in vectors]
+        atlas, cids = self.atlas, [cid for cid, _ in vectors]
 
         def work_out(places: Sequence[int]) -> list[bytes]:
             import numpy as np
 
-            codes = np.stack([codes_from_bytes(items[place][1].codes, atlas.dim) for place in places])
+            codes = np.stack([codes_from_bytes(vectors[place][1], atlas.dim) for place in places])
             return shard_keys(atlas, codes, [cids[place] for place in places])
 
         return self.memory.keys(cids, work_out)

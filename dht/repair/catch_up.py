@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -26,11 +27,12 @@ from dht.negentropy.reconciliation import bounds_of, cid_of, mask_of
 from dht.overlay.distance import distance
 from dht.overlay.kademlia import Kademlia
 from dht.records.bundle import Bundle, Item
+from dht.records.layouts import Layouts
 from dht.records.methods import MAX_DIGESTS, MAX_FETCH, RecordService
 from dht.records.placement import Role
 from dht.records.record_store import Digest, HeldStore
 from dht.repair.comparison import Comparisons
-from sharding.tree import Prefix, ShardTree
+from sharding.tree import Prefix, shard_at
 
 INTERVAL_S = 60.0
 INTERVAL_FIRST_S = 5.0
@@ -105,7 +107,7 @@ class CatchUp:
         records: RecordService,
         comparisons: Comparisons,
         store: HeldStore,
-        tree: ShardTree,
+        layouts: Layouts,
         replication: int,
         rng: random.Random,
     ) -> None:
@@ -113,7 +115,7 @@ class CatchUp:
         self._records = records
         self._comparisons = comparisons
         self._store = store
-        self._tree = tree
+        self._layouts = layouts
         self._replication = replication
         self._rng = rng
         self._complete: set[Prefix] = set()
@@ -121,11 +123,10 @@ class CatchUp:
         self._mine: dict[Prefix, list[AgentId]] = {}
         """The shards that this node should hold, and the others near them, nearest first."""
         self._pairs: dict[tuple[AgentId, Prefix], _Pair] = {}
-        self._placed = -1
+        self._placed = (-1, -1)
         self._placed_at = -EVERYTHING
         self._touched: set[bytes] = set()
-        self._turns = {shard: trio.Lock() for shard in tree.leaves}
-        self._bases = frozenset(shard.basis() for shard in tree.leaves)
+        self._turns: defaultdict[Prefix, trio.Lock] = defaultdict(trio.Lock)
         self._liars: set[AgentId] = set()
         self._failures: dict[AgentId, int] = {}
         self._stored = trio.Event()
@@ -142,20 +143,23 @@ class CatchUp:
 
     @property
     def shards_held(self) -> int:
-        """How many shards this node is a complete holder of."""
-        return len(self._complete)
+        """How many of the network's shards this node is a complete holder of."""
+        generation = self._layouts.current.generation
+        return sum(shard.generation == generation for shard in self._complete)
 
     async def run(self) -> None:
         """Catch up at every change of membership and once a minute, for ever."""
         hasty = 0
         while True:
             seen, began = self._kademlia.placement, trio.current_time()
+            layouts = self._layouts.version
             self._stored = trio.Event()
             await self.round(trio.current_time())
             self._stand_back()
             async with trio.open_nursery() as nursery:
                 nursery.cancel_scope.deadline = self._next_due()
                 nursery.start_soon(self._wait_for_quiet, nursery.cancel_scope)
+                nursery.start_soon(self._wait_for_layout, layouts, nursery.cancel_scope)
                 await self._kademlia.wait_moved(seen)
                 self._stand_back()
                 hasty = hasty + 1 if trio.current_time() < began + CALM_S else 0
@@ -188,17 +192,17 @@ class CatchUp:
 
         Nor is it after a round that began before.
         """
-        self._forget([shard for shard in self._tree.leaves if shard.basis() == basis])
+        self._forget([shard for shard in self._mine if shard.basis() == basis])
 
     def regained(self, bases: set[bytes] | None) -> None:
         """There is room again for what was refused at these bases, None: at all; it is fetched now."""
-        self._forget([shard for shard in self._tree.leaves if bases is None or shard.basis() in bases])
+        self._forget([shard for shard in self._mine if bases is None or shard.basis() in bases])
         self._stored.set()
 
     def note_stored(self, bases: Iterable[bytes]) -> None:
         """Records have been stored here at these bases; what came may have had companions that went
         elsewhere."""
-        touched = self._bases.intersection(bases)
+        touched = {basis for basis in bases if shard_at(basis) is not None}
         if touched:
             self._touched |= touched
             self._stored.set()
@@ -209,6 +213,10 @@ class CatchUp:
         now = trio.current_time()
         for pair in [pair for pair in self._pairs if pair[1] in shards]:
             self._pairs[pair] = _Pair(now)
+
+    async def _wait_for_layout(self, seen: int, scope: trio.CancelScope) -> None:
+        await self._layouts.wait_changed(seen)
+        scope.cancel()
 
     async def _wait_for_quiet(self, scope: trio.CancelScope) -> None:
         await self._stored.wait()
@@ -256,11 +264,12 @@ class CatchUp:
 
     async def _place(self) -> None:
         """Find out which shards are ours and who else is near them, if that may have changed."""
-        placement, now = self._kademlia.placement, trio.current_time()
+        placement, now = (self._kademlia.placement, self._layouts.version), trio.current_time()
         if placement == self._placed and now < self._placed_at + INTERVAL_S:
             return
         mine: dict[Prefix, list[AgentId]] = {}
-        for shard in self._tree.leaves:
+        shards = self._layouts.shards()
+        for shard in shards:
             basis = shard.basis()
             if self._kademlia.crowded_out(basis, self._replication):
                 continue  # most of them: it takes no lookup to see that
@@ -279,6 +288,7 @@ class CatchUp:
         self._complete &= mine.keys()
         self._alone = {shard for shard, agents in mine.items() if not agents}
         known, self._pairs = self._pairs, {}
+        self._turns = defaultdict(trio.Lock, {one: self._turns[one] for one in shards if one in self._turns})
         for shard, agents in mine.items():
             for agent in agents:
                 self._pairs[agent, shard] = known.get((agent, shard)) or _Pair(now)

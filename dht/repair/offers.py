@@ -32,6 +32,7 @@ from dht.overlay.kademlia import Kademlia
 from dht.ports import RunBlocking
 from dht.records.basis import subject_basis
 from dht.records.bundle import MAX_SHARDS, Item
+from dht.records.layouts import Layouts, is_other
 from dht.records.methods import HAS_ERASED, LACKS, MAX_LACKS, RecordService
 from dht.records.placement import Layout, Role, beside
 from dht.records.record_store import Held, HeldStore
@@ -54,6 +55,8 @@ BATCH = 200
 """Entries looked at together."""
 MAX_TOLD_AT_ONCE = 16
 """Purges brought to one author at a time; it hears of the rest by the next look."""
+MAX_REFUSING = 8
+"""Holders without room that are passed over when entries are brought to their shards."""
 MAX_DUE = 100_000
 """Entries that wait for their turn; beyond it they wait for the next look through all of them."""
 
@@ -77,11 +80,11 @@ class Plan:
 
 def plan(
     entries: Mapping[Cid, Mapping[Cid, Record]],
-    layout: Layout,
+    layouts: Sequence[Layout],
     standing: Standing = CLEAR,
     purged: Mapping[Cid, bytes] | None = None,
 ) -> Plan:
-    """Where the records of these entries have to lie. Pure.
+    """Where the records of these entries have to lie by each of these layouts. Pure.
 
     Those without payload cannot be offered, unless their authors purged them: `purged` are the bases of the
     shards that such lay in, where they are known.
@@ -94,20 +97,25 @@ def plan(
         for cid, value in said[entry].items()
         if isinstance(value, Content)
     ]
-    keys = layout.keys(contents)
-    shards = {record.cid: layout.shard_basis(key) for (record, _), key in zip(contents, keys, strict=True)}
-    for entry, records in entries.items():
-        erased = purged_by(records, said[entry])
-        own = {cid: shards[cid] for cid in said[entry] if cid in shards}
-        own |= {cid: (purged or {})[cid] for cid in erased if cid in (purged or {})}
-        at_shards = beside(records, said[entry], own, standing)
-        for cid in sorted(records):
-            if records[cid].payload is None and cid not in erased:
-                continue
-            made.records[cid] = records[cid]
-            made.add((int(Role.SUBJECT), subject_basis(entry)), entry, cid)
-            for basis in sorted(at_shards.get(cid, ()))[:MAX_SHARDS]:
-                made.add((int(Role.SHARD), basis), entry, cid)
+    for number, layout in enumerate(layouts):
+        keys = layout.keys(contents)
+        shards = {
+            record.cid: layout.shard_basis(key) for (record, _), key in zip(contents, keys, strict=True)
+        }
+        for entry, records in entries.items():
+            erased = purged_by(records, said[entry])
+            own = {cid: shards[cid] for cid in said[entry] if cid in shards}
+            lay = {cid: (purged or {})[cid] for cid in erased if cid in (purged or {})}
+            own |= {cid: basis for cid, basis in lay.items() if not is_other(basis, layout)}
+            at_shards = beside(records, said[entry], own, standing)
+            for cid in sorted(records):
+                if records[cid].payload is None and cid not in erased:
+                    continue
+                made.records[cid] = records[cid]
+                if not number:
+                    made.add((int(Role.SUBJECT), subject_basis(entry)), entry, cid)
+                for basis in sorted(at_shards.get(cid, ()))[:MAX_SHARDS]:
+                    made.add((int(Role.SHARD), basis), entry, cid)
     return made
 
 
@@ -128,7 +136,7 @@ class Offers:
         own: Callable[[Sequence[Cid]], set[Cid]],
         purged_shards: Callable[[Sequence[Cid]], Mapping[Cid, bytes]],
         read_again: Callable[[Cid], Awaitable[object]],
-        layout: Layout,
+        layouts: Layouts,
         replication: int,
         run_blocking: RunBlocking,
         rng: random.Random,
@@ -144,7 +152,7 @@ class Offers:
         self._purged_shards = purged_shards
         self._read_again = read_again
         self._told: set[tuple[Cid, AgentId]] = set()
-        self._layout = layout
+        self._layouts = layouts
         self._replication = replication
         self._run_blocking = run_blocking
         self._rng = rng
@@ -195,7 +203,7 @@ class Offers:
         """Look at these entries once; what is not everywhere afterwards is looked at again."""
         for entry in entries:
             self._due.pop(entry, None)  # whoever is there again afterwards has changed meanwhile
-        made = await self._run_blocking(self._plan, entries)
+        made = await self._run_blocking(self._plan, entries, self._written())
         holders: dict[Place, tuple[AgentId, ...]] = {}
         for place in made.places:
             found = await self._kademlia.holders(place[1], self._replication)
@@ -240,7 +248,45 @@ class Offers:
         self._looked.set()
         self._looked = trio.Event()
 
-    def _plan(self, entries: Sequence[Cid]) -> Plan:
+    async def bring(self, entries: Sequence[Cid]) -> set[Cid]:
+        """Have the holders of these entries' shards, as they are placed now, hold all that is known here.
+
+        Where one has no room, or does not want it, the next nearest is to. Returns the entries of which not
+        all shards are known to have R copies.
+        """
+        made = await self._run_blocking(self._plan, entries, (self._layouts.writes,))
+        places = {place: at for place, at in made.places.items() if place[0] == Role.SHARD}
+        refusing: set[AgentId] = set()
+        while True:
+            known = len(refusing)
+            unreached: set[Cid] = set()
+            wanted: dict[AgentId, dict[Place, dict[Cid, list[Cid]]]] = {}
+            for place, at in places.items():
+                near = await self._kademlia.holders(place[1], self._replication + len(refusing))
+                willing = [contact.agent for contact in near if contact.agent not in refusing]
+                if len(willing) < min(self._replication, len(near)) or not near:
+                    unreached |= at.keys()
+                for agent in willing[: self._replication]:
+                    wanted.setdefault(agent, {})[place] = at
+            async with trio.open_nursery() as nursery:
+                for agent in sorted(wanted):
+                    nursery.start_soon(
+                        self._with, agent, wanted[agent], made.records, unreached, set(), set(), refusing
+                    )
+            if len(refusing) == known or len(refusing) >= MAX_REFUSING:
+                return unreached
+
+    async def places_of(self, entries: Sequence[Cid]) -> Plan:
+        """Where what is known here of these entries lies, as it is placed now."""
+        return await self._run_blocking(self._plan, entries, (self._layouts.writes,))
+
+    def _written(self) -> tuple[Layout, ...]:
+        """The layouts by whose shards entries are shown: operations have to reach those of them all."""
+        places = self._layouts.places
+        former = (one for one in places.former if one.known and one.generation < places.writes.generation)
+        return (places.writes, *former)
+
+    def _plan(self, entries: Sequence[Cid], layouts: Sequence[Layout]) -> Plan:
         about = {entry: self._about(entry) for entry in entries}
         bare = [
             cid
@@ -248,7 +294,7 @@ class Offers:
             for cid, record in records.items()
             if record.payload is None and record.header.kind in CARRIES_CONTENT
         ]
-        return plan(about, self._layout, self._standing(), self._purged_shards(bare) if bare else {})
+        return plan(about, layouts, self._standing(), self._purged_shards(bare) if bare else {})
 
     async def _with(
         self,
@@ -258,11 +304,12 @@ class Offers:
         unreached: set[Cid],
         refused: set[Cid],
         stale: set[Cid],
+        refusing: set[AgentId] | None = None,
     ) -> None:
         """Bring one holder what it lacks; entries of which it still lacks something are `unreached`.
 
-        Or `refused`: it will not take that, which keeps nothing pending. Those are `stale` of which it has
-        erased something that is still here.
+        Or `refused`: it will not take that, which keeps nothing pending, and it is one of the `refusing`.
+        Those are `stale` of which it has erased something that is still here.
         """
         try:
             lacking = await self._lacking(agent, places, records, stale)
@@ -272,9 +319,15 @@ class Offers:
             return
         items: dict[Cid, list[Place]] = {}
         entry_of: dict[Cid, Cid] = {}
+        former: dict[Cid, list[bytes]] = {}
         for place, entry, cid in lacking:
-            items.setdefault(cid, []).append(place)
             entry_of[cid] = entry
+            if place[0] == Role.SHARD and is_other(place[1], self._layouts.writes):
+                former.setdefault(cid, []).append(place[1])
+            else:
+                items.setdefault(cid, []).append(place)
+        if agent != self._kademlia.agent and not await self._offer_former(agent, former, records):
+            unreached.update(entry_of[cid] for cid in former)
         if not items:
             return
         ordered = sorted(items, key=lambda cid: (records[cid].header.lamport, cid))
@@ -299,12 +352,34 @@ class Offers:
                         self.offered += 1
                     elif status in REFUSES:
                         refused.add(entry_of[item.record.cid])
+                        if refusing is not None:
+                            refusing.add(agent)
                     else:
                         unreached.add(entry_of[item.record.cid])
                 left = left[len(statuses) :]
         except NetworkError as error:
             self._failed(agent, error)
             unreached.update(entry_of[item.record.cid] for item in left)
+
+    async def _offer_former(
+        self, agent: AgentId, places: Mapping[Cid, Sequence[bytes]], records: Mapping[Cid, Record]
+    ) -> bool:
+        """Bring a holder what it lacks at former shards; whether it was told.
+
+        One that has emptied them takes nothing there.
+        """
+        ordered = sorted(places, key=lambda cid: (records[cid].header.lamport, cid))
+        shards = {cid: tuple(sorted(places[cid])[:MAX_SHARDS]) for cid in ordered}
+        left = [Item(records[cid], int(Role.SHARD), shards[cid]) for cid in ordered]
+        try:
+            while left:
+                statuses, _ = await self._records.store(agent, left)
+                self.offered += sum(status is StoreStatus.HELD for status in statuses)
+                left = left[len(statuses) :]
+        except NetworkError as error:
+            self._failed(agent, error)
+            return False
+        return True
 
     async def _lacking(
         self,
@@ -372,7 +447,7 @@ class Offers:
     async def _rescan(self) -> None:
         """Look through all changed entries at the start, and when nodes came or went."""
         while True:
-            seen = self._kademlia.placement
+            seen, layouts = self._kademlia.placement, self._layouts.version
             pages = self._changed()
             while page := await self._run_blocking(next, pages, None):
                 self._mine |= await self._run_blocking(self._own, page)
@@ -380,10 +455,17 @@ class Offers:
                 await trio.lowlevel.checkpoint()
             with trio.move_on_after(RESCAN_S):
                 await trio.sleep_forever()
-            await self._kademlia.wait_moved(seen)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_first, self._kademlia.wait_moved, seen, nursery.cancel_scope)
+                nursery.start_soon(_first, self._layouts.wait_changed, layouts, nursery.cancel_scope)
             await trio.sleep(SETTLE_S)
 
     def _schedule(self, entry: Cid, after_s: float) -> None:
         if entry in self._due or len(self._due) < MAX_DUE:
             self._due[entry] = trio.current_time() + after_s
             self._wake.set()
+
+
+async def _first(wait: Callable[[int], Awaitable[int]], seen: int, scope: trio.CancelScope) -> None:
+    await wait(seen)
+    scope.cancel()

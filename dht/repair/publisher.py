@@ -38,8 +38,9 @@ from dht.overlay.kademlia import Kademlia
 from dht.overlay.routing_table import K
 from dht.ports import RunBlocking
 from dht.records.bundle import Item, bundle_value
+from dht.records.layouts import Layouts, shard_named
 from dht.records.methods import FRAME_BYTES, STORE_TIMEOUT_S
-from dht.records.placement import Layout, Role, bases_of, needs_payload, roles_of
+from dht.records.placement import Role, bases_of, needs_payload, roles_of
 from dht.records.receipts import Kept, KeptBatch, check_receipts
 from dht.records.record_store import Held, OwnRecords, Placement
 from dht.records.replies import REFUSES, WANTS_RECEIPT, StoreStatus, read_receipted
@@ -138,7 +139,7 @@ class Publisher:
         self,
         own: OwnRecords,
         kademlia: Kademlia,
-        layout: Layout,
+        layouts: Layouts,
         network: Cid,
         replication: int,
         hold_locally: Callable[[Sequence[Held]], Awaitable[None]],
@@ -149,7 +150,7 @@ class Publisher:
         self._own = own
         self._records_of = records_of
         self._kademlia = kademlia
-        self._layout = layout
+        self._layouts = layouts
         self._network = network
         self._replication = replication
         self._hold_locally = hold_locally
@@ -439,7 +440,14 @@ class Publisher:
         found = [record.without_payload() for record in self._records_of(sorted(named)) if record]
         headers = [*found, *purges.values()]
         parts = [(_part(record, roles), roles) for record, roles in batch]
-        items = [Item(record, roles | WANTS_RECEIPT) for record, roles in parts]
+        items = [
+            Item(
+                record,
+                roles | WANTS_RECEIPT,
+                shard_named(shards.get(record.cid)) if roles & Role.SHARD else (),
+            )
+            for record, roles in parts
+        ]
         body = canonical.encode(bundle_value([opening] if opening else [], headers, items))
         reply = await self._kademlia.request(agent, "record.store", body, most=STORE_TIMEOUT_S)
         statuses, statement = read_receipted(reply, len(batch))
@@ -488,9 +496,10 @@ class Publisher:
                     pairs.append((record, content_of(record)))
                 except ChainError:
                     continue
-        keys = self._layout.keys(pairs)
+        layout = self._layouts.writes
         return {
-            record.cid: self._layout.shard_basis(key) for (record, _), key in zip(pairs, keys, strict=True)
+            record.cid: layout.shard_basis(key)
+            for (record, _), key in zip(pairs, layout.keys(pairs), strict=True)
         }
 
 

@@ -32,6 +32,7 @@ from dht.overlay.kademlia import Kademlia
 from dht.overlay.routing_table import K
 from dht.ports import Random, RunBlocking
 from dht.records.bundle import MAX_SHARDS, Item
+from dht.records.layouts import Layouts
 from dht.records.methods import HAS_ERASED, LACKS, MAX_DIGESTS, MAX_LACKS, RecordService
 from dht.records.placement import Role, needs_payload
 from dht.records.proofs import MAX_PROOFS, VOUCHED_S, Proofs
@@ -145,6 +146,7 @@ class Repairer:
         frontiers: Frontiers,
         store: HeldStore,
         replication: int,
+        layouts: Layouts,
         on_dropped: OnDropped,
         read_again: Callable[[Cid], Awaitable[object]],
         run_blocking: RunBlocking,
@@ -155,6 +157,7 @@ class Repairer:
         self._proofs = proofs
         self._store = store
         self._replication = replication
+        self._layouts = layouts
         self._on_dropped = on_dropped
         self._read_again = read_again
         self._run_blocking = run_blocking
@@ -340,6 +343,9 @@ class Repairer:
             track.more.clear()
         track.look = self._looks
         track.steady += 1
+        if self._layouts.is_former(entry.basis):
+            track.short = 0
+            return None  # `dht.repair.migration` brings what lies there to where it belongs now
         resting = track.settled or now < track.rests_until
         if resting and track.placement == placement and not everything:
             return None

@@ -28,6 +28,7 @@ from node.api.agent_life import add_agent_routes
 from node.api.blobs import STREAMED, add_blob_routes
 from node.api.docs_page import docs_page
 from node.api.editing import add_editing_routes, entry_id
+from node.api.governance import STREAMED as ATLAS_STREAMED
 from node.api.governance import add_governance_routes
 from node.api.guard import Guard
 from node.api.inviting import add_inviting_routes
@@ -161,7 +162,7 @@ def create_app(
     async def expose_metrics() -> Response:
         return Response(metrics.exposition(), media_type=METRICS_TYPE)
 
-    return Guard(app, token, hosts, metrics.observe, STREAMED)
+    return Guard(app, token, hosts, metrics.observe, (*STREAMED, *ATLAS_STREAMED))
 
 
 def software_version() -> str:

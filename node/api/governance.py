@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from pydantic import BaseModel, Field
+from starlette.requests import ClientDisconnect
 
 from chain.cid import Cid, from_text, to_text
 from chain.epoch import MAX_EPOCH_NUMBER, MAX_EXPELLED, MAX_LIFTED, MAX_RULES, Epoch, Expulsion
@@ -15,7 +16,12 @@ from chain.manifest import MAX_STEWARDS
 from chain.record import MAX_INT
 from node.api.shapes import Shape
 from node.epochs import EpochView, Proposal
+from node.errors import InvalidInput
 from node.governance import Governance, WarrantView
+from sharding.atlas import MAX_ATLAS_BYTES
+
+STREAMED = frozenset({("POST", "/v1/atlases")})
+"""Routes that read their body themselves, see `node.api.guard`."""
 
 Id = Annotated[str, Field(max_length=200)]
 
@@ -77,13 +83,22 @@ class EpochsOut(BaseModel):
 
 
 class ProposeIn(Shape):
-    """What the next epoch is to change; the rest stays."""
+    """What the next epoch is to change; the rest stays. The atlas has been sent to `/v1/atlases`."""
 
     lift: list[Id] = Field(default=[], max_length=MAX_LIFTED, description="ids of warrants")
     rules: Annotated[int, Field(ge=1, le=MAX_RULES)] | None = None
     expel: list[ExpelIn] = Field(default=[], max_length=MAX_EXPELLED, description="agents to be put out")
     readmit: list[Id] = Field(default=[], max_length=MAX_EXPELLED, description="agents to be let in again")
     guests: bool = Field(default=False, description="whoever the expelled have let in is out, too")
+    atlas: Id | None = Field(default=None, description="CID of an atlas")
+
+
+class AtlasOut(BaseModel):
+    """An atlas that is here and fits this network."""
+
+    cid: str
+    cells: int
+    size: int
 
 
 class SignatureShape(Shape):
@@ -127,6 +142,8 @@ def add_governance_routes(
         "/v1/epochs/propose", response_model=ProposalShape, tags=["network"], summary="Draft the next epoch"
     )
     async def propose(asked: ProposeIn) -> ProposalShape:
+        atlas = None if asked.atlas is None else from_text(asked.atlas)
+        await governance.atlases.require(atlas)
         expel: list[tuple[AgentId, int]] = []
         for one in asked.expel:
             agent = agent_from_text(one.agent)
@@ -138,14 +155,38 @@ def add_governance_routes(
                 expel,
                 [agent_from_text(one) for one in asked.readmit],
                 asked.guests,
+                atlas,
             )
         )
+
+    @app.post(
+        "/v1/atlases",
+        response_model=AtlasOut,
+        status_code=201,
+        tags=["network"],
+        summary="Keep the atlas of the body, for an epoch to name",
+        openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": {}}}},
+    )
+    async def keep_atlas(request: Request) -> AtlasOut:
+        announced = request.headers.get("content-length", "0")
+        data = bytearray()
+        try:
+            async for portion in request.stream():
+                data += portion
+                if max(len(data), int(announced) if announced.isdigit() else 0) > MAX_ATLAS_BYTES:
+                    raise InvalidInput(f"an atlas has at most {MAX_ATLAS_BYTES} bytes")
+        except ClientDisconnect as error:
+            raise InvalidInput("the body did not end: its sender is gone, or was silent") from error
+        atlas = await governance.atlases.keep(bytes(data))
+        return AtlasOut(cid=to_text(atlas.cid), cells=atlas.cells, size=len(data))
 
     @app.post(
         "/v1/epochs/sign", response_model=ProposalShape, tags=["network"], summary="Sign a proposed epoch"
     )
     async def sign(proposal: ProposalShape) -> ProposalShape:
-        return _proposal_out(epochs.sign(_proposal_in(proposal)))
+        asked = _proposal_in(proposal)
+        await governance.atlases.require(asked.epoch.atlas)
+        return _proposal_out(epochs.sign(asked))
 
     @app.post(
         "/v1/epochs",
@@ -155,7 +196,9 @@ def add_governance_routes(
         summary="Publish an epoch that enough stewards have signed",
     )
     async def publish(proposal: ProposalShape) -> EpochOut:
-        return _epoch_out(await epochs.publish(_proposal_in(proposal)))
+        asked = _proposal_in(proposal)
+        await governance.atlases.require(asked.epoch.atlas)
+        return _epoch_out(await epochs.publish(asked))
 
 
 def _warrant_out(one: WarrantView) -> WarrantOut:

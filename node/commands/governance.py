@@ -13,6 +13,10 @@ from node.commands.output import print_json, print_line
 
 MAX_PROPOSAL = 256 * 1024
 """Bytes of a proposal's file."""
+MAX_ATLAS = 32 << 20
+"""Bytes of an atlas, as in `sharding.atlas`."""
+ATLAS_SECONDS = 120.0
+"""For requests for which the daemon may have to fetch an atlas."""
 
 
 @click.command()
@@ -68,6 +72,39 @@ def list_epochs(home: str | None, as_json: bool) -> None:
             print_line(f"       expels {out['agent']} from seq {out['since']} on{guests}")
         for agent in one["readmitted"]:
             print_line(f"       readmits {agent}")
+        if one["atlas"] is not None:
+            print_line(f"       atlas {one['atlas']}")
+
+
+@epoch.command("atlas")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--cells", type=click.IntRange(2), help="A power of two; default: as many as the vectors allow."
+)
+@home_option
+@json_option
+def atlas(file: Path, cells: int | None, home: str | None, as_json: bool) -> None:
+    """Make an atlas of the vectors on this node and write it to FILE; takes minutes for thousands of them."""
+    from node.atlas_making import make_atlas
+    from node.home import open_home
+
+    if file.exists():
+        raise click.UsageError(f"{file} exists already")
+    made = make_atlas(open_home(home), cells)
+    file.write_bytes(made.data)
+    answer = {"file": str(file), "cid": made.cid, "cells": made.cells, "vectors": made.vectors}
+    if as_json:
+        print_json(answer)
+    else:
+        print_line(f"{file}: {made.cells} cells of {made.vectors} vectors, atlas {made.cid}")
+
+
+atlas_option = click.option(
+    "--atlas",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="ATLAS",
+    help="The file of the atlas (roseforest epoch atlas).",
+)
 
 
 @epoch.command("propose")
@@ -83,6 +120,7 @@ def list_epochs(home: str | None, as_json: bool) -> None:
 )
 @click.option("--with-guests", is_flag=True, help="And all whom the expelled have let in, or will.")
 @click.option("--readmit", "readmit", multiple=True, metavar="AGENT", help="Let this agent in again.")
+@atlas_option
 @home_option
 @json_option
 def propose(
@@ -92,12 +130,15 @@ def propose(
     expel: tuple[str, ...],
     with_guests: bool,
     readmit: tuple[str, ...],
+    atlas: Path | None,
     home: str | None,
     as_json: bool,
 ) -> None:
     """Write the next epoch to FILE, unsigned, for stewards to sign."""
-    if not (lift or expel or readmit) and rules is None:
-        raise click.UsageError("say what changes: --lift WARRANT, --rules N, --expel or --readmit AGENT")
+    if not (lift or expel or readmit or atlas) and rules is None:
+        raise click.UsageError(
+            "say what changes: --lift WARRANT, --rules N, --atlas ATLAS, --expel or --readmit AGENT"
+        )
     if with_guests and not expel:
         raise click.UsageError("--with-guests goes with --expel")
     if file.exists():
@@ -108,17 +149,21 @@ def propose(
         "expel": [_expelled(one) for one in expel],
         "readmit": list(readmit),
         "guests": with_guests,
+        "atlas": _send_atlas(home, atlas),
     }
-    _write(file, _client(home).post("/v1/epochs/propose", asked), as_json)
+    _write(file, _client(home).post("/v1/epochs/propose", asked, ATLAS_SECONDS), as_json)
 
 
 @epoch.command("sign")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@atlas_option
 @home_option
 @json_option
-def sign(file: Path, home: str | None, as_json: bool) -> None:
-    """Sign the epoch in FILE as a steward of the network."""
-    _write(file, _client(home).post("/v1/epochs/sign", _read(file)), as_json)
+def sign(file: Path, atlas: Path | None, home: str | None, as_json: bool) -> None:
+    """Sign the epoch in FILE as a steward of the network; its atlas is fetched, or taken from ATLAS."""
+    proposal = _read(file)
+    _send_atlas(home, atlas)
+    _write(file, _client(home).post("/v1/epochs/sign", proposal, ATLAS_SECONDS), as_json)
 
 
 @epoch.command("publish")
@@ -160,6 +205,15 @@ def _client(home: str | None) -> Any:
     from node.home import open_home
 
     return ApiClient(open_home(home))
+
+
+def _send_atlas(home: str | None, file: Path | None) -> str | None:
+    """Have the daemon keep the atlas in a file; its CID."""
+    if file is None:
+        return None
+    if file.stat().st_size > MAX_ATLAS:
+        raise click.UsageError(f"{file} is no atlas: it has over {MAX_ATLAS} bytes")
+    return str(_client(home).post_atlas(file.read_bytes(), ATLAS_SECONDS)["cid"])
 
 
 def _read(file: Path) -> Any:

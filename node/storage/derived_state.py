@@ -60,6 +60,7 @@ LAYOUT: Final = Layout(
         INSERT INTO stamp (id, postings, total) VALUES (1, 0, zeroblob(32));
         """,
         "CREATE INDEX postings_by_entry ON postings (entry);",
+        "ALTER TABLE stamp ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;",
     ),
     recovery="it only holds what can be computed again: stop the node and run `roseforest index rebuild`",
 )
@@ -139,6 +140,25 @@ class DerivedState:
             lambda connection: _retag(connection, rows),
         )
 
+    async def rekey(self, keys: Mapping[int, bytes]) -> None:
+        """Give postings other shard keys, by number; their numbers and the stamp stay."""
+        _check_size(list(keys))
+        rows = [(keys[number], number) for number in sorted(keys)]
+        sql = "UPDATE postings SET shard_key = ? WHERE number = ?"
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.executemany(sql, rows)
+
+        await self._writer.submit(write)
+
+    async def note_generation(self, generation: int) -> None:
+        """All keys are made by the atlas of this generation now; the stamp says so."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE stamp SET generation = ?", (generation,))
+
+        await self._writer.submit(write)
+
     async def clear(self) -> None:
         """Remove everything."""
         await self._writer.submit(_clear)
@@ -169,10 +189,9 @@ class DerivedState:
         sql = f"SELECT {_COLUMNS} FROM postings WHERE shard_key BETWEEN ? AND ? ORDER BY shard_key, number"
         return [self._posting(row) for row in self._database.rows(sql, (low_key, high_key))]
 
-    def all(self, batch: int) -> Iterator[list[Posting]]:
-        """All postings by number, in lists of up to `batch`, each a snapshot of its own."""
+    def all(self, batch: int, after: int = 0) -> Iterator[list[Posting]]:
+        """All postings by number beyond `after`, in lists of up to `batch`, each a snapshot of its own."""
         sql = f"SELECT {_COLUMNS} FROM postings WHERE number > ? ORDER BY number LIMIT ?"
-        after = 0
         while page := [self._posting(row) for row in self._database.rows(sql, (after, batch))]:
             yield page
             after = page[-1].number
@@ -186,11 +205,16 @@ class DerivedState:
 
         Equal stamps mean equal content, so what was computed from the postings can be kept beside its stamp.
         """
-        count, total = self._state()
-        return f"{count}-{total.hex()}"
+        count, total, generation = self._state()
+        return f"{count}-{total.hex()}" + (f"-{generation}" if generation else "")
+
+    @property
+    def generation(self) -> int:
+        """By which generation of the network's atlas all keys are made, at least."""
+        return int(self._state()[2])
 
     def _state(self) -> Row:
-        row = self._database.row("SELECT postings, total FROM stamp")
+        row = self._database.row("SELECT postings, total, generation FROM stamp")
         if row is None:
             raise self._database.corrupt("its stamp is missing")
         return row

@@ -65,6 +65,14 @@ def records_of(path: Path, layout: Layout, order: str) -> Iterator[Record]:
                 yield from_row(database, row[1:])
 
 
+def vectors_in(path: Path, limit: int) -> list[bytes]:
+    """The int8 codes of at most `limit` postings of derived.db, spread evenly over them; blocking."""
+    with _translating(path, DERIVED), closing(Database(path, DERIVED, _connect(path))) as database:
+        (count,) = database.rows("SELECT count(*) FROM postings")[0]
+        step = max(1, -(-count // limit))
+        return [row[0] for row in database.rows("SELECT codes FROM postings WHERE number % ? = 0", (step,))]
+
+
 def forged(records: Iterator[Record]) -> Iterator[Record]:
     """Those that their authors did not sign."""
     return (record for record in records if not verify_signature(record))

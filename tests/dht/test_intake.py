@@ -23,6 +23,7 @@ from crdt.operations import untag_body
 from dht.records.basis import author_basis, subject_basis
 from dht.records.bundle import BadItem, Bundle, Item, Opening
 from dht.records.intake import MAX_KNOWN_RECORDS, Intake
+from dht.records.layouts import Layouts
 from dht.records.placement import ALL_ROLES, Layout, Role
 from dht.records.replies import StoreStatus
 from sharding.tree import ShardTree
@@ -59,7 +60,7 @@ class Desk:
         return [self.records.get(cid) for cid in cids]
 
     def intake(self, embed: Callable[[str], bytes | None] | None = None) -> Intake:
-        return Intake(MANIFEST, self.records_of, self.openings.get, LAYOUT, embed, self)
+        return Intake(MANIFEST, self.records_of, self.openings.get, Layouts(LAYOUT), embed, self)
 
 
 def bundle(

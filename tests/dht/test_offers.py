@@ -36,7 +36,7 @@ def at(made: Plan, role: Role, basis: bytes) -> dict[Cid, Record]:
 
 def planned(story: History) -> tuple[Plan, dict[Cid, Record]]:
     applied = dict(story.state().applied)
-    return plan({story.subject: applied}, LAYOUT), applied
+    return plan({story.subject: applied}, [LAYOUT]), applied
 
 
 @settings(max_examples=150, deadline=None)
@@ -73,7 +73,7 @@ def test_all_of_an_entry_lies_at_the_entry_and_votes_nowhere_else(drawn: tuple[H
 def test_what_has_no_payload_is_not_offered() -> None:
     author = Author(1, MANIFEST, NOW_US)
     record = author.create("text", CODES).without_payload()
-    assert plan({record.cid: {record.cid: record}}, LAYOUT).places == {}
+    assert plan({record.cid: {record.cid: record}}, [LAYOUT]).places == {}
 
 
 def test_a_record_is_held_at_the_shards_it_is_sent_for_if_there_are_such() -> None:

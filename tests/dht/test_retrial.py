@@ -9,6 +9,7 @@ from crdt.drafts import draft_purge
 from crdt.entry_view import view_of
 from dht.records.bundle import Bundle, Item
 from dht.records.intake import Intake
+from dht.records.layouts import Layouts
 from dht.records.placement import Role
 from dht.records.replies import StoreStatus
 from dht.records.retrial import brought_along
@@ -25,7 +26,7 @@ MANIFEST = replace(OLDER, rules=RULE_VERSION)
 def desk_intake() -> Intake:
     """Of a node that holds nothing yet."""
     desk = Desk()
-    return Intake(MANIFEST, desk.records_of, desk.openings.get, LAYOUT, None, desk)
+    return Intake(MANIFEST, desk.records_of, desk.openings.get, Layouts(LAYOUT), None, desk)
 
 
 def test_an_erased_record_waits_with_the_purge_that_says_so() -> None:

@@ -49,7 +49,7 @@ from federated import messages, post
 from federated.errors import LearningError
 from federated.update import UpdateError
 from federated.update import decode as decode_update
-from node import search_protocol
+from node import atlases, search_protocol
 from node.errors import InvalidInput
 from node.invite_text import read_invite
 from sharding.atlas import Atlas
@@ -152,6 +152,7 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "invite": lambda data: read_invite(data.decode("utf-8", "replace")),
     "manifest answer": lambda data: hello._read_manifest("a peer", _array(data)),
     "atlas": Atlas.decode,
+    "atlas part": atlases._chunk,
     "address": lambda data: parse_address(data.decode("utf-8", "surrogateescape")),
 }
 
@@ -192,6 +193,7 @@ READ_BY: dict[str, str] = {
     "dht.overlay.hello:_question": "hello",
     "federated.messages:_array": "sign question",
     "federated.post:_open_delivery": "delivery",
+    "node.atlases:_chunk": "atlas part",
     "node.invite_text:read_invite": "invite",
     "node.search_protocol:decode_request": "search",
     "node.search_protocol:decode_reply": "hits",

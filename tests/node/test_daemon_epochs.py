@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from node.commands.exit_codes import ExitCode
-from tests.node.real_daemons import Daemons, eventually
+from tests.node.real_daemons import Daemon, Daemons, eventually
 
 pytestmark = pytest.mark.slow
+
+
+def finds(node: Daemon, wanted: set[str]) -> bool:
+    hits = node.ask("POST", "/v1/query", {"text": "insects", "k": 10}).value["hits"]
+    return {hit["id"] for hit in hits} == wanted
 
 
 def test_an_epoch_is_proposed_signed_published_and_joined(daemons: Daemons, tmp_path: Path) -> None:
@@ -29,7 +35,24 @@ def test_an_epoch_is_proposed_signed_published_and_joined(daemons: Daemons, tmp_
     assert (again.code, "does not follow the newest epoch" in again.complaint) == (ExitCode.REFUSED, True)
     assert ann.get("/v1/epochs")["epochs"][-1] == published
 
+    # Another atlas, of what the founder holds; who joins is given that one.
+    texts = ("Bees dance.", "Ants follow trails.", "Moths seek light.", "Gnats swarm at dusk.")
+    kept = [ann.add(text) for text in texts]
+    atlas, second = tmp_path / "atlas.bin", tmp_path / "second.json"
+    few = command(home, "epoch", "atlas", str(atlas))
+    assert (few.code, "4 vectors are here, and 64 cells" in few.complaint) == (ExitCode.REFUSED, True)
+    made = command(home, "epoch", "atlas", str(atlas), "--cells", "4", "--json").value
+    assert (made["cells"], made["vectors"]) == (4, 4)
+    none = command(home, "epoch", "propose", str(second), "--atlas", str(file))
+    assert (none.code, "this is no atlas" in none.complaint) == (ExitCode.REFUSED, True)
+    assert command(home, "epoch", "propose", str(second), "--atlas", str(atlas)).code == 0
+    assert command(home, "epoch", "sign", str(second)).code == 0
+    published = command(home, "epoch", "publish", str(second), "--json").value
+    assert published["atlas"] == made["cid"]
+    assert f"atlas {made['cid']}" in command(home, "epoch", "list").out
+
     other = daemons.home("bob", "--join", ann.address)
+    assert (other / "atlas" / made["cid"]).read_bytes() == atlas.read_bytes()
     bob = daemons.run(other)
     eventually(lambda: bob.get("/v1/epochs")["epochs"][-1] == published, "the epoch at the newcomer")
     log = bob.get("/v1/chain/log")["records"]
@@ -39,6 +62,8 @@ def test_an_epoch_is_proposed_signed_published_and_joined(daemons: Daemons, tmp_
     assert ann.terminate() == 0
     ann = daemons.run(home, "--bootstrap", bob.address)
     assert ann.get("/v1/epochs")["epochs"][-1]["current"]
+    for node in (ann, bob):
+        eventually(partial(finds, node, {*kept, id_}), "all entries by both atlases")
 
     # The founder, the only steward, puts the newcomer out, and lets it in again.
     out, back = tmp_path / "out.json", tmp_path / "back.json"

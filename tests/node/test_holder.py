@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from chain.cid import Cid, digest
 from chain.record import Record
 from chain.vector import Codes, codes_from_bytes, score_ppm
+from dht.records.layouts import Layouts
 from dht.records.placement import Layout, Role
 from dht.records.record_store import Held
 from node.entry_records import EntryRecords
@@ -83,7 +84,7 @@ def with_holder(
             await nursery.start(derived.run)
             held = HeldRecords(folder / "held.db", inline_blocking, UNSYNCED)
             records = EntryRecords(open_chain(folder / "chain.db"), held)
-            holder = Holder(derived, records, LAYOUT, DIM, index, inline_blocking)
+            holder = Holder(derived, records, Layouts(LAYOUT), DIM, index, inline_blocking)
             await holder.open()
             await scenario(holder)
             derived.close()

@@ -317,7 +317,7 @@ def test_an_entry_with_several_records_is_shown_once_by_the_best_in_whatever_ord
             gathered = _Gathered(Steps(SystemClock()))
             for record, score in order:
                 hit = Hit(record.subject, score, author.agent, "text", (), record, author.agent)
-                gathered.add(hit, None)
+                gathered.add(hit, frozenset())
             ((hit,), outdated) = gathered.settled()
             best, score = min(told, key=lambda pair: (-pair[1], pair[0].cid))
             assert (hit.record.cid, hit.score) == (best.cid, score)

@@ -832,6 +832,10 @@ def test_without_links_only_the_records_own_bytes_count() -> None:
     assert judge(foreign, own, links=False) == Pending((UNKNOWN,))
 
 
+def test_an_epoch_may_bring_another_atlas_once_the_rules_know_how() -> None:
+    assert judge(*another_atlas(bench(), FIXED_ATLAS + 1)) == VALID
+
+
 def test_a_known_epoch_is_judged_by_its_rule_version() -> None:
     b = bench()
     published = b.by_name["epoch"]

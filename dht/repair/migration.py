@@ -1,0 +1,271 @@
+"""Migration: what lies at the shards of an earlier atlas is brought to those of the newest, and then dropped.
+
+Each holder of a former shard goes through what lies there, a batch of entries at a time, and sees to it that
+the holders of their present shards have all that is known here of them (`dht.repair.offers`); then it rests
+for as long as that took. The nearest holder begins, the others follow a while later, and find little left to
+do. What lies there stays, and is served, until the present holders have twice been found to lack nothing of
+it, `CONFIRM_S` apart, and have then proven a random sample (`dht.records.proofs`): a query that asks both
+places is over by then. `is_due` decides; `dht.records.layouts` says from when on.
+
+The other half is the asker's: a former shard at which those nearest to it say that nothing lies is not asked
+any more. Nothing of this is written down. A node that was away, or is new, finds out in the same way what is
+left: its own former shards by looking, those of others by asking.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from chain.cid import Cid, record_cid_of_digest
+from chain.identity import AgentId
+from chain.record import Record
+from dht.errors import FrameError, NetworkError
+from dht.overlay.kademlia import Kademlia
+from dht.ports import Random, RunBlocking
+from dht.records.layouts import ASK_S, SPREAD_S, Layouts
+from dht.records.methods import MAX_DIGESTS, RecordService
+from dht.records.placement import Role, needs_payload
+from dht.records.proofs import Proofs
+from dht.records.record_store import Digest, HeldStore
+from dht.repair.offers import Offers
+from sharding.tree import Prefix
+
+BATCH = 100
+"""Records whose entries are brought to their new shards together."""
+TURN_S = 20.0
+"""The next holder of a former shard begins so much later: by then most lies where it belongs."""
+CONFIRM_S = 60.0
+"""So long everything must have been at its new place before the old one goes: no query lasts longer."""
+LOOK_S = 10.0
+"""From one look at what is left to the next."""
+MAX_REST_S = 1.0
+SAMPLE = 32
+"""Records of a former shard that their new holders have to prove, a random run of them."""
+MORE = 2
+"""Nodes beyond the R nearest that are asked, too, whether something is left at a former shard."""
+
+log = logging.getLogger(f"roseforest.{__name__}")
+
+OnDropped = Callable[[bytes, Sequence[tuple[Cid, int]]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """That all of a former shard, as it was then, was found at its new places, and since when."""
+
+    digest: Digest
+    since: float
+
+
+def may_begin(age_s: float, rank: int) -> bool:
+    """Whether the holder that `rank` others are nearer than moves what it has; seconds since the epoch."""
+    return age_s >= SPREAD_S + TURN_S * rank
+
+
+def is_due(moved: Moved | None, digest: Digest, age_s: float, now: float) -> bool:
+    """Whether a former shard with this digest may be dropped, if all of it is found elsewhere once more."""
+    return moved is not None and moved.digest == digest and now - moved.since >= CONFIRM_S and age_s >= ASK_S
+
+
+def is_over(digests: Sequence[Digest], age_s: float) -> bool:
+    """Whether a former shard at which the nearest nodes hold this need not be asked any more."""
+    return bool(digests) and age_s >= ASK_S and not any(count for count, _ in digests)
+
+
+class Migration:
+    """Drives the moves of one node. `age_s`: seconds since the newest atlas was published.
+
+    `on_dropped` is told of a basis that went, and each record there with the roles that it still has here.
+    """
+
+    def __init__(
+        self,
+        kademlia: Kademlia,
+        records: RecordService,
+        proofs: Proofs,
+        offers: Offers,
+        store: HeldStore,
+        layouts: Layouts,
+        age_s: Callable[[], float],
+        replication: int,
+        on_dropped: OnDropped,
+        run_blocking: RunBlocking,
+        random: Random,
+    ) -> None:
+        self._kademlia = kademlia
+        self._records = records
+        self._proofs = proofs
+        self._offers = offers
+        self._store = store
+        self._layouts = layouts
+        self._age_s = age_s
+        self._replication = replication
+        self._on_dropped = on_dropped
+        self._run_blocking = run_blocking
+        self._rng = random.choice
+        self._moved: dict[Prefix, Moved] = {}
+        self._asking = trio.Lock()
+        self.left = 0
+        """Former shards of which something lies here, as last seen."""
+        self.dropped = 0
+        """Former shards dropped so far."""
+
+    async def run(self) -> None:
+        """Move for ever; waits while there is but one atlas."""
+        while True:
+            seen = self._layouts.version
+            if len(self._layouts.places.generations) == 1:
+                await self._layouts.wait_changed(seen)
+            await self.look()
+            await self.finished(self._layouts.former_shards())
+            with trio.move_on_after(LOOK_S * self._rng.uniform(0.8, 1.2)):
+                await self._layouts.wait_changed(seen)
+
+    async def look(self) -> None:
+        """Go once through all former shards of which something lies here."""
+        left = await self._run_blocking(self._layouts.left_behind)
+        self.left = len(left)
+        self._moved = {shard: moved for shard, moved in self._moved.items() if shard in left}
+        for shard in left:
+            near = await self._kademlia.holders(shard.basis(), self._replication)
+            agents = [contact.agent for contact in near]
+            me = self._kademlia.agent
+            rank = agents.index(me) if me in agents else len(agents)
+            if may_begin(self._age_s(), rank):
+                await self._look_at(shard)
+
+    async def finished(self, shards: Sequence[Prefix]) -> set[Prefix]:
+        """Those of these former shards at which nothing is left; they are not asked any more."""
+        if not shards or self._age_s() < ASK_S:
+            return set()
+        async with self._asking:
+            asked: dict[AgentId, list[Prefix]] = {}
+            heard: dict[Prefix, list[Digest]] = {shard: [] for shard in shards}
+            silent: set[Prefix] = set()
+            for shard in shards:
+                for contact in await self._kademlia.holders(shard.basis(), self._replication + MORE):
+                    if contact.agent == self._kademlia.agent:
+                        heard[shard].append(self._store.digest_of(shard.basis()))
+                    else:
+                        asked.setdefault(contact.agent, []).append(shard)
+
+            async def ask(agent: AgentId) -> None:
+                for start in range(0, len(asked[agent]), MAX_DIGESTS):
+                    part = asked[agent][start : start + MAX_DIGESTS]
+                    try:
+                        digests = await self._records.digests(agent, [shard.basis() for shard in part])
+                    except NetworkError as error:
+                        self._failed(agent, error)
+                        silent.update(part)
+                        continue
+                    for shard, digest in zip(part, digests, strict=True):
+                        heard[shard].append(digest)
+
+            async with trio.open_nursery() as nursery:
+                for agent in sorted(asked):
+                    nursery.start_soon(ask, agent)
+            over = {shard for shard in shards if shard not in silent and is_over(heard[shard], self._age_s())}
+            if over:
+                self._layouts.finish(over)
+            return over
+
+    async def _look_at(self, shard: Prefix) -> None:
+        basis, now = shard.basis(), trio.current_time()
+        digest = self._store.digest_of(basis)
+        known = self._moved.get(shard)
+        due = is_due(known, digest, self._age_s(), now)
+        if known is not None and known.digest == digest and not due:
+            return
+        if not await self._bring(basis):
+            self._moved.pop(shard, None)
+        elif not due:
+            self._moved[shard] = Moved(digest, trio.current_time())
+        elif await self._proven(basis) and await self._drop(basis, digest):
+            del self._moved[shard]
+            log.info("what lay at the former shard %s is where it belongs now", shard.text())
+
+    async def _bring(self, basis: bytes) -> bool:
+        """Bring what lies at a former shard to its new places; whether all of it is there."""
+        reached = True
+        seen: set[Cid] = set()
+        for cids in self._pages(basis):
+            began = trio.current_time()
+            found = await self._run_blocking(self._store.get_many, cids)
+            entries = sorted({one.subject for one in found if one is not None} - seen)
+            seen.update(entries)
+            if entries and await self._offers.bring(entries):
+                reached = False
+            await trio.sleep(min(trio.current_time() - began, MAX_REST_S))
+        return reached
+
+    async def _proven(self, basis: bytes) -> bool:
+        """Whether the new holders of a random run of what lies at a former shard prove that they hold it."""
+        point = record_cid_of_digest(self._rng.randbytes(32))
+        rows = self._store.held_at(basis, point, SAMPLE) or self._store.held_at(basis, None, SAMPLE)
+        found = await self._run_blocking(self._store.get_many, [cid for cid, _ in rows])
+        sample = {one.cid: one for one in found if one is not None}
+        places = await self._offers.places_of(sorted({one.subject for one in sample.values()}))
+        wanted: dict[AgentId, dict[Cid, bool]] = {}
+        spread: list[tuple[bytes, list[Cid], list[AgentId]]] = []
+        for (role, at), by_entry in places.places.items():
+            cids = [cid for some in by_entry.values() for cid in some if cid in sample]
+            if role == Role.SHARD and cids:
+                near = await self._kademlia.holders(at, self._replication + MORE)
+                spread.append((at, cids, [contact.agent for contact in near]))
+                for agent in spread[-1][2]:
+                    wanted.setdefault(agent, {}).update((cid, _whole(sample[cid])) for cid in cids)
+        wanted.pop(self._kademlia.agent, None)
+        proven: dict[AgentId, frozenset[Cid]] = {}
+        for agent in sorted(wanted):
+            try:
+                proven[agent] = await self._proofs.prove(agent, wanted[agent])
+            except NetworkError as error:
+                self._failed(agent, error)
+        for at, cids, agents in spread:
+            need = min(self._replication, len(agents))
+            lacks = self._store.lacking([(at, cid) for cid in cids])
+            for cid, absent in zip(cids, lacks, strict=True):
+                mine = self._kademlia.agent in agents and not absent
+                if sum(cid in proven.get(agent, ()) for agent in agents) + mine < need:
+                    return False
+        return True
+
+    async def _drop(self, basis: bytes, digest: Digest) -> bool:
+        """Drop a former shard if it still is what was verified; whether it went.
+
+        What lies nowhere else here must not have been proven to somebody a moment ago.
+        """
+        cids = [cid for page in self._pages(basis) for cid in page]
+        places = await self._run_blocking(self._store.places_of, cids)
+        last = [cid for cid, at in zip(cids, places, strict=True) if len(at) == 1]
+        if not self._proofs.vouchers.let_go(last, trio.current_time()):
+            return False
+        # What is not held any more must not be found any more either: both or neither.
+        with trio.CancelScope(shield=True):
+            try:
+                left = await self._store.drop(basis, digest)
+                if left is not None:
+                    await self._on_dropped(basis, left)
+                    self.dropped += 1
+            finally:
+                self._proofs.vouchers.gone(last)
+        return left is not None
+
+    def _pages(self, basis: bytes) -> Iterator[list[Cid]]:
+        after: Cid | None = None
+        while page := self._store.cids_at(basis, after, BATCH):
+            yield page
+            after = page[-1]
+
+    def _failed(self, agent: AgentId, error: NetworkError) -> None:
+        if isinstance(error, FrameError):
+            self._kademlia.report(agent)
+        log.info("moving to the new shards, %s: %s", agent.hex()[:8], error)
+
+
+def _whole(record: Record) -> bool:
+    return record.payload is not None and needs_payload(record.header.kind, Role.SHARD)
