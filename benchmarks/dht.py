@@ -55,8 +55,10 @@ KILLED = 0.3
 SYSTEMS = ("rose-forest", "libp2p-kad", "kademlia")
 CALL_S = 6.0
 """Longest wait for one put or get; then it has failed."""
-START_S = 150.0
-"""Longest wait until nodes have joined and are at rest; a slower network is measured as it is then."""
+JOIN_S = 4.0
+"""Longest wait for one node to join before the next one starts."""
+START_S = 60.0
+"""Longest wait until all know enough others and are at rest; a slower network is measured as it is then."""
 REST_S = 2.0
 LATE_S = 0.05
 """A process is at rest when for `REST_S` its event loop was never later than this."""
@@ -322,14 +324,13 @@ class _RoseForest:
         founding = found_network(identities[0], 8)
         ground = ground_for(founding)
         bootstrap: tuple[str, ...] = ()
+        for number, identity in enumerate(identities):
+            running = await self._nursery.start(self._run, number, identity, founding, ground, bootstrap)
+            self._nodes[number] = running
+            bootstrap = bootstrap or running.node.status().addresses
+            with trio.move_on_after(JOIN_S if number else 0):  # all at once would keep each other waiting
+                await _until(partial(getattr, running.node, "joined"))
         with trio.move_on_after(START_S):
-            for number, identity in enumerate(identities):
-                node = await self._nursery.start(self._run, number, identity, founding, ground, bootstrap)
-                self._nodes[number] = node
-                bootstrap = bootstrap or node.node.status().addresses
-                if number:  # one after the other: all at once would keep each other waiting
-                    await _until(partial(getattr, node.node, "joined"))
-        with trio.move_on_after(START_S / 2):
             for running in self._nodes.values():
                 await _until(partial(_knows, running.node, min(nodes - 1, KNOWN)))
             await _rest()

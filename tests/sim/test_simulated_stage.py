@@ -238,7 +238,7 @@ def test_every_shipped_scenario_holds_in_a_small_size(name: str, tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scale", ["0.3", pytest.param("1", marks=pytest.mark.long)])
+@pytest.mark.parametrize("scale", ["0.2", pytest.param("1", marks=pytest.mark.long)])
 def test_whole_nodes_leave_equal_traces_in_two_processes_and_another_seed_another(scale: str) -> None:
     """Up to fifty whole nodes, a thousand entries, a hundred queries."""
     arguments = ("cold-start", "--json", "--scale", scale)
