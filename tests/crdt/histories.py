@@ -49,7 +49,8 @@ class Scribe:
     def write(self, draft: Draft, now_us: int) -> Record:
         self.written += 1
         salt = self.written.to_bytes(16, "big")
-        record = next_record(self.identity, NETWORK, NETWORK, self.head, draft, now_us, salt)
+        clock = max(now_us, draft.deps_hlc)  # a clock that is as far ahead: what merges is any valid record
+        record = next_record(self.identity, NETWORK, NETWORK, self.head, draft, clock, salt)
         self.head = head_of(record)
         return record
 
