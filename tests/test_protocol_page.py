@@ -1,4 +1,4 @@
-"""docs/protocol.md names every method, kind, statement, status and refusal code that the code has."""
+"""docs/protocol.md names every method, kind, rule, statement, status and refusal code that the code has."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from chain.kinds import KINDS_BY_RULE_VERSION, RULE_VERSION
 from dht.errors import RefusalCode
 from dht.records.replies import StoreStatus
+from validation.rules import RULES
+from validation.warrant_rules import PROVABLE
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "protocol.md").read_text()
@@ -93,3 +95,13 @@ def test_every_kind_statement_status_and_code_is_on_the_page() -> None:
     for listed in (StoreStatus, RefusalCode):
         for one in listed:
             assert f"| {one.value} | {one.name} |" in PAGE
+
+
+def test_the_rules_are_on_the_page_in_their_order() -> None:
+    """Which rule is broken first is part of the protocol: warrants name it."""
+    section = PAGE.partition("\n### Rules\n")[2].partition("\n### ")[0]
+    rows = [row.split("|") for row in section.splitlines() if row.startswith("| `")]
+    found = [(name.strip(" `"), row[2].strip()) for row in rows for name in row[1].split(",")]
+    assert found == [
+        (rule.name, " ".join("P" * rule.needs_payload + "W" * (rule.name in PROVABLE))) for rule in RULES
+    ]
