@@ -37,7 +37,7 @@ from dht.overlay.distance import closest
 from dht.overlay.kademlia import Kademlia
 from dht.overlay.routing_table import K
 from dht.ports import RunBlocking
-from dht.records.bundle import Item, bundle_value
+from dht.records.bundle import MAX_HEADERS, Item, bundle_value
 from dht.records.layouts import Layouts, shard_named
 from dht.records.methods import FRAME_BYTES, STORE_TIMEOUT_S
 from dht.records.placement import Role, bases_of, needs_payload, roles_of
@@ -428,7 +428,8 @@ class Publisher:
     async def send(
         self, agent: AgentId, batch: list[tuple[Record, int]], shards: Mapping[Cid, bytes], got: Got
     ) -> None:
-        """Have one holder store own records in these roles, all in one request; `got` takes what it says.
+        """Have one holder store own records in these roles, in one request if it takes them; `got` takes what
+        it says.
 
         Everything that an author publishes passes here. Raises `NetworkError`.
         """
@@ -449,6 +450,10 @@ class Publisher:
             for record, roles in parts
         ]
         body = canonical.encode(bundle_value([opening] if opening else [], headers, items))
+        if len(batch) > 1 and (len(body) > MAX_BODY or len(headers) > MAX_HEADERS):
+            for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                await self.send(agent, half, shards, got)
+            return
         reply = await self._kademlia.request(agent, "record.store", body, most=STORE_TIMEOUT_S)
         statuses, statement = read_receipted(reply, len(batch))
         held = [

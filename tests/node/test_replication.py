@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import trio
 
+import dht.repair.publisher
+import sim.host
 from chain.record import Record
 from dht.errors import RequestRefused
 from dht.records.basis import author_basis
@@ -336,3 +338,18 @@ def test_a_holder_that_refuses_valid_records_is_counted_whatever_rule_it_names(t
         assert author.status().counters["own_records_refused_total"] > 1
 
     simulate(tmp_path, (100, 100), scenario)
+
+
+def test_records_that_bring_more_headers_than_a_message_takes_are_sent_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever wrote the heads that a record names decides how large they are."""
+    for module in (sim.host, dht.repair.publisher):
+        monkeypatch.setattr(module, "MAX_BODY", 50_000)
+
+    async def scenario(network: Network) -> None:
+        await network.add(0, [entry(number) for number in range(150)])
+        await until(lambda: network.nodes[0].status().pending == 0)
+        assert not network.nodes[0].standings(), "nobody is blamed for it"
+
+    simulate(tmp_path, (100,) * 3, scenario)
