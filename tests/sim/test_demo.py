@@ -134,6 +134,7 @@ def test_a_promise_broken_by_a_training_is_one_clear_line(change: dict[str, Any]
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_the_whole_demo_with_all_forty_questions(capsys: pytest.CaptureFixture[str]) -> None:
     """Prints the share with an accepted name in the top three, whatever it is."""
     done = subprocess.run(
