@@ -14,6 +14,7 @@ from math import isqrt
 from typing import Any
 
 import msgpack
+from blake3 import blake3
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
@@ -84,6 +85,13 @@ def record_cid(header: bytes) -> bytes:
 
 def raw_cid(data: bytes) -> bytes:
     return RAW + SHA2_256 + sha256(data)
+
+
+def blob(data: bytes) -> tuple[bytes, bytes]:
+    """The chunk list of a blob, and its CID."""
+    chunks = [data[at : at + 2**18] for at in range(0, len(data), 2**18)]
+    listed = canonical([len(data), [blake3(chunk).digest() for chunk in chunks]])
+    return listed, RAW + BLAKE3 + blake3(listed).digest()
 
 
 def digest_of(cid: bytes) -> bytes:
@@ -239,9 +247,13 @@ def opening(key: SigningKey, network: bytes, nonce: int, hlc: int, salts: Iterab
     return chain
 
 
+def signed_codes(codes: bytes) -> list[int]:
+    return [code - 256 if code > 127 else code for code in codes]
+
+
 def score(a: bytes, b: bytes) -> int:
     """Cosine similarity of int8 codes, in ppm."""
-    x, y = ([code - 256 if code > 127 else code for code in codes] for codes in (a, b))
+    x, y = signed_codes(a), signed_codes(b)
     dot = sum(map(int.__mul__, x, y))
     norms = sum(map(int.__mul__, x, x)) * sum(map(int.__mul__, y, y))
     quotient = abs(dot) * 1_000_000 * 2**20 // isqrt(norms << 40) if norms else 0
