@@ -97,6 +97,7 @@ class Governance:
         self.epochs = Epochs(identity, manifest, own, self.ledger, self.write, self._find)
         self.atlases: Atlases
         self._doubts: dict[AgentId, int] = {}
+        self._excluded: tuple[Standing, frozenset[AgentId]] = self.ledger.standing, frozenset()
         self._shown = self.ledger.standing, self._doubts, self.ledger.standing
         self.on_moved: Callable[[], None] = lambda: None
         """Called when somebody's records count from another place on than before."""
@@ -247,7 +248,11 @@ class Governance:
 
     def excluded(self) -> frozenset[AgentId]:
         """The agents of whom something does not count, by warrants, revocations and epochs."""
-        return frozenset(self.ledger.standing.first)
+        of, agents = self._excluded
+        if of is not self.ledger.standing:
+            of, agents = self.ledger.standing, frozenset(self.ledger.standing.first)
+            self._excluded = of, agents
+        return agents
 
     async def meet(self) -> None:
         """See `Notices.meet`; what cannot be written is logged."""
