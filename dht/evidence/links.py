@@ -216,8 +216,8 @@ class Links:
         near = await self._near(author, self._replication)
         if near is None or not asked:
             return Heard(PREV_RECEIPTS, 0, {}, walked)
-        if not near:
-            return Heard(0, 0, {}, walked)  # there is nobody else
+        if not near:  # nobody else is there to vouch: its author shows the chain, or has to be back first
+            return Heard(1, 1, {}, walked)
         needed = min(PREV_RECEIPTS, len(near))
         receipts: dict[Cid, list[Receipt]] = {cid: [] for cid in asked}
         answered = 0
@@ -298,10 +298,9 @@ class Links:
                 log.debug("%s shows no chain: %s", source.hex()[:8], error)
                 continue
             found |= there & wanted
+            conclusive = whole
             if found == wanted or not whole:
-                conclusive = found == wanted
                 break
-            conclusive = conclusive or source != author
         decided = [one for one in links if conclusive or one.cid in found]
         self.book.walked(author, decided, found, self._clock.monotonic())
 

@@ -19,7 +19,7 @@ import numpy as np
 from chain import canonical
 from chain.cid import blob_cid, raw_cid, record_cid, to_text
 from chain.content import Content
-from chain.epoch import Epoch, epoch_body
+from chain.epoch import Epoch, Expulsion, epoch_body
 from chain.errors import ChainError
 from chain.identity import Identity, did_key, peer_id
 from chain.invitation import sign_grant, sign_invitation
@@ -112,7 +112,7 @@ def build() -> dict[str, Any]:
             "network_id": MANIFEST.network_id.hex(),
             "text": to_text(MANIFEST.network_id),
         },
-        "epochs": [epoch()],
+        "epochs": [epoch(), epoch((Expulsion(bytes([9]) * 32, 7, True),), (bytes(32),))],
         "membrane": [membrane(one, bits) for one in IDENTITIES for bits in (0, 8)],
         "invitations": invitations(),
         "scores": [
@@ -194,9 +194,10 @@ def statement(identity: Identity, name: str, fields: list[Any]) -> dict[str, Any
     return {"author": identity.agent.hex(), "name": name, "fields": shown(fields), "bytes": data.hex()}
 
 
-def epoch() -> dict[str, Any]:
+def epoch(expelled: tuple[Expulsion, ...] = (), readmitted: tuple[bytes, ...] = ()) -> dict[str, Any]:
     network = MANIFEST.network_id
-    said = Epoch(network, network, 1, blob_cid(b"a second atlas"), 1, (record_cid(b"a warrant"),))
+    atlas, lifted = blob_cid(b"a second atlas"), (record_cid(b"a warrant"),)
+    said = Epoch(network, network, 1, atlas, 1, lifted, expelled, readmitted)
     return {
         "fields": shown(asdict(said)),
         "message": said.message().hex(),

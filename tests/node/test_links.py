@@ -39,20 +39,16 @@ async def outsiders(network: Network, author: int) -> list[int]:
     return [n for n, one in network.nodes.items() if n != author and one.agent not in inside]
 
 
-def beside_the_chain(
-    author: Node, number: int, seq: int, after: Record | None = None
-) -> tuple[Record, Record]:
-    """A create of the author's at `seq`, and its predecessor: invented too, unless it is given."""
+def beside_the_chain(author: Node, number: int, seq: int, by: int = LIAR) -> tuple[Record, Record]:
+    """A create at `seq` of node `by`, the author, and its predecessor, which is invented, too."""
     create = next(one for one in author.chain_log(0, 100) if one.header.kind == CREATE)
     body = {**decode_payload(create.payload or b""), "text": f"invented {number}"}
     payload = encode_payload(bytes([number] * 16), body)
     said = replace(create.header, payload=raw_cid(payload), payload_size=len(payload), lamport=900 + seq)
-    if after is None:
-        after = sign_record(
-            identity(LIAR), replace(said, seq=seq - 1, prev=create.cid, hlc=create.header.hlc), payload
-        )
+    before = replace(said, seq=seq - 1, prev=create.cid, hlc=create.header.hlc)
+    after = sign_record(identity(by), before, payload)
     last = replace(said, seq=seq, prev=after.cid, lamport=901 + seq, hlc=after.header.hlc + 1)
-    return sign_record(identity(LIAR), last, payload), after
+    return sign_record(identity(by), last, payload), after
 
 
 async def show(liar: Node, to: PeerId, record: Record, before: Record) -> StoreStatus:
@@ -146,3 +142,19 @@ def test_two_of_three_holders_that_deny_an_authors_chain_do_not_silence_it(tmp_p
                 assert await finds(network, number, wanted)
 
     simulate(tmp_path, [100] * 6, scenario)
+
+
+def test_in_a_network_of_two_the_author_itself_shows_its_chain_or_is_doubted(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        author, other = network.nodes[1], network.nodes[0]
+        await network.add(1, [entry(number) for number in range(3)])
+        await network.settle()
+        await until(lambda: not other.parts.links.book.unconfirmed)
+        assert other.parts.links.book.confirmed >= 3
+        beyond, before = beside_the_chain(author, 1, 90, by=1)
+        assert await show(author, other.agent, beyond, before) == StoreStatus.HELD
+        await until(lambda: other.governance.standing.since(author.agent) == 90, FOUND_OUT_S)
+        for wanted in network.entries:
+            assert await finds(network, 0, wanted)
+
+    simulate(tmp_path, [100] * 2, scenario)
