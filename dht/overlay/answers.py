@@ -15,7 +15,7 @@ from chain.identity import AgentId
 from dht.errors import FrameError, RefusalCode, RequestRefused
 from dht.network import Handler, Network
 from dht.overlay.contact import BadAddressError, ContactError, MalformedContactError, UnpaidContactError
-from dht.overlay.membership import Membership
+from dht.overlay.membership import PUT_OUT, Membership
 from dht.overlay.peer_messages import (
     EMPTY,
     EXCHANGE,
@@ -36,7 +36,6 @@ from dht.wire.turns import Turns
 
 T = TypeVar("T")
 
-PUT_OUT = "an epoch of this network's stewards puts you out of it"
 FALSE = (MalformedContactError, UnpaidContactError, BadAddressError)
 """What no honest node shows of itself, whatever its clock and its network."""
 

@@ -71,6 +71,8 @@ class KademliaCounters:
     """Times that a peer wanted to be placed otherwise sooner than it may."""
 
 
+PUT_OUT = "an epoch of this network's stewards puts you out of it"
+"""What an agent is told that is out."""
 Bars = Callable[[AgentId, AgentId | None], bool]
 
 
@@ -94,6 +96,7 @@ class Membership:
     ) -> None:
         """`bars`: whether stewards put out an agent, who came by somebody's invitation or by nobody's."""
         self._bars = bars
+        self._told_out = False
         membrane = manifest.membrane
         self._network_id = membrane.network
         try:
@@ -172,6 +175,12 @@ class Membership:
     def is_out(self, contact: Contact) -> bool:
         """Whether the network's stewards have put this agent out: it is served nothing but `hello`."""
         return self._bars(contact.agent, contact.inviter)
+
+    def refused(self, agent: AgentId, reason: str) -> None:
+        """`agent` refuses to answer us; said once if it says that we are out, which may not be known here."""
+        if reason == PUT_OUT and not self._told_out:
+            self._told_out = True
+            log.warning("peer %s refuses this agent: %s", short(agent), PUT_OUT)
 
     def put_out(self) -> None:
         """Who is out has changed: those who are lose their place."""

@@ -177,6 +177,8 @@ class Requests:
             self._failed(agent, self._liveness.unreachable(agent, sent, self._clock.monotonic()))
             raise
         except RequestRefused as refusal:
+            if refusal.code == RefusalCode.FORBIDDEN:
+                self._members.refused(agent, refusal.reason)
             overloaded = refusal.code == RefusalCode.OVERLOADED
             if not overloaded and self._liveness.replied(agent, self._clock.monotonic()):
                 self._members.recovered(agent)

@@ -12,6 +12,7 @@ from chain import canonical
 from chain.invitation import sign_grant, sign_invitation
 from dht.errors import RefusalCode, RequestRefused
 from dht.overlay.hello import HELLO, Founding
+from dht.overlay.membership import PUT_OUT
 from dht.records.bundle import Item, bundle_value
 from dht.records.placement import Role
 from dht.records.replies import StoreStatus, read_statuses
@@ -65,7 +66,9 @@ async def refused(node: Node, by: Node) -> bool:
 
 
 @pytest.mark.slow
-def test_two_of_three_stewards_put_an_inviter_and_its_guests_out_and_let_one_in_again(tmp_path: Path) -> None:
+def test_two_of_three_stewards_put_an_inviter_and_its_guests_out_and_let_one_in_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async def main() -> None:
         async with open_world(1) as world:
             founding = closed_network()
@@ -88,6 +91,7 @@ def test_two_of_three_stewards_put_an_inviter_and_its_guests_out_and_let_one_in_
         for out in (inviter, guest):
             for n in STEWARDS:
                 assert await refused(out, network.nodes[n])
+        await until(lambda: caplog.text.count("refuses this agent: " + PUT_OUT) == 2, 120)
         # What they wrote before stands, and is whole again without them.
         await until(lambda: all(not network.nodes[n].status().under_replicated for n in STEWARDS), 300)
         for n in STEWARDS:
