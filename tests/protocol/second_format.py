@@ -316,9 +316,11 @@ def fields_of(said: bytes, name: str, agent: bytes | None = None) -> list[Any]:
     return list(fields)
 
 
-def address(key: SigningKey, network: bytes, nonce: int, places: list[str], issued: int, ttl: int) -> bytes:
-    """The address record of a node that holds nothing for others."""
-    return statement(key, "address", [network, nonce, places, 0, False, issued, ttl])
+def address(
+    key: SigningKey, network: bytes, nonce: int, places: list[str], issued: int, ttl: int, capacity: int = 0
+) -> bytes:
+    """An address record; without `capacity` that of a node that holds nothing for others."""
+    return statement(key, "address", [network, nonce, places, capacity, False, issued, ttl])
 
 
 # 8. Receipts

@@ -1,7 +1,7 @@
 """A peer of docs/protocol.md on one connection: it joins, stores, fetches, compares and searches.
 
-It holds nothing for others, and believes nothing but hashes and signatures. It knows open networks without
-an atlas.
+It believes nothing but hashes and signatures, and with a capacity it holds what it is brought. It knows
+open networks without an atlas.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from tests.protocol.second_format import (
     score,
     sha256,
     shard_of,
+    statement,
+    tree,
     value_of,
 )
 from tests.protocol.second_ranges import Item, next_message, question
@@ -48,8 +50,9 @@ UNSIGNED = {"malformed", "signature", "payload-missing", "no-such-shard"}
 class Peer:
     """A new agent, connected to the node at `place` and not yet let in; `now` in µs."""
 
-    def __init__(self, place: tuple[str, int], seed: bytes, now: int) -> None:
+    def __init__(self, place: tuple[str, int], seed: bytes, now: int, capacity: int = 0) -> None:
         self.key, self.now = SigningKey(seed), now
+        self.capacity, self.held = capacity, dict[bytes, Record]()
         self.agent = agent_of(self.key)
         self.connection = Connection(place, self.key, self._serve)
         manifest, self.epochs, atlas = self.ask("hello", ["manifest"])
@@ -58,14 +61,35 @@ class Peer:
         assert (way, atlas) == ("open", None)
         nonce = mined(self.network, self.agent, self.join_bits)
         own = f"/ip4/127.0.0.1/tcp/9/p2p/{peer_id(self.agent)}"
-        self.address = address(self.key, self.network, nonce, [own], now, 3_600)
+        self.address = address(self.key, self.network, nonce, [own], now, 3_600, capacity)
         self.chain = opening(self.key, self.network, nonce, now, map(self.salt, range(3)))
 
     def salt(self, number: int) -> bytes:
         return sha256(bytes(self.key), number.to_bytes(4, "big"))[:16]
 
-    def _serve(self, method: str, _body: bytes) -> bytes | None:
+    def _serve(self, method: str, body: bytes) -> bytes | None:
+        if method == "record.store" and self.capacity:
+            return self._hold(value_of(body))
         return {"peer.ping": canonical([]), "peer.exchange": canonical([self.address])}.get(method)
+
+    def _hold(self, bundle: Any) -> bytes:
+        """Take records of members, and sign for them."""
+        openings, _headers, items = bundle
+        admitted = {self._admitted(*map(Record.read, pair)) for pair in openings}
+        findings = []
+        for roles, wire, *_shards in items:
+            one = Record.read(wire)
+            if one["network"] != self.network or one.author not in admitted:
+                raise Refused("a record of nobody in this network")
+            if one.payload is not None or one.cid not in self.held:
+                self.held[one.cid] = one
+            findings.append(finding(one, roles, held=True))
+        statuses = [[HELD, ""]] * len(findings)
+        if not any(roles & WANTS_RECEIPT for roles, *_ in items):
+            return canonical(statuses)
+        root = tree(findings)[-1][0]
+        fields = [self.network, self.now, len(findings), root]
+        return canonical([statuses, statement(self.key, "receipt", fields)])
 
     def ask(self, method: str, body: Any) -> Any:
         """A request with a canonical body and reply."""

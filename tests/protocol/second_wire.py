@@ -1,7 +1,7 @@
 """The wire of docs/protocol.md (§7) on one blocking socket: libp2p's layers by hand, then frames and methods.
 
-Multistream-select, Noise XX, multistream-select, Yamux and multistream-select, and of them only what one
-stream takes. While it waits for an answer it serves the other side's requests; nothing else runs.
+Multistream-select, Noise XX, multistream-select, Yamux and multistream-select, and of them only what
+a few streams take. While it waits for an answer it serves the other side's requests; nothing else runs.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from nacl.public import PrivateKey
@@ -17,6 +18,7 @@ from noise.connection import Keypair, NoiseConnection
 
 from tests.protocol.second_format import Refused, agent_of, canonical, value_of
 
+MULTISTREAM = "/multistream/1.0.0"
 PROTOCOL = "/roseforest/exchange/1"
 WINDOW = 256 * 1024
 SECONDS = 20.0
@@ -35,26 +37,50 @@ class Declined(Exception):
         self.code = code
 
 
+def lined(text: str) -> bytes:
+    """A line of multistream-select."""
+    return bytes([len(text) + 1]) + f"{text}\n".encode()
+
+
 def framed(value: list[Any]) -> bytes:
     """A frame's bytes."""
     data = canonical(value)
     return struct.pack(">I", len(data)) + data
 
 
+@dataclass
+class Stream:
+    """A Yamux stream: what came and was not read, what may be sent, and whether the protocol is agreed."""
+
+    number: int
+    received: bytearray = field(default_factory=bytearray)
+    credit: int = WINDOW
+    agreed: bool = False
+
+    def take(self, size: int) -> bytes:
+        data = bytes(self.received[:size])
+        del self.received[:size]
+        return data
+
+
 class Connection:
-    """A dialled peer whose key is known after the handshake; `serve` answers it (None: unknown method)."""
+    """A dialled peer whose key is known after the handshake; `serve` answers it (None: unknown method).
+
+    We ask on the stream that we open; what the other side asks comes, and is answered, on what it opens.
+    """
 
     def __init__(self, place: tuple[str, int], key: SigningKey, serve: Serve) -> None:
         self._socket = socket.create_connection(place, timeout=SECONDS)
         self._serve, self._noise = serve, NoiseConnection.from_name(b"Noise_XX_25519_ChaChaPoly_SHA256")
-        self._plain, self._stream = bytearray(), bytearray()
-        self._last, self._credit = 0, WINDOW
+        self._plain, self._last = bytearray(), 0
+        self._own = Stream(1)
+        self._streams = {1: self._own}
         self._answers: dict[int, tuple[int, int, bytes]] = {}
         self._select(self._exactly, self._send, "/noise")
         self.agent = self._secure(key)
         self._select(self._read, self._write, "/yamux/1.0.0")
         self._yamux(UPDATE, SYN, 1)
-        self._select(self._stream_read, self._stream_write, PROTOCOL)
+        self._select(self._own_read, self._own_write, PROTOCOL)
 
     def __enter__(self) -> Self:
         return self
@@ -69,31 +95,45 @@ class Connection:
     def begin(self, method: str, body: bytes) -> int:
         """Send a request without waiting; returns its id."""
         self._last += 1
-        self.frame([self._last, REQUEST, method, body])
+        self._own_write(framed([self._last, REQUEST, method, body]))
         return self._last
 
     def answer(self, wanted: int) -> bytes:
         """Wait for the answer to a request."""
         while wanted not in self._answers:
-            self._take_frame()
+            (size,) = struct.unpack(">I", self._own_read(4))
+            identifier, *said = value_of(self._own_read(size))
+            self._answers[identifier] = (said[0], said[1], said[2])
         kind, third, body = self._answers.pop(wanted)
         if kind == REFUSAL:
             raise Declined(third, body.decode())
+        if kind != RESPONSE:
+            raise Refused("a question on the stream that we ask on")
         return body
 
-    def frame(self, value: list[Any]) -> None:
-        """Send one frame."""
-        self._stream_write(framed(value))
+    def serve_until(self, done: Callable[[], bool]) -> None:
+        """Answer requests until something is so."""
+        while not done():
+            self._take_yamux()
 
-    def _take_frame(self) -> None:
-        (size,) = struct.unpack(">I", self._stream_read(4))
-        identifier, kind, third, body = value_of(self._stream_read(size))
-        if kind != REQUEST:
-            self._answers[identifier] = kind, third, body
-        elif (reply := self._serve(third, body)) is None:
-            self.frame([identifier, REFUSAL, UNKNOWN_METHOD, b"not here"])
-        else:
-            self.frame([identifier, RESPONSE, 0, reply])
+    def _answer(self, stream: Stream) -> None:
+        """Answer what is complete on a stream that the other side opened."""
+        while stream.received:
+            if not stream.agreed:
+                if len(stream.received) <= (size := stream.received[0]):
+                    return
+                line = stream.take(size + 1)
+                stream.agreed = line == lined(PROTOCOL)
+                if line != lined(MULTISTREAM):
+                    self._stream_write(stream, line if stream.agreed else lined("na"))
+                continue
+            size = int.from_bytes(stream.received[:4], "big")
+            if len(stream.received) < 4 + size:
+                return
+            identifier, _, method, body = value_of(stream.take(4 + size)[4:])
+            reply = self._serve(method, body)
+            answer = [REFUSAL, UNKNOWN_METHOD, b"not here"] if reply is None else [RESPONSE, 0, reply]
+            self._stream_write(stream, framed([identifier, *answer]))
 
     # TCP, Noise
 
@@ -144,45 +184,52 @@ class Connection:
     # Multistream-select
 
     def _select(self, read: Callable[[int], bytes], write: Callable[[bytes], None], protocol: str) -> None:
-        for line in ("/multistream/1.0.0", protocol):
-            text = f"{line}\n".encode()
-            write(bytes([len(text)]) + text)
-        for line in ("/multistream/1.0.0", protocol):
+        for line in (MULTISTREAM, protocol):
+            write(lined(line))
+        for line in (MULTISTREAM, protocol):
             said = read(read(1)[0])
-            if said != f"{line}\n".encode():
+            if said != lined(line)[1:]:
                 raise Refused(f"{said!r} instead of {line}")
 
-    # Yamux: the stream 1 is ours; streams that the other side opens are reset
+    # Yamux
 
     def _yamux(self, kind: int, flags: int, stream: int, length: int = 0, data: bytes = b"") -> None:
         self._write(struct.pack(">BBHII", 0, kind, flags, stream, length or len(data)) + data)
 
-    def _stream_write(self, data: bytes) -> None:
-        while data:
-            while not self._credit:
-                self._take_yamux()
-            part, data = data[: min(self._credit, 16_384)], data[min(self._credit, 16_384) :]
-            self._credit -= len(part)
-            self._yamux(DATA, 0, 1, data=part)
-
-    def _stream_read(self, size: int) -> bytes:
-        while len(self._stream) < size:
+    def _own_read(self, size: int) -> bytes:
+        while len(self._own.received) < size:
             self._take_yamux()
-        data = bytes(self._stream[:size])
-        del self._stream[:size]
-        return data
+        return self._own.take(size)
+
+    def _own_write(self, data: bytes) -> None:
+        self._stream_write(self._own, data)
+
+    def _stream_write(self, stream: Stream, data: bytes) -> None:
+        while data:
+            while not stream.credit:
+                self._take_yamux()
+            part, data = data[: min(stream.credit, 16_384)], data[min(stream.credit, 16_384) :]
+            stream.credit -= len(part)
+            self._yamux(DATA, 0, stream.number, data=part)
 
     def _take_yamux(self) -> None:
-        _version, kind, flags, stream, length = struct.unpack(">BBHII", self._read(12))
+        _version, kind, flags, number, length = struct.unpack(">BBHII", self._read(12))
         data = self._read(length) if kind == DATA else b""
         if kind == PING and flags & SYN:
             self._yamux(PING, ACK, 0, length)
-        elif kind == GO_AWAY or (stream == 1 and flags & (FIN | RST)):
+        elif kind == GO_AWAY or (number == 1 and flags & (FIN | RST)):
             raise EOFError("the other side closed the stream")
-        elif stream and stream != 1 and flags & SYN:
-            self._yamux(UPDATE, RST, stream)
-        elif stream == 1 and kind == UPDATE:
-            self._credit += length
-        elif stream == 1 and data:
-            self._stream += data
-            self._yamux(UPDATE, 0, 1, len(data))
+        elif flags & SYN:
+            self._streams[number] = Stream(number)
+            self._yamux(UPDATE, ACK, number)
+            self._stream_write(self._streams[number], lined(MULTISTREAM))
+        stream = self._streams.get(number)
+        if stream is None:
+            return
+        if kind == UPDATE:
+            stream.credit += length
+        elif data:
+            stream.received += data
+            self._yamux(UPDATE, 0, number, len(data))
+            if stream is not self._own:
+                self._answer(stream)

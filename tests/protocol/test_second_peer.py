@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.node.real_daemons import Daemons
+from tests.node.real_daemons import SECONDS, Daemon, Daemons
 from tests.protocol.second_format import (
     AUTHOR,
     SHARD,
@@ -17,6 +19,7 @@ from tests.protocol.second_format import (
     canonical,
     cid_text,
     digest_of,
+    peer_id,
     value_of,
 )
 from tests.protocol.second_peer import Peer, proof
@@ -28,6 +31,22 @@ BAD_REQUEST, FORBIDDEN, UNKNOWN_METHOD = 3, 4, 1
 EAST, NORTH = bytes([127, 0, 0, 1]), bytes([0, 127, 0, 129])
 
 
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """The founder of a network without an atlas, on loopback."""
+    daemons = Daemons(tmp_path_factory.mktemp("second"))
+    try:
+        yield daemons.run(daemons.home("first", "--vectors", "4"))
+    finally:
+        daemons.close()
+
+
+def place_of(daemon: Daemon) -> tuple[str, int]:
+    """Where a daemon listens."""
+    _, _, host, _, port, *_ = daemon.address.split("/")
+    return host, int(port)
+
+
 def refusal(peer: Peer, method: str, body: bytes) -> int:
     """The code by which a request is refused."""
     with pytest.raises(Declined) as declined:
@@ -35,15 +54,14 @@ def refusal(peer: Peer, method: str, body: bytes) -> int:
     return declined.value.code
 
 
-def test_it_joins_stores_and_finds_beside_a_real_daemon(daemons: Daemons) -> None:
-    daemon = daemons.run(daemons.home("first", "--vectors", "4"))
+def test_it_joins_stores_and_finds_beside_a_real_daemon(daemon: Daemon) -> None:
     theirs = daemon.ask("POST", "/v1/entries", {"text": "north", "vector": [0, 1, 0, -1]}).value["id"]
-    host, port = daemon.address.split("/")[2], int(daemon.address.split("/")[4])
-    peer = Peer((host, port), bytes(range(32)), time.time_ns() // 1_000)
+    peer = Peer(place_of(daemon), bytes(range(32)), time.time_ns() // 1_000)
     with peer.connection:
         # a stranger gets nothing but hello
         assert refusal(peer, "clock", b"") == FORBIDDEN
-        assert refusal(peer, "peer.exchange", canonical([peer.address[:-1] + b"\0"])) == FORBIDDEN
+        forged = peer.address[:-1] + bytes([peer.address[-1] ^ 1])
+        assert refusal(peer, "peer.exchange", canonical([forged])) == FORBIDDEN
         assert daemon.address in peer.enter()[2]
         assert refusal(peer, "no.such", b"") == UNKNOWN_METHOD
         assert refusal(peer, "record.fetch", canonical(["x"])) == BAD_REQUEST
@@ -98,3 +116,23 @@ def test_it_joins_stores_and_finds_beside_a_real_daemon(daemons: Daemons) -> Non
         statuses, receipts = peer.store([(SUBJECT | SHARD, flat), (AUTHOR, flat)])
         assert statuses == [[1, "vector"], [0, ""]]
         assert flat.cid in receipts
+
+
+def test_it_holds_what_a_real_daemon_writes_and_its_receipts_count(daemon: Daemon) -> None:
+    peer = Peer(place_of(daemon), bytes(range(1, 33)), time.time_ns() // 1_000, capacity=1)
+    with peer.connection:
+        peer.enter()
+        name = daemon.ask("POST", "/v1/entries", {"text": "south", "vector": [0, -1, 0, 1]}).value["id"]
+        waiting = f"/v1/records/{name}/receipts?at_least=1&timeout_s=20"
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(daemon.get, waiting)
+            peer.connection.serve_until(lambda: whole(peer, name))
+            shown = asked.result(SECONDS)
+        assert shown["full"] == [peer_id(peer.agent)]
+        (one,) = [one for one in peer.held.values() if cid_text(one.cid) == name]
+        assert one.body["text"] == "south"
+
+
+def whole(peer: Peer, name: str) -> bool:
+    """Whether the peer holds a record whole."""
+    return any(cid_text(one.cid) == name and one.payload is not None for one in peer.held.values())
