@@ -79,7 +79,7 @@ class Patience:
     recover_s: float
 
 
-FULL = Patience(25.0, 15.0)
+FULL = Patience(15.0, 10.0)
 QUICK = Patience(3.0, 2.0)
 
 
@@ -180,13 +180,13 @@ async def _in_trio(name: str, nodes: int, values: int, patience: Patience) -> di
     return figures
 
 
-async def _until(holds: Callable[[], bool]) -> None:
+async def _until(holds: Callable[[], bool], every_s: float = 0.02) -> None:
     import trio
 
     for _ in count():
         if holds():
             return
-        await trio.sleep(0.002)
+        await trio.sleep(every_s)
 
 
 def _knows(node: Any, others: int) -> bool:
@@ -382,7 +382,7 @@ class _RoseForest:
         (added,) = await author.add([NewEntry(value, vector=[one + 0.5 for one in vector])])
         if not isinstance(added, Added):
             return None
-        await _until(lambda: added.id not in author.unplaced(1000))
+        await _until(lambda: added.id not in author.unplaced(1000), 0.002)
         return to_text(added.id)
 
     async def get(self, node: int, key: str) -> str | None:
