@@ -538,6 +538,7 @@ class Parts:
         self.retrial.heard(items)
         self.activity.heard(items)
         self.links.heard(items)
+        self.repairer.note_stored()
         self.catch_up.note_stored(basis for item in items for role, basis in item.bases if role & Role.SHARD)
         self.offers.heard(
             {

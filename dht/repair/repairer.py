@@ -17,6 +17,7 @@ first.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -62,6 +63,8 @@ START_S = 15.0
 """Who comes, or comes back, is first brought what it lacks: else all would list to each other what is new."""
 SETTLE_S = 2.0
 """After a change of membership: whoever is only slow is back by then, and catching up has begun."""
+QUIET_S = 2.0
+"""Records that come with less between them are a burst: a look amid it would find everything unsettled."""
 SOON_S = 5.0
 """From one look to the next while something changes; then twice as long each time."""
 INTERVAL_S = 60.0
@@ -166,7 +169,8 @@ class Repairer:
         self._ranges = RangeLooks(comparisons, frontiers, store, run_blocking)
         self._placed: tuple[int, int, bool] | None = None
         self._tracks: dict[bytes, _Track] = {}
-        self._looks = 0
+        self.looks = 0
+        """Times that it went through all that is held."""
         self._looking = trio.Lock()
         self._slots = trio.Semaphore(AT_ONCE)
         self._leaving = trio.Event()
@@ -174,6 +178,7 @@ class Repairer:
         self._refusing: set[AgentId] = set()
         self._full_until: dict[AgentId, float] = {}
         self._turned_away: dict[AgentId, set[Cid]] = {}
+        self._stored_at = -math.inf
         self.sent = 0
         """Records sent to holders that lacked them, so far."""
         self.dropped = 0
@@ -213,8 +218,26 @@ class Repairer:
                 await trio.sleep(SETTLE_S)
                 nursery.cancel_scope.cancel()
             busy = self._kademlia.placement != seen or self.sent != sent or self._emptied.is_set()
+            if not busy:
+                await self._until_quiet(seen)
             self._emptied = trio.Event()
             pause = SOON_S if busy else min(2 * pause, INTERVAL_S)
+
+    def note_stored(self) -> None:
+        """Records were stored here."""
+        self._stored_at = trio.current_time()
+
+    async def _until_quiet(self, seen: int) -> None:
+        """Nothing was to be done, and what comes now is on its way to others too: wait for the last of it.
+
+        `INTERVAL_S` at most, and no longer when a peer goes, comes, or has lost what it held.
+        """
+        until = trio.current_time() + INTERVAL_S
+        while (quiet := min(self._stored_at + QUIET_S, until)) > trio.current_time():
+            if self._kademlia.placement != seen or self._emptied.is_set():
+                return
+            with trio.move_on_at(min(quiet, trio.current_time() + QUIET_S)):
+                await self._kademlia.wait_moved(seen)
 
     def emptied(self, agent: AgentId) -> None:
         """A holder has lost what it held: nothing that it should have is taken for settled. O(bases)."""
@@ -258,7 +281,7 @@ class Repairer:
         `alone`: send only what no other node is known to hold.
         """
         async with self._looking:
-            self._looks += 1
+            self.looks += 1
             dropped = self.dropped
             if everything:
                 self._full_until.clear()
@@ -269,7 +292,7 @@ class Repairer:
                 after = page[-1].basis
                 await trio.lowlevel.checkpoint()
                 await self._page(page, everything, alone)
-            gone = [basis for basis, track in self._tracks.items() if track.look != self._looks]
+            gone = [basis for basis, track in self._tracks.items() if track.look != self.looks]
             for basis in gone:
                 del self._tracks[basis]
             if self.dropped != dropped:
@@ -286,7 +309,7 @@ class Repairer:
             left = {agent: position for agent, position in storing.items() if agent not in gone}
             self._ranges.place(left, self._replication)
         asked = await self._ranges.begin(self._kademlia.agent, everything)
-        if self._looks == 1 and not self.leaving:
+        if self.looks == 1 and not self.leaving:
             return  # nothing is sent at the first look: what lies here may be about to change
 
         async def compare(agent: AgentId) -> None:
@@ -337,11 +360,11 @@ class Repairer:
         now, placement, leaving = trio.current_time(), self._kademlia.placement, self.leaving
         track = self._tracks.get(entry.basis)
         if track is None:
-            track = self._tracks[entry.basis] = _Track(entry.digest, self._looks, now)
+            track = self._tracks[entry.basis] = _Track(entry.digest, self.looks, now)
         elif track.digest != entry.digest:
             track.digest, track.steady, track.settled, track.rests_until = entry.digest, -1, False, 0.0
             track.more.clear()
-        track.look = self._looks
+        track.look = self.looks
         track.steady += 1
         if self._layouts.is_former(entry.basis):
             track.short = 0

@@ -17,7 +17,7 @@ from dht.records import proofs
 from dht.records.basis import author_basis, subject_basis
 from dht.records.proofs import CYCLE_S, NONCE_SIZE, PINNABLE_S, UNPROVEN
 from dht.repair.decision import DROP_AFTER_S
-from dht.repair.repairer import INTERVAL_S, SWEEP_S
+from dht.repair.repairer import INTERVAL_S, SOON_S, START_S, SWEEP_S
 from node.founding import REPLICATION
 from node.node import Node
 from tests.node.simulated_nodes import (
@@ -392,3 +392,23 @@ def test_a_node_that_was_away_for_hours_moves_what_it_missed_and_no_more(tmp_pat
         await assert_all_is_found(network, (3,))
 
     simulate(tmp_path, (100,) * 5, scenario)
+
+
+@pytest.mark.slow
+def test_while_records_come_in_nobody_looks_for_what_is_missing_unless_somebody_goes(tmp_path: Path) -> None:
+    """What is on its way differs at every holder; a look amid it would compare what is about to be equal."""
+
+    async def scenario(network: Network) -> None:
+        await trio.sleep(START_S + 2 * SOON_S)  # the network is new: they look once more
+        nodes = dict(network.nodes)
+        looks = [node.parts.repairer.looks for node in nodes.values()]
+        for number in range(40):
+            await network.add(number % 4, [entry(number)])
+            await trio.sleep(1)
+        now = {number: node.parts.repairer.looks for number, node in nodes.items()}
+        assert sum(now.values()) - sum(looks) <= len(nodes)
+        await network.crash(3)
+        await network.add(0, [entry(40)])
+        await until(lambda: all(nodes[n].parts.repairer.looks > now[n] for n in network.nodes), 20.0)
+
+    simulate(tmp_path, (100,) * 4, scenario)
