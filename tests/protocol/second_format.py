@@ -91,11 +91,19 @@ def blob(data: bytes) -> tuple[bytes, bytes]:
     """The chunk list of a blob, and its CID."""
     chunks = [data[at : at + 2**18] for at in range(0, len(data), 2**18)]
     listed = canonical([len(data), [blake3(chunk).digest() for chunk in chunks]])
-    return listed, RAW + BLAKE3 + blake3(listed).digest()
+    return listed, blob_cid(listed)
+
+
+def blob_cid(data: bytes) -> bytes:
+    return RAW + BLAKE3 + blake3(data).digest()
 
 
 def digest_of(cid: bytes) -> bytes:
     return cid[-32:]
+
+
+def cid_of(text: str) -> bytes:
+    return base64.b32decode(text[1:].upper() + "=" * (-(len(text) - 1) % 8))
 
 
 def cid_text(cid: bytes) -> str:
@@ -280,9 +288,9 @@ def author_basis(agent: bytes) -> bytes:
     return sha256(b"roseforest/author/1\0", agent)
 
 
-def shard_of(cid: bytes) -> tuple[int, int]:
-    """[length, bits] of the shard of a content record in a network without an atlas."""
-    return 6, digest_of(cid)[0] >> 2
+def shard_of(key: bytes) -> tuple[int, int]:
+    """[length, bits] of the shard of a key; without an atlas a content record's key is its digest."""
+    return 6, key[0] >> 2
 
 
 def shard_basis(shard: tuple[int, int]) -> bytes:
@@ -290,12 +298,12 @@ def shard_basis(shard: tuple[int, int]) -> bytes:
     return ((bits << 1 | 1) << (255 - length)).to_bytes(32, "big")
 
 
-def bases_of(one: Record, roles: int) -> list[bytes]:
-    """Where a create, or a header of any kind, lies in its roles."""
+def bases_of(one: Record, roles: int, key: bytes = b"") -> list[bytes]:
+    """Where a content record with this shard key, or a header of any kind, lies in its roles."""
     bases = {
         SUBJECT: lambda: digest_of(one["subject"] or one.cid),
         AUTHOR: lambda: author_basis(one.author),
-        SHARD: lambda: shard_basis(shard_of(one.cid)),
+        SHARD: lambda: shard_basis(shard_of(key or digest_of(one.cid))),
     }
     return [basis() for role, basis in bases.items() if roles & role]
 

@@ -1,7 +1,7 @@
 """A peer of docs/protocol.md on one connection: it joins, stores, fetches, compares and searches.
 
 It believes nothing but hashes and signatures, and with a capacity it holds what it is brought. It knows
-open networks without an atlas.
+open networks, in their first epoch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from nacl.signing import SigningKey
 
+from tests.protocol.second_atlas import shard_key
 from tests.protocol.second_format import (
     AUTHOR,
     OPENING,
@@ -22,6 +23,7 @@ from tests.protocol.second_format import (
     address,
     agent_of,
     bases_of,
+    blob_cid,
     canonical,
     check_receipts,
     digest_of,
@@ -55,10 +57,15 @@ class Peer:
         self.capacity, self.held = capacity, dict[bytes, Record]()
         self.agent = agent_of(self.key)
         self.connection = Connection(place, self.key, self._serve)
-        manifest, self.epochs, atlas = self.ask("hello", ["manifest"])
+        manifest, epochs, size = self.ask("hello", ["manifest"])
         self.manifest, self.network = value_of(manifest), raw_cid(manifest)
         way, self.join_bits = self.manifest["membrane"]
-        assert (way, atlas) == ("open", None)
+        if (way, epochs) != ("open", 0):
+            raise Refused("not the kind of network that this peer knows")
+        chunks = range(-(-(size or 0) // 2**18))
+        self.atlas = b"".join(self.ask("hello", ["atlas", i])[0] for i in chunks)
+        if (blob_cid(self.atlas) if self.atlas else None) != self.manifest["atlas"]:
+            raise Refused("another atlas")
         nonce = mined(self.network, self.agent, self.join_bits)
         own = f"/ip4/127.0.0.1/tcp/9/p2p/{peer_id(self.agent)}"
         self.address = address(self.key, self.network, nonce, [own], now, 3_600, capacity)
@@ -83,7 +90,7 @@ class Peer:
                 raise Refused("a record of nobody in this network")
             if one.payload is not None or one.cid not in self.held:
                 self.held[one.cid] = one
-            findings.append(finding(one, roles, held=True))
+            findings.append(self.finding(one, roles, held=True))
         statuses = [[HELD, ""]] * len(findings)
         if not any(roles & WANTS_RECEIPT for roles, *_ in items):
             return canonical(statuses)
@@ -134,7 +141,7 @@ class Peer:
         bundle = [[[one.wire for one in self.chain[:2]]], [], sent]
         statuses, said = self.ask("record.store", bundle)
         findings = [
-            finding(Record.read(wire), roles, held=status == HELD)
+            self.finding(Record.read(wire), roles, held=status == HELD)
             for (roles, _), (_, wire), (status, rule) in zip(items, sent, statuses, strict=True)
             if status == HELD or (status == INVALID and rule not in UNSIGNED)
         ]
@@ -142,6 +149,19 @@ class Peer:
             return statuses, {}
         check_receipts(said, findings, self.connection.agent, self.network)
         return statuses, {one[0]: receipt(said, findings, place) for place, one in enumerate(findings)}
+
+    def key_of(self, one: Record) -> bytes:
+        """The shard key of a content record."""
+        return shard_key(self.atlas, one.body["codes"], one.cid) if self.atlas else digest_of(one.cid)
+
+    def bases_of(self, one: Record, roles: int) -> list[bytes]:
+        """Where a record lies in its roles, ascending."""
+        return sorted(set(bases_of(one, roles, self.key_of(one) if roles & SHARD else b"")))
+
+    def finding(self, one: Record, roles: int, *, held: bool) -> list[Any]:
+        """What a holder signs of a record that came in these roles."""
+        bases = self.bases_of(one, roles) if held else []
+        return [one.cid, one["epoch"], bases, one.payload is not None, HELD if held else INVALID]
 
     def publish(self, one: Record) -> tuple[list[list[Any]], dict[bytes, bytes]]:
         """Store the chain's headers, and a content record whole."""
@@ -164,11 +184,13 @@ class Peer:
             ours, theirs = ours | only_here, theirs | only_there
         return ours, theirs
 
-    def search(self, codes: bytes, k: int, tags: Sequence[str] = ()) -> list[tuple[int, Record]]:
+    def search(
+        self, codes: bytes, k: int, tags: Sequence[str] = (), shards: Sequence[int] = range(64)
+    ) -> list[tuple[int, Record]]:
         """Scores and content records, the best first; refuses an answer that does not prove itself."""
-        shards = [[6, bits] for bits in range(64)]
-        complete, ranking, (openings, _, items) = self.ask("shard.search", [shards, codes, k, list(tags)])
-        if complete != list(range(64)) or len(ranking) > k:
+        asked = [[6, bits] for bits in shards]
+        complete, ranking, (openings, _, items) = self.ask("shard.search", [asked, codes, k, list(tags)])
+        if complete != list(range(len(asked))) or len(ranking) > k:
             raise Refused("the only node of a network does not hold all of it")
         admitted = {self._admitted(*map(Record.read, pair)) for pair in openings}
         found = {one.cid: one for one in (Record.read(item[1]) for item in items)}
@@ -176,8 +198,10 @@ class Peer:
         for cid, ppm, *proofs in ranking:
             one = found[cid]
             said = one.body
-            if one["network"] != self.network or one.author not in admitted or shard_of(cid)[0] != 6:
+            if one["network"] != self.network or one.author not in admitted:
                 raise Refused("a hit of nobody in this network")
+            if shard_of(self.key_of(one))[1] not in shards:
+                raise Refused("a hit from elsewhere")
             if proofs or not set(tags) <= set(said.get("tags", ())) or score(codes, said["codes"]) != ppm:
                 raise Refused("a hit that is not what it is said to be")
             hits.append((ppm, one))
@@ -197,12 +221,6 @@ class Peer:
         ):
             raise Refused("an opening that lets nobody in")
         return agent
-
-
-def finding(one: Record, roles: int, *, held: bool) -> list[Any]:
-    """What a holder signs of a record that came in these roles."""
-    bases = sorted(set(bases_of(one, roles))) if held else []
-    return [one.cid, one["epoch"], bases, one.payload is not None, HELD if held else INVALID]
 
 
 def proof(holder: bytes, nonce: bytes, one: Record) -> bytes:

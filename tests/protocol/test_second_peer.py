@@ -15,11 +15,13 @@ from tests.protocol.second_format import (
     SUBJECT,
     Record,
     author_basis,
-    bases_of,
     canonical,
+    cid_of,
     cid_text,
     digest_of,
     peer_id,
+    score,
+    shard_of,
     value_of,
 )
 from tests.protocol.second_peer import Peer, proof
@@ -28,15 +30,15 @@ from tests.protocol.second_wire import Declined
 
 pytestmark = pytest.mark.slow
 BAD_REQUEST, FORBIDDEN, UNKNOWN_METHOD = 3, 4, 1
-EAST, NORTH = bytes([127, 0, 0, 1]), bytes([0, 127, 0, 129])
+ROSES, IRON = "Roses climb over old walls.", "Iron rusts in the rain."
 
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """The founder of a network without an atlas, on loopback."""
+    """The founder of a network with the built-in space and atlas, on loopback."""
     daemons = Daemons(tmp_path_factory.mktemp("second"))
     try:
-        yield daemons.run(daemons.home("first", "--vectors", "4"))
+        yield daemons.run(daemons.home("first"))
     finally:
         daemons.close()
 
@@ -55,7 +57,7 @@ def refusal(peer: Peer, method: str, body: bytes) -> int:
 
 
 def test_it_joins_stores_and_finds_beside_a_real_daemon(daemon: Daemon) -> None:
-    theirs = daemon.ask("POST", "/v1/entries", {"text": "north", "vector": [0, 1, 0, -1]}).value["id"]
+    names = [cid_of(daemon.add(text)) for text in (ROSES, IRON)]
     peer = Peer(place_of(daemon), bytes(range(32)), time.time_ns() // 1_000)
     with peer.connection:
         # a stranger gets nothing but hello
@@ -71,34 +73,36 @@ def test_it_joins_stores_and_finds_beside_a_real_daemon(daemon: Daemon) -> None:
         found, clock, pong = (value_of(peer.connection.answer(one)) for one in reversed(begun))
         assert (found, pong, clock >= peer.now) == ([], [], True)
 
+        # the model is the network's business: the vectors are those of what the daemon wrote
+        theirs = {one.cid: one for one in peer.fetch(names)}
+        roses, iron = (theirs[name].body["codes"] for name in names)
+        assert [one.cid for _, one in peer.search(roses, 1)] == names[:1]
+
         # its entry is held, with receipts that verify
-        mine = peer.write("entry.create", {"codes": EAST, "tags": ["compass"], "text": "east"})
+        mine = peer.write("entry.create", {"codes": roses, "tags": ["garden"], "text": ROSES})
         statuses, receipts = peer.publish(mine)
         assert statuses == [[0, ""]] * 5
         assert set(receipts) == {one.cid for one in peer.chain}
 
-        # and both find what the other wrote
-        assert (
-            daemon.ask("POST", "/v1/query", {"vector": [1, 0, 0, 0], "k": 1}).value["hits"][0]["text"]
-            == "east"
-        )
-        assert [one.cid for _, one in peer.search(EAST, 1)] == [mine.cid]
-        assert [one.body["text"] for _, one in peer.search(NORTH, 2)] == ["north", "east"]
-        assert [one.body["text"] for _, one in peer.search(NORTH, 2, ["compass"])] == ["east"]
-        other = next(one for _, one in peer.search(NORTH, 1))
-        assert cid_text(other.cid) == theirs
-        assert {one.cid: one.payload for one in peer.fetch([mine.cid, other.cid])} == {
-            mine.cid: mine.payload,
-            other.cid: other.payload,
-        }
-        edit = peer.write("entry.edit", {"codes": EAST, "over": [mine.cid], "text": "orient"}, mine)
+        # and both find it
+        hits = daemon.ask("POST", "/v1/query", {"text": ROSES, "k": 2}).value["hits"]
+        assert {hit["id"] for hit in hits} == {cid_text(names[0]), cid_text(mine.cid)}
+        found = peer.search(roses, 10)
+        assert {one.cid for _, one in found[:2]} == {names[0], mine.cid}
+        assert (score(roses, iron), names[1]) in [(ppm, one.cid) for ppm, one in found]
+        assert [one.cid for _, one in peer.search(iron, 3, ["garden"])] == [mine.cid]
+        _, home = shard_of(peer.key_of(mine))
+        assert mine.cid in {one.cid for _, one in peer.search(roses, 3, shards=[home])}
+        elsewhere = [bits for bits in range(64) if bits != home]
+        assert mine.cid not in {one.cid for _, one in peer.search(roses, 3, shards=elsewhere)}
+        edit = peer.write("entry.edit", {"codes": iron, "over": [mine.cid], "text": IRON}, mine)
         assert peer.publish(edit)[0] == [[0, ""]] * 6
-        assert daemon.get(f"/v1/entries/{cid_text(mine.cid)}")["text"] == "orient"
+        assert daemon.get(f"/v1/entries/{cid_text(mine.cid)}")["text"] == IRON
 
         # what it says of its records is what was sent
         items = [range_item(author_basis(peer.agent), digest_of(one.cid)) for one in peer.chain]
-        items += [range_item(basis, digest_of(mine.cid)) for basis in bases_of(mine, SUBJECT | SHARD)]
-        items += [range_item(basis, digest_of(edit.cid)) for basis in bases_of(edit, SUBJECT | SHARD)]
+        items += [range_item(basis, digest_of(mine.cid)) for basis in peer.bases_of(mine, SUBJECT | SHARD)]
+        items += [range_item(basis, digest_of(edit.cid)) for basis in peer.bases_of(edit, SUBJECT | SHARD)]
         missing, unknown = peer.compare(items)
         assert not missing
         assert unknown, "the daemon's own"
@@ -112,7 +116,7 @@ def test_it_joins_stores_and_finds_beside_a_real_daemon(daemon: Daemon) -> None:
         assert peer.connection.ask("record.prove", prove) == proof(peer.connection.agent, nonce, mine)
 
         # what breaks a rule is refused by its name, and that is signed too
-        flat = peer.write("entry.create", {"codes": bytes([1, 0, 0, 0]), "text": "too short a vector"})
+        flat = peer.write("entry.create", {"codes": bytes([1] * 4 + [0] * 252), "text": "too short a vector"})
         statuses, receipts = peer.store([(SUBJECT | SHARD, flat), (AUTHOR, flat)])
         assert statuses == [[1, "vector"], [0, ""]]
         assert flat.cid in receipts
@@ -122,7 +126,7 @@ def test_it_holds_what_a_real_daemon_writes_and_its_receipts_count(daemon: Daemo
     peer = Peer(place_of(daemon), bytes(range(1, 33)), time.time_ns() // 1_000, capacity=1)
     with peer.connection:
         peer.enter()
-        name = daemon.ask("POST", "/v1/entries", {"text": "south", "vector": [0, -1, 0, 1]}).value["id"]
+        name = daemon.add("Moss grows in the shade.")
         waiting = f"/v1/records/{name}/receipts?at_least=1&timeout_s=20"
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(daemon.get, waiting)
@@ -130,7 +134,7 @@ def test_it_holds_what_a_real_daemon_writes_and_its_receipts_count(daemon: Daemo
             shown = asked.result(SECONDS)
         assert shown["full"] == [peer_id(peer.agent)]
         (one,) = [one for one in peer.held.values() if cid_text(one.cid) == name]
-        assert one.body["text"] == "south"
+        assert one.body["text"] == "Moss grows in the shade."
 
 
 def whole(peer: Peer, name: str) -> bool:

@@ -261,7 +261,9 @@ def test_bundles_bases_and_receipts() -> None:
 
 
 def test_a_search_is_read_as_it_is_meant() -> None:
-    asked = decode_request(second.canonical([[list(second.shard_of(CREATE.cid))], CODES, 5, ["rose"]]), 4)
+    asked = decode_request(
+        second.canonical([[list(second.shard_of(second.digest_of(CREATE.cid)))], CODES, 5, ["rose"]]), 4
+    )
     assert [shard.basis() for shard in asked.shards] == [LAYOUT.shard_of(KNOWN[CREATE.cid])]
     assert (asked.codes.tobytes(), asked.k, asked.tags) == (CODES, 5, ("rose",))
     for other in (bytes([127, 0, 0, 1]), bytes([129, 255, 1, 253]), bytes([0, 127, 128 + 1, 0])):
