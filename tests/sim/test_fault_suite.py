@@ -17,7 +17,6 @@ import pytest
 import trio
 import trio.lowlevel
 
-from benchmarks.fault_suite import scenario
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.kinds import WARRANTS
@@ -300,7 +299,8 @@ def test_what_a_run_asserts_holds_and_not_without_the_defence_it_is_about(name: 
 
 
 def test_nothing_that_a_forger_passes_on_is_held(tmp_path: Path) -> None:
-    """Without a counterpart: who asks takes nothing else, so a forger that waits to be asked is idle."""
+    """Without a counterpart: who asks takes nothing else than it asked for. That of `pusher` is the same
+    defence, met by somebody who does not wait to be asked."""
     assert broken(run(rough("forger"), tmp_path)) == {}
 
 
@@ -327,16 +327,9 @@ def test_a_sender_of_garbage_is_soon_left_alone(tmp_path: Path) -> None:
     assert 3 * banned < heard
 
 
-def test_a_small_network_of_strangers_loses_nothing(tmp_path: Path) -> None:
-    """What `make test-long` plays with 200 nodes for an hour, with twelve for three minutes."""
-    result = play(scenario(12, 3.0, 1), tmp_path, Quiet())
-    assert broken(result) == {}
-    assert result.metrics["entry_created_count"] >= 24
-
-
-@pytest.mark.long
 def test_forty_strangers_for_ten_minutes(tmp_path: Path) -> None:
-    """The packaged scenario as it is."""
+    """The packaged scenario as it is; `make test-long` plays 200 nodes for an hour."""
     result = play(load_scenario("strangers"), tmp_path, Quiet())
     assert broken(result) == {}
     assert result.metrics["entry_created_count"] >= 90
+    assert result.metrics["liars_idle"] == 0
