@@ -14,6 +14,9 @@ from collections.abc import Generator
 import pytest
 from hypothesis import HealthCheck, settings
 
+# before numpy is imported: threads of its own only get in the way of the tests on the other cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _SLOW_MACHINE = [HealthCheck.too_slow]
 
 settings.register_profile("fast", deadline=None, max_examples=50, suppress_health_check=_SLOW_MACHINE)
