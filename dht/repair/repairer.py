@@ -28,7 +28,7 @@ from chain.cid import Cid, record_cid_of_digest
 from chain.identity import AgentId
 from chain.kinds import PURGEABLE
 from chain.record import Record
-from dht.errors import FrameError, NetworkError, RequestRefused
+from dht.errors import FrameError, NetworkError, RequestRefused, RequestTimeout
 from dht.overlay.kademlia import Kademlia
 from dht.overlay.routing_table import K
 from dht.ports import Random, RunBlocking
@@ -75,6 +75,11 @@ BYTES_PER_S = 1_000_000
 """What each of those requests sends and asks for, on average."""
 MAX_REST_S = 1.0
 """It also rests as long as the last request took, at most so long."""
+FAIR_S = 0.5
+FAIR_BYTES_PER_S = 100_000
+"""What a request may take; what it takes beyond is held against the time that its peer gets in a look."""
+SLOW_MOST_S = 20.0
+"""So much later in all than fair, and a peer has to wait for the next look: the others' copies come first."""
 MAX_TURNED_AWAY = 10_000
 """Refusals remembered, by holder and record; beyond it all are forgotten and asked for again."""
 MAX_STALE = 100
@@ -179,6 +184,8 @@ class Repairer:
         self._full_until: dict[AgentId, float] = {}
         self._turned_away: dict[AgentId, set[Cid]] = {}
         self._stored_at = -math.inf
+        self._slow: dict[AgentId, float] = {}
+        """By how many seconds more than fair each peer has kept this look waiting."""
         self.sent = 0
         """Records sent to holders that lacked them, so far."""
         self.dropped = 0
@@ -282,6 +289,7 @@ class Repairer:
         """
         async with self._looking:
             self.looks += 1
+            self._slow.clear()
             dropped = self.dropped
             if everything:
                 self._full_until.clear()
@@ -481,7 +489,7 @@ class Repairer:
                 async with self._slots:
                     began = trio.current_time()
                     digests = await self._records.digests(agent, [one.basis for one in part])
-                    await self._rest(began, 80 * len(part))
+                    await self._took(agent, began, 80 * len(part))
                 for one, digest in zip(part, digests, strict=True):
                     one.said[agent] = digest
                     if digest == one.track.digest:
@@ -548,12 +556,14 @@ class Repairer:
                 async with self._slots:
                     began = trio.current_time()
                     answers = await self._records.states(agent, [(one.basis, cid) for one, cid in part])
-                    await self._rest(began, 70 * len(part))
+                    await self._took(agent, began, 70 * len(part))
                 for (one, cid), state in zip(part, answers, strict=True):
                     if state == LACKS:
                         lacking[one.basis].add(cid)
                     elif state == HAS_ERASED and len(stale) < MAX_STALE:
                         stale.add(cid)
+                if self._is_slow(agent):
+                    return
             for one, said in differing[agent]:
                 if lacking[one.basis]:
                     one.missing[agent] = frozenset(lacking[one.basis])
@@ -567,9 +577,14 @@ class Repairer:
 
     async def _with(self, agent: AgentId, doing: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do something with one peer; that it fails is its own matter, and the others go on."""
+        if self._is_slow(agent):
+            return
+        began = trio.current_time()
         try:
             await work()
         except NetworkError as error:
+            if isinstance(error, RequestTimeout):
+                self._slow[agent] = self._slow.get(agent, 0.0) + trio.current_time() - began
             log.info("%s with %s stopped: %s", doing, agent.hex()[:8], error)
             if isinstance(error, FrameError):
                 self._kademlia.report(agent)
@@ -602,12 +617,14 @@ class Repairer:
                     async with self._slots:
                         began = trio.current_time()
                         statuses, size = await self._records.store(agent, items)
-                        await self._rest(began, size)
+                        await self._took(agent, began, size)
                     self.sent += sum(status is StoreStatus.HELD for status in statuses)
                     if StoreStatus.FULL in statuses:
                         self._full_until[agent] = trio.current_time() + FULL_S
                     self._note_refusals(agent, items, statuses)
                     items = items[len(statuses) :]
+                    if self._is_slow(agent):
+                        return
 
         await self._with(agent, "repairing", push)
 
@@ -622,6 +639,16 @@ class Repairer:
             if sum(map(len, self._turned_away.values())) + len(away) > MAX_TURNED_AWAY:
                 self._turned_away.clear()
             self._turned_away.setdefault(agent, set()).update(away)
+
+    def _is_slow(self, agent: AgentId) -> bool:
+        """Whether this look goes on without it."""
+        return self._slow.get(agent, 0.0) > SLOW_MOST_S
+
+    async def _took(self, agent: AgentId, began: float, size: int) -> None:
+        """A request to `agent` has been answered: note how slow that was, and rest."""
+        late = trio.current_time() - began - FAIR_S - size / FAIR_BYTES_PER_S
+        self._slow[agent] = self._slow.get(agent, 0.0) + max(0.0, late)
+        await self._rest(began, size)
 
     async def _rest(self, began: float, size: int) -> None:
         """Let others have the disk and the line, unless this node is about to go."""

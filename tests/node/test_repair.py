@@ -16,6 +16,7 @@ from dht.overlay.distance import closest
 from dht.records import proofs
 from dht.records.basis import author_basis, subject_basis
 from dht.records.proofs import CYCLE_S, NONCE_SIZE, PINNABLE_S, UNPROVEN
+from dht.repair import repairer
 from dht.repair.decision import DROP_AFTER_S
 from dht.repair.repairer import INTERVAL_S, SOON_S, START_S, SWEEP_S
 from node.founding import REPLICATION
@@ -182,6 +183,38 @@ def test_who_leaves_has_handed_over_before_it_is_gone(tmp_path: Path) -> None:
         await assert_all_is_found(network)
 
     simulate(tmp_path, EIGHT, scenario)
+
+
+@pytest.mark.slow
+def test_a_slow_holder_that_always_lacks_everything_does_not_hold_up_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As slow as it may be without being taken for dead, and asked about every page of what lies here."""
+    monkeypatch.setattr(repairer, "PAGE", 4)
+    monkeypatch.setattr(repairer, "SLOW_MOST_S", 5.0)
+    link = FaultyLink()
+
+    async def scenario(network: Network) -> None:
+        await network.fill(40, authors=[0, 2])
+        liar = network.nodes[1]
+        override(liar.parts.held, "digest_of", lambda basis: (1, bytes(32)))
+        override(liar.parts.held, "lacking", lambda pairs: [True] * len(pairs))
+        for slow_us in (150_000, 300_000, 600_000, 900_000):
+            link.slow_us[liar.agent] = slow_us
+            await trio.sleep(60.0)
+        assert not any(node.kademlia.is_suspect(liar.agent) for node in network.nodes.values())
+        await network.crash(3)
+
+        def repaired() -> bool:
+            for basis, by in holdings(network).items():
+                whole = frozenset().union(*by.values())
+                if any(by.get(number) != whole for number in nearest(network, basis) if number != 1):
+                    return False
+            return True
+
+        await until(repaired, 30.0, 1.0)
+
+    simulate(tmp_path, (100,) * 6, scenario, link)
 
 
 @pytest.mark.parametrize("seconds", [1.0, 4.0])
