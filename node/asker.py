@@ -354,18 +354,22 @@ class Asker:
 
     def _search_own(self, request: SearchRequest) -> tuple[list[tuple[Hit, frozenset[Prefix]]], set[Cid]]:
         """The best of this node's own postings with their shards, and the records not placed yet."""
-        leaves = self._layouts.current.tree.leaves
+        me, leaves = self._kademlia.agent, self._layouts.current.tree.leaves
         ranked = self._holder.search(leaves, request.codes, request.k, request.tags)
         cids = [posting.record for posting, _ in ranked]
         records = self._records_of(cids)
         standing = self._standing()
         self._intake.remember(one for one in records if one is not None and one.payload is not None)
         hits = [
-            self._hit(record, self._intake.content(record), score, posting.tags, self._kademlia.agent)
+            (self._hit(record, self._intake.content(record), score, posting.tags, me), posting.shard_key)
             for (posting, score), record in zip(ranked, records, strict=True)
             if record is not None and record.payload is not None and standing.counts(record)
         ]
-        return list(zip(hits, self._shards_of(hits), strict=True)), self._unplaced(cids)
+        if self._layouts.moving:
+            shards = self._shards_of([hit for hit, _ in hits])
+        else:
+            shards = [frozenset((self._layouts.current.tree.leaf_of(key),)) for _, key in hits]
+        return [(hit, at) for (hit, _), at in zip(hits, shards, strict=True)], self._unplaced(cids)
 
     async def _take(
         self, node: AgentId, request: SearchRequest, reply: SearchReply, gathered: _Gathered
