@@ -71,10 +71,13 @@ class Places:
 
 
 def places_at(history: Sequence[Layout], age_s: float) -> Places:
-    """What is to be done `age_s` seconds after the newest of these layouts was published, oldest first."""
+    """What is to be done `age_s` seconds after the newest of these layouts was published, oldest first.
+
+    Who has not got the atlas before it, having come since, writes by the newest at once.
+    """
     current, older = history[-1], tuple(reversed(history[:-1]))[:MAX_FORMER]
     generations = tuple(one.generation for one in history)
-    writes = older[0] if older and age_s < SPREAD_S else current
+    writes = older[0] if older and older[0].known and age_s < SPREAD_S else current
     return Places(
         current, writes, older, generations, bool(older) and age_s < OVERLAP_S, bool(older) and age_s < ASK_S
     )
