@@ -83,4 +83,6 @@ def test_an_epoch_is_proposed_signed_published_and_joined(daemons: Daemons, tmp_
     assert command(home, "epoch", "propose", str(back), "--readmit", agent).code == 0
     for step in ("sign", "publish"):
         assert command(home, "epoch", step, str(back)).code == 0
+    bob.kill()  # who was refused knocks again twice a minute; a start knocks at once
+    daemons.run(other, "--bootstrap", ann.address)
     eventually(lambda: ann.get("/v1/peers")["peers"], "the newcomer to be back")
