@@ -49,10 +49,10 @@ SPOT_CHECKS = 4
 VOUCHED_S = 60.0
 """A record that was proven to somebody is not dropped for so long: longer than a look takes to act on it."""
 PINNABLE_S = 180.0
-"""For so long it may be vouched for again; then not before `CYCLE_S` have passed since the first time."""
+"""For so long after it would have gone it may be vouched for again; then not before `CYCLE_S` have passed."""
 CYCLE_S = 600.0
 MAX_VOUCHED = 200_000
-"""Records vouched for in a cycle; beyond it nothing more is proven, and so nothing dropped elsewhere."""
+"""Records vouched for at a time; beyond it nothing more is proven, and so nothing dropped elsewhere."""
 MAX_PROOF_QUESTION = 16 * 1024
 
 PROVE_TIMEOUT_S = 10.0
@@ -86,23 +86,31 @@ def answerable(records: Sequence[tuple[Record, bool]]) -> list[tuple[Record, boo
 
 
 class Vouchers:
-    """What this node has proven lately, and what it is about to drop; never the same record. O(1) each."""
+    """What this node has proven lately, and what it is about to drop; never the same record. O(1) each.
+
+    Who keeps a record anyway vouches for it as often as it is asked; how long it can be pinned counts from
+    the time when this node would have let it go (`promised`).
+    """
 
     def __init__(self) -> None:
-        self._spans: OrderedDict[Cid, tuple[float, float]] = OrderedDict()
-        """When a record was first vouched for in its cycle, oldest first, and until when it is."""
+        self._until: OrderedDict[Cid, float] = OrderedDict()
+        """Until when each record is vouched for, what ends first first."""
+        self._wanted: OrderedDict[Cid, float] = OrderedDict()
+        """Since when each record would have gone but for a promise, oldest first."""
         self._going: set[Cid] = set()
 
     def vouch(self, cid: Cid, now: float) -> bool:
         """Promise to keep a record; False when it is going, too much was promised, or this one too long."""
-        while self._spans and next(iter(self._spans.values()))[0] + CYCLE_S <= now:
-            self._spans.popitem(last=False)
-        began = self._spans.get(cid, (now, 0.0))[0]
-        if cid in self._going or now >= began + PINNABLE_S:
+        while self._until and next(iter(self._until.values())) <= now:
+            self._until.popitem(last=False)
+        while self._wanted and next(iter(self._wanted.values())) + CYCLE_S <= now:
+            self._wanted.popitem(last=False)
+        if cid in self._going or now >= self._wanted.get(cid, now) + PINNABLE_S:
             return False
-        if len(self._spans) >= MAX_VOUCHED and cid not in self._spans:
+        if len(self._until) >= MAX_VOUCHED and cid not in self._until:
             return False
-        self._spans[cid] = (began, now + VOUCHED_S)
+        self._until[cid] = now + VOUCHED_S
+        self._until.move_to_end(cid)
         return True
 
     def let_go(self, cids: Sequence[Cid], now: float) -> bool:
@@ -113,8 +121,13 @@ class Vouchers:
         return True
 
     def promised(self, cids: Sequence[Cid], now: float) -> bool:
-        """Whether one of these was proven to somebody a moment ago."""
-        return any(self._spans.get(cid, (now, now))[1] > now for cid in cids)
+        """Whether one of these, which could go, was proven to somebody a moment ago."""
+        kept = [cid for cid in cids if self._until.get(cid, now) > now]
+        for cid in kept:
+            self._wanted.setdefault(cid, now)
+        while len(self._wanted) > MAX_VOUCHED:
+            self._wanted.popitem(last=False)
+        return bool(kept)
 
     def gone(self, cids: Sequence[Cid]) -> None:
         """They were dropped, or not after all."""
@@ -123,7 +136,7 @@ class Vouchers:
     def forget(self, cids: Iterable[Cid]) -> None:
         """These are not here, so nothing was promised."""
         for cid in cids:
-            self._spans.pop(cid, None)
+            self._until.pop(cid, None)
 
 
 class Proofs:

@@ -29,21 +29,24 @@ def test_what_was_vouched_for_a_moment_ago_never_goes_and_what_goes_is_not_vouch
 ) -> None:
     vouchers, now = Vouchers(), 0.0
     until: dict[bytes, float] = {}
-    since: dict[bytes, float] = {}
+    wanted: dict[bytes, float] = {}
     going: set[bytes] = set()
     for step, cid, seconds in steps:
         if step == "vouch":
             given_ = vouchers.vouch(cid, now)
-            began = since.get(cid, now) if since.get(cid, now) + CYCLE_S > now else now
-            assert given_ == (cid not in going and now < began + PINNABLE_S)
+            if cid in wanted and wanted[cid] + CYCLE_S <= now:
+                del wanted[cid]
+            assert given_ == (cid not in going and now < wanted.get(cid, now) + PINNABLE_S)
             if given_:
-                until[cid], since[cid] = now + VOUCHED_S, began
+                until[cid] = now + VOUCHED_S
         elif step == "let_go":
             gone = vouchers.let_go([cid], now)
             assert gone == (until.get(cid, now) <= now)
             assert gone != vouchers.promised([cid], now)
             if gone:
                 going.add(cid)
+            else:
+                wanted.setdefault(cid, now)
         elif step == "gone":
             vouchers.gone([cid])
             going.discard(cid)

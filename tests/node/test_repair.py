@@ -255,10 +255,10 @@ def test_an_answer_without_proof_takes_no_promise_back(
             reply = await asker.kademlia.request(holder.agent, "record.prove", question)
             return [reply[at : at + len(UNPROVEN)] != UNPROVEN for at in range(0, len(reply), len(UNPROVEN))]
 
-        began = trio.current_time()
         assert await proven(one) == [True]
         assert await proven(other, one) == [True, False]
-        assert vouchers.promised([one], trio.current_time())
+        began = trio.current_time()
+        assert vouchers.promised([one], began), "from now on it would like to let it go"
         while trio.current_time() < began + PINNABLE_S - 20.0:
             await trio.sleep(20.0)
             assert await proven(one) == [True]
