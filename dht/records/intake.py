@@ -310,9 +310,8 @@ class Intake:
                 if verdict == VALID and not parks(purge, now_us):
                     erased.update((cid, purge) for cid in targets)
                 elif not isinstance(verdict, Invalid):
-                    needs = (
-                        verdict if isinstance(verdict, Pending) else Pending((purge.cid,))
-                    )  # its time comes
+                    # One from the future has its time still to come.
+                    needs = verdict if isinstance(verdict, Pending) else Pending((purge.cid,))
                     unproven.update((cid, needs) for cid in targets)
         return erased, unproven
 
