@@ -327,6 +327,7 @@ def test_a_sender_of_garbage_is_soon_left_alone(tmp_path: Path) -> None:
     assert 3 * banned < heard
 
 
+@pytest.mark.longest
 def test_forty_strangers_for_ten_minutes(tmp_path: Path) -> None:
     """The packaged scenario as it is; `make test-long` plays 200 nodes for an hour."""
     result = play(load_scenario("strangers"), tmp_path, Quiet())
