@@ -36,7 +36,7 @@ from dht.records.bundle import MAX_SHARDS, Item
 from dht.records.layouts import Layouts
 from dht.records.methods import HAS_ERASED, LACKS, MAX_DIGESTS, MAX_LACKS, RecordService
 from dht.records.placement import Role, needs_payload
-from dht.records.proofs import MAX_PROOFS, VOUCHED_S, Proofs
+from dht.records.proofs import CYCLE_S, MAX_PROOFS, VOUCHED_S, Proofs
 from dht.records.record_store import BasisDigest, Digest, HeldStore
 from dht.records.replies import REFUSES, StoreStatus
 from dht.repair.comparison import Comparisons
@@ -685,6 +685,10 @@ class Repairer:
             fresh = self._kademlia.placement == one.track.placement and now - asked_at < VOUCHED_S / 2
             if fresh and decide(replace(self._situation(one), proven=sure)).drop:
                 await self._drop(one)
+            elif not sure.issuperset(agents):
+                # Who proved a record too often lately proves it only in its next cycle. Asked every minute,
+                # every holder of every record would be elsewhere in its cycle, and never all would prove.
+                one.track.rests_until = now + CYCLE_S * self._rng.uniform(1.0, 2.0)
 
     def _sample(self, basis: bytes) -> dict[Cid, bool]:
         """A random run of the records at a basis, and whether each must be proven with its payload."""
