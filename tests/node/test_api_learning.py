@@ -15,11 +15,11 @@ import trio
 
 from chain.cid import from_text, record_cid, to_text
 from dht.ports import SystemClock, ThreadedBlocking, system_random
+from dht.wire.libp2p_network import open_libp2p_network
 from node.api.server import serve_api
 from node.config import Settings
 from node.node import open_node
 from node.options import NodeOptions, NodePaths
-from sim.network import open_world
 from sim.whole_node import found_network
 from tests.node.simulated_nodes import DIM, identity
 from tests.node.test_api import TOKEN, Reply, Served
@@ -37,12 +37,12 @@ def saved(*values: float, dtype: str = "<f4") -> bytes:
 async def learning_api(folder: Path) -> AsyncIterator[Served]:
     founder, stop = identity(0), trio.Event()
     async with (
-        open_world(1) as world,
+        open_libp2p_network(founder.seed, [], SystemClock()) as network,
         open_node(
             identity=founder,
             founding=found_network(founder, DIM),
             paths=NodePaths(folder / "chain.db", folder / "held.db", folder / "derived.db", None),
-            network=await world.join(founder.agent),
+            network=network,
             clock=SystemClock(),
             random=system_random(),
             run_blocking=ThreadedBlocking(2),
