@@ -60,7 +60,7 @@ def status(home: str | None, as_json: bool) -> None:
     if counts.get("epoch"):
         rows.append(("epoch", str(counts["epoch"])))
     if counts.get("agents_excluded"):
-        rows.append(("warrants", f"{counts['agents_excluded']} agents are not shown; roseforest warrants"))
+        rows.append(("warrants", f"agents not shown: {counts['agents_excluded']}; see roseforest warrants"))
     if answer["read_only"]:
         rows.append(("READ-ONLY", answer["read_only"]))
     for name, value in rows:
