@@ -20,7 +20,7 @@ from chain.cid import Cid
 from chain.content import MAX_TAGS, Content
 from chain.record import Record
 from crdt.entry_view import is_retracted, killed_by, maximal_values, operations, tag_adds
-from crdt.operations import Tag, Untag
+from crdt.operations import Operation, Tag, Untag
 from crdt.standing import CLEAR, Standing
 
 MAX_PROOFS = MAX_TAGS + 64
@@ -74,21 +74,29 @@ def proofs(
     """The records, beside the value's own, that show that it bears `tags`; at most `MAX_PROOFS`.
 
     First those that removed tags of the value itself, then for each tag one that added it, `wanted` tags
-    first; a tag whose add does not fit is not proven.
+    first; a tag whose add does not fit is not proven. Where only another value added it, whatever removed
+    that value's other tags comes before it: or it would prove them, too.
     """
     said = {cid: one for cid, one in operations(records).items() if standing.counts(records[cid])}
-    content = said.get(value)
-    own = content.tags if isinstance(content, Content) else ()
-    chosen: dict[Cid, None] = {}
-    for cid, operation in said.items():
-        if isinstance(operation, Untag) and operation.tag in own and value in operation.adds:
-            chosen[cid] = None
+    chosen = dict.fromkeys(_removals(value, said))
     adds = dict(tag_adds(said))
     for tag in sorted(tags, key=lambda tag: (tag not in wanted, tag)):
         cids = adds.get(tag, ())
         if value not in cids and cids:
-            chosen[min(cids, key=lambda cid: (isinstance(said[cid], Content), cid))] = None
+            add = min(cids, key=lambda cid: (isinstance(said[cid], Content), cid))
+            chosen.update(dict.fromkeys([*_removals(add, said), add]))
     return list(chosen)[:MAX_PROOFS]
+
+
+def _removals(value: Cid, said: Mapping[Cid, Operation]) -> list[Cid]:
+    """The records that removed tags which the content record `value` itself gave; none for another kind."""
+    content = said.get(value)
+    own = content.tags if isinstance(content, Content) else ()
+    return [
+        cid
+        for cid, operation in said.items()
+        if isinstance(operation, Untag) and operation.tag in own and value in operation.adds
+    ]
 
 
 def proven_tags(value: Record, others: Iterable[Record]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from crdt import drafts
 from crdt.entry import MAX_WAITING, MAX_WAITING_PER_AUTHOR, EntryState, fold
 from crdt.errors import OperationError, SubjectError
 from crdt.operations import delete_body, tag_body
+from crdt.postings import proofs, proven_tags, shown
 from crdt.version_vector import MAX_BRANCHES, Order, compare
 from tests.crdt.histories import ALICE, BOB, MALLORY, Scribe, seen
 
@@ -57,6 +58,17 @@ def test_concurrent_edits_are_both_kept_and_the_later_clock_is_shown_first() -> 
     assert [value.text for _, value in view.contents] == ["both"]
     assert not view.conflict
     assert view.heads == (healed.cid,)
+
+
+def test_what_proves_a_tag_of_a_replaced_value_does_not_prove_another_that_was_removed() -> None:
+    alice, _, state = planted()
+    untag = alice.write(drafts.draft_untag(seen(state), ALICE.agent, "flower"), 20)
+    state = state.add(untag)
+    edit = alice.write(drafts.draft_edit(seen(state), ALICE.agent, Content("bare", b"\x7f")), 30)
+    state = state.add(edit)
+    chosen = proofs(edit.cid, shown(state.subject, state.applied).tags, (), state.applied)
+    assert chosen == [untag.cid, state.subject]
+    assert proven_tags(edit, [state.applied[cid] for cid in chosen]) == ("rose",) == seen(state).tags
 
 
 def test_a_value_that_was_deleted_stays_gone_when_a_concurrent_edit_survives() -> None:
