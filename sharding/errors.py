@@ -27,3 +27,7 @@ class TreeError(ShardingError):
 
 class RoutingError(ShardingError):
     """A mass or a limit that no contact set can meet."""
+
+
+class SketchError(ShardingError):
+    """A sketch that nothing can have, or a vector that cannot be sketched."""
