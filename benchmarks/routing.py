@@ -9,6 +9,11 @@ that knows where the ten lie. Their arithmetic is exact wherever a choice hangs 
 the same recalls. Shipped routing weighs a cell by its place and by its cosine; beside it stands, in floating
 point, what either alone would ask.
 
+Beside that, how it would go at about 1,024 shards, grown by splitting wherever more than `MOST_A_LEAF`
+definitions lie: by centroids, and by sketches of two bits a dimension (`sharding.sketch`,
+`sharding.expectation`), which the query path does not use yet. Their one number, the error of an estimate, is
+measured on what is stored.
+
     python -m benchmarks.routing [--quick] [--wordnet DIR]
 """
 
@@ -16,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.report import RESULTS, Target, at_least, emit, rounded
+from benchmarks.report import RESULTS, Target, at_least, at_most, emit, rounded
 from chain.cid import raw_cid, to_text
 from chain.vector import PPM
 from node.embedding.build_atlas import SAMPLE, sample_texts
@@ -32,9 +38,11 @@ from node.embedding.packaged import packaged_atlas
 from node.embedding.static import StaticEmbedder
 from node.embedding.wordnet import DATA_FILES, Gloss, read_glosses
 from sharding.atlas import SCORE_BITS, Atlas, nearest_cells, scores
+from sharding.expectation import estimate_error, expected_hits
 from sharding.key import shard_keys
 from sharding.routing import CONTACT_MASS_PPM, Scored, contact_set, route
-from sharding.tree import FIRST_DEPTH, ShardTree
+from sharding.sketch import Rotation, Sketches, sketches
+from sharding.tree import FIRST_DEPTH, Prefix, ShardTree, key_head
 
 STORED = (36_000, 8_000)
 """Definitions stored; the smaller set is the head of the larger one."""
@@ -60,6 +68,16 @@ alone, halved with every so much behind the best. The best is kept: chosen on th
 """
 
 WAYS = ("random", "hilbert", "centroids", "oracle")
+
+MOST_A_LEAF = 55
+"""Definitions in a leaf before it splits: about 1,024 leaves for 36,000."""
+
+FINE_QUESTIONS = 500
+SKETCH_MASSES = (0.90, 0.93, 0.95, 0.97, 0.99)
+"""Parts of the expected hits at which routing by sketches stops."""
+
+SIGMA_SAMPLE = 100
+"""Stored vectors that ask, to measure how far estimates are from the truth."""
 
 Orders = NDArray[np.int64]
 """Shape (questions, shards): each question's shards in the order in which they are asked."""
@@ -130,11 +148,106 @@ def main(arguments: Sequence[str] | None = None) -> int:
             targets.append(at_least(f"{row}_recall_at_default", RECALL, figures[f"{row}_recall_at_default"]))
             if size == max(STORED):
                 figures |= {f"{row}_{name}": value for name, value in alone(atlas, asked.codes, hits).items()}
+    figures |= fine(atlas, embedder, codes, texts, min(count, FINE_QUESTIONS))
+    for kind in texts.questions:
+        targets.append(at_least(f"fine_{kind}_sketch_recall", RECALL, figures[f"fine_{kind}_sketch_recall"]))
+        targets.append(
+            at_most(
+                f"fine_{kind}_sketch_share",
+                0.015,
+                figures[f"fine_{kind}_sketch_shards"] / figures["fine_shards"],
+            )
+        )
+        off = abs(figures[f"fine_{kind}_sketch_recall"] - figures[f"fine_{kind}_sketch_expected"])
+        targets.append(at_most(f"fine_{kind}_calibration_error", 0.03, round(off, 4)))
     print(
         *tables(figures, [f"{label(size)}_{kind}" for kind in texts.questions for size in STORED]), sep="\n"
     )
     emit("routing", figures, targets, None if options.quick else RESULTS / "routing.json")
     return 0
+
+
+def fine(
+    atlas: Atlas, embedder: StaticEmbedder, codes: NDArray[np.int8], texts: Texts, count: int
+) -> dict[str, Any]:
+    """The figures at about 1,024 shards, for the first `count` questions of each kind."""
+    keys = shard_keys(atlas, codes, [raw_cid(text.encode()) for text in texts.stored])
+    tree = grown(sorted(key_head(key) for key in keys))
+    number = {leaf: place for place, leaf in enumerate(tree.leaves)}
+    shard = np.array([number[tree.leaf_of(key)] for key in keys], dtype=np.int64)
+    load = np.bincount(shard, minlength=len(number))
+    rotation = Rotation(atlas.cid, atlas.dim)
+    data = sketches(rotation, codes).tobytes()
+    sketched = Sketches.decode(data, atlas.dim)
+    sigma = error_of(rotation, sketched, codes)
+    figures: dict[str, Any] = {
+        "fine_shards": len(number),
+        "fine_load_max_over_mean": rounded(float(load.max() / load.mean())),
+        "fine_sketch_bytes": len(data) // len(codes),
+        "fine_sketch_error": round(sigma, 5),
+        "fine_questions": count,
+    }
+    for kind, sentences in texts.questions.items():
+        asked = embedder.embed(sentences[:count])
+        held = counted(shard[nearest(codes, asked)], len(number))
+        by_centroids = np.array(
+            [[number[scored.prefix] for scored in route(atlas, tree, code)] for code in asked], dtype=np.int64
+        )
+        reached = np.cumsum(np.take_along_axis(held, by_centroids, axis=1), axis=1).mean(axis=0) / TOP
+        figures[f"fine_{kind}_centroids_shards_for_95"] = int(np.argmax(reached >= RECALL)) + 1
+        figures[f"fine_{kind}_oracle_shards"] = rounded(float((held > 0).sum(axis=1).mean()))
+        hits = np.array(
+            [
+                expected_hits(sketched.cosines(rotation, code), shard, len(number), TOP, sigma)
+                for code in asked
+            ]
+        )
+        order = np.argsort(-hits, axis=1, kind="stable")
+        running = np.cumsum(np.take_along_axis(hits, order, axis=1), axis=1) / TOP
+        got = np.cumsum(np.take_along_axis(held, order, axis=1), axis=1) / TOP
+        rows = np.arange(count)
+        table = []
+        for mass in SKETCH_MASSES:
+            last = (running < mass).sum(axis=1)
+            table.append(
+                [
+                    mass,
+                    round(float(got[rows, last].mean()), 4),
+                    round(float(running[rows, last].mean()), 4),
+                    rounded(float(last.mean()) + 1),
+                    int(np.percentile(last, 95, method="higher")) + 1,
+                ]
+            )
+        figures[f"fine_{kind}_sketch_mass_recall_expected_shards_p95"] = table
+        _, recall, expected, shards, p95 = table[1]
+        figures[f"fine_{kind}_sketch_recall"], figures[f"fine_{kind}_sketch_expected"] = recall, expected
+        figures[f"fine_{kind}_sketch_shards"], figures[f"fine_{kind}_sketch_shards_p95"] = shards, p95
+    return figures
+
+
+def grown(heads: Sequence[int]) -> ShardTree:
+    """The tree in which no leaf holds more than `MOST_A_LEAF` of these key heads, given ascending."""
+    leaves: list[Prefix] = []
+    waiting = [Prefix(0, 0)]
+    while waiting:
+        prefix = waiting.pop()
+        if bisect_left(heads, prefix.end) - bisect_left(heads, prefix.start) > MOST_A_LEAF:
+            waiting.extend(prefix.children())
+        else:
+            leaves.append(prefix)
+    return ShardTree.of(leaves)
+
+
+def error_of(rotation: Rotation, sketched: Sketches, codes: NDArray[np.int8]) -> float:
+    """The error of an estimate, from stored vectors that ask for all stored ones but themselves."""
+    lengths = np.linalg.norm(codes.astype(np.float64), axis=1)
+    wide = codes.astype(np.float32)
+    errors = []
+    for number in np.random.default_rng(SEED).choice(len(codes), SIGMA_SAMPLE, replace=False):
+        others = np.arange(len(codes)) != number
+        true = (wide @ wide[number]).astype(np.float64) / lengths / lengths[number]
+        errors.append(estimate_error(sketched.cosines(rotation, codes[number])[others], true[others]))
+    return float(np.sqrt(np.mean(np.square(errors))))
 
 
 def label(size: int) -> str:
