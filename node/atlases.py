@@ -29,7 +29,7 @@ from dht.records.layouts import ASK_S, MAX_FORMER, OVERLAP_S, SPREAD_S, Layouts,
 from dht.records.placement import Layout
 from node.durable_files import read_bounded, write_atomically
 from node.epochs import Epochs, Step
-from node.errors import InvalidInput, NotFound
+from node.errors import HomeError, InvalidInput, NotFound
 from node.founding import SHARD_BITS, SpaceError, checked_atlas
 from sharding.atlas import MAX_ATLAS_BYTES, Atlas
 from sharding.tree import ShardTree
@@ -41,6 +41,10 @@ RETRY_S = 5.0
 MAX_ASKED = 64
 """Peers asked for an atlas in one attempt."""
 CHUNK_TIMEOUT_S = 10.0
+PATIENCE_S = 20.0
+"""Seconds that one peer has for a whole atlas, so that the next is asked instead of one that trickles; twice
+as long after each attempt in which somebody was too slow and nobody else had it."""
+MAX_PATIENCE_S = 1_280.0
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
@@ -72,6 +76,7 @@ class Atlases:
         self._rng = random.choice
         self._known: dict[Cid, Atlas] = {}
         self._refused: set[Cid] = set()
+        self._patience_s = PATIENCE_S
         self._made: dict[int, Layout] = {}
         self._wake = trio.Event()
         self.adopt: Callable[[], None] = lambda: None
@@ -160,6 +165,8 @@ class Atlases:
                         self.adopt()
                 except InvalidInput as error:
                     self._refuse(cid, error)
+                except HomeError as error:  # a full disk: it is asked for again
+                    log.error("the atlas %s is not kept: %s", to_text(cid), error)
             self.apply()
             await self.follow()
             with trio.move_on_after(self._pause()):
@@ -214,22 +221,35 @@ class Atlases:
         return data if cid in self._known or blob_cid(data) == cid else None
 
     def _write(self, data: bytes) -> None:
-        self._folder.mkdir(exist_ok=True)
+        try:
+            self._folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise HomeError(f"cannot make the folder {self._folder}: {error.strerror}") from error
         write_atomically(self._folder / to_text(blob_cid(data)), data)
 
     async def _fetch(self, cid: Cid) -> bool:
         """Get an atlas from some peer; raises `InvalidInput` for one that is what was named, and no use."""
         known = [c.agent for c in self._kademlia.contacts() if not self._kademlia.is_suspect(c.agent)]
+        slow = False
         for agent in self._rng.sample(known, min(MAX_ASKED, len(known))):
+            data: bytes | None = None
             try:
-                data = await self._ask(agent, cid)
+                with trio.move_on_after(self._patience_s):
+                    data = await self._ask(agent, cid)
             except NetworkError as error:
                 log.debug("%s does not serve an atlas: %s", agent.hex()[:8], error)
                 if isinstance(error, FrameError):
                     self._kademlia.report(agent)
                 continue
+            if data is None:
+                log.info("%s is too slow for an atlas: others are asked", agent.hex()[:8])
+                slow = True
+                continue
             await self.keep(data)
+            self._patience_s = PATIENCE_S
             return True
+        if slow:
+            self._patience_s = min(2 * self._patience_s, MAX_PATIENCE_S)
         return False
 
     async def _ask(self, agent: AgentId, cid: Cid) -> bytes:

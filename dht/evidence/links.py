@@ -58,6 +58,9 @@ MAX_WALKED: Final = 40
 """Pages of up to 512 headers read from one node in a walk: a chain that is longer stays unconfirmed."""
 SOURCES: Final = 6
 """Nodes that a chain is read from, besides its author."""
+SOURCE_S: Final = 20.0
+"""Seconds that one of them has for a walk: who trickles keeps nobody else from being asked about, nor
+itself from being doubted."""
 WALK_EVERY_S: Final = 30.0
 """No more than one chain is walked in so many seconds, so that nobody's long one keeps this node busy."""
 RESCAN_EVERY_S: Final = 1.0
@@ -292,11 +295,15 @@ class Links:
         wanted, found = {one.cid for one in links}, set[Cid]()
         conclusive = False
         for source in (author, *(contact.agent for contact in near or ())):
+            shown: tuple[set[Cid], bool] | None = None
             try:
-                there, whole = await self._walk_from(source, author)
+                with trio.move_on_after(SOURCE_S):
+                    shown = await self._walk_from(source, author)
             except NetworkError as error:
                 log.debug("%s shows no chain: %s", source.hex()[:8], error)
+            if shown is None:
                 continue
+            there, whole = shown
             found |= there & wanted
             conclusive = whole
             if found == wanted or not whole:

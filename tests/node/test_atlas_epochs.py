@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import trio
 
+from chain import canonical
 from chain.cid import Cid, blob_cid
 from dht.network import PeerId
+from dht.overlay.hello import ATLAS_CHUNK, HELLO
 from dht.records.layouts import ASK_S
+from node.atlases import PATIENCE_S
 from node.errors import InvalidInput
 from node.models import Delete
 from node.node import Node
 from sharding.atlas_build import build_atlas
-from tests.node.simulated_nodes import DIM, Network, entry, simulate, until, vector
+from tests.node.simulated_nodes import DIM, Network, entry, override, simulate, until, vector
 
 LOSS = 0.01
 """Each way; a shard goes only when none of the questions about it was lost."""
@@ -130,3 +134,29 @@ def test_an_atlas_that_the_network_cannot_use_is_refused_and_its_epoch_not_follo
         await until(lambda: other.parts.layouts.current.generation == 1)
 
     simulate(tmp_path, [100] * 2, scenario)
+
+
+def test_a_peer_that_trickles_an_atlas_gives_way_to_the_next(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        steward, liar, node = network.nodes.values()
+        asked = 0
+
+        async def trickles(_sender: bytes, _body: bytes) -> bytes:
+            nonlocal asked
+            asked += 1
+            await trio.sleep(1.5)
+            return canonical.encode([bytes(ATLAS_CHUNK)])
+
+        handlers = liar.parts.network._handlers  # type: ignore[attr-defined]
+        override(liar.parts.network, "_handlers", {**handlers, HELLO: trickles})
+
+        class LiarFirst(random.Random):
+            def sample(self, population: Any, _count: int) -> Any:  # type: ignore[override]
+                return sorted(population, key=lambda agent: agent != liar.agent)
+
+        override(node.governance.atlases, "_rng", LiarFirst(1))
+        await publish(steward, atlas())
+        await until(lambda: node.parts.layouts.current.generation == 1, 3 * PATIENCE_S)
+        assert asked > 1
+
+    simulate(tmp_path, [100] * 3, scenario)

@@ -158,3 +158,31 @@ def test_in_a_network_of_two_the_author_itself_shows_its_chain_or_is_doubted(tmp
             assert await finds(network, 0, wanted)
 
     simulate(tmp_path, [100] * 2, scenario)
+
+
+@pytest.mark.slow
+def test_an_author_that_trickles_its_chain_is_doubted_and_holds_nobody_up(
+    tmp_path: Path,
+) -> None:
+    async def scenario(network: Network) -> None:
+        liar = network.nodes[LIAR]
+        await network.add(LIAR, [entry(1)])
+        await network.settle()
+        (victim, *_) = await outsiders(network, LIAR)
+        links = network.nodes[victim].parts.links
+        honest = links._walk_from
+
+        async def trickles(source: PeerId, author: PeerId) -> tuple[set[Cid], bool]:
+            if source == liar.agent:
+                await trio.sleep_forever()
+            return await honest(source, author)
+
+        override(links, "_walk_from", trickles)
+        beyond, before = beside_the_chain(liar, 1, 90)
+        assert await show(liar, network.nodes[victim].agent, beyond, before) == StoreStatus.HELD
+        await until(lambda: network.nodes[victim].governance.standing.since(liar.agent) == 90, FOUND_OUT_S)
+        await network.add(1, [entry(number) for number in range(10, 20)])
+        await network.settle()
+        await until(lambda: {*links.book.open} <= {liar.agent, beyond.cid, before.cid}, FOUND_OUT_S)
+
+    simulate(tmp_path, [100] * 6, scenario)
