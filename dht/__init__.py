@@ -5,5 +5,6 @@ there); `dht.ports` holds the remaining impure ports (`Clock`, `Random`, `RunBlo
 floor's errors. Upon them, each importing only those before it: `dht.wire` (frames and connections, and
 libp2p, imported by its adapter alone, so that importing the floor stays cheap), `dht.overlay` (Kademlia),
 `dht.negentropy` (set reconciliation), `dht.records` (what a record is on its way, and how it gets in), and
-side by side `dht.repair` (replication), `dht.evidence` (what peers prove to one another) and `dht.blobs`.
+side by side `dht.repair` (replication), `dht.evidence` (what peers prove to one another), `dht.blobs` and
+`dht.summaries` (what lies in others' shards, in short).
 """

@@ -77,6 +77,10 @@ class Holder:
         self._index = LocalIndex(dim)
         # What is derived must not be older than what was derived before it from fewer records.
         self._turn = trio.Lock()
+        self.on_changed: Callable[[Iterable[Prefix]], None] = lambda shards: None
+        """Told of shards whose postings are not as they were, when they can be read."""
+        self.on_changed_all: Callable[[], None] = lambda: None
+        """Told when postings may lie in other shards."""
 
     def __len__(self) -> int:
         return len(self._index)
@@ -94,6 +98,7 @@ class Holder:
         async with self._turn:  # what is being derived has keys by the layout before
             layout = self._layout = self._layouts.current
             self._moving = self._derived.generation != layout.generation
+            self.on_changed_all()
         if not self._moving:
             return
         after = 0
@@ -108,6 +113,7 @@ class Holder:
             await trio.lowlevel.checkpoint()
         await self._derived.note_generation(layout.generation)
         self._moving = False
+        self.on_changed_all()
 
     def _rekeyed(self, after: int, layout: Layout) -> tuple[list[Posting], dict[int, bytes]]:
         page = next(self._derived.all(REKEY_BATCH, after), [])
@@ -140,14 +146,14 @@ class Holder:
             part = records[start : start + MAX_POSTINGS]
             async with self._turn:
                 mine = await self._run_blocking(self._entries.to_index, part)
-                numbers = await self._derived.remove([cid for cid in part if cid not in mine])
-                await self._run_blocking(self._index.remove, numbers)
+                await self._remove([cid for cid in part if cid not in mine])
 
     async def rebuild(self, records: Iterable[Record]) -> int:
         """Throw the derived state away and make it again from `records`; returns the postings."""
         async with self._turn:
             await self._derived.clear()
             self._index = LocalIndex(self._dim)
+            self.on_changed_all()
         batch: list[Record] = []
         for record in records:
             batch.append(record)
@@ -191,8 +197,7 @@ class Holder:
                 self._changes, entries[start : start + REFRESH_BATCH]
             ):
                 if gone:
-                    numbers = await self._derived.remove(gone)
-                    await self._run_blocking(self._index.remove, numbers)
+                    await self._remove(gone)
                 if new:
                     await self._index_postings(await self._derived.put(new))
                 if tags:
@@ -219,6 +224,11 @@ class Holder:
             if new or gone or tags:
                 changes.append((new, gone, tags))
         return changes
+
+    @property
+    def moving(self) -> bool:
+        """Whether postings are on their way to the shards of another layout."""
+        return self._moving
 
     def search(self, shards: Sequence[Prefix], codes: Codes, k: int, tags: Sequence[str]) -> list[Found]:
         """The `k` best postings of `shards` that carry all `tags`; blocking.
@@ -274,8 +284,18 @@ class Holder:
         for batch in self._derived.all(REBUILD_BATCH):
             self._add_to_index(batch)
 
+    async def _remove(self, records: Sequence[Cid]) -> None:
+        shards = await self._run_blocking(self._shards_of, records)
+        numbers = await self._derived.remove(records)
+        await self._run_blocking(self._index.remove, numbers)
+        self.on_changed(shards)
+
+    def _shards_of(self, records: Sequence[Cid]) -> set[Prefix]:
+        return {self._layout.tree.leaf_of(key) for key in self._derived.keys_of(records)}
+
     async def _index_postings(self, postings: Sequence[Posting]) -> None:
         await self._run_blocking(self._add_to_index, postings)
+        self.on_changed({self._layout.tree.leaf_of(one.shard_key) for one in postings})
 
     def _add_to_index(self, postings: Sequence[Posting]) -> None:
         self._index.add([self._indexed(one) for one in postings])

@@ -49,6 +49,8 @@ from dht.repair.migration import Migration
 from dht.repair.offers import Offers
 from dht.repair.publisher import Publisher
 from dht.repair.repairer import Repairer
+from dht.summaries.block import INSTANCE_BYTES
+from dht.summaries.service import SummaryService
 from federated.engagement import Tools
 from federated.learning import Learning
 from federated.post import Post
@@ -73,6 +75,7 @@ from node.options import NodeOptions, NodePaths
 from node.participation import Participation
 from node.private import PrivateEntries
 from node.receipts import Receipts
+from node.sketch_rows import sketch_source
 from node.storage.blob_files import BlobFiles
 from node.storage.derived_state import DerivedState
 from node.storage.errors import StorageError
@@ -349,6 +352,16 @@ class Parts:
             run_blocking=run_blocking,
             standing=lambda: self.governance.standing,
         )
+        self.summaries = SummaryService(
+            network,
+            self.kademlia,
+            [sketch_source(derived, self.layouts, manifest.space.dim, lambda: self.holder.moving)],
+            self.is_complete,
+            random.random_bytes(INSTANCE_BYTES),
+            run_blocking,
+        )
+        self.holder.on_changed = self.summaries.changed
+        self.holder.on_changed_all = self.summaries.changed_all
         self.editor = Editor(
             self.agent,
             self.embedder,

@@ -35,6 +35,7 @@ class Work(Enum):
     READ = Rate(per_second=300, burst=2000)
     STORE = Rate(per_second=400, burst=4000)
     SEARCH = Rate(per_second=200, burst=1000)
+    SUMMARY = Rate(per_second=50, burst=400)
     BLOB = Rate(per_second=100, burst=400)
 
 
@@ -44,6 +45,7 @@ BY_PREFIX: Mapping[str, Work] = {
     "clock": Work.NEIGHBOURS,
     "record.store": Work.STORE,
     "learning.": Work.STORE,
+    "shard.summary": Work.SUMMARY,
     "shard.": Work.SEARCH,
     "blob.": Work.BLOB,
 }

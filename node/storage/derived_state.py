@@ -189,6 +189,16 @@ class DerivedState:
         sql = f"SELECT {_COLUMNS} FROM postings WHERE shard_key BETWEEN ? AND ? ORDER BY shard_key, number"
         return [self._posting(row) for row in self._database.rows(sql, (low_key, high_key))]
 
+    def records_in_range(self, low_key: bytes, high_key: bytes) -> list[tuple[int, Cid]]:
+        """The numbers and content records of `in_range`, in any order; O(answer)."""
+        sql = "SELECT number, record FROM postings WHERE shard_key BETWEEN ? AND ?"
+        return [(row[0], row[1]) for row in self._database.rows(sql, (low_key, high_key))]
+
+    def keys_of(self, records: Sequence[Cid]) -> list[bytes]:
+        """The shard keys of the postings of these content records, in any order; of those that are there."""
+        sql = "SELECT shard_key FROM postings WHERE record IN ({})"
+        return [row[0] for row in self._database.rows_in(sql, sorted(set(records)))]
+
     def all(self, batch: int, after: int = 0) -> Iterator[list[Posting]]:
         """All postings by number beyond `after`, in lists of up to `batch`, each a snapshot of its own."""
         sql = f"SELECT {_COLUMNS} FROM postings WHERE number > ? ORDER BY number LIMIT ?"

@@ -23,6 +23,7 @@ def ask(pace: MethodPace, count: int, method: str, now: float, size: int = 0, sl
         ("record.store", Work.STORE),
         ("record.fetch", Work.READ),
         ("shard.search", Work.SEARCH),
+        ("shard.summary", Work.SUMMARY),
         ("blob.chunk", Work.BLOB),
         ("what.comes.later", Work.READ),
     ],

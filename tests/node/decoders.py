@@ -41,6 +41,8 @@ from dht.records import methods as records
 from dht.records import proofs, replies
 from dht.records.bundle import Item, bundle_value, open_bundle
 from dht.repair import frontiers
+from dht.summaries import messages as summaries
+from dht.summaries.block import Kind, Version
 from dht.wire.addresses import parse_address
 from dht.wire.frames import FrameDecoder
 from dht.wire.limits import DEFAULT_LIMITS
@@ -54,6 +56,7 @@ from node.errors import InvalidInput
 from node.invite_text import read_invite
 from sharding.atlas import Atlas
 from sharding.errors import ShardingError
+from sharding.tree import Prefix
 from tests.dht.authors import Author
 from tests.dht.people import MANIFEST, NETWORK_ID, NOW_US, identity, signed
 
@@ -67,6 +70,8 @@ PROOF = [
 ]
 ARRAYS = (Array("w", "<f4", (2, 3)), Array("b", "<f4", (3,)))
 REQUEST = search_protocol.SearchRequest(((0, 6), (1, 6)), None, 10)  # type: ignore[arg-type]
+SUMMARY = Kind("sketch", 2, 3)
+SUMMARIES = [summaries.Item(Prefix(0, 6), Version(bytes(8), 1, bytes(16))), summaries.Item(Prefix(1, 6))]
 KINDS = sorted(KINDS_BY_RULE_VERSION[max(KINDS_BY_RULE_VERSION)])
 
 
@@ -133,6 +138,8 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "bitmap": lambda data: read_bitmap(16, data),
     "search": lambda data: search_protocol.decode_request(data, 4),
     "hits": lambda data: search_protocol.decode_reply(data, REQUEST),
+    "summary": lambda data: summaries.decode_question(data, [SUMMARY]),
+    "summaries": lambda data: summaries.decode_answer(data, SUMMARY, SUMMARIES),
     "delivery": post._open_delivery,
     "sign question": messages.decode_question,
     "sign reply": messages.decode_reply,
@@ -186,6 +193,8 @@ READ_BY: dict[str, str] = {
     "dht.repair.frontiers:_frontiers": "frontiers",
     "dht.repair.frontiers:_question": "frontier question",
     "dht.evidence.heads:_array": "head",
+    "dht.summaries.messages:decode_question": "summary",
+    "dht.summaries.messages:decode_answer": "summaries",
     "dht.records.replies:_decoded": "statuses",
     "dht.blobs.service:_question": "blob question",
     "dht.blobs.service:_read_list": "blob list",
@@ -232,4 +241,6 @@ WHOLE = [
     *(record.encode() for record in AUTHOR.records),
     signed(1).data,
     canonical.encode(PROOF),
+    summaries.encode_question(SUMMARY, SUMMARIES),
+    summaries.encode_answer(bytes(8), [[2, 3, bytes(16)], [4, 3, bytes(16), b"aa111bb222", False]]),
 ]
