@@ -27,6 +27,8 @@ MAX_REPLICATION = 15
 MAX_SHARD_TARGET = 1 << 20
 MIN_PAYLOAD_LIMIT = 8 * 1024
 """No network may forbid its own genesis, epochs or a short entry in a space of `MAX_DIM` dimensions."""
+MAX_MODEL = 100
+"""Bytes of the embedding model's name."""
 METRIC = "cosine"
 OPEN = "open"
 INVITATION = "invitation"
@@ -160,7 +162,7 @@ def decode_manifest(data: bytes) -> Manifest:
 
 def _check(manifest: Manifest) -> None:
     check_text("network name", manifest.name, 100)
-    check_text("embedding model", manifest.space.model, 100)
+    check_text("embedding model", manifest.space.model, MAX_MODEL)
     _in_range("dimension", manifest.space.dim, 1, MAX_DIM)
     if manifest.space.metric != METRIC:
         raise RecordError(f"metric {manifest.space.metric!r:.40} is not supported; use {METRIC!r}")

@@ -9,12 +9,12 @@ same code on every machine, because members refuse each other by it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from chain.learning import Array
+from federated.npy_header import read_header
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,11 +26,6 @@ MAX_HEADER = 512
 """Bytes of one array's header; `MAX_DIMS` dimensions take less."""
 CHUNK = 1 << 16
 """Elements checked at a time."""
-
-_HEADER = re.compile(
-    rb"\{'descr': '([^']{1,8})', 'fortran_order': (True|False), "
-    rb"'shape': \(((?:\d{1,12}, ?)*(?:\d{1,12})?)\), \} *\n"
-)
 
 
 class Fault(StrEnum):
@@ -141,18 +136,18 @@ def _views(arrays: Iterable[Array], data: bytes) -> Iterator[tuple[Array, NDArra
 
 def _header_fault(array: Array, start: bytes) -> UpdateError:
     """Why the bytes do not begin with the header of `array`."""
-    match = _HEADER.match(start, len(MAGIC) + 2) if start.startswith(MAGIC) else None
-    if match is None:
+    header = read_header(start) if start.startswith(MAGIC) else None
+    if header is None:
         return UpdateError(Fault.FORMAT, f"array {array.name!r} does not begin with an NPY 1.0 header")
-    dtype, fortran, shape = match[1].decode("latin-1"), match[2] == b"True", match[3]
-    if dtype != array.dtype:
-        return UpdateError(Fault.DTYPE, f"array {array.name!r} is {dtype!r}, the task says {array.dtype!r}")
-    lengths = tuple(int(part) for part in shape.replace(b" ", b"").split(b",") if part)
-    if lengths != array.shape:
+    if header.dtype != array.dtype:
         return UpdateError(
-            Fault.SHAPE, f"array {array.name!r} has shape {lengths}, the task says {array.shape}"
+            Fault.DTYPE, f"array {array.name!r} is {header.dtype!r}, the task says {array.dtype!r}"
         )
-    order = "is in Fortran order" if fortran else "has a header that is padded or spelled another way"
+    if header.shape != array.shape:
+        return UpdateError(
+            Fault.SHAPE, f"array {array.name!r} has shape {header.shape}, the task says {array.shape}"
+        )
+    order = "is in Fortran order" if header.fortran else "has a header that is padded or spelled another way"
     return UpdateError(Fault.FORMAT, f"array {array.name!r} {order}")
 
 

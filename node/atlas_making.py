@@ -1,22 +1,28 @@
-"""Making an atlas for an epoch out of what a node holds: a sample of the vectors in its derived state.
+"""Making an atlas: of a file of vectors when a network is founded, or, for an epoch, of what a node holds.
 
-A network whose vectors nobody could sample at its founding has no atlas, and one whose subjects have changed
-has one that divides others. Whoever is to propose a new one makes it here, outside of the daemon, which may
-run meanwhile; what comes out is checked by everybody as any atlas is.
+Whoever founds a network in a space of their own brings a sample of it (`sample_atlas`). A network without an
+atlas, or one whose subjects have changed, gets one by an epoch: whoever is to propose it makes it here of the
+vectors in the derived state of a node, outside of the daemon, which may run meanwhile (`make_atlas`). What
+comes out is checked by everybody as any atlas is.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chain.cid import blob_cid, to_text
-from chain.manifest import decode_manifest
+from chain.manifest import Space, decode_manifest
+from node.embedding.sample import read_sample
 from node.errors import InvalidInput
 from node.home import Home
 from node.storage.inspection import vectors_in
-from sharding.atlas_build import CELLS, build_atlas
+from sharding.atlas_build import CELLS, Progress, build_atlas, untold
 from sharding.errors import AtlasError
 
 SAMPLE = 60_000
@@ -29,15 +35,20 @@ LEAST_CELLS = 64
 
 @dataclass(frozen=True, slots=True)
 class MadeAtlas:
-    """An atlas as a file is to hold it, its CID as text, and what it was made of."""
+    """An atlas as a file is to hold it, its CID as text, and what it was made of.
+
+    `learned` says whether the cells were laid out by t-SNE, or, without scikit-learn, by their principal
+    components.
+    """
 
     data: bytes
     cid: str
     cells: int
     vectors: int
+    learned: bool
 
 
-def make_atlas(home: Home, cells: int | None) -> MadeAtlas:
+def make_atlas(home: Home, cells: int | None, progress: Progress = untold) -> MadeAtlas:
     """The atlas of the vectors in a home; O(vectors · cells), blocking. Raises `InvalidInput`."""
     home.require_initialised()
     space = decode_manifest(home.read_manifest()).space
@@ -49,15 +60,35 @@ def make_atlas(home: Home, cells: int | None) -> MadeAtlas:
             "more of the network's"
         )
     vectors = np.frombuffer(b"".join(codes), dtype=np.int8).reshape(-1, space.dim)
-    try:
-        atlas = build_atlas(vectors, space.model, cells=wanted)
-    except AtlasError as error:
-        raise InvalidInput(str(error)) from error
-    data = atlas.encode()
-    return MadeAtlas(data, to_text(blob_cid(data)), atlas.cells, len(codes))
+    return _atlas_of(vectors, space, wanted, progress)
+
+
+def sample_atlas(file: Path, space: Space, progress: Progress = untold) -> MadeAtlas:
+    """The atlas of a file of vectors (`read_sample`), with as many cells as they allow; blocking.
+
+    Raises `BadSample` for a file that cannot be used, and `InvalidInput` for one of too few vectors.
+    """
+    vectors = read_sample(file, space.dim, SAMPLE)
+    cells = cells_for(len(vectors))
+    if len(vectors) < cells:
+        raise InvalidInput(
+            f"{file} has {len(vectors)} different vectors, and an atlas of {cells} cells needs as many at "
+            f"least, better {PER_CELL * cells}: give a larger sample"
+        )
+    return _atlas_of(vectors, space, cells, progress)
 
 
 def cells_for(vectors: int) -> int:
     """How many cells a sample of so many vectors is divided into: a power of two."""
     most = max(LEAST_CELLS, min(CELLS, vectors // PER_CELL))
     return 1 << (most.bit_length() - 1)
+
+
+def _atlas_of(vectors: NDArray[Any], space: Space, cells: int, progress: Progress) -> MadeAtlas:
+    try:
+        atlas = build_atlas(vectors, space.model, cells=cells, progress=progress)
+    except AtlasError as error:
+        raise InvalidInput(str(error)) from error
+    data = atlas.encode()
+    learned = find_spec("sklearn") is not None
+    return MadeAtlas(data, to_text(blob_cid(data)), atlas.cells, len(vectors), learned)

@@ -109,11 +109,14 @@ def init_home(
     space: Space | None = None,
     embedding: EmbedderSettings | None = None,
     terms: Terms | None = None,
+    atlas: bytes | None = None,
 ) -> InitResult:
     """Found the network `name` on `terms`, or join the one of `join`, an invite or a multiaddr.
 
-    `space` is that of an embedder which is not ours, for the network to found, and `embedding` says how to
-    reach it: it is tried before anything is signed.
+    `space` is the one to found the network in, if not the built-in embedder's or `vectors_dim` caller's
+    vectors, and `embedding` says how to reach an embedder that is not ours: it is tried before anything is
+    signed. `atlas` is one of the space that the network is founded
+    in; the built-in embedder's has one already.
 
     The keys that it makes are sealed by `protection`, or stand in the clear without one.
 
@@ -147,7 +150,7 @@ def init_home(
         if join is not None:
             joined = _join(identity, join, home.chain_db.exists())
         else:
-            joined = _found(home, identity, name, join_bits, vectors_dim, space, terms)
+            joined = _found(home, identity, name, join_bits, vectors_dim, space, terms, atlas)
         founding, manifest = joined.founding, joined.founding.manifest
         epoch = _newest_epoch(founding)
         lacking = _try_embedder(embedder_for(manifest.space, embedding))
@@ -438,6 +441,7 @@ def _found(
     vectors_dim: int | None,
     space: Space | None,
     terms: Terms | None,
+    atlas: bytes | None,
 ) -> Joined:
     """A new network; the one that an interrupted `init` began when a chain is there that belongs to it."""
     if home.chain_db.exists():
@@ -467,13 +471,19 @@ def _found(
             SystemClock().wall_us(),
             space,
             terms,
+            None if atlas is None else blob_cid(atlas),
         )
         try:
             data = manifest.encode()
         except ChainError as error:
             raise InvalidInput(f"the network cannot be founded: {error}") from error
+        if atlas is not None:
+            home.write_atlas(to_text(blob_cid(atlas)), atlas)
         write_atomically(home.founding, data)
-    atlas = None if manifest.atlas is None else packaged(manifest.atlas)
+    if manifest.atlas is None:
+        atlas = None
+    else:
+        atlas = packaged(manifest.atlas) or home.read_atlas(to_text(manifest.atlas))
     proof: tuple[bytes, ...] = ()
     if manifest.by_invitation:
         nonce = secrets.randbelow(MAX_INVITED_NONCE + 1)

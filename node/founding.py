@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chain.cid import Cid, blob_cid
+from chain.content import check_text
 from chain.epoch import Epoch, epoch_from_body
+from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.kinds import RULE_VERSION
-from chain.manifest import Limits, Manifest, Space
+from chain.manifest import MAX_MODEL, Limits, Manifest, Space
 from chain.record import decode_payload, decode_record
 from dht.overlay.hello import Founding
 from dht.records.placement import Layout
@@ -26,7 +28,9 @@ from sharding.errors import ShardingError
 from sharding.tree import ShardTree
 
 CALLER_SPACE = "caller-vectors"
-"""Model id of spaces whose vectors come with each entry and query."""
+"""Model id of spaces whose vectors come with each entry and query.
+Behind a colon may stand what makes them.
+"""
 REPLICATION = 3
 SHARD_TARGET = 512
 SHARD_BITS = 6
@@ -80,23 +84,21 @@ def found(
     join_bits: int,
     vectors_dim: int | None,
     now_us: int,
-    external: Space | None = None,
+    chosen: Space | None = None,
     terms: Terms | None = None,
+    atlas: Cid | None = None,
 ) -> Manifest:
     """The manifest of a new network: the built-in embedder's space, or `vectors_dim` caller's vectors.
 
-    With `external`, the space of an embedder that is not ours; there is no atlas for it yet, so its entries
-    lie in random shards and a query asks them all.
+    With `chosen`, that space. The built-in embedder's has an atlas of its own; without an `atlas` for another
+    one its entries lie in random shards and a query asks them all.
     """
-    if external is not None:
-        space, atlas = external, None
-    elif vectors_dim is None:
-        from node.embedding.packaged import packaged_atlas
-        from node.embedding.static import DIM, SPACE
+    from node.embedding.packaged import packaged_atlas
+    from node.embedding.static import DIM, SPACE
 
-        space, atlas = Space(SPACE, DIM), blob_cid(packaged_atlas())
-    else:
-        space, atlas = Space(CALLER_SPACE, vectors_dim), None
+    space = chosen or (Space(SPACE, DIM) if vectors_dim is None else Space(CALLER_SPACE, vectors_dim))
+    if atlas is None and space.model == SPACE:
+        atlas = blob_cid(packaged_atlas())
     terms = terms or Terms()
     return Manifest(
         name=name,
@@ -125,13 +127,39 @@ def external_space(model: str, dim: int) -> Space:
     return Space(model, dim)
 
 
+def named_space(name: str, dim: int) -> Space:
+    """The space of vectors that NAME makes: an embedder that is not ours, the built-in one, or else the name
+    of what the callers' vectors come from.
+
+    Raises `InvalidInput` for a name that no manifest can hold, or the built-in embedder with other
+    dimensions.
+    """
+    from node.embedding.static import DIM, SPACE
+
+    if name == SPACE and dim != DIM:
+        raise InvalidInput(f"the built-in embedder {SPACE} has {DIM} dimensions, not {dim}")
+    model = name if is_external(name) or name == SPACE else f"{CALLER_SPACE}:{name}"
+    if not name.strip() or not model.isprintable():
+        raise InvalidInput(f"the embedding's name {name!r:.80} is empty or cannot be printed")
+    try:
+        check_text("the embedding's name", model, MAX_MODEL)
+    except ChainError as error:
+        raise InvalidInput(str(error)) from error
+    return Space(model, dim)
+
+
+def takes_callers_vectors(space: str) -> bool:
+    """Whether vectors of this space come with each entry and query."""
+    return space == CALLER_SPACE or space.startswith(f"{CALLER_SPACE}:")
+
+
 def embedder_for(space: Space, settings: EmbedderSettings | None = None) -> Embedder | CallerVectors:
     """The embedder of a manifest's space; raises `SpaceError` naming both sides when there is none.
 
     For a space of an embedder that is not ours, `settings` say how to reach it; one that this node lacks is
     an `Unavailable` embedder and no error, because the node can still hold and answer.
     """
-    if space.model == CALLER_SPACE:
+    if takes_callers_vectors(space.model):
         return CallerVectors(space.model, space.dim)
     if is_external(space.model):
         return external_embedder(space.model, space.dim, settings or EmbedderSettings())

@@ -12,6 +12,7 @@ simply another atlas. The same seed on the same machine and libraries gives the 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,21 @@ PERPLEXITY = 30
 
 Floats = NDArray[np.float32]
 
+Progress = Callable[[str, int, int | None], None]
+"""Told which step is under way, how much of it is done, and of how much; None: that cannot be said."""
+
+
+def untold(step: str, done: int, of: int | None) -> None:
+    """Progress that nobody watches."""
+
 
 def build_atlas(
-    vectors: NDArray[Any], space: str, cells: int = CELLS, seed: int = 0, learned_map: bool = True
+    vectors: NDArray[Any],
+    space: str,
+    cells: int = CELLS,
+    seed: int = 0,
+    learned_map: bool = True,
+    progress: Progress = untold,
 ) -> Atlas:
     """The atlas of a sample: `vectors` float32 or int8 of shape (n, dim), only directions count.
 
@@ -55,7 +68,8 @@ def build_atlas(
         raise AtlasError(
             f"{len(units)} vectors cannot make {cells} cells: give a larger sample or ask for fewer cells"
         )
-    centroids = quantise(spherical_kmeans(units, cells, seed))
+    centroids = quantise(spherical_kmeans(units, cells, seed, progress))
+    progress("laying out the cells", 0, None)
     mapped = _map_by_tsne(_units(centroids), seed) if learned_map and cells >= MIN_MAPPED_CELLS else None
     if mapped is None:
         order, positions = order_by_components(_units(centroids))
@@ -65,7 +79,7 @@ def build_atlas(
     return Atlas(space, centroids[order], positions[order])
 
 
-def spherical_kmeans(units: Floats, cells: int, seed: int) -> Floats:
+def spherical_kmeans(units: Floats, cells: int, seed: int, progress: Progress = untold) -> Floats:
     """Unit centroids (cells, dim) of unit vectors (n, dim), n >= cells.
 
     Lloyd's rounds from `cells` random vectors. An empty cell restarts at the vector that fits its own cell
@@ -74,7 +88,8 @@ def spherical_kmeans(units: Floats, cells: int, seed: int) -> Floats:
     generator = np.random.default_rng(seed)
     centroids = units[np.sort(generator.choice(len(units), cells, replace=False))].copy()
     labels = np.full(len(units), -1, dtype=np.int64)
-    for _ in range(ROUNDS):
+    for done in range(ROUNDS):
+        progress("dividing into cells", done, ROUNDS)
         nearest, fit = _assign(units, centroids)
         if np.array_equal(nearest, labels):
             break

@@ -86,11 +86,15 @@ def list_epochs(home: str | None, as_json: bool) -> None:
 def atlas(file: Path, cells: int | None, home: str | None, as_json: bool) -> None:
     """Make an atlas of the vectors on this node and write it to FILE; takes minutes for thousands of them."""
     from node.atlas_making import make_atlas
+    from node.commands.network import say_how
+    from node.commands.progress import progress_of_steps
     from node.home import open_home
 
     if file.exists():
         raise click.UsageError(f"{file} exists already")
-    made = make_atlas(open_home(home), cells)
+    with progress_of_steps() as progress:
+        made = make_atlas(open_home(home), cells, progress)
+    say_how(made)
     file.write_bytes(made.data)
     answer = {"file": str(file), "cid": made.cid, "cells": made.cells, "vectors": made.vectors}
     if as_json:

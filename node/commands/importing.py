@@ -7,14 +7,14 @@ was interrupted is resumed by running it again. A batch is acknowledged when it 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from node.commands.exit_codes import ExitCode
 from node.commands.options import complete_file, home_option, json_option
 from node.commands.output import print_json, print_line
+from node.commands.progress import Tick, progress_bar
 
 if TYPE_CHECKING:
     from node.api_client import ApiClient
@@ -29,12 +29,6 @@ REPORTED_LINES = 20
 KEPT_LINES = 1000
 """Bad lines listed in the JSON summary."""
 PPM = 1_000_000
-
-
-class Tick(Protocol):
-    """Told how far an import has come."""
-
-    def __call__(self, done: float) -> None: ...
 
 
 class Tally:
@@ -123,7 +117,7 @@ def _import_stdlib(client: ApiClient, share: tuple[int, int], tally: Tally) -> N
 
     index, parts = share
     chosen = [entry for place, entry in enumerate(entries()) if place % parts == index]
-    with _progress("entries", len(chosen)) as tick:
+    with progress_bar("importing", "entries", len(chosen)) as tick:
         _send_all(
             client, ((place, entry, float(place)) for place, entry in enumerate(chosen, 1)), tally, tick
         )
@@ -141,7 +135,7 @@ def _import_file(client: ApiClient, file: str, share: tuple[int, int], tally: Ta
         raise InvalidInput(f"{file} cannot be read: {error.strerror}") from error
     try:
         size = os.fstat(stream.fileno()).st_size if stream.seekable() else None
-        with _progress("bytes", size or None) as tick:
+        with progress_bar("importing", "bytes", size or None) as tick:
             _send_all(client, _lines(stream, share, tally), tally, tick)
     except IsADirectoryError as error:
         raise InvalidInput(f"{file} is a folder, not a JSON-lines file") from error
@@ -221,28 +215,3 @@ def _part(text: str | None) -> tuple[int, int]:
     if not 1 <= int(index) <= int(parts):
         raise click.UsageError(f"--part {text!r}: I runs from 1 to N")
     return int(index) - 1, int(parts)
-
-
-@contextmanager
-def _progress(unit: str, total: int | None) -> Iterator[Tick]:
-    """A bar on stderr where that is a terminal; silent elsewhere."""
-    import sys
-
-    if not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    amount = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
-    columns = (TextColumn("importing"), BarColumn(), amount, TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("import", total=total)
-        yield lambda done: progress.update(task, completed=done)

@@ -20,6 +20,7 @@ STOP_SECONDS = 30.0
 EXIT_SECONDS = 1.0
 """How long it then waits for the process to end."""
 STOP_PAUSE = 0.05
+NO_ATLAS = "There is no atlas for this space: entries lie in random shards, and a query asks them all."
 
 
 @click.command()
@@ -119,7 +120,7 @@ def init(
         print_line("That is the recovery key. It is nowhere else: write it down.", err=True)
     if embedder is not None and result.created and not as_json:
         print_line(
-            "There is no atlas for this space: entries lie in random shards, and a query asks them all.",
+            NO_ATLAS,
             err=True,
         )
 

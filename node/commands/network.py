@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
-from node.commands.lifecycle import DEFAULT_JOIN_BITS, MAX_JOIN_BITS, show_home
-from node.commands.options import home_option, json_option, passphrase_file_option
+from node.commands.lifecycle import DEFAULT_JOIN_BITS, MAX_JOIN_BITS, NO_ATLAS, show_home
+from node.commands.options import complete_file, home_option, json_option, passphrase_file_option
 from node.commands.output import print_json, print_line
+
+if TYPE_CHECKING:
+    from chain.manifest import Space
+    from node.atlas_making import MadeAtlas
+    from node.home import Home
 
 DAY_S = 24 * 3600
 
@@ -53,6 +61,23 @@ def network() -> None:
     "--vectors", type=click.IntRange(1, 4096), metavar="DIM", help="Entries bring their own vectors."
 )
 @click.option(
+    "--embedding",
+    metavar="EMBEDDING",
+    help="Vectors come from sentence-transformers:NAME, openai:NAME, or, under any other name, with each "
+    "entry and query.",
+)
+@click.option(
+    "--dims", type=click.IntRange(1, 4096), metavar="D", help="Dimensions of --embedding's vectors."
+)
+@click.option(
+    "--sample",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="Map the space by these vectors of --embedding: one a row, written by numpy.save.",
+)
+@click.option("--embedder-url", metavar="URL", help="Endpoint that embeds texts for openai:NAME.")
+@click.option("--embedder-model", metavar="MODEL", help="What it calls the model, or the model's folder.")
+@click.option(
     "--passphrase", "protect", is_flag=True, help="Seal the keys with a passphrase, asked for here."
 )
 @passphrase_file_option
@@ -70,6 +95,11 @@ def new(
     max_tags: int | None,
     agent_name: str | None,
     vectors: int | None,
+    embedding: str | None,
+    dims: int | None,
+    sample: str | None,
+    embedder_url: str | None,
+    embedder_model: str | None,
     protect: bool,
     passphrase_file: str | None,
     home: str | None,
@@ -78,11 +108,19 @@ def new(
     """Found the network NAME in a new home folder; its id is printed."""
     if by_invitation and join_bits is not None:
         raise click.UsageError("a network by invitation asks for no work: leave --join-bits out")
+    if (embedding is None) != (dims is None) or (embedding is None and sample is not None):
+        raise click.UsageError(
+            "--embedding EMBEDDING, --dims D and, if you have one, --sample FILE go together"
+        )
+    if embedding is not None and vectors is not None:
+        raise click.UsageError("--vectors is --embedding without a name: leave it out")
     from chain.identity import agent_from_text
     from chain.manifest import Limits
     from node.commands.passphrase import protection_for
+    from node.config import load_settings
     from node.daemon import init_home
-    from node.founding import REPLICATION, Terms
+    from node.embedding.static import SPACE as BUILT_IN
+    from node.founding import REPLICATION, Terms, named_space
     from node.home import open_home
 
     folder, usual = open_home(home), Limits()
@@ -97,6 +135,10 @@ def new(
             usual.tags if max_tags is None else max_tags,
         ),
     )
+    settings = load_settings(folder, {"embedder_url": embedder_url, "embedder_model": embedder_model})
+    space = None if embedding is None or dims is None else named_space(embedding, dims)
+    protection = protection_for(folder, protect, passphrase_file)
+    made = None if space is None or sample is None else _atlas(folder, space, Path(sample))
     result = init_home(
         folder,
         name=name,
@@ -104,10 +146,42 @@ def new(
         join_bits=DEFAULT_JOIN_BITS if join_bits is None else join_bits,
         profile_name=agent_name,
         vectors_dim=vectors,
-        protection=protection_for(folder, protect, passphrase_file),
+        protection=protection,
+        space=space,
+        embedding=settings.embedder(),
         terms=terms,
+        atlas=None if made is None else made.data,
     )
     show_home(folder, result, as_json, protect)
+    if as_json or not result.created:
+        return
+    if made is not None:
+        print_line(f"atlas    {made.cid}: {made.cells} cells of {made.vectors} vectors")
+    elif space is not None and space.model != BUILT_IN:
+        print_line(NO_ATLAS, err=True)
+
+
+def say_how(made: MadeAtlas) -> None:
+    """Say on standard error what an atlas lacks that was made without scikit-learn."""
+    if not made.learned:
+        print_line(
+            "scikit-learn is not installed: the cells lie in the order of their principal components, and "
+            "queries ask more shards than they need. Install roseforest[atlas] for a better atlas.",
+            err=True,
+        )
+
+
+def _atlas(folder: Home, space: Space, sample: Path) -> MadeAtlas | None:
+    """The atlas of a sample; None where the home is there and nothing is to be founded."""
+    from node.atlas_making import sample_atlas
+    from node.commands.progress import progress_of_steps
+
+    if folder.is_initialised() or (folder.chain_db.exists() and folder.founding.exists()):
+        return None
+    with progress_of_steps() as progress:
+        made = sample_atlas(sample, space, progress)
+    say_how(made)
+    return made
 
 
 @network.command("invite")

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chain.cid import to_text
+from node.atlas_making import SAMPLE as SAMPLE
 from node.embedding.packaged import ATLAS_FILE
 from node.embedding.static import SPACE, StaticEmbedder
 from node.embedding.wordnet import read_glosses
 from sharding.atlas_build import CELLS, build_atlas
 
-SAMPLE = 60_000
 SEED = 0
 
 

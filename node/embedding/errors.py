@@ -46,5 +46,9 @@ class EmbedderFailed(EmbeddingError):
     """The embedder cannot be had or answers with nonsense; another text would fare no better."""
 
 
+class BadSample(EmbeddingError):
+    """A file of vectors from which no atlas can be made."""
+
+
 class DamagedData(EmbeddingError):
     """A packaged data file is missing or is not the one that the space's name stands for."""

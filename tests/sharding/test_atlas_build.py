@@ -7,7 +7,7 @@ import pytest
 
 from sharding import hilbert
 from sharding.atlas import Atlas, nearest_cells
-from sharding.atlas_build import build_atlas, order_by_components, quantise, spherical_kmeans
+from sharding.atlas_build import ROUNDS, build_atlas, order_by_components, quantise, spherical_kmeans
 from sharding.errors import AtlasError
 
 
@@ -70,6 +70,15 @@ def test_every_cell_is_used_even_when_the_sample_repeats_itself() -> None:
     centroids = spherical_kmeans(repeated, 16, seed=0)
     assert np.isfinite(centroids).all()
     assert np.allclose(np.linalg.norm(centroids, axis=1), 1, atol=1e-4)
+
+
+def test_whoever_watches_is_told_each_step() -> None:
+    told: list[tuple[str, int, int | None]] = []
+    vectors, _ = clusters(20, 12, 5)
+    build_atlas(vectors, "test", cells=8, progress=lambda *step: told.append(step))
+    rounds = [done for step, done, of in told if step == "dividing into cells" and of == ROUNDS]
+    assert rounds == list(range(len(rounds)))
+    assert told[len(rounds) :] == [("laying out the cells", 0, None)]
 
 
 def test_vectors_that_cancel_out_leave_a_direction() -> None:
