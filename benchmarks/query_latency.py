@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from benchmarks.report import RESULTS, at_least, at_most, emit, rounded
 from node.corpus import CorpusEntry, entries
 from node.embedding.static import StaticEmbedder
-from node.steps import STEPS
+from node.query.steps import STEPS
 from sim.testnet import RunningNode, TestNetwork, open_test_network
 
 NODES = 5

@@ -10,9 +10,9 @@ from node.parts import Parts
 def counters_of(parts: Parts) -> dict[str, int]:
     counters = {
         "queries_total": parts.asker.queries,
-        "searches_served_total": parts.asker.served,
-        "searches_waited_us_total": round(parts.asker.turn_s * 1_000_000),
-        "searches_answered_us_total": round(parts.asker.answering_s * 1_000_000),
+        "searches_served_total": parts.searches.served,
+        "searches_waited_us_total": round(parts.searches.turn_s * 1_000_000),
+        "searches_answered_us_total": round(parts.searches.answering_s * 1_000_000),
         "hits_refused_total": parts.asker.hits_refused,
         "records_caught_up_total": parts.catch_up.fetched,
         "records_repaired_total": parts.repairer.sent,

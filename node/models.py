@@ -179,7 +179,7 @@ class Cost:
     """Those among them that had operations, and were read whole."""
     expected_recall: float | None = None
     steps: Mapping[str, float] = field(default_factory=dict, compare=False)
-    """Milliseconds by step, see `node.steps`."""
+    """Milliseconds by step, see `node.query.steps`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,8 @@ from node.moderation import Block
 from node.opening import ensure_opening
 from node.options import NodeOptions, NodePaths
 from node.parts import Parts
-from node.search_protocol import MAX_K
-from node.steps import Steps
+from node.query.search_protocol import MAX_K
+from node.query.steps import Steps
 from node.storage.blob_files import BlobFiles
 from node.storage.derived_state import DerivedState
 from node.storage.errors import StorageError

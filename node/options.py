@@ -8,8 +8,8 @@ from pathlib import Path
 
 from chain.identity import AgentId
 from dht.records.room import NO_QUOTA, Quota
-from node.asker import DEFAULT_DEADLINE_MS
 from node.home import Home
+from node.query.asker import DEFAULT_DEADLINE_MS
 
 DEFAULT_BLOBS_BYTES = 2048 << 20
 

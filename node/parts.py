@@ -55,7 +55,6 @@ from federated.engagement import Tools
 from federated.learning import Learning
 from federated.post import Post
 from node.agent_life import AgentLife
-from node.asker import EXTRA_HOLDERS, Asker
 from node.atlases import FOLDER, Atlases
 from node.authoring import binding_codes
 from node.derivation import purges_of, records_of
@@ -64,7 +63,6 @@ from node.entry_reader import EntryReader
 from node.entry_records import EntryRecords
 from node.erasing import Erasing
 from node.founding import Ground
-from node.freshness import Freshness
 from node.governance import Governance
 from node.head_guard import HeadGuard
 from node.holder import Holder
@@ -74,6 +72,11 @@ from node.moderation import Blocklist
 from node.options import NodeOptions, NodePaths
 from node.participation import Participation
 from node.private import PrivateEntries
+from node.query.asker import EXTRA_HOLDERS, Asker
+from node.query.choosing import ShardChoice
+from node.query.freshness import Freshness
+from node.query.serving import SearchService
+from node.query.verifying import Verifier
 from node.receipts import Receipts
 from node.sketch_rows import sketch_source
 from node.storage.blob_files import BlobFiles
@@ -323,14 +326,23 @@ class Parts:
             run_blocking,
             lambda: self.governance.standing,
         )
-        self.asker = Asker(
-            network=network,
-            kademlia=self.kademlia,
+        self.verifier = Verifier(
+            agent=self.kademlia.agent,
             records=self.records,
             holder=self.holder,
             records_of=self.find,
             purges_of=purges,
             entries=self.entries,
+            intake=self.intake,
+            layouts=self.layouts,
+            dim=manifest.space.dim,
+            run_blocking=run_blocking,
+            standing=lambda: self.governance.standing,
+        )
+        self.asker = Asker(
+            kademlia=self.kademlia,
+            choice=ShardChoice(self.layouts),
+            verifier=self.verifier,
             unplaced=own.unplaced,
             freshness=Freshness(
                 self.kademlia,
@@ -343,11 +355,22 @@ class Parts:
                 lambda: self.governance.standing,
             ),
             is_complete=self.is_complete,
-            intake=self.intake,
             layouts=self.layouts,
             finished=self.migration.finished,
-            dim=manifest.space.dim,
             replication=manifest.replication,
+            clock=clock,
+            run_blocking=run_blocking,
+        )
+        self.searches = SearchService(
+            network=network,
+            kademlia=self.kademlia,
+            records=self.records,
+            holder=self.holder,
+            records_of=self.find,
+            entries=self.entries,
+            is_complete=self.is_complete,
+            intake=self.intake,
+            dim=manifest.space.dim,
             clock=clock,
             run_blocking=run_blocking,
             standing=lambda: self.governance.standing,

@@ -51,9 +51,10 @@ from federated import messages, post
 from federated.errors import LearningError
 from federated.update import UpdateError
 from federated.update import decode as decode_update
-from node import atlases, search_protocol
+from node import atlases
 from node.errors import InvalidInput
 from node.invite_text import read_invite
+from node.query import search_protocol
 from sharding.atlas import Atlas
 from sharding.errors import ShardingError
 from sharding.tree import Prefix
@@ -204,8 +205,8 @@ READ_BY: dict[str, str] = {
     "federated.post:_open_delivery": "delivery",
     "node.atlases:_chunk": "atlas part",
     "node.invite_text:read_invite": "invite",
-    "node.search_protocol:decode_request": "search",
-    "node.search_protocol:decode_reply": "hits",
+    "node.query.search_protocol:decode_request": "search",
+    "node.query.search_protocol:decode_reply": "hits",
     "sharding.atlas:decode": "atlas",
     "sharding.tree:_decoded": NOT_OF_PEERS,  # trees come with a later release
     "node.storage.learning_memory:offer": NOT_OF_PEERS,  # its own disk

@@ -30,7 +30,7 @@ from dht.records.replies import StoreStatus, read_statuses, write_statuses
 from dht.repair import publisher
 from node.embedding.caller import CallerVectors
 from node.node import Node
-from node.search_protocol import SearchRequest
+from node.query.search_protocol import SearchRequest
 from sim.virtual_clock import EPOCH_US
 from tests.dht.authors import Author, forged
 from tests.node.simulated_nodes import (
@@ -82,14 +82,14 @@ def favourable_link() -> FaultyLink:
 
 
 def lie(node: Node, how: Lie) -> None:
-    honest = node.parts.asker._answer
+    honest = node.parts.searches._answer
 
     def answer(request: SearchRequest, complete: list[int]) -> bytes:
         reply = canonical.decode(honest(request, complete), MAX_BODY)
         said = how(reply, Stage(node.manifest, request))
         return said if isinstance(said, bytes) else canonical.encode(reply if said is None else said)
 
-    override(node.parts.asker, "_answer", answer)
+    override(node.parts.searches, "_answer", answer)
 
 
 def altered_payload(reply: Reply, change: Callable[[dict[str, Any]], None], rehash: bool) -> None:
@@ -255,9 +255,11 @@ def test_hits_without_the_tags_asked_for_are_refused(tmp_path: Path) -> None:
         await network.add(0, [entry(n, "wanted") for n in range(4)] + [entry(n) for n in range(4, 30)])
         await network.settle()
         liar = network.nodes[LIAR]
-        honest = liar.parts.asker._answer
+        honest = liar.parts.searches._answer
         override(
-            liar.parts.asker, "_answer", lambda request, complete: honest(replace(request, tags=()), complete)
+            liar.parts.searches,
+            "_answer",
+            lambda request, complete: honest(replace(request, tags=()), complete),
         )
         answer = await network.ask(GUEST, QUERIES[0], k=4, tags=("wanted",))
         assert shown(answer) == network.best(QUERIES[0], 4, ("wanted",))

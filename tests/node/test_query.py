@@ -16,13 +16,14 @@ from chain.cid import digest, raw_cid
 from chain.kinds import CREATE
 from chain.source_chain import Draft, next_record
 from dht.ports import SystemClock
-from node.asker import HEDGE_MOST_S, _Gathered
 from node.embedding.errors import EmbeddingError
 from node.models import Hit, NewEntry
 from node.node import QueryError
-from node.search_protocol import MAX_K
-from node.steps import Steps
-from node.wave import Ask, Wave
+from node.query.asker import HEDGE_MOST_S
+from node.query.gathering import Gathered
+from node.query.search_protocol import MAX_K
+from node.query.steps import Steps
+from node.query.wave import Ask, Wave
 from sharding.tree import ShardTree
 from tests.node.simulated_nodes import (
     DIM,
@@ -314,7 +315,7 @@ def test_an_entry_with_several_records_is_shown_once_by_the_best_in_whatever_ord
     for scores in ((1, 2, 2), (2, 2, 1), (3, 2, 1)):
         told = list(zip(same, scores, strict=True))
         for order in permutations(told):
-            gathered = _Gathered(Steps(SystemClock()))
+            gathered = Gathered(Steps(SystemClock()))
             for record, score in order:
                 hit = Hit(record.subject, score, author.agent, "text", (), record, author.agent)
                 gathered.add(hit, frozenset())

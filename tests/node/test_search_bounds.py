@@ -16,8 +16,8 @@ from dht.errors import RequestRefused
 from dht.overlay.contact import Contact
 from dht.overlay.routing_table import K
 from dht.repair.catch_up import FORMER_HOLDERS
-from node.asker import EXTRA_HOLDERS, MAX_SERVED
-from node.search_protocol import (
+from node.query.asker import EXTRA_HOLDERS
+from node.query.search_protocol import (
     MAX_DEPTH,
     MAX_K,
     MAX_REQUEST,
@@ -26,6 +26,7 @@ from node.search_protocol import (
     SearchRequest,
     decode_request,
 )
+from node.query.serving import MAX_SERVED
 from sharding.tree import Prefix
 from tests.node.simulated_nodes import DIM, SHARDS, Network, override, simulate, vector
 
@@ -68,7 +69,7 @@ def test_searches_for_others_leave_workers_for_everything_else(tmp_path: Path) -
             running[0] -= 1
             return b"answered"
 
-        override(holder.parts.asker, "_run_blocking", slowly)
+        override(holder.parts.searches, "_run_blocking", slowly)
         body = SearchRequest(SHARDS, CODES, 10).encode()
         answers: list[bytes] = []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.wave import MAX_TRIES, Ask, Wave
+from node.query.wave import MAX_TRIES, Ask, Wave
 from sharding.tree import Prefix
 
 NODES = [bytes([n]) * 32 for n in range(8)]

@@ -27,7 +27,7 @@ from dht.records.bundle import BadItem, open_bundle
 from dht.records.placement import Layout, Role, bases_of
 from dht.records.receipts import check_receipts as our_check_receipts
 from dht.records.replies import StoreStatus
-from node.search_protocol import decode_request
+from node.query.search_protocol import decode_request
 from sharding.tree import ShardTree
 from tests.protocol import second_format as second
 from tests.protocol import second_ranges as ranges

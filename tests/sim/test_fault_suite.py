@@ -26,7 +26,7 @@ from dht.records.placement import Role, bases_of
 from dht.records.record_store import Held
 from dht.records.replies import StoreStatus
 from node.node import Node
-from node.wave import Wave
+from node.query.wave import Wave
 from sharding.tree import Prefix
 from sim.faults import SECOND_US
 from sim.liars import COURTEOUS

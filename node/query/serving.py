@@ -1,0 +1,99 @@
+"""Searching for others: `shard.search`, answered from this node's postings with the records that prove them.
+
+Two searches run at a time and the others wait their turn, by asker. Which shards are told completely is read
+before the search that it vouches for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from chain.cid import Cid
+from chain.identity import AgentId
+from chain.record import Record
+from crdt.postings import proofs
+from crdt.standing import CLEAR, Standing
+from dht.network import Network
+from dht.overlay.kademlia import Kademlia
+from dht.ports import Clock, RunBlocking
+from dht.records.intake import Intake
+from dht.records.methods import RecordService
+from dht.wire.turns import Turns
+from node.entry_records import EntryRecords
+from node.holder import Holder, RecordsOf
+from node.query.search_protocol import METHOD, Ranked, SearchRequest, decode_request, encode_reply
+from sharding.tree import Prefix
+
+MAX_SERVED = 2
+"""Searches for others under way at a time; the rest wait their turn. One for a rare tag reads whole shards,
+and writing, which needs a worker thread too, must not wait behind dozens of them."""
+
+
+class SearchService:
+    """Serves `shard.search`."""
+
+    def __init__(
+        self,
+        network: Network,
+        kademlia: Kademlia,
+        records: RecordService,
+        holder: Holder,
+        records_of: RecordsOf,
+        entries: EntryRecords,
+        is_complete: Callable[[Prefix], bool],
+        intake: Intake,
+        dim: int,
+        clock: Clock,
+        run_blocking: RunBlocking,
+        standing: Callable[[], Standing] = lambda: CLEAR,
+    ) -> None:
+        self._records = records
+        self._holder = holder
+        self._records_of = records_of
+        self._entries = entries
+        self._is_complete = is_complete
+        self._intake = intake
+        self._dim = dim
+        self._clock = clock
+        self._run_blocking = run_blocking
+        self._standing = standing
+        self._serving = Turns(MAX_SERVED, MAX_SERVED)
+        self.served = 0
+        self.turn_s = 0.0
+        """Seconds that searches have waited for their turn, in all."""
+        self.answering_s = 0.0
+        """Seconds that they took then, a wait for a thread included."""
+        network.register(METHOD, kademlia.members_only(self._serve))
+
+    async def _serve(self, sender: AgentId, body: bytes) -> bytes:
+        self.served += 1
+        request = decode_request(body, self._dim)
+        began = self._clock.monotonic()
+        async with self._serving.of(sender):
+            # Read here, as it looks at the event loop's clock, and before the search that it vouches for.
+            complete = [place for place, shard in enumerate(request.shards) if self._is_complete(shard)]
+            waited = self._clock.monotonic()
+            reply = await self._run_blocking(self._answer, request, complete)
+            self.turn_s += waited - began
+            self.answering_s += self._clock.monotonic() - waited
+            return reply
+
+    def _answer(self, request: SearchRequest, complete: list[int]) -> bytes:
+        found = self._holder.search(request.shards, request.codes, request.k, request.tags)
+        records = self._records_of([posting.record for posting, _ in found])
+        standing = self._standing()
+        ranking: list[Ranked] = []
+        sent: dict[Cid, Record] = {}
+        extra: dict[Cid, Record] = {}
+        for (posting, score), record in zip(found, records, strict=True):
+            if record is None or record.payload is None or not standing.counts(record):
+                continue
+            chosen: list[Cid] = []
+            if posting.tags != self._intake.content(record).tags:
+                about = self._entries.about(posting.entry)
+                chosen = proofs(record.cid, posting.tags, request.tags, about, self._standing())
+                extra.update((cid, about[cid]) for cid in chosen)
+            ranking.append(Ranked(record.cid, score, tuple(chosen)))
+            sent[record.cid] = record
+        bundle, _ = self._records.bundle((sent | extra).values(), named=False)
+        return encode_reply(complete, ranking, bundle)
