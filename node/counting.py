@@ -28,6 +28,7 @@ def counters_of(parts: Parts) -> dict[str, int]:
         "records_waited_judged_total": parts.retrial.room.counts.judged,
         "records_refused_total": parts.intake.refused.total(),
         "postings": len(parts.holder),
+        "background_failures_total": parts.supervisor.failed,
         "erasing": parts.erasing.pending,
         "scrubs_total": parts.erasing.scrubs,
         "operations_offered_total": parts.offers.offered,

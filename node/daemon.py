@@ -73,6 +73,8 @@ TRIAL = "rose"
 THREAD_SWITCH_S = 0.0005
 """How long a worker may keep the interpreter while the event loop wants it. Python's 5 ms would add up to
 hundreds over the steps of one query whenever records are being judged in the background."""
+FAILURES_ALLOWED = 5
+"""How often each background loop may fail in ten minutes; the next time the daemon ends."""
 LEAST_FREE_BYTES = 256 << 20
 """Bytes that stay free on the disk: below that this node is full, whatever its quota."""
 DEFAULT_LISTEN = ("/ip4/127.0.0.1/tcp/0",)
@@ -253,6 +255,7 @@ async def _run(
         bootstrap=settings.bootstrap,
         query_deadline_ms=settings.query_deadline_ms,
         why_frozen=lambda records: None if force else why_frozen(home, records),
+        failures_allowed=FAILURES_ALLOWED,
         forced=force,
         confirmed=partial(claim, home),
         blobs_max_bytes=settings.blobs_max_mb << 20,

@@ -345,19 +345,23 @@ class Node:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part in the network until cancelled."""
         parts = self.parts
+        keep = parts.supervisor.keep
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(parts.participation.while_writable, self.governance.show_changes)
+            nursery.start_soon(keep, self.governance.show_changes)
             await nursery.start(parts.participation.run)
-            nursery.start_soon(parts.participation.while_writable, parts.atlases.run)
-            nursery.start_soon(parts.participation.while_writable, parts.migration.run)
-            nursery.start_soon(parts.participation.while_writable, parts.retrial.run)
-            nursery.start_soon(parts.participation.while_writable, parts.activity.run)
-            nursery.start_soon(parts.links.run)
+            for work in (
+                parts.atlases.run,
+                parts.migration.run,
+                parts.retrial.run,
+                parts.activity.run,
+                parts.links.run,
+                parts.clock_skew.run,
+                parts.look_after_room,
+                parts.emptied.run,
+                parts.erasing.run,
+            ):
+                nursery.start_soon(keep, work)
             await nursery.start(self.learning.run)
-            nursery.start_soon(parts.clock_skew.run)
-            nursery.start_soon(parts.participation.while_writable, parts.look_after_room)
-            nursery.start_soon(parts.emptied.run)
-            nursery.start_soon(parts.erasing.run)
             task_status.started()
 
     async def leave(self, within_s: float) -> int:

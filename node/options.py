@@ -56,6 +56,8 @@ class NodeOptions:
     """For queries that set none of their own."""
     why_frozen: Callable[[int], str | None] = lambda records: None
     """Why a chain of so many records takes no more, or None (`node.instance`)."""
+    failures_allowed: int = 0
+    """How often a background loop may fail in ten minutes (`node.supervision`); 0: its first error raises."""
     forced: bool = False
     """The owner's word that no other copy of this home writes, and nothing newer was written elsewhere."""
     confirmed: Callable[[int], None] = lambda records: None

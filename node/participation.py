@@ -22,13 +22,11 @@ from dht.repair.repairer import LEAVE_WAIT_S, Repairer
 from node.errors import HomeError
 from node.governance import Governance
 from node.peer_memory import read_peers, write_peers
-from node.storage.errors import DatabaseCorrupt, DatabaseUnavailable, DiskFull, ReadOnly
+from node.supervision import Supervisor
 
 RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 60.0
 REMEMBER_EVERY_S = 60.0
-LOCKED_RETRY_S = 5.0
-"""Wait after another process held a database's lock for too long."""
 WRITABLE_EVERY_S = 5.0
 """How often a holder looks whether it still can write."""
 
@@ -57,8 +55,10 @@ class Participation:
         read_only: Callable[[], str | None],
         run_blocking: RunBlocking,
         governance: Governance,
+        supervisor: Supervisor,
     ) -> None:
         self._governance = governance
+        self._keep = supervisor.keep
         self._kademlia = kademlia
         self._publisher = publisher
         self._catch_up = catch_up
@@ -79,20 +79,20 @@ class Participation:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._kademlia.run)
             task_status.started()
-            nursery.start_soon(self._remember)
+            nursery.start_soon(self._keep, self._remember)
             await self._enter()
-            nursery.start_soon(self.while_writable, self._governance.spread)
+            nursery.start_soon(self._keep, self._governance.spread)
             await self._governance.meet()
             self.joined = True
-            nursery.start_soon(self.while_writable, self._guard)
-            nursery.start_soon(self.while_writable, self._publisher.run)
-            nursery.start_soon(self.while_writable, self._offers.run)
-            nursery.start_soon(self._wake_publisher)
-            nursery.start_soon(self.while_writable, self._repairer.run)
-            nursery.start_soon(self.while_writable, self._challenge)
+            nursery.start_soon(self._keep, self._guard)
+            nursery.start_soon(self._keep, self._publisher.run)
+            nursery.start_soon(self._keep, self._offers.run)
+            nursery.start_soon(self._keep, self._wake_publisher)
+            nursery.start_soon(self._keep, self._repairer.run)
+            nursery.start_soon(self._keep, self._challenge)
             if self._stores:
-                nursery.start_soon(self._resign_when_read_only)
-                nursery.start_soon(self.while_writable, self._catch_up.run)
+                nursery.start_soon(self._keep, self._resign_when_read_only)
+                nursery.start_soon(self._keep, self._catch_up.run)
 
     async def leave(self, within_s: float) -> int:
         """Hand over, within so many seconds, and say good-bye; returns the bases left short of a copy.
@@ -163,25 +163,6 @@ class Participation:
                 placement = self._kademlia.placement
                 self._publisher.wake()
 
-    async def while_writable(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run background work that writes; a full or failing disk ends the work, not the node.
-
-        The databases take no writes until a restart then, and what was not published is still pending. While
-        another process (a backup, say) has locked a database, the work is tried again.
-        """
-        lasting = False
-        while True:
-            try:
-                await work()
-            except* (DiskFull, ReadOnly, DatabaseCorrupt) as group:
-                lasting = True
-                log.error("the node goes on read-only: %s", _first(group))
-            except* DatabaseUnavailable as group:
-                log.warning("next try in %.0f s: %s", LOCKED_RETRY_S, _first(group))
-            if lasting:
-                return
-            await trio.sleep(LOCKED_RETRY_S)
-
     async def _resign_when_read_only(self) -> None:
         """Offer no capacity any more once nothing can be written, so that others hold what this node cannot.
 
@@ -204,10 +185,3 @@ class Participation:
         while True:
             await self._run_blocking(self.write_memory)
             await trio.sleep(REMEMBER_EVERY_S)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

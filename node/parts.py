@@ -85,6 +85,7 @@ from node.storage.errors import StorageError
 from node.storage.held_records import HeldRecords
 from node.storage.learning_memory import LearningMemory
 from node.storage.own_chain import OwnChain
+from node.supervision import Supervisor
 from sharding.tree import Prefix
 
 log = logging.getLogger(f"roseforest.{__name__}")
@@ -482,6 +483,7 @@ class Parts:
             self.holder.discard,
             run_blocking,
         )
+        self.supervisor = Supervisor(clock, options.failures_allowed)
         self.participation = Participation(
             self.kademlia,
             self.publisher,
@@ -496,6 +498,7 @@ class Parts:
             read_only=lambda: self.read_only,
             run_blocking=run_blocking,
             governance=self.governance,
+            supervisor=self.supervisor,
         )
         post = Post(
             network,
@@ -526,7 +529,7 @@ class Parts:
             ),
             network,
             manifest,
-            self.participation.while_writable,
+            self.supervisor.keep,
             lambda: self.governance.epochs.rules,
         )
         """The learning tasks that this node follows, and their verbs."""
