@@ -31,3 +31,7 @@ class RoutingError(ShardingError):
 
 class SketchError(ShardingError):
     """A sketch that nothing can have, or a vector that cannot be sketched."""
+
+
+class ShardStatementError(ShardingError):
+    """What claims to be a statement of a shard's holders, and is none."""
