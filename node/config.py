@@ -71,6 +71,16 @@ class Settings(BaseModel):
     query_deadline_ms: Annotated[
         int, Field(ge=1, le=60_000, description="milliseconds after which a query answers with what it has")
     ] = 3_000
+    query_cache_s: Annotated[
+        float,
+        Field(ge=0, le=3_600, description="seconds that answers are kept for the same question; 0: none"),
+    ] = 10.0
+    query_check_texts: Annotated[
+        bool | None,
+        Field(
+            description="embed hits again where vectors are not validated; none: unless an endpoint has to"
+        ),
+    ] = None
     embedder_url: Annotated[
         str | None, Field(description="base address of an OpenAI-compatible endpoint that embeds texts")
     ] = None

@@ -32,6 +32,8 @@ from dht.records.placement import Layout, Role
 from dht.records.record_store import Held
 from node.entry_records import EntryRecords
 from node.index import IndexedPosting, LocalIndex
+from node.query.exhaustive import ROUNDING_PPM, Found, best_of_all
+from node.query.filters import ANY, Facts, Filters
 from node.storage.derived_state import MAX_POSTINGS, DerivedState, Posting
 from sharding.tree import Prefix
 
@@ -41,14 +43,11 @@ REKEY_BATCH = 500
 REFRESH_BATCH = 50
 """Entries derived in one call off the event loop."""
 WIDEN = 4
-"""Factor by which k grows while a tag filter leaves too few hits, or a tie reaches beyond the candidates."""
-ROUNDING_PPM = 4
-"""How far the float order of candidates may be from that of their exact scores."""
+"""Factor by which k grows while filters leave too few hits, or a tie reaches beyond the candidates."""
+SHALLOW = 16
+"""So many times k candidates are looked at for hits that pass the filters; then every posting is asked."""
 
 log = logging.getLogger(f"roseforest.{__name__}")
-
-Found = tuple[Posting, int]
-"""A posting and its score in ppm."""
 
 
 class Holder:
@@ -230,13 +229,22 @@ class Holder:
         """Whether postings are on their way to the shards of another layout."""
         return self._moving
 
-    def search(self, shards: Sequence[Prefix], codes: Codes, k: int, tags: Sequence[str]) -> list[Found]:
-        """The `k` best postings of `shards` that carry all `tags`; blocking.
+    def search(
+        self,
+        shards: Sequence[Prefix],
+        codes: Codes,
+        k: int,
+        tags: Sequence[str],
+        filters: Filters = ANY,
+    ) -> list[Found]:
+        """The `k` best postings of `shards` that carry all `tags` and pass `filters`; blocking.
 
-        Where a former shard is among them, the best of all that is here: each posting is kept by its newest
-        key alone.
+        All `k` of them however few pass: first of `SHALLOW` * k candidates, then of all postings of the
+        shards, which are then read once: O(postings in the shards). Where a former shard is among them, the
+        best of all that is here: each posting is kept by its newest key alone.
         """
-        if self._moving or any(shard.generation != self._layout.generation for shard in shards):
+        everywhere = self._moving or any(shard.generation != self._layout.generation for shard in shards)
+        if everywhere:
             shards = self._index.shards()
         wanted = set(tags)
         depth = k
@@ -246,7 +254,7 @@ class Holder:
             ranked = [
                 (posting, score)
                 for posting, (_, score) in zip(rows, found, strict=True)
-                if posting is not None and wanted.issubset(posting.tags)
+                if posting is not None and wanted.issubset(posting.tags) and filters.admit(_facts(posting))
             ]
             ranked.sort(key=lambda pair: (-pair[1], pair[0].record))
             if len(found) >= sum(map(self._index.size, shards)):
@@ -254,6 +262,8 @@ class Holder:
             # What was not proposed may tie with the last candidate; it must not tie with the k-th hit.
             if len(ranked) >= k and ranked[k - 1][1] > found[-1][1] + ROUNDING_PPM:
                 break
+            if (wanted or filters) and depth >= SHALLOW * k:
+                return best_of_all(self._derived, None if everywhere else shards, codes, k, tags, filters)
             depth *= WIDEN
         return ranked[:k]
 
@@ -324,9 +334,15 @@ class Holder:
                 tags=content.tags if tags is None else tags,
                 author=record.header.author,
                 hlc=record.header.hlc,
+                domain=content.domain,
+                confidence=content.confidence,
             )
             for (record, content), key in zip(pairs, self._layout.keys(pairs), strict=True)
         ]
+
+
+def _facts(posting: Posting) -> Facts:
+    return Facts(posting.author, posting.hlc, posting.domain, posting.confidence)
 
 
 RecordsOf = Callable[[Sequence[Cid]], list[Record | None]]

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.receipt import Receipt
 from chain.record import Record
+from node.query.filters import ANY, Filters
+from sharding.tree import Prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +163,26 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class Shortfall:
+    """What an answer lacks to the recall that was wanted, both in ppm, and the best offer.
+
+    `deadline_ms` is the deadline that would have done, where the deadline is why; `effort` the name of the
+    greatest effort that was met.
+    """
+
+    wanted_ppm: int
+    reached_ppm: int
+    shards_missed: int
+    deadline_ms: int | None
+    effort: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
-    """What an answer cost and how complete it is; `expected_recall` is None until calibrated."""
+    """What an answer cost and how complete it is.
+
+    `expected_recall` is the part of the true best that it should hold, None when nobody was asked.
+    """
 
     shards_contacted: int
     shards_total: int
@@ -178,16 +198,90 @@ class Cost:
     heads_changed: int = 0
     """Those among them that had operations, and were read whole."""
     expected_recall: float | None = None
+    shortfall: Shortfall | None = None
+    """What it lacks to the recall that was wanted, and the best offer; None when nothing."""
+    texts_checked: int = 0
+    """Hits whose text was embedded again for this answer, where vectors are not validated."""
+    texts_unlike: int = 0
+    """Hits left out because their vector is not their text's."""
+    cached_s: float | None = None
+    """The answer was kept from that many seconds ago; what it cost then stands here, but for `ms`."""
     steps: Mapping[str, float] = field(default_factory=dict, compare=False)
     """Milliseconds by step, see `node.query.steps`."""
 
 
 @dataclass(frozen=True, slots=True)
+class RoutedShard:
+    """One shard of the route: what part of the hits was expected there, and what became of it.
+
+    `why` is one of `node.query.trail.REASONS`; `answered_by` the holder that told all of it, if one did.
+    """
+
+    shard: Prefix
+    expected_ppm: int
+    asked: bool
+    why: str
+    answered_by: AgentId | None
+
+
+@dataclass(frozen=True, slots=True)
+class HolderAsked:
+    """One request of the route: `shards` asked for, how many of them were told completely, hits that
+    verified, milliseconds from the question to the request, and how long it took (None: no answer came).
+
+    `again`: it was asked because another was slow, failed, or did not have everything. `slow`: it passed its
+    own hedge delay.
+    `outcome` is `answered`, `failed` or `not waited for`; `problem` says why it failed.
+    """
+
+    node: AgentId
+    shards: int
+    complete: int
+    hits: int
+    at_ms: float
+    ms: float | None
+    again: bool
+    slow: bool
+    outcome: str
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How an answer came to be: the recall wanted, the shards, most expected first, the requests in order.
+
+    This node is among those asked when it holds shards itself; that is no request, and takes 0 ms.
+    """
+
+    wanted_ppm: int
+    shards: tuple[RoutedShard, ...]
+    asked: tuple[HolderAsked, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryOptions:
+    """What a question may say beside what it is about.
+
+    `filters`: what hits have to be. `effort` names a recall (`node.query.effort.EFFORTS`), `recall_ppm` gives
+    one; neither: the default. `explain`: the answer brings its route.
+    """
+
+    filters: Filters = ANY
+    effort: str | None = None
+    recall_ppm: int | None = None
+    explain: bool = False
+
+
+PLAIN: Final = QueryOptions()
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """Hits in order of falling score, and their cost."""
+    """Hits in order of falling score, their cost, and the route taken."""
 
     hits: tuple[Hit, ...]
     cost: Cost
+    route: Route | None = field(default=None, compare=False)
 
 
 MAX_VALUES = 16

@@ -29,6 +29,7 @@ from node.derivation import drop_strays, index_missing, records_to_index
 from node.errors import InvalidInput, NotFound, NotReady
 from node.founding import Ground, ground_for
 from node.models import (
+    PLAIN,
     Added,
     Answer,
     Change,
@@ -37,6 +38,7 @@ from node.models import (
     NewEntry,
     PeerView,
     Purge,
+    QueryOptions,
     Rejected,
     Status,
     Validated,
@@ -45,6 +47,8 @@ from node.moderation import Block
 from node.opening import ensure_opening
 from node.options import NodeOptions, NodePaths
 from node.parts import Parts
+from node.query.effort import wanted_ppm
+from node.query.question import Question
 from node.query.search_protocol import MAX_K
 from node.query.steps import Steps
 from node.storage.blob_files import BlobFiles
@@ -102,6 +106,7 @@ class Node:
             except StorageError as error:
                 # They are in the chain, so they were added; the next start indexes them.
                 log.error("%d new entries are kept but not indexed: %s", len(new), error)
+            parts.results.clear()
         outcomes: dict[int, Added | Rejected] = {one.index: one for one in drafted.rejected}
         for place, (cid, created) in zip(drafted.places, appended, strict=True):
             outcomes[place] = Added(cid, created)
@@ -116,10 +121,11 @@ class Node:
         tags: Sequence[str],
         deadline_ms: int | None,
         fresh: bool = False,
+        options: QueryOptions = PLAIN,
     ) -> Answer:
-        """The best `k` entries for a text or vector, carrying all `tags`.
+        """The best `k` entries for a text or vector, carrying all `tags`, as `options` narrow and weigh it.
 
-        `fresh`: checked with the holders of the entries found, which costs more.
+        `fresh`: checked with the holders of the entries found, which costs more, and never a kept answer.
 
         Raises `QueryError` or `EmbeddingError` for what cannot be asked.
         """
@@ -136,9 +142,18 @@ class Node:
             else:
                 assert vector is not None
                 codes = vector_codes(self.parts.embedder, vector)
-        deadline_ms = deadline_ms or self.parts.options.query_deadline_ms
-        answer = await self.parts.asker.ask(codes, k, tags, deadline_ms, fresh, steps)
-        return await self.private.merged(answer, codes, k, tags)
+        question = Question(
+            codes=codes,
+            k=k,
+            tags=tuple(tags),
+            filters=options.filters,
+            recall_ppm=wanted_ppm(options),
+            deadline_ms=deadline_ms or self.parts.options.query_deadline_ms,
+            fresh=fresh,
+            explain=options.explain,
+        )
+        answer = self.parts.results.answer(question, steps) or await self.parts.asker.ask(question, steps)
+        return await self.private.merged(answer, codes, k, tags, options.filters)
 
     async def get(self, entry: Cid) -> EntryView | None:
         """An entry as all its known operations fold, from here and its holders; None when nobody has it.
@@ -198,6 +213,7 @@ class Node:
         if len(target) == AGENT_ID_SIZE:
             entries = await self.parts.run_blocking(self.parts.held.subjects_of, target)
         await self.parts.holder.refresh(entries)
+        self.parts.results.clear()
 
     async def receipts(self, record: Cid, at_least: int, timeout_s: float) -> Validated:
         """Who has validated an own record; see `node.receipts.Receipts.wait`."""
@@ -359,6 +375,7 @@ class Node:
                 parts.look_after_room,
                 parts.emptied.run,
                 parts.erasing.run,
+                parts.texts.run,
             ):
                 nursery.start_soon(keep, work)
             await nursery.start(self.learning.run)

@@ -54,6 +54,10 @@ class NodeOptions:
     recovery: AgentId | None = None
     query_deadline_ms: int = DEFAULT_DEADLINE_MS
     """For queries that set none of their own."""
+    query_cache_s: float = 0.0
+    """Seconds that a whole answer is kept for who asks the same; 0: not at all."""
+    check_texts: bool | None = None
+    """Embed the best hits again where vectors are not validated; None: unless an endpoint has to be asked."""
     why_frozen: Callable[[int], str | None] = lambda records: None
     """Why a chain of so many records takes no more, or None (`node.instance`)."""
     failures_allowed: int = 0

@@ -75,7 +75,9 @@ from node.private import PrivateEntries
 from node.query.asker import EXTRA_HOLDERS, Asker
 from node.query.choosing import ShardChoice
 from node.query.freshness import Freshness
+from node.query.result_cache import ResultCache
 from node.query.serving import SearchService
+from node.query.text_check import TextCheck, embedder_to_check
 from node.query.verifying import Verifier
 from node.receipts import Receipts
 from node.sketch_rows import sketch_source
@@ -340,6 +342,17 @@ class Parts:
             run_blocking=run_blocking,
             standing=lambda: self.governance.standing,
         )
+        self.texts = TextCheck(
+            embedder_to_check(self.embedder, options.check_texts), manifest.space.dim, embed_blocking
+        )
+        """Whether the vectors of hits are their texts', where that is not validated."""
+        self.results = ResultCache(
+            clock,
+            options.query_cache_s,
+            lambda: (self.governance.standing, self.layouts.places),
+            self.blocks.hides,
+        )
+        """Answers to questions that may be asked again."""
         self.asker = Asker(
             kademlia=self.kademlia,
             choice=ShardChoice(self.layouts),
@@ -355,6 +368,8 @@ class Parts:
                 run_blocking,
                 lambda: self.governance.standing,
             ),
+            texts=self.texts,
+            results=self.results,
             is_complete=self.is_complete,
             layouts=self.layouts,
             finished=self.migration.finished,
@@ -570,6 +585,10 @@ class Parts:
     async def on_held(self, items: Sequence[Held]) -> None:
         self.look_at_room()
         await self.holder.on_held(items)
+        self.results.heard(
+            [item.record.subject for item in items]
+            + [basis for item in items for role, basis in item.bases if role & Role.SHARD]
+        )
         await self.governance.held(items)
         if any(item.record.header.kind == PURGE for item in items):
             self.erasing.wake()
@@ -592,6 +611,7 @@ class Parts:
         """What lies in no shard here any more is not found here any more, unless it is our own."""
         self.catch_up.dropped(basis)
         self.activity.dropped(basis)
+        self.results.heard([basis])
         self.look_at_room()
         await self.holder.forget([cid for cid, roles in left if not roles & Role.SHARD])
         self.links.dropped([cid for cid, roles in left if not roles])
@@ -606,6 +626,7 @@ class Parts:
             await self.holder.add(records)
         except StorageError as error:
             log.error("%d own records are kept but not indexed: %s", len(records), error)
+        self.results.clear()
         self.learning.take([record for record in records if record.payload is not None])
         await self.private.load()
         self.publisher.wake()
@@ -631,6 +652,7 @@ class Parts:
                 await self.holder.add([record])
             except StorageError as error:
                 log.error("an operation is kept but not indexed: %s", error)
+            self.results.clear()
         self.publisher.wake()
         self.offers.wrote(record.subject)
         return record

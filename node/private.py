@@ -33,6 +33,7 @@ from node.embedding.caller import CallerVectors
 from node.embedding.embedder import Embedder
 from node.errors import Gone, InvalidInput, NotFound
 from node.models import Answer, Change, Changed, Delete, Edit, EntryView, Hit, NewEntry, Purge, Retag, Value
+from node.query.filters import ANY, Facts, Filters, facts_of
 from node.storage.own_chain import OwnChain
 
 MAX_PRIVATE = 20_000
@@ -44,12 +45,14 @@ PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What memory holds of one entry: all its records, and the last one's vector and tags; None: deleted."""
+    """What memory holds of one entry: all its records, and the last one's vector and what searches
+    filter by; None: deleted."""
 
     records: tuple[Cid, ...]
     codes: bytes | None
     tags: tuple[str, ...]
     kind: str
+    facts: Facts
 
 
 class PrivateEntries:
@@ -153,19 +156,21 @@ class PrivateEntries:
         found = [await self.get(entry) for entry in ids[:limit]]
         return [one for one in found if one is not None]
 
-    async def merged(self, answer: Answer, codes: Codes, k: int, tags: Sequence[str]) -> Answer:
+    async def merged(
+        self, answer: Answer, codes: Codes, k: int, tags: Sequence[str], filters: Filters = ANY
+    ) -> Answer:
         """The owner's answer with the private entries among its hits; exact. O(private entries)."""
         if not self._known:
             return answer
-        mine = await self._run_blocking(self._search, codes, k, frozenset(tags))
+        mine = await self._run_blocking(self._search, codes, k, frozenset(tags), filters)
         hits = sorted((*answer.hits, *mine), key=lambda hit: (-hit.score, hit.id))[:k]
         return replace(answer, hits=tuple(hits))
 
-    def _search(self, codes: Codes, k: int, tags: frozenset[str]) -> list[Hit]:
+    def _search(self, codes: Codes, k: int, tags: frozenset[str], filters: Filters) -> list[Hit]:
         near = [
             (entry, known.codes)
             for entry, known in self._known.items()
-            if known.codes is not None and tags <= set(known.tags)
+            if known.codes is not None and tags <= set(known.tags) and filters.admit(known.facts)
         ]
         if len(near) > k + SLACK:
             rows = np.frombuffer(b"".join(one for _, one in near), dtype=np.int8).reshape(len(near), -1)
@@ -227,6 +232,7 @@ class PrivateEntries:
             None if content is None else content.codes,
             () if content is None else content.tags,
             record.header.kind,
+            Facts(self._identity.agent, record.header.hlc) if content is None else facts_of(record, content),
         )
 
     def _opened(self, record: Record) -> Private:

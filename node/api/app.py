@@ -25,6 +25,7 @@ from chain.errors import ChainBrokenError
 from federated.learning import Learning
 from node.agent_life import AgentLife
 from node.api.agent_life import add_agent_routes
+from node.api.asking import add_query_route
 from node.api.blobs import STREAMED, add_blob_routes
 from node.api.docs_page import docs_page
 from node.api.editing import add_editing_routes, entry_id
@@ -41,7 +42,6 @@ from node.api.service import NodeService
 from node.api.shapes import (
     MAX_LOG,
     AddedOut,
-    AnswerOut,
     BatchIn,
     BatchItemOut,
     BatchOut,
@@ -52,13 +52,11 @@ from node.api.shapes import (
     LogOut,
     PeersOut,
     PrivateOut,
-    QueryIn,
     RebuiltOut,
     SettingOut,
     StatusOut,
     StoppingOut,
     VerifyOut,
-    answer_out,
     entry_out,
     instant,
     peer_out,
@@ -115,6 +113,7 @@ def create_app(
     metrics = Metrics(node.status, rss_bytes)
     _add_problem_handlers(app)
     _add_knowledge_routes(app, node)
+    add_query_route(app, node)
     add_editing_routes(app, node)
     add_receipt_routes(app, node)
     _add_chain_routes(app, node)
@@ -262,18 +261,6 @@ def _add_knowledge_routes(app: FastAPI, node: NodeService) -> None:
     ) -> PrivateOut:
         found = await node.private.page(None if after is None else entry_id(after), limit)
         return PrivateOut(entries=[entry_out(view, False) for view in found])
-
-    @app.post("/v1/query", response_model=AnswerOut, tags=["knowledge"], summary="Ask the network by meaning")
-    async def query(question: QueryIn) -> AnswerOut:
-        answer = await node.query(
-            question.text,
-            question.vector,
-            question.k,
-            tuple(question.tags),
-            question.deadline_ms,
-            question.fresh,
-        )
-        return answer_out(answer, question.trace)
 
 
 def _add_chain_routes(app: FastAPI, node: NodeService) -> None:

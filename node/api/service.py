@@ -18,6 +18,7 @@ from dht.blobs.blob_store import BlobDraft, BlobStore
 from dht.overlay.clock_skew import Skew
 from dht.overlay.reputation import Standing
 from node.models import (
+    PLAIN,
     Added,
     Answer,
     Change,
@@ -25,6 +26,7 @@ from node.models import (
     EntryView,
     NewEntry,
     PeerView,
+    QueryOptions,
     Rejected,
     Status,
     Validated,
@@ -72,8 +74,9 @@ class NodeService(Protocol):
         tags: Sequence[str],
         deadline_ms: int | None,
         fresh: bool = False,
+        options: QueryOptions = PLAIN,
     ) -> Answer:
-        """Ask the network for the `k` nearest entries that bear all `tags`.
+        """Ask the network for the `k` nearest entries that bear all `tags` and pass the options' filters.
 
         Exactly one of `text` and `vector` is given. Raises `EmbeddingError` when it has no code in the
         network's space. `deadline_ms` None: the node's own setting. `fresh`: checked

@@ -10,22 +10,19 @@ import base64
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from chain.cid import Cid, to_text
 from chain.content import MAX_CITATIONS, MAX_TAG, MAX_TAGS, MAX_TEXT
 from chain.identity import peer_id
 from chain.record import Record
 from chain.vector import MAX_DIM, PPM
-from node.models import Answer, EntryView, NewEntry, PeerView, Status
+from node.models import EntryView, NewEntry, PeerView, Status
 
 MAX_BATCH = 500
 """Entries of one batch."""
-MAX_K = 100
-"""Hits that one query may ask for."""
 MAX_LOG = 1000
 """Records that one page of the chain's log may hold."""
-MAX_DEADLINE_MS = 60_000
 _LAST_SECOND = 253_402_300_799
 KEY_DIGITS = 128
 """Hexadecimal digits of an idempotency key, at most."""
@@ -37,7 +34,7 @@ class Shape(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, strict=True)
 
 
-def _at_most(limit: int) -> AfterValidator:
+def at_most(limit: int) -> AfterValidator:
     def check(text: str) -> str:
         size = len(text.encode())
         if size > limit:
@@ -47,9 +44,9 @@ def _at_most(limit: int) -> AfterValidator:
     return AfterValidator(check)
 
 
-Text = Annotated[str, Field(min_length=1), _at_most(MAX_TEXT)]
+Text = Annotated[str, Field(min_length=1), at_most(MAX_TEXT)]
 """Checked before it is embedded: that would take long for megabytes, and answer beside the point."""
-Tag = Annotated[str, Field(min_length=1), _at_most(MAX_TAG)]
+Tag = Annotated[str, Field(min_length=1), at_most(MAX_TAG)]
 
 
 class EntryIn(Shape):
@@ -92,28 +89,6 @@ class BatchIn(Shape):
         max_length=MAX_BATCH,
         description="objects shaped like EntryIn; a malformed one is reported and does not stop the others",
     )
-
-
-class QueryIn(Shape):
-    """A question: `text`, or `vector` in networks whose space takes the caller's vectors."""
-
-    text: Text | None = None
-    vector: Annotated[list[float], Field(min_length=1, max_length=MAX_DIM)] | None = None
-    k: int = Field(default=10, ge=1, le=MAX_K)
-    tags: list[Tag] = Field(
-        default=[], max_length=MAX_TAGS, description="only entries that bear all of these"
-    )
-    deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
-    fresh: bool = Field(
-        default=False, description="ask the entries' own holders whether the hits still stand"
-    )
-    trace: bool = Field(default=False, description="show what each step of the query took")
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> QueryIn:
-        if (self.text is None) == (self.vector is None):
-            raise ValueError("give either text or vector")
-        return self
 
 
 class AddedOut(BaseModel):
@@ -159,46 +134,6 @@ class RecordOut(BaseModel):
     headers_at: list[str] | None = Field(
         default=None, description="holders whose receipts say so of its header alone"
     )
-
-
-class HitOut(BaseModel):
-    """One answer, verified by this node."""
-
-    id: str
-    score: float
-    author: str
-    text: str
-    tags: list[str]
-    record: RecordOut
-    holder: str
-    verified: bool
-    private: bool = False
-
-
-class CostOut(BaseModel):
-    """What the answer cost, and how complete it is; `expected_recall` is null until it can be calibrated."""
-
-    shards_contacted: int
-    shards_total: int
-    nodes_contacted: int
-    ms: float
-    shards_missed: int
-    deadline_hit: bool
-    hits_refused: int
-    hits_outdated: int
-    heads_checked: int
-    heads_changed: int
-    expected_recall: float | None
-    steps_ms: dict[str, float] | None = Field(
-        default=None, description="milliseconds by step, when `trace` was asked for"
-    )
-
-
-class AnswerOut(BaseModel):
-    """Hits in order of falling score."""
-
-    hits: list[HitOut]
-    cost: CostOut
 
 
 class VersionOut(BaseModel):
@@ -400,41 +335,6 @@ def record_out(record: Record, data: bool) -> RecordOut:
         hlc=header.hlc,
         payload_size=header.payload_size,
         data=base64.b64encode(record.encode()).decode("ascii") if data else None,
-    )
-
-
-def answer_out(answer: Answer, trace: bool = False) -> AnswerOut:
-    """An answer as JSON; `trace`: with what its steps took."""
-    cost = answer.cost
-    return AnswerOut(
-        hits=[
-            HitOut(
-                id=to_text(hit.id),
-                score=hit.score / PPM,
-                author=peer_id(hit.author),
-                text=hit.text,
-                tags=list(hit.tags),
-                record=record_out(hit.record, data=True),
-                holder=peer_id(hit.holder),
-                verified=hit.verified,
-                private=hit.private,
-            )
-            for hit in answer.hits
-        ],
-        cost=CostOut(
-            shards_contacted=cost.shards_contacted,
-            shards_total=cost.shards_total,
-            nodes_contacted=cost.nodes_contacted,
-            ms=round(cost.ms, 2),
-            shards_missed=cost.shards_missed,
-            deadline_hit=cost.deadline_hit,
-            hits_refused=cost.hits_refused,
-            hits_outdated=cost.hits_outdated,
-            heads_checked=cost.heads_checked,
-            heads_changed=cost.heads_changed,
-            expected_recall=cost.expected_recall,
-            steps_ms=dict(cost.steps) if trace else None,
-        ),
     )
 
 

@@ -6,6 +6,14 @@ from typing import Any
 
 import click
 
+from node.commands.asking import (
+    EXCERPT_LINES,
+    EXCERPT_WIDTH,
+    count,
+    print_answer,
+    question_of,
+    question_options,
+)
 from node.commands.exit_codes import ExitCode
 from node.commands.options import complete_file, home_option, json_option
 from node.commands.output import INDENT, excerpt, print_json, print_line
@@ -13,8 +21,6 @@ from node.commands.output import INDENT, excerpt, print_json, print_line
 MAX_STDIN = 128 * 1024
 """Bytes read of a text from stdin; longer than any entry may be."""
 MAX_VECTOR_FILE = 1 << 20
-EXCERPT_LINES = 4
-EXCERPT_WIDTH = 110
 
 
 @click.command()
@@ -171,7 +177,7 @@ def get(id: str, provenance: bool, home: str | None, as_json: bool) -> None:
     for record in answer["records"] or ():
         print_line(f"record {record['id']} {record['kind']} seq {record['seq']} by {record['author']}")
         if record["validated_by"] is not None:
-            print_line(f"{INDENT}validated by {_count(len(record['validated_by']), 'other node')}")
+            print_line(f"{INDENT}validated by {count(len(record['validated_by']), 'other node')}")
             for holder in record["validated_by"]:
                 print_line(f"{INDENT * 2}{holder}")
 
@@ -179,39 +185,26 @@ def get(id: str, provenance: bool, home: str | None, as_json: bool) -> None:
 @click.command()
 @click.argument("text", required=False)
 @click.option("-k", "k", type=click.IntRange(1, 100), default=10, show_default=True, help="How many hits.")
-@click.option(
-    "--tag", "tags", multiple=True, help="Only entries that bear this tag; several times: all of them."
-)
-@click.option(
-    "--deadline", type=click.IntRange(1, 60_000), metavar="MS", help="Answer after this long at most."
-)
+@question_options
 @click.option(
     "--vector",
     metavar="FILE",
     shell_complete=complete_file,
     help="Ask with a vector (JSON list) instead of TEXT.",
 )
-@click.option("--fresh", is_flag=True, help="Have the entries' own holders confirm the hits.")
 @home_option
 @json_option
 def query(
-    text: str | None,
-    k: int,
-    tags: tuple[str, ...],
-    deadline: int | None,
-    vector: str | None,
-    fresh: bool,
-    home: str | None,
-    as_json: bool,
+    text: str | None, k: int, vector: str | None, home: str | None, as_json: bool, **options: Any
 ) -> None:
     """Ask the network by meaning; TEXT, or - for standard input."""
     if (text is None) == (vector is None):
         raise click.UsageError("give either TEXT or --vector FILE")
+    question = question_of(k, **options)
     from node.api_client import LONG_SECONDS, ApiClient
     from node.home import open_home
 
     client = ApiClient(open_home(home))
-    question: dict[str, Any] = {"k": k, "tags": list(tags), "deadline_ms": deadline, "fresh": fresh}
     if text is not None:
         question["text"] = read_text(text)
     else:
@@ -219,27 +212,8 @@ def query(
     answer = client.post("/v1/query", question, LONG_SECONDS)
     if as_json:
         print_json(answer)
-        return
-    for place, hit in enumerate(answer["hits"], 1):
-        mark = "private" if hit["private"] else "verified" if hit["verified"] else "NOT VERIFIED"
-        tagged = f" [{', '.join(hit['tags'])}]" if hit["tags"] else ""
-        print_line(f"{place:>2}. {hit['score']:.3f} by {hit['author']}, {mark}{tagged}")
-        print_line(f"{INDENT}{hit['id']}")
-        print_line(excerpt(hit["text"], EXCERPT_LINES, EXCERPT_WIDTH))
-    cost = answer["cost"]
-    missed = f" ({cost['shards_missed']} of them missed)" if cost["shards_missed"] else ""
-    late = ", cut off by the deadline" if cost["deadline_hit"] else ""
-    if cost["heads_checked"]:
-        late = f", {cost['heads_checked']} checked with their holders{late}"
-    print_line(
-        f"{_count(len(answer['hits']), 'hit')}: asked {cost['shards_contacted']} of {cost['shards_total']} "
-        f"shards{missed}, {_count(cost['nodes_contacted'], 'other node')}, {cost['ms']:.0f} ms{late}",
-        err=True,
-    )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    else:
+        print_answer(answer)
 
 
 def read_text(text: str, path: str | None = None) -> str:

@@ -2,7 +2,8 @@
 
 `node.query.choosing` names the shards, Kademlia their holders, and `node.query.wave` decides whom to ask. All
 requests of a wave run at once under one deadline; a holder that is slow by its own history is hedged by the
-next replica. What comes back is checked by `node.query.verifying` and settled by `node.query.gathering`.
+next replica. What comes back is checked by `node.query.verifying` and settled by `node.query.gathering`. When
+the deadline comes the answer is what is there, and says what it lacks (`node.query.effort`).
 """
 
 from __future__ import annotations
@@ -15,26 +16,32 @@ import trio
 
 from chain.cid import Cid
 from chain.identity import AgentId
-from chain.vector import Codes
+from chain.vector import PPM
 from dht.errors import FrameError, NetworkError
 from dht.overlay.kademlia import Kademlia
 from dht.ports import Clock, RunBlocking
 from dht.records.layouts import Layouts
 from node.models import Answer, Cost, Hit
-from node.query.choosing import ShardChoice
+from node.query.choosing import ShardChoice, expected_recall_ppm
+from node.query.effort import Reached, shortfall
 from node.query.freshness import Freshened, Freshness
 from node.query.gathering import Gathered
+from node.query.question import Question
+from node.query.result_cache import ResultCache
 from node.query.search_protocol import (
     METHOD,
     SearchRequest,
     decode_reply,
 )
 from node.query.steps import Steps
+from node.query.text_check import Looked, TextCheck
+from node.query.trail import LIKELY, TO_CONFIRM, TOO_FEW, Trail, route_of
 from node.query.verifying import Verifier
 from node.query.wave import Ask, Wave
 from sharding.tree import Prefix
 
 DEFAULT_DEADLINE_MS = 3_000
+MAX_DEADLINE_MS = 60_000
 HEDGE_FACTOR = 3.0
 """A holder is hedged after this many times its usual latency, within the bounds below."""
 HEDGE_LEAST_S = 0.15
@@ -60,6 +67,8 @@ class Asker:
         verifier: Verifier,
         unplaced: Callable[[Sequence[Cid]], set[Cid]],
         freshness: Freshness,
+        texts: TextCheck,
+        results: ResultCache,
         is_complete: Callable[[Prefix], bool],
         layouts: Layouts,
         finished: Callable[[Sequence[Prefix]], Awaitable[set[Prefix]]],
@@ -73,6 +82,8 @@ class Asker:
         self._verifier = verifier
         self._unplaced = unplaced
         self._freshness = freshness
+        self._texts = texts
+        self._results = results
         self._is_complete = is_complete
         self._layouts = layouts
         self._finished = finished
@@ -83,42 +94,40 @@ class Asker:
         self.queries = 0
         self.hits_refused = 0
 
-    async def ask(
-        self,
-        codes: Codes,
-        k: int,
-        tags: Sequence[str],
-        deadline_ms: int,
-        fresh: bool = False,
-        steps: Steps | None = None,
-    ) -> Answer:
-        """The `k` best entries of the network for `codes`, verified, with the answer's cost.
-
-        With `fresh` the entries' own holders are asked whether the hits are still what they say.
+    async def ask(self, question: Question, steps: Steps | None = None) -> Answer:
+        """The best entries of the network for a question, verified, with the answer's cost.
 
         The shards likeliest to hold the best are asked first. When they bring fewer than `k` hits (or fewer
         than `LEAST_HITS`: so few say nothing about where the rest lies), all others are asked as well.
         """
         self.queries += 1
         started = self._clock.monotonic()
-        gathered = Gathered(steps or Steps(self._clock))
+        trail = Trail(self._clock, started)
+        gathered = Gathered(steps or Steps(self._clock), trail)
+        changes = self._results.changes
         with gathered.steps.step("route"):
-            likely, others = await self._run_blocking(self._choice.choose, codes)
-        request = SearchRequest(likely, codes, max(k, LEAST_HITS), tuple(tags))
+            choice = await self._run_blocking(self._choice.choose, question.codes, question.recall_ppm)
+        likely, others = choice.likely, choice.others
+        request = SearchRequest(
+            likely, question.codes, max(question.k, LEAST_HITS), question.tags, question.filters
+        )
         with gathered.steps.step("own"):
             await self._collect_own(request, gathered)
         contacted = missed = 0
-        left = deadline_ms / 1_000 - (self._clock.monotonic() - started)
+        left = question.deadline_ms / 1_000 - (self._clock.monotonic() - started)
         best: list[Hit] = []
         outdated = 0
         freshened = Freshened()
+        looked = Looked()
         with trio.move_on_after(max(0.0, left)) as scope:
             for shards in (likely, others):
+                why = TOO_FEW if contacted else LIKELY
                 if contacted and len(gathered.settled()[0]) >= request.k:
-                    wanted = gathered.to_confirm(k) - set(likely)
-                    shards = tuple(shard for shard in others if shard in wanted)
+                    wanted = gathered.to_confirm(question.k) - set(likely)
+                    shards, why = tuple(shard for shard in others if shard in wanted), TO_CONFIRM
                     if not shards:
                         break
+                trail.begin_wave(shards, why)
                 contacted += len(shards)
                 missed += len(shards)  # until their holders have answered
                 with gathered.steps.step("plan"):
@@ -131,18 +140,24 @@ class Asker:
                     gathered.answered |= set(shards) - set(wave.missed)
                 missed -= len(await self._finished([one for one in wave.missed if self._is_former(one)]))
             best, outdated = gathered.settled()
-            if fresh:
+            if question.fresh:
                 with gathered.steps.step("heads"):
-                    best = await self._freshness.check(best, k, codes, tags, freshened)
+                    best = await self._freshness.check(best, question, freshened)
+            if self._texts.active:
+                with gathered.steps.step("texts"):
+                    best = await self._texts.check(best, question.k, looked)
         if scope.cancelled_caught:
             best, outdated = gathered.settled()
             best = [hit for hit in (freshened.hits.get(hit.id, hit) for hit in best) if hit is not None]
+            best = self._texts.known(best, looked)
         self.hits_refused += gathered.refused
-        return Answer(
-            tuple(best[:k]),
+        recall_ppm = expected_recall_ppm(choice, gathered.answered)
+        reached = Reached(recall_ppm, scope.cancelled_caught, missed, self._would_take_ms(trail))
+        answer = Answer(
+            tuple(best[: question.k]),
             Cost(
                 shards_contacted=contacted,
-                shards_total=len(likely) + len(others),
+                shards_total=len(choice),
                 nodes_contacted=len(gathered.nodes | freshened.nodes),
                 ms=round((self._clock.monotonic() - started) * 1_000, 3),
                 shards_missed=missed,
@@ -151,9 +166,29 @@ class Asker:
                 hits_outdated=outdated + freshened.ended,
                 heads_checked=len(freshened.hits),
                 heads_changed=freshened.changed,
+                expected_recall=recall_ppm / PPM if contacted else None,
+                shortfall=shortfall(question.recall_ppm, question.deadline_ms, MAX_DEADLINE_MS, reached),
+                texts_checked=looked.checked,
+                texts_unlike=looked.left_out,
                 steps=gathered.steps.ms(),
             ),
         )
+        self._results.keep(question, answer, trail.why, changes)
+        if question.explain:
+            route = route_of(trail, choice, question.recall_ppm, scope.cancelled_caught)
+            answer = replace(answer, route=route)
+        return answer
+
+    def _would_take_ms(self, trail: Trail) -> float | None:
+        """After how long those who were waited for would usually have answered; None before any was asked."""
+        if not trail.requests:
+            return None
+        now = self._clock.monotonic()
+        ends = [
+            max(now, one.began_s + HEDGE_FACTOR * (self._kademlia.latency(one.node) or HEDGE_LEAST_S))
+            for one in trail.waited_for()
+        ]
+        return (max(ends, default=now) - trail.began_s) * 1_000
 
     def _is_former(self, shard: Prefix) -> bool:
         return shard.generation != self._layouts.current.generation
@@ -180,13 +215,14 @@ class Asker:
     async def _run_wave(self, wave: Wave, request: SearchRequest, gathered: Gathered) -> None:
         async with trio.open_nursery() as nursery:
 
-            def send(asks: Sequence[Ask]) -> None:
+            def send(asks: Sequence[Ask], again: bool = True) -> None:
                 for ask in asks:
-                    nursery.start_soon(one, ask)
+                    nursery.start_soon(one, ask, again)
                 if wave.done:
                     nursery.cancel_scope.cancel()
 
-            async def one(ask: Ask) -> None:
+            async def one(ask: Ask, again: bool) -> None:
+                sent = gathered.trail.request(ask.node, ask.shards, again)
                 answered = trio.Event()
                 slow = False
 
@@ -196,18 +232,20 @@ class Asker:
                     with trio.move_on_after(min(max(usual * HEDGE_FACTOR, HEDGE_LEAST_S), HEDGE_MOST_S)):
                         await answered.wait()
                         return
-                    slow = True
+                    slow = sent.slow = True
                     self._late[ask.node] = self._clock.monotonic()
                     send(wave.on_slow(ask))
 
                 if ask.node == self._kademlia.agent:
                     # Own postings were collected before the wave; what is left to say is which shards are
                     # whole.
-                    send(wave.on_answer(ask, [shard for shard in ask.shards if self._is_complete(shard)]))
+                    whole = [shard for shard in ask.shards if self._is_complete(shard)]
+                    sent.answered(whole, 0, sent.began_s)
+                    send(wave.on_answer(ask, whole))
                     return
                 nursery.start_soon(hedge)
                 gathered.nodes.add(ask.node)
-                part = SearchRequest(ask.shards, request.codes, request.k, request.tags)
+                part = replace(request, shards=ask.shards)
                 try:
                     asked = self._clock.monotonic()
                     body = await self._kademlia.request(ask.node, METHOD, part.encode())
@@ -219,15 +257,17 @@ class Asker:
                     log.info("asking %s failed: %s", ask.node.hex()[:8], error)
                     if isinstance(error, FrameError):
                         self._kademlia.report(ask.node)
+                    sent.failed(str(error), self._clock.monotonic())
                     answered.set()
                     send(wave.on_failure(ask))
                     return
+                sent.answered(reply.complete, len(reply.ranking), self._clock.monotonic())
                 answered.set()
                 if not slow:
                     self._late.pop(ask.node, None)
                 send(wave.on_answer(ask, reply.complete))
 
-            send(wave.start())
+            send(wave.start(), again=False)
 
     async def _collect_own(self, request: SearchRequest, gathered: Gathered) -> None:
         """What this node has itself, in whatever shard: it costs no message.

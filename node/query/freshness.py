@@ -18,7 +18,7 @@ import trio
 from chain.cid import Cid, digest
 from chain.identity import AgentId
 from chain.record import Record
-from chain.vector import Codes, codes_from_bytes, score_ppm
+from chain.vector import codes_from_bytes, score_ppm
 from crdt.postings import shown
 from crdt.standing import CLEAR, Standing
 from dht.errors import FrameError, NetworkError
@@ -29,6 +29,8 @@ from dht.records.methods import MAX_DIGESTS, RecordService
 from node.entry_reader import EntryReader
 from node.entry_records import EntryRecords
 from node.models import Hit
+from node.query.filters import facts_of
+from node.query.question import Question
 
 ROUNDS = 3
 """Hits that take the places of those that went are checked too, so often."""
@@ -71,26 +73,22 @@ class Freshness:
         self._replication = replication
         self._run_blocking = run_blocking
 
-    async def check(
-        self, hits: Sequence[Hit], k: int, codes: Codes, tags: Sequence[str], freshened: Freshened
-    ) -> list[Hit]:
-        """`hits`, best first, with the first `k` of them as they stand now; `freshened` is kept up to date.
+    async def check(self, hits: Sequence[Hit], question: Question, freshened: Freshened) -> list[Hit]:
+        """`hits`, best first, with the first k of them as they stand now; `freshened` is kept up to date.
 
         An entry of which no holder answers is left as it is. May be cancelled at any time.
         """
         current = list(hits)
         for _ in range(ROUNDS):
-            unchecked = [hit for hit in current[:k] if hit.id not in freshened.hits]
+            unchecked = [hit for hit in current[: question.k] if hit.id not in freshened.hits]
             if not unchecked:
                 break
-            await self._check(unchecked, codes, tags, freshened)
+            await self._check(unchecked, question, freshened)
             now = (freshened.hits.get(hit.id, hit) for hit in current)
             current = sorted((hit for hit in now if hit is not None), key=lambda hit: (-hit.score, hit.id))
         return current
 
-    async def _check(
-        self, hits: Sequence[Hit], codes: Codes, tags: Sequence[str], freshened: Freshened
-    ) -> None:
+    async def _check(self, hits: Sequence[Hit], question: Question, freshened: Freshened) -> None:
         changed = await self._run_blocking(self._entries.operated_on, [hit.id for hit in hits])
         asked: dict[AgentId, list[Cid]] = {}
         for hit in hits:
@@ -106,7 +104,7 @@ class Freshness:
                 freshened.hits[hit.id] = hit
                 continue
             found = await self._reader.find(hit.id)
-            now = await self._run_blocking(self._now, hit, found.about(hit.id), codes, tags)
+            now = await self._run_blocking(self._now, hit, found.about(hit.id), question)
             freshened.hits[hit.id] = now
             freshened.changed += 1
             freshened.ended += now is None or now.record.cid != hit.record.cid
@@ -128,15 +126,16 @@ class Freshness:
             if isinstance(error, FrameError):
                 self._kademlia.report(agent)
 
-    def _now(self, hit: Hit, about: Sequence[Record], codes: Codes, tags: Sequence[str]) -> Hit | None:
+    def _now(self, hit: Hit, about: Sequence[Record], question: Question) -> Hit | None:
         records = {record.cid: record for record in about}
         show = shown(hit.id, records, self._standing())
-        if not show.values or not set(tags) <= set(show.tags):
-            return None
         scored = [
-            (score_ppm(codes, codes_from_bytes(content.codes, self._dim)), cid, content)
+            (score_ppm(question.codes, codes_from_bytes(content.codes, self._dim)), cid, content)
             for cid, content in show.values
+            if question.filters.admit(facts_of(records[cid], content))
         ]
+        if not scored or not set(question.tags) <= set(show.tags):
+            return None
         score, cid, content = min(scored, key=lambda one: (-one[0], one[1]))
         return replace(
             hit,

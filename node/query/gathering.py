@@ -14,6 +14,7 @@ from chain.identity import AgentId
 from crdt.postings import overwritten
 from node.models import Hit
 from node.query.steps import Steps
+from node.query.trail import Trail
 from sharding.tree import Prefix
 
 
@@ -31,6 +32,7 @@ class Gathered:
     """What a wave has brought so far, by content record; `answered` are the shards told completely."""
 
     steps: Steps
+    trail: Trail
     hits: dict[Cid, Candidate] = field(default_factory=dict)
     nodes: set[AgentId] = field(default_factory=set)
     answered: set[Prefix] = field(default_factory=set)

@@ -1,6 +1,7 @@
 """The wire form of `shard.search`: one question to a holder, and its answer with proof.
 
-A request names the shards, the query's code, k and the tags that a hit must carry. The answer says for which
+A request names the shards, the query's code, k, the tags that a hit must carry, and what else it has to be
+(`node.query.filters`). The answer says for which
 of those shards the holder is complete, lists its best postings as (content record's CID, score in ppm, CIDs
 of the records that show its tags where those are not all its own), and brings the records themselves in a
 bundle with their authors' openings, so that one hop answers with proof. When records do not fit into the
@@ -21,6 +22,7 @@ from crdt.postings import MAX_PROOFS
 from dht.errors import FrameError, RefusalCode, RequestRefused
 from dht.network import MAX_BODY
 from dht.records.bundle import Bundle, BundleError, open_bundle
+from node.query.filters import ANY, Filters, read_filters
 from sharding.tree import MAX_GENERATION, Prefix
 
 METHOD = "shard.search"
@@ -28,25 +30,28 @@ MAX_K = 100
 MAX_SHARDS = 1024
 MAX_DEPTH = 48
 MAX_REQUEST = 32 * 1024
-"""Bytes of a request, which is decoded on the event loop: 1,024 shards, the largest code and 64 tags fit."""
+"""Bytes of a request, which is decoded on the event loop: 1,024 shards, the largest code, 64 tags and all
+filters fit."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """Ask for the `k` best postings of `shards` for `codes`, carrying all of `tags`."""
+    """Ask for the `k` best postings of `shards` for `codes`, carrying all of `tags` and passing `filters`."""
 
     shards: tuple[Prefix, ...]
     codes: Codes
     k: int
     tags: tuple[str, ...] = ()
+    filters: Filters = ANY
 
     def encode(self) -> bytes:
-        """Canonical request body."""
+        """Canonical request body; the map of filters is left out when there are none."""
         shards = [
             [shard.length, shard.bits, *([shard.generation] if shard.generation else [])]
             for shard in self.shards
         ]
-        return canonical.encode([shards, self.codes.tobytes(), self.k, list(self.tags)])
+        plain = [shards, self.codes.tobytes(), self.k, list(self.tags)]
+        return canonical.encode([*plain, self.filters.to_wire()] if self.filters else plain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +76,9 @@ def decode_request(body: bytes, dim: int) -> SearchRequest:
     """Read a request; raises `RequestRefused` (bad request) naming what is wrong."""
     try:
         value = canonical.decode(body, MAX_REQUEST)
-        if type(value) is not list or len(value) != 4:
-            raise RecordError(f"{METHOD} takes [shards, codes, k, tags]")
-        raw_shards, raw_codes, k, tags = value
+        if type(value) is not list or len(value) not in (4, 5):
+            raise RecordError(f"{METHOD} takes [shards, codes, k, tags] or with a map of filters")
+        raw_shards, raw_codes, k, tags = value[:4]
         if type(raw_shards) is not list or not 0 < len(raw_shards) <= MAX_SHARDS:
             raise RecordError(f"1 to {MAX_SHARDS} shards can be asked for")
         shards = tuple(_prefix(raw) for raw in raw_shards)
@@ -88,9 +93,10 @@ def decode_request(body: bytes, dim: int) -> SearchRequest:
             raise RecordError(f"at most {MAX_TAGS} tags")
         for tag in tags:
             check_text("tag", tag, MAX_TAG)
+        filters = _filters(value[4]) if len(value) == 5 else ANY
     except ChainError as error:
         raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
-    return SearchRequest(shards, codes, k, tuple(tags))
+    return SearchRequest(shards, codes, k, tuple(tags), filters)
 
 
 def encode_reply(complete: list[int], ranking: list[Ranked], bundle: list[Any]) -> bytes:
@@ -119,6 +125,12 @@ def decode_reply(reply: bytes, request: SearchRequest) -> SearchReply:
         )
     except (ChainError, BundleError) as error:
         raise FrameError(f"search reply is malformed: {error}") from error
+
+
+def _filters(raw: object) -> Filters:
+    if type(raw) is not dict or not raw:
+        raise RecordError("filters are a map of at least one")
+    return read_filters(raw)
 
 
 def _ranked(raw: object) -> Ranked:

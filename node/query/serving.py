@@ -79,7 +79,7 @@ class SearchService:
             return reply
 
     def _answer(self, request: SearchRequest, complete: list[int]) -> bytes:
-        found = self._holder.search(request.shards, request.codes, request.k, request.tags)
+        found = self._holder.search(request.shards, request.codes, request.k, request.tags, request.filters)
         records = self._records_of([posting.record for posting, _ in found])
         standing = self._standing()
         ranking: list[Ranked] = []

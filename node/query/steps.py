@@ -1,9 +1,9 @@
 """Where a query's milliseconds go: a stopwatch for its steps, and the names that they go by.
 
 Steps are measured always, as a dozen readings of the clock cost nothing beside a query, and shown to whoever
-asks for them (`trace` in a question). Those up to `wave` follow one another, and `heads` follows that; the
-others happen inside it, side by side: `answer` is the longest wait for one holder, the rest are sums over the
-holders. Every step that calls `RunBlocking` includes the wait for a thread.
+asks for them (`trace` in a question). Those up to `wave` follow one another, and `heads` and `texts`
+follow that; the others happen inside it, side by side: `answer` is the longest wait for one holder, the rest
+are sums over the holders. Every step that calls `RunBlocking` includes the wait for a thread.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from contextlib import contextmanager
 
 from dht.ports import Clock
 
-STEPS = ("embed", "route", "own", "plan", "wave", "answer", "decode", "verify", "fetch", "heads")
+STEPS = ("embed", "route", "own", "plan", "wave", "answer", "decode", "verify", "fetch", "heads", "texts")
 """Text to codes; shards of the codes; own postings; holders of the shards; asking them all; longest answer;
-reading the answers; checking their hits; records that did not fit an answer; whether the hits still stand."""
+reading the answers; checking their hits; records that did not fit an answer; whether the hits still
+stand; their texts embedded again."""
 
 
 class Steps:

@@ -1,10 +1,10 @@
 """What a holder sends is checked here, hit by hit, before anything of it counts.
 
 Every hit is verified: the record's signature and payload hash, the network and epoch, its author's opening
-records, the content's shape, the score, recomputed from the signed vector, and its tags, from the records
-that give and take them; a hit that fails is dropped and counts against the holder that sent it. Nothing is
-believed because of who said it. This node's own postings become hits here too, without a check: they passed
-intake.
+records, the content's shape, the score, recomputed from the signed vector, what the question's filters look
+at, and its tags, from the records that give and take them; a hit that fails is dropped and counts against the
+holder that sent it. Nothing is believed because of who said it. This node's own postings become hits here
+too, without a check: they passed intake.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from dht.records.methods import MAX_FETCH, RecordService
 from node.entry_records import EntryRecords
 from node.holder import Holder, RecordsOf
 from node.models import Hit
+from node.query.filters import facts_of
 from node.query.gathering import Gathered
 from node.query.search_protocol import SearchReply, SearchRequest
 from sharding.tree import Prefix
@@ -108,7 +109,7 @@ class Verifier:
     def search_own(self, request: SearchRequest) -> tuple[list[tuple[Hit, frozenset[Prefix]]], list[Cid]]:
         """The best of this node's own postings with their shards, and the records looked at."""
         me, leaves = self._agent, self._layouts.current.tree.leaves
-        ranked = self._holder.search(leaves, request.codes, request.k, request.tags)
+        ranked = self._holder.search(leaves, request.codes, request.k, request.tags, request.filters)
         cids = [posting.record for posting, _ in ranked]
         records = self._records_of(cids)
         standing = self._standing()
@@ -170,6 +171,8 @@ class Verifier:
                 score = score_ppm(request.codes, codes_from_bytes(content.codes, self._dim))
                 if one.score != score:
                     raise FrameError(f"claims the score {one.score} for a hit that scores {score}")
+                if not request.filters.admit(facts_of(record, content)):
+                    raise FrameError("sends a hit that does not pass the filters asked for")
                 if not all(proof.subject == record.subject and is_tag_record(proof) for proof in proofs):
                     raise FrameError("sends a proof that proves no tag of its hit")
                 # The holder may not have heard of a warrant yet: that is no lie.

@@ -61,15 +61,26 @@ LAYOUT: Final = Layout(
         """,
         "CREATE INDEX postings_by_entry ON postings (entry);",
         "ALTER TABLE stamp ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;",
+        # What the new columns would hold stands in the records: the next start makes all postings again.
+        """
+        ALTER TABLE postings ADD COLUMN domain TEXT;
+        ALTER TABLE postings ADD COLUMN confidence INTEGER;
+        DELETE FROM postings;
+        UPDATE stamp SET postings = 0, total = zeroblob(32);
+        """,
     ),
     recovery="it only holds what can be computed again: stop the node and run `roseforest index rebuild`",
 )
-_COLUMNS = "number, shard_key, entry, record, codes, tags, author, hlc"
+_COLUMNS = "number, shard_key, entry, record, codes, tags, author, hlc, domain, confidence"
+MATCHING_PAGE: Final = 4_096
+"""Rows of `DerivedState.matching` in memory at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Posting:
     """One content value in the space: `codes` are int8 codes, `shard_key` has 32 bytes, `hlc` is in µs.
+
+    `domain` and `confidence` (ppm) are what its record says; searches filter by them.
 
     `number` is given by `DerivedState.put` and never given again; it is 0 before.
     """
@@ -82,6 +93,8 @@ class Posting:
     tags: tuple[str, ...]
     author: AgentId
     hlc: int
+    domain: str | None = None
+    confidence: int | None = None
 
 
 class DerivedState:
@@ -199,6 +212,33 @@ class DerivedState:
         sql = "SELECT shard_key FROM postings WHERE record IN ({})"
         return [row[0] for row in self._database.rows_in(sql, sorted(set(records)))]
 
+    def matching(
+        self,
+        ranges: Sequence[tuple[bytes, bytes]],
+        tags: Sequence[str],
+        condition: str,
+        parameters: Sequence[str | bytes | int],
+    ) -> Iterator[list[tuple[int, bytes]]]:
+        """(number, codes) of the postings in these ranges of keys, ends included, that may be wanted.
+
+        All that meet `condition`, SQL over the columns with its `parameters`, and bear `tags`; beside them a
+        few whose tags only look like it, so who needs to know reads the posting. In lists of up to
+        `MATCHING_PAGE`, each a snapshot. O(postings in the ranges), none of which is read whole.
+        """
+        where = ["(shard_key, number) > (?, ?)", "shard_key <= ?", *(["instr(tags, ?) > 0"] * len(tags))]
+        if condition:
+            where.append(f"({condition})")
+        sql = (
+            f"SELECT shard_key, number, codes FROM postings WHERE {' AND '.join(where)} "
+            f"ORDER BY shard_key, number LIMIT {MATCHING_PAGE}"
+        )
+        wanted = (*map(canonical.encode, tags), *parameters)
+        for low, high in ranges:
+            after = (low, -1)
+            while page := list(self._database.rows(sql, (*after, high, *wanted))):
+                yield [(number, codes) for _, number, codes in page]
+                after = (page[-1][0], page[-1][1])
+
     def all(self, batch: int, after: int = 0) -> Iterator[list[Posting]]:
         """All postings by number beyond `after`, in lists of up to `batch`, each a snapshot of its own."""
         sql = f"SELECT {_COLUMNS} FROM postings WHERE number > ? ORDER BY number LIMIT ?"
@@ -230,12 +270,12 @@ class DerivedState:
         return row
 
     def _posting(self, row: Row) -> Posting:
-        number, key, entry, record, codes, tags, author, hlc = row
+        number, key, entry, record, codes, tags, author, hlc, domain, confidence = row
         try:
             shown = tuple(canonical.decode(tags, _MAX_TAG_BYTES))
         except (EncodingError, TypeError) as error:
             raise self._database.corrupt(f"the tags of posting {number} cannot be read: {error}") from error
-        return Posting(number, key, entry, record, codes, shown, author, hlc)
+        return Posting(number, key, entry, record, codes, shown, author, hlc, domain, confidence)
 
 
 def _check_size(items: Sequence[object]) -> None:
@@ -247,12 +287,14 @@ def _check_size(items: Sequence[object]) -> None:
 
 def _put(connection: sqlite3.Connection, postings: Sequence[Posting]) -> list[Posting]:
     sql = (
-        "INSERT OR IGNORE INTO postings (shard_key, entry, record, codes, tags, author, hlc) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)"
+        "INSERT OR IGNORE INTO postings "
+        "(shard_key, entry, record, codes, tags, author, hlc, domain, confidence) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
     )
     added: list[Posting] = []
     for p in postings:
-        row = (p.shard_key, p.entry, p.record, p.codes, canonical.encode(p.tags), p.author, p.hlc)
+        tags = canonical.encode(p.tags)
+        row = (p.shard_key, p.entry, p.record, p.codes, tags, p.author, p.hlc, p.domain, p.confidence)
         cursor = connection.execute(sql, row)
         if cursor.rowcount and cursor.lastrowid is not None:
             added.append(replace(p, number=cursor.lastrowid))

@@ -33,6 +33,7 @@ from node.embedding.errors import NotFinite, WrongSize, ZeroVector
 from node.entry_reader import Found, view_of
 from node.errors import InvalidInput, NotFound, NotReady
 from node.models import (
+    PLAIN,
     Added,
     Answer,
     Change,
@@ -43,11 +44,13 @@ from node.models import (
     NewEntry,
     PeerView,
     Purge,
+    QueryOptions,
     Rejected,
     Status,
     Validated,
 )
 from node.moderation import Block, Blocklist
+from node.query.filters import facts_of
 from node.storage.blob_files import BlobFiles
 from node.storage.errors import DiskFull
 from sim.virtual_clock import inline_blocking
@@ -137,6 +140,7 @@ class MemoryNode:
         tags: Sequence[str],
         deadline_ms: int | None,
         fresh: bool = False,
+        options: QueryOptions = PLAIN,
     ) -> Answer:
         if self.starting:
             raise NotReady("the node is still joining; try again in a moment")
@@ -144,7 +148,7 @@ class MemoryNode:
         hits = []
         for record in self._creates():
             content = _content(record)
-            if set(tags) <= set(content.tags):
+            if set(tags) <= set(content.tags) and options.filters.admit(facts_of(record, content)):
                 score = score_ppm(asked, codes_from_bytes(content.codes, DIM))
                 author = record.header.author
                 hits.append(Hit(record.cid, score, author, content.text, content.tags, record, author))

@@ -109,7 +109,7 @@ def test_from_init_to_stop_everything_speaks_json(daemons: Daemons) -> None:
     assert rose("get", added["id"])["records"] is None
 
     answer = rose("query", QUESTION, "-k", "2")
-    assert set(answer) == {"hits", "cost"}
+    assert set(answer) == {"hits", "cost", "route"}
     assert {hit["text"] for hit in answer["hits"]} == {BEES, DANCE}
     assert answer["hits"][0]["score"] > answer["hits"][1]["score"]
     for hit in answer["hits"]:
@@ -118,7 +118,7 @@ def test_from_init_to_stop_everything_speaks_json(daemons: Daemons) -> None:
         assert hit["author"] == founded["agent_id"]
     assert answer["cost"].keys() >= COST_KEYS
     assert answer["cost"]["shards_total"] == 64
-    assert (answer["cost"]["shards_missed"], answer["cost"]["expected_recall"]) == (0, None)
+    assert (answer["cost"]["shards_missed"], answer["cost"]["expected_recall"]) == (0, 1.0)
     assert [hit["id"] for hit in rose("query", QUESTION, "--tag", "bees")["hits"]] == [added["id"]]
     assert rose("query", QUESTION, "--tag", "none")["hits"] == []
 

@@ -23,6 +23,7 @@ from node.query.asker import HEDGE_MOST_S
 from node.query.gathering import Gathered
 from node.query.search_protocol import MAX_K
 from node.query.steps import Steps
+from node.query.trail import Trail
 from node.query.wave import Ask, Wave
 from sharding.tree import ShardTree
 from tests.node.simulated_nodes import (
@@ -97,7 +98,7 @@ def test_the_cost_counts_exactly_the_nodes_and_shards_that_were_asked(tmp_path: 
             assert number not in asked
             assert cost.shards_contacted == cost.shards_total == len(SHARDS) == 64
             assert 0 < cost.ms < ROUND_TRIPS_MS
-            assert cost.expected_recall is None
+            assert cost.expected_recall == 1.0
 
     simulate(tmp_path, FOUR_AND_A_GUEST, scenario, FaultyLink())
 
@@ -315,7 +316,7 @@ def test_an_entry_with_several_records_is_shown_once_by_the_best_in_whatever_ord
     for scores in ((1, 2, 2), (2, 2, 1), (3, 2, 1)):
         told = list(zip(same, scores, strict=True))
         for order in permutations(told):
-            gathered = Gathered(Steps(SystemClock()))
+            gathered = Gathered(Steps(SystemClock()), Trail(SystemClock(), 0.0))
             for record, score in order:
                 hit = Hit(record.subject, score, author.agent, "text", (), record, author.agent)
                 gathered.add(hit, frozenset())

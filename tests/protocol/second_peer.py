@@ -185,11 +185,17 @@ class Peer:
         return ours, theirs
 
     def search(
-        self, codes: bytes, k: int, tags: Sequence[str] = (), shards: Sequence[int] = range(64)
+        self,
+        codes: bytes,
+        k: int,
+        tags: Sequence[str] = (),
+        shards: Sequence[int] = range(64),
+        **filters: Any,
     ) -> list[tuple[int, Record]]:
         """Scores and content records, the best first; refuses an answer that does not prove itself."""
         asked = [[6, bits] for bits in shards]
-        complete, ranking, (openings, _, items) = self.ask("shard.search", [asked, codes, k, list(tags)])
+        question = [asked, codes, k, list(tags), *([filters] if filters else [])]
+        complete, ranking, (openings, _, items) = self.ask("shard.search", question)
         if complete != list(range(len(asked))) or len(ranking) > k:
             raise Refused("the only node of a network does not hold all of it")
         admitted = {self._admitted(*map(Record.read, pair)) for pair in openings}

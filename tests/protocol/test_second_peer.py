@@ -91,6 +91,10 @@ def test_it_joins_stores_and_finds_beside_a_real_daemon(daemon: Daemon) -> None:
         assert {one.cid for _, one in found[:2]} == {names[0], mine.cid}
         assert (score(roses, iron), names[1]) in [(ppm, one.cid) for ppm, one in found]
         assert [one.cid for _, one in peer.search(iron, 3, ["garden"])] == [mine.cid]
+        assert [one.cid for _, one in peer.search(iron, 3, authors=[peer.agent])] == [mine.cid]
+        assert mine.cid not in {one.cid for _, one in peer.search(roses, 3, until=mine["hlc"])}
+        assert peer.search(roses, 3, domains=["horticulture"]) == []
+        assert refusal(peer, "shard.search", canonical([[[0, 0]], roses, 3, [], {"near": 1}])) == BAD_REQUEST
         _, home = shard_of(peer.key_of(mine))
         assert mine.cid in {one.cid for _, one in peer.search(roses, 3, shards=[home])}
         elsewhere = [bits for bits in range(64) if bits != home]
