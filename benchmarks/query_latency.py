@@ -70,7 +70,7 @@ class Client:
         self._headers = {"authorization": f"Bearer {node.home.read_token()}"}
 
     def ask(self, text: str) -> Seen:
-        body = json.dumps({"text": text, "k": K, "trace": True})
+        body = json.dumps({"text": text, "k": K, "trace": True, "cache": False})
         began = time.perf_counter()
         self._connection.request("POST", "/v1/query", body, self._headers)
         response = self._connection.getresponse()

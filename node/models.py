@@ -263,13 +263,14 @@ class QueryOptions:
     """What a question may say beside what it is about.
 
     `filters`: what hits have to be. `effort` names a recall (`node.query.effort.EFFORTS`), `recall_ppm` gives
-    one; neither: the default. `explain`: the answer brings its route.
+    one; neither: the default. `explain`: the answer brings its route. `cache`: a kept answer will do.
     """
 
     filters: Filters = ANY
     effort: str | None = None
     recall_ppm: int | None = None
     explain: bool = False
+    cache: bool = True
 
 
 PLAIN: Final = QueryOptions()

@@ -151,6 +151,7 @@ class Node:
             deadline_ms=deadline_ms or self.parts.options.query_deadline_ms,
             fresh=fresh,
             explain=options.explain,
+            cache=options.cache,
         )
         answer = self.parts.results.answer(question, steps) or await self.parts.asker.ask(question, steps)
         return await self.private.merged(answer, codes, k, tags, options.filters)

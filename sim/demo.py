@@ -314,7 +314,7 @@ async def _ask(
 ) -> tuple[ShownAnswer, ...]:
     answers: list[ShownAnswer] = []
     for number, question in enumerate(questions, 1):
-        reply = await node.post("/v1/query", {"text": question.question, "k": ASKED})
+        reply = await node.post("/v1/query", {"text": question.question, "k": ASKED, "cache": False})
         hits = tuple(
             ShownHit(hit["id"], names.get(hit["id"], "?"), hit["score"], hit["author"], hit["verified"])
             for hit in reply["hits"]

@@ -73,7 +73,7 @@ class RealStage:
         return [from_text(one["id"]) if "id" in one else None for one in results]
 
     async def ask(self, name: str, text: str, k: int) -> Reply:
-        answer = await self._post(name, "/v1/query", {"text": text, "k": k})
+        answer = await self._post(name, "/v1/query", {"text": text, "k": k, "cache": False})
         cost = answer["cost"]
         return Reply(
             tuple(from_text(hit["id"]) for hit in answer["hits"]),

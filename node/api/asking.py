@@ -70,6 +70,7 @@ class QueryIn(Shape):
         default=False,
         description="ask the entries' own holders whether the hits still stand, and give no kept answer",
     )
+    cache: bool = Field(default=True, description="whether an answer kept from a moment ago will do")
     trace: bool = Field(default=False, description="show what each step of the query took")
     explain: bool = Field(default=False, description="show the route: shards, holders, and why")
 
@@ -100,6 +101,7 @@ class QueryIn(Shape):
             effort=self.effort,
             recall_ppm=None if self.recall is None else round(self.recall * PPM),
             explain=self.explain,
+            cache=self.cache,
         )
 
 

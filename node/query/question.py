@@ -14,7 +14,8 @@ class Question:
     """Ask for the `k` best entries for `codes` that carry all `tags` and pass `filters`.
 
     `recall_ppm` is the part of the true best that is wanted, `deadline_ms` how long it is waited for.
-    `fresh`: the hits' own holders confirm them. `explain`: the answer brings its route.
+    `fresh`: the hits' own holders confirm them. `explain`: the answer brings its route. `cache`: an answer
+    kept from before will do; not for who wants it fresh or explained.
     """
 
     codes: Codes
@@ -25,6 +26,7 @@ class Question:
     deadline_ms: int
     fresh: bool = False
     explain: bool = False
+    cache: bool = True
 
     def key(self) -> Hashable:
         """What decides which answer is right: equal keys, equal answers, however long they may take."""

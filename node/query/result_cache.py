@@ -77,7 +77,7 @@ class ResultCache:
 
     def answer(self, question: Question, steps: Steps) -> Answer | None:
         """The answer kept for this question with its age, or None; always None to who asks for more."""
-        if question.fresh or question.explain or self._ttl_s <= 0:
+        if not question.cache or question.fresh or question.explain or self._ttl_s <= 0:
             return None
         key = question.key()
         kept = self._kept.get(key)

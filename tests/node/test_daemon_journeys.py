@@ -18,6 +18,7 @@ import trio
 
 from chain.cid import from_text as cid_from_text
 from chain.cid import to_text
+from chain.identity import Identity, peer_id
 from chain.record import check_payload, decode_record, verify_signature
 from dht.ports import ThreadedBlocking
 from node.cli import PROGRAM, cli, run
@@ -73,6 +74,36 @@ def own_texts(daemon: Daemon) -> list[str]:
             record = decode_record(base64.b64decode(shown["data"]))
             found.append(daemon.get(f"/v1/entries/{to_text(record.cid)}")["text"])
     return found
+
+
+def test_a_question_is_narrowed_weighed_and_explained_on_the_command_line(daemons: Daemons) -> None:
+    home = daemons.home("first")
+    daemon = daemons.run(home)
+    other = peer_id(Identity.from_seed(bytes(32)).agent)
+
+    def found(*options: str) -> list[str]:
+        done = daemons.command(home, "query", QUESTION, "--json", *options)
+        assert (done.code, done.err) == (0, ""), done
+        return [hit["text"] for hit in done.value["hits"]]
+
+    daemon.add(BEES, domain="biology", confidence=0.75)
+    daemon.add(DANCE, domain="dance", confidence=0.25)
+    me = daemon.get("/v1/status")["agent_id"]
+    assert set(found("--author", me, "--since", "1h")) == {BEES, DANCE}
+    assert found("--domain", "biology", "--domain", "physics") == [BEES]
+    assert found("--min-confidence", "0.5") == [BEES]
+    assert found("--until", "2020-01-01T12:00+01:00") == found("--author", other) == []
+    shown = daemons.command(home, "query", QUESTION, "--effort", "high", "--deadline-ms", "9000", "--explain")
+    assert shown.code == 0
+    assert shown.out.index(BEES) < shown.out.index("route: 0.99 of the best wanted, 64 shards asked")
+    assert "1.00 of the best expected" in shown.err
+    cut = daemons.command(home, "query", QUESTION, "--recall", "1", "--deadline-ms", "1", "-k", "1")
+    assert cut.code == 0
+    if "cut off by the deadline" in cut.err:
+        assert "would do" in cut.err.splitlines()[-1]
+    for cached in (False, True):
+        cost = daemon.ask("POST", "/v1/query", {"text": QUESTION, "k": 2}).value["cost"]
+        assert (cost["cached_s"] is not None) == cached
 
 
 def test_from_init_to_stop_everything_speaks_json(daemons: Daemons) -> None:

@@ -13,7 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chain.cid import Cid, digest
+from chain.content import Content
+from chain.kinds import CREATE
 from chain.record import Record
+from chain.source_chain import Draft
 from chain.vector import Codes, codes_from_bytes, score_ppm
 from dht.records.layouts import Layouts
 from dht.records.placement import Layout, Role
@@ -21,6 +24,7 @@ from dht.records.record_store import Held
 from node.entry_records import EntryRecords
 from node.holder import Holder
 from node.index import STAMP_FILE
+from node.query.filters import Filters
 from node.storage.derived_state import DerivedState
 from node.storage.held_records import HeldRecords
 from sharding.tree import Prefix, ShardTree
@@ -140,6 +144,34 @@ def test_a_rare_tag_is_found_beneath_any_number_of_equals(tmp_path: Path) -> Non
                 assert found(holder, list(LEAVES), contents[0][0], k, tags) == brute(
                     records, contents, list(LEAVES), contents[0][0], k, tags
                 )
+
+    with_holder(tmp_path, scenario)
+
+
+def test_one_of_two_thousand_that_passes_a_filter_is_found_beneath_all_others(tmp_path: Path) -> None:
+    author, query = Author(1, MANIFEST, NOW_US), np.array([1, 2, 3, 127], dtype=np.int8)
+    near = query.tobytes()
+    crowd = [Content(f"crowd {n}", near, domain="many", confidence=n) for n in range(2_000)]
+    rare = Content("rare", (-query).tobytes(), ("t",), "few", 999_999)
+    said = [*crowd[:700], rare, *crowd[700:]]
+    records = [author.append(Draft(CREATE, one.to_body()), NOW_US + n) for n, one in enumerate(said)]
+    (wanted,) = [record for record in records if record.body()["text"] == "rare"]
+
+    async def scenario(holder: Holder) -> None:
+        await holder.add(records)
+        at = wanted.header.hlc
+        for filters in (
+            Filters(domains=("few",)),
+            Filters(confidence=2_000),
+            Filters(since=at, until=at + 1),
+            Filters((author.agent,), ("few",), 1, at),
+        ):
+            for tags in ((), ("t",)):
+                found = holder.search(LEAVES, query, 10, tags, filters)
+                assert [(one.record, score) for one, score in found] == [(wanted.cid, -1_000_000)]
+        last = holder.search(LEAVES, query, 100, (), Filters(confidence=1_905))
+        assert sorted(posting.confidence or 0 for posting, _ in last) == [*range(1_905, 2_000), 999_999]
+        assert holder.search(LEAVES, query, 10, (), Filters(authors=(bytes(32),))) == []
 
     with_holder(tmp_path, scenario)
 

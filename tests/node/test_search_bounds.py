@@ -9,14 +9,15 @@ import pytest
 import trio
 
 from chain import canonical
-from chain.content import MAX_TAG, MAX_TAGS
+from chain.content import MAX_DOMAIN, MAX_TAG, MAX_TAGS
 from chain.manifest import MAX_REPLICATION
-from chain.vector import MAX_DIM
+from chain.vector import MAX_DIM, PPM
 from dht.errors import RequestRefused
 from dht.overlay.contact import Contact
 from dht.overlay.routing_table import K
 from dht.repair.catch_up import FORMER_HOLDERS
 from node.query.asker import EXTRA_HOLDERS
+from node.query.filters import MAX_AUTHORS, MAX_DOMAINS, MAX_US, Filters
 from node.query.search_protocol import (
     MAX_DEPTH,
     MAX_K,
@@ -97,9 +98,16 @@ def test_the_largest_request_fits_and_a_larger_one_is_not_decoded() -> None:
     deepest = 1 << MAX_DEPTH
     shards = tuple(Prefix(bits=deepest - n, length=MAX_DEPTH) for n in range(1, MAX_SHARDS + 1))
     tags = tuple(f"{n:0{MAX_TAG}d}" for n in range(MAX_TAGS))
-    request = SearchRequest(shards, np.ones(MAX_DIM, dtype=np.int8), MAX_K, tags)
+    filters = Filters(
+        authors=tuple(bytes([n]) * 32 for n in range(MAX_AUTHORS)),
+        domains=tuple(f"{n:0{MAX_DOMAIN}d}" for n in range(MAX_DOMAINS)),
+        confidence=PPM,
+        since=MAX_US - 1,
+        until=MAX_US,
+    )
+    request = SearchRequest(shards, np.ones(MAX_DIM, dtype=np.int8), MAX_K, tags, filters)
     decoded = decode_request(request.encode(), MAX_DIM)
-    assert (decoded.shards, decoded.k, decoded.tags) == (shards, MAX_K, tags)
+    assert (decoded.shards, decoded.k, decoded.tags, decoded.filters) == (shards, MAX_K, tags, filters)
     with pytest.raises(RequestRefused, match=f"the limit is {MAX_REQUEST}"):
         decode_request(canonical.encode([0] * MAX_REQUEST), MAX_DIM)
 
