@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+import pytest
 import trio
 
+from chain.content import Content
 from chain.identity import Identity
-from node.models import Answer, NewEntry
+from chain.kinds import CREATE
+from chain.source_chain import Draft
+from dht.records.bundle import Item, bundle_value
+from node.models import Answer, NewEntry, QueryOptions
+from node.node import Node
 from node.options import NodeOptions
+from node.query.search_protocol import Ranked, SearchRequest, encode_reply
+from node.query.trail import BEYOND
 from sim.network import open_world
-from sim.virtual_clock import run_deterministic
+from sim.virtual_clock import EPOCH_US, run_deterministic
 from sim.whole_node import found_network, start_node
-from tests.node.simulated_nodes import until
+from tests.dht.authors import Author
+from tests.node.simulated_nodes import override, until
+
+T = TypeVar("T")
 
 FEW = ["Bees see ultraviolet light.", "Wasps build nests from paper.", "Badgers dig setts in the woods."]
 
@@ -21,7 +33,16 @@ FEW = ["Bees see ultraviolet light.", "Wasps build nests from paper.", "Badgers 
 def ask(folder: Path, texts: Sequence[NewEntry], question: str, k: int, tags: Sequence[str] = ()) -> Answer:
     """Ask a node without capacity, in a network of four with `texts`, in the built-in space."""
 
-    async def main() -> Answer:
+    async def one(nodes: Sequence[Node]) -> Answer:
+        return await nodes[4].query(question, None, k, tags, None)
+
+    return within(folder, texts, one)
+
+
+def within(folder: Path, texts: Sequence[NewEntry], scenario: Callable[[Sequence[Node]], Awaitable[T]]) -> T:
+    """What `scenario` gives for such a network; the last of its five nodes has no capacity."""
+
+    async def main() -> T:
         ids = [Identity.from_seed(bytes([number + 1]) * 32) for number in range(5)]
         async with open_world(1) as world:
             founding = found_network(ids[0])
@@ -37,7 +58,7 @@ def ask(folder: Path, texts: Sequence[NewEntry], question: str, k: int, tags: Se
             # The one that holds nothing hears of those that came while it did by its first refresh.
             await trio.sleep(10)
             await until(lambda: nodes[4].status().peers == 4 and not nodes[1].status().pending)
-            return await nodes[4].query(question, None, k, tags, None)
+            return await scenario(nodes)
 
     return run_deterministic(main, seed=1)
 
@@ -56,7 +77,65 @@ def test_a_rare_tag_is_found_wherever_its_entry_lies(tmp_path: Path) -> None:
 
 
 def test_enough_hits_in_the_likeliest_shards_leave_the_others_unasked(tmp_path: Path) -> None:
+    """The more of the best is wanted, the more shards are asked, and the answer says what that gives."""
     texts = [NewEntry(f"Sort a list of {n} numbers in place.") for n in range(40)]
-    answer = ask(tmp_path, texts, "sort numbers", k=3)
-    assert len(answer.hits) == 3
-    assert answer.cost.shards_contacted < answer.cost.shards_total
+
+    async def scenario(nodes: Sequence[Node]) -> list[Answer]:
+        return [
+            await nodes[4].query("sort numbers", None, 3, (), None, False, options)
+            for options in (
+                QueryOptions(effort="low"),
+                QueryOptions(explain=True),
+                QueryOptions(effort="high"),
+                QueryOptions(recall_ppm=1_000_000),
+            )
+        ]
+
+    low, medium, high, everything = answers = within(tmp_path, texts, scenario)
+    assert [len(answer.hits) for answer in answers] == [3] * 4
+    contacted = [answer.cost.shards_contacted for answer in answers]
+    assert contacted == sorted(set(contacted)), "each asks more than the one before"
+    assert contacted[-1] == low.cost.shards_total
+    for answer, wanted in zip(answers, (0.8, 0.95, 0.99, 1.0), strict=True):
+        assert wanted <= (answer.cost.expected_recall or 0) <= 1.0
+        assert answer.cost.shortfall is None
+    assert (high.cost.expected_recall or 0) < (everything.cost.expected_recall or 0) == 1.0
+    assert medium.route is not None
+    left = [one for one in medium.route.shards if not one.asked]
+    assert len(left) == medium.cost.shards_total - medium.cost.shards_contacted
+    assert {(one.why, one.answered_by) for one in left} == {(BEYOND, None)}
+    assert sum(one.expected_ppm for one in left) <= 50_000
+    parts = [one.expected_ppm for one in medium.route.shards]
+    assert parts == sorted(parts, reverse=True)
+
+
+@pytest.mark.slow
+def test_a_hit_under_a_borrowed_vector_is_refused_and_counts_against_who_sent_it(tmp_path: Path) -> None:
+    """Signed by one who paid, hashed and scored as it should be: only its text is about something else."""
+    texts = [NewEntry(f"Sort a list of {n} numbers in place.") for n in range(20)]
+
+    async def scenario(nodes: Sequence[Node]) -> None:
+        asker = nodes[4]
+        first = await asker.query("sort numbers", None, 3, (), None, False, QueryOptions(explain=True))
+        assert first.route is not None
+        asked = max(first.route.asked, key=lambda one: one.shards).node
+        (liar,) = [node for node in nodes if node.agent == asked]
+        author = Author(1, asker.manifest, EPOCH_US)
+
+        def spam(request: SearchRequest, complete: list[int]) -> bytes:
+            body = Content("Buy my book.", request.codes.tobytes()).to_body()
+            record = author.append(Draft(CREATE, body))
+            bundle = bundle_value([author.opening], [], [Item(record, 0)])
+            return encode_reply(complete, [Ranked(record.cid, 1_000_000)], bundle)
+
+        override(liar.parts.searches, "_answer", spam)
+        refused = 0
+        for n in range(6):
+            answer = await asker.query(f"sort {n} numbers", None, 3, (), None)
+            assert all("Sort" in hit.text for hit in answer.hits)
+            assert len(answer.hits) == 3
+            refused += answer.cost.hits_refused
+        assert refused > 0
+        assert asker.kademlia.is_suspect(liar.agent)
+
+    within(tmp_path, texts, scenario)
