@@ -104,7 +104,8 @@ async def _ask(nodes: Sequence[RunningNode], soaked: Soaked, began: float) -> No
         words = corpus[number * 7 % len(corpus)].text.split()[:8]
         started = time.perf_counter()
         try:
-            await nodes[number % len(nodes)].post("/v1/query", {"text": " ".join(words), "k": K, "cache": False})
+            question = {"text": " ".join(words), "k": K, "cache": False}
+            await nodes[number % len(nodes)].post("/v1/query", question)
         except ApiError:
             soaked.failures += 1
         soaked.query_ms.append((time.perf_counter() - started) * 1_000)
