@@ -49,6 +49,9 @@ def counters_of(parts: Parts) -> dict[str, int]:
         (f"kademlia_{name}_total", value) for name, value in asdict(parts.kademlia.counters).items()
     )
     counters.update(parts.governance.counters())
+    counters.update(parts.routing.counters())
+    counters["summaries_served_total"] = parts.summaries.served
+    counters["summary_bytes_served_total"] = parts.summaries.served_bytes
     counters.update(
         (f"challenges_{name}_total", value) for name, value in asdict(parts.challenger.counters).items()
     )

@@ -377,6 +377,8 @@ class Node:
                 parts.emptied.run,
                 parts.erasing.run,
                 parts.texts.run,
+                parts.routing.puller.run,
+                parts.routing.spots.run,
             ):
                 nursery.start_soon(keep, work)
             await nursery.start(self.learning.run)

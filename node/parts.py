@@ -73,10 +73,11 @@ from node.options import NodeOptions, NodePaths
 from node.participation import Participation
 from node.private import PrivateEntries
 from node.query.asker import EXTRA_HOLDERS, Asker
-from node.query.choosing import ShardChoice
+from node.query.calibration import FILE as CALIBRATION_FILE
 from node.query.freshness import Freshness
 from node.query.result_cache import ResultCache
 from node.query.serving import SearchService
+from node.query.sketched import SketchedRouting
 from node.query.text_check import TextCheck, embedder_to_check
 from node.query.verifying import Verifier
 from node.receipts import Receipts
@@ -353,9 +354,36 @@ class Parts:
             self.blocks.hides,
         )
         """Answers to questions that may be asked again."""
+        self.summaries = SummaryService(
+            network,
+            self.kademlia,
+            [sketch_source(derived, self.layouts, manifest.space.dim, lambda: self.holder.moving)],
+            self.is_complete,
+            random.random_bytes(INSTANCE_BYTES),
+            run_blocking,
+        )
+        self.holder.on_changed = self.summaries.changed
+        self.holder.on_changed_all = self.summaries.changed_all
+        self.routing = SketchedRouting(
+            self.kademlia,
+            self.summaries,
+            self.records,
+            self.intake,
+            self.layouts,
+            derived,
+            self.is_complete,
+            manifest.space.dim,
+            manifest.replication,
+            paths.chain.with_name(CALIBRATION_FILE),
+            clock,
+            random,
+            run_blocking,
+        )
+        """Which shards are asked; others' blocks, of which it knows that."""
         self.asker = Asker(
             kademlia=self.kademlia,
-            choice=ShardChoice(self.layouts),
+            choice=self.routing.choice,
+            spots=self.routing.spots,
             verifier=self.verifier,
             unplaced=own.unplaced,
             freshness=Freshness(
@@ -391,16 +419,6 @@ class Parts:
             run_blocking=run_blocking,
             standing=lambda: self.governance.standing,
         )
-        self.summaries = SummaryService(
-            network,
-            self.kademlia,
-            [sketch_source(derived, self.layouts, manifest.space.dim, lambda: self.holder.moving)],
-            self.is_complete,
-            random.random_bytes(INSTANCE_BYTES),
-            run_blocking,
-        )
-        self.holder.on_changed = self.summaries.changed
-        self.holder.on_changed_all = self.summaries.changed_all
         self.editor = Editor(
             self.agent,
             self.embedder,

@@ -42,6 +42,7 @@ class Misdeed(Enum):
     INVALID_RECORD = "a record that breaks a rule; a false warrant is one", 1.0
     BAD_FRAME = "bytes that are no frame, or one at the wrong time", 2.0
     FAILED_CHALLENGE = "what it said it holds and cannot show", 2.5
+    FALSE_SUMMARY = "a sketch that is not its record's, in what it gave of a shard", 2.5
     PRESSING = "requests far beyond its pace, for a second", 0.05
 
     def __init__(self, text: str, points: float) -> None:

@@ -22,7 +22,7 @@ from dht.errors import DhtError
 
 DIGEST_BYTES = 16
 INSTANCE_BYTES = 8
-MAX_ROWS = 1 << 16
+MAX_ROWS = 1 << 14
 """Rows of one block: more than a shard has before it splits, many times."""
 MAX_LOGGED = 4_096
 """Keys of changes that a holder remembers for each block; who is further behind gets the whole one."""

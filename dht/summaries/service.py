@@ -20,7 +20,7 @@ from chain.identity import AgentId
 from dht.network import Network
 from dht.overlay.kademlia import Kademlia
 from dht.ports import RunBlocking
-from dht.summaries.block import Block, History, Kind, Version
+from dht.summaries.block import MAX_ROWS, Block, History, Kind, Version
 from dht.summaries.messages import (
     METHOD,
     REPLY_BYTES,
@@ -113,7 +113,7 @@ class SummaryService:
         counter = self.counter(shard)
         if history.counter < counter:
             rows = self._sources[kind].rows(shard, history.block.mapping())
-            if rows is None:
+            if rows is None or len(rows) > MAX_ROWS:
                 return None
             history.become(rows, counter)
         self._kept[name] = history

@@ -22,7 +22,7 @@ from dht.overlay.kademlia import Kademlia
 from dht.ports import Clock, RunBlocking
 from dht.records.layouts import Layouts
 from node.models import Answer, Cost, Hit
-from node.query.choosing import ShardChoice, expected_recall_ppm
+from node.query.choosing import FILTERED, ShardChoice, expected_recall_ppm
 from node.query.effort import Reached, shortfall
 from node.query.freshness import Freshened, Freshness
 from node.query.gathering import Gathered
@@ -33,6 +33,7 @@ from node.query.search_protocol import (
     SearchRequest,
     decode_reply,
 )
+from node.query.spot_checks import SpotChecks
 from node.query.steps import Steps
 from node.query.text_check import Looked, TextCheck
 from node.query.trail import LIKELY, TO_CONFIRM, TOO_FEW, Trail, route_of
@@ -51,6 +52,8 @@ LEAST_HITS = 10
 LATE_S = 60.0
 """A holder that had to be hedged is asked last for so long, or until it answers in time: it costs one hedge,
 not one in every query. By then the upkeep has found out whether it is alive."""
+WAIT_PART = 4
+"""One part of so many of the deadline may go by in asking what has changed in others' shards."""
 EXTRA_HOLDERS = 2
 """Holders looked up beyond R, for when the first ones are new, slow or gone."""
 
@@ -64,6 +67,7 @@ class Asker:
         self,
         kademlia: Kademlia,
         choice: ShardChoice,
+        spots: SpotChecks,
         verifier: Verifier,
         unplaced: Callable[[Sequence[Cid]], set[Cid]],
         freshness: Freshness,
@@ -79,6 +83,7 @@ class Asker:
         """`finished`: which of these former shards have nothing left that could be asked for."""
         self._kademlia = kademlia
         self._choice = choice
+        self._spots = spots
         self._verifier = verifier
         self._unplaced = unplaced
         self._freshness = freshness
@@ -106,7 +111,9 @@ class Asker:
         gathered = Gathered(steps or Steps(self._clock), trail)
         changes = self._results.changes
         with gathered.steps.step("route"):
-            choice = await self._run_blocking(self._choice.choose, question.codes, question.recall_ppm)
+            depth = max(question.k, LEAST_HITS) * (FILTERED if question.tags or question.filters else 1)
+            wait_s = question.deadline_ms / 1_000 / WAIT_PART
+            choice = await self._choice.choose(question.codes, depth, question.recall_ppm, wait_s)
         likely, others = choice.likely, choice.others
         request = SearchRequest(
             likely, question.codes, max(question.k, LEAST_HITS), question.tags, question.filters
@@ -151,6 +158,7 @@ class Asker:
             best = [hit for hit in (freshened.hits.get(hit.id, hit) for hit in best) if hit is not None]
             best = self._texts.known(best, looked)
         self.hits_refused += gathered.refused
+        self._spots.hits(question.codes.tobytes(), best[: question.k])
         recall_ppm = expected_recall_ppm(choice, gathered.answered)
         reached = Reached(recall_ppm, scope.cancelled_caught, missed, self._would_take_ms(trail))
         answer = Answer(

@@ -1,74 +1,174 @@
 """Which shards a question goes to: those likeliest to hold its answers, and the others if they bring too few.
 
-The likeliest follow from the atlas (`sharding.routing`): as many as hold the part of the mass that gives the
-recall wanted. While postings move from one atlas to the next, shards of both are chosen. What was expected of
-each shard also says, once the holders have answered, which part of the true best an answer should hold
-(`expected_recall_ppm`). Runs in any thread.
+Blocks of sketches say how many of the best answers each shard is expected to hold, the atlas says how near a
+shard's cells lie (`sharding.contact`); where there are no blocks, as with peers that give none, the atlas
+decides alone. In a network whose blocks would have more rows than a node keeps, only those of the shards that
+the atlas puts first are wanted. While postings move from one atlas to the next, shards of both are chosen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from chain.vector import PPM, Codes
+from dht.ports import RunBlocking
 from dht.records.layouts import Layouts
 from dht.records.placement import Layout
-from sharding.routing import contact_set, route
+from dht.summaries.block import Block
+from dht.summaries.puller import WAIT_S, Puller
+from dht.summaries.shelf import MAX_ROWS_KEPT
+from node.query.calibration import Calibration
+from node.sketch_rows import rotation_of
+from sharding.atlas import Atlas
+from sharding.contact import contacts, weigh
+from sharding.expectation import expected_hits
+from sharding.routing import Scored, route
+from sharding.sketch import Sketches
 from sharding.tree import Prefix
+
+BEST = 8
+"""In a large network the blocks of one of so many shards are wanted for a question."""
+FILTERED = 8
+"""Who filters looks so many times deeper: of the nearest only some pass."""
+MAX_DECODED = 2
+"""Sets of blocks that are kept ready to be compared with questions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """The shards of a question: `likely` to ask first and all `others`, each in the order of the curve.
 
-    `expected_ppm` is the part of its hits that each shard is expected to hold; those of one generation add up
-    to 1,000,000 but for rounding down.
+    `expected_ppm` is the part of the best answers that each shard is expected to hold; those of one
+    generation add up to 1,000,000 but for rounding down. `known`: of how many shards a block was gone by.
     """
 
     likely: tuple[Prefix, ...]
     others: tuple[Prefix, ...]
     expected_ppm: Mapping[Prefix, int]
+    known: int = 0
 
     def __len__(self) -> int:
         return len(self.likely) + len(self.others)
 
 
+class Ready:
+    """Blocks decoded and put together: `places` are the numbers of the rows' shards in `shards`."""
+
+    __slots__ = ("_blocks", "places", "shards", "sketches")
+
+    def __init__(self, blocks: Mapping[Prefix, Block], dim: int) -> None:
+        self._blocks = dict(blocks)
+        self.shards = sorted(blocks)
+        data = b"".join(blocks[shard].rows for shard in self.shards)
+        self.sketches = _decoded(data, blocks[self.shards[0]].kind.key, dim)
+        self.places = np.repeat(np.arange(len(self.shards)), [len(blocks[shard]) for shard in self.shards])
+
+    def is_of(self, blocks: Mapping[Prefix, Block]) -> bool:
+        """Whether these are the very blocks; O(shards)."""
+        return len(blocks) == len(self._blocks) and all(
+            self._blocks.get(shard) is block for shard, block in blocks.items()
+        )
+
+
+def _decoded(rows: bytes, key: int, dim: int) -> Sketches:
+    """The sketches of rows that begin with keys of `key` bytes."""
+    size = key + 2 * ((dim + 7) // 8) + 1
+    table = np.frombuffer(rows, dtype=np.uint8).reshape(-1, size)
+    return Sketches.decode(np.ascontiguousarray(table[:, key:]).tobytes(), dim)
+
+
 class ShardChoice:
     """Chooses shards of the layouts that are asked."""
 
-    def __init__(self, layouts: Layouts) -> None:
+    def __init__(
+        self,
+        layouts: Layouts,
+        puller: Puller,
+        calibration: Calibration,
+        dim: int,
+        run_blocking: RunBlocking,
+    ) -> None:
         self._layouts = layouts
+        self._puller = puller
+        self._calibration = calibration
+        self._dim = dim
+        self._run_blocking = run_blocking
+        self._ready: list[Ready] = []
+        self._leaves: tuple[tuple[Prefix, ...], frozenset[Prefix]] = ((), frozenset())
 
-    def choose(self, codes: Codes, recall_ppm: int) -> Choice:
-        """The shards for a question of which this part of the true best is wanted."""
-        chosen = [self._choose_in(layout, codes, recall_ppm) for layout in self._layouts.places.asked]
+    async def choose(self, codes: Codes, k: int, recall_ppm: int, wait_s: float = WAIT_S) -> Choice:
+        """The shards to ask for the `k` best answers to `codes`, so that this part of them may be expected.
+
+        Who filters names a greater `k`: so deep the answers may lie that pass. Waits at most about `wait_s`
+        for what has changed in others' shards.
+        """
+        chosen = [
+            await self._choose_in(layout, codes, k, recall_ppm, 0.0 if place else wait_s)
+            for place, layout in enumerate(self._layouts.places.asked)
+        ]
         return Choice(
             likely=tuple(shard for one in chosen for shard in one.likely),
             others=tuple(shard for one in chosen for shard in one.others),
             expected_ppm={shard: ppm for one in chosen for shard, ppm in one.expected_ppm.items()},
+            known=sum(one.known for one in chosen),
         )
 
-    def _choose_in(self, layout: Layout, codes: Codes, recall_ppm: int) -> Choice:
+    async def _choose_in(
+        self, layout: Layout, codes: Codes, k: int, recall_ppm: int, wait_s: float
+    ) -> Choice:
         leaves = self._layouts.leaves_of(layout)
         if layout.atlas is None:
             return Choice(leaves, (), dict.fromkeys(leaves, PPM // max(1, len(leaves))))
-        scored = route(layout.atlas, layout.tree, codes)
-        likely = set(contact_set(scored, mass_for_ppm(recall_ppm), len(layout.tree.leaves)))
+        scored = await self._run_blocking(route, layout.atlas, layout.tree, codes)
+        blocks: dict[Prefix, Block] = {}
+        if layout.generation == self._layouts.current.generation:
+            blocks = await self._blocks(scored, leaves, wait_s)
+        known = await self._run_blocking(self._expected, layout.atlas, blocks, codes, k)
+        parts = weigh(scored, known)
+        asked = contacts(parts, scored, recall_ppm / PPM)
         return Choice(
-            likely=tuple(leaf for leaf in leaves if leaf in likely),
-            others=tuple(leaf for leaf in leaves if leaf not in likely),
-            expected_ppm={one.prefix: one.mass_ppm for one in scored},
+            likely=tuple(leaf for leaf in leaves if leaf in asked),
+            others=tuple(leaf for leaf in leaves if leaf not in asked),
+            expected_ppm={shard: int(part * PPM) for shard, part in parts.items()},
+            known=len(blocks),
         )
 
+    async def _blocks(
+        self, scored: Sequence[Scored], leaves: tuple[Prefix, ...], wait_s: float
+    ) -> dict[Prefix, Block]:
+        if self._leaves[0] is not leaves:
+            self._leaves = leaves, frozenset(leaves)
+        shelf = self._puller.shelf
+        wanted = [one.prefix for one in scored]
+        if len(shelf) and shelf.rows / len(shelf) * len(wanted) > MAX_ROWS_KEPT:
+            wanted = wanted[: -(-len(wanted) // BEST)]
+        return await self._puller.blocks(wanted, self._leaves[1], wait_s)
 
-def mass_for_ppm(recall_ppm: int) -> int:
-    """The mass to reach for a recall; by the atlas it is off by .022 at most (docs/sharding.md)."""
-    return recall_ppm
+    def _expected(
+        self, atlas: Atlas, blocks: Mapping[Prefix, Block], codes: Codes, k: int
+    ) -> dict[Prefix, float]:
+        """Expected hits of the shards whose blocks these are."""
+        if not blocks:
+            return {}
+        ready = self._made_ready(blocks)
+        estimates = ready.sketches.cosines(rotation_of(atlas.cid, self._dim), codes)
+        hits = expected_hits(estimates, ready.places, len(ready.shards), k, self._calibration.sigma(atlas))
+        return dict(zip(ready.shards, hits.tolist(), strict=True))
+
+    def _made_ready(self, blocks: Mapping[Prefix, Block]) -> Ready:
+        for ready in self._ready:
+            if ready.is_of(blocks):
+                return ready
+        ready = Ready(blocks, self._dim)
+        self._ready = [ready, *self._ready][:MAX_DECODED]
+        return ready
 
 
 def expected_recall_ppm(choice: Choice, answered: Container[Prefix]) -> int:
-    """The part of the true best that the answer of these shards should hold.
+    """The part of the best answers that may be expected of these shards.
 
     While postings move each lies in the old place or the new, and both are asked: the generation of which
     more was told counts.

@@ -34,6 +34,8 @@ KEY_SIZE: Final = 32
 MAX_POSTINGS: Final = 4096
 """Postings in one call of `put` or `remove`."""
 
+SAMPLE_RUNS = 8
+
 _MODULUS = 1 << (8 * KEY_SIZE)
 _MAX_TAG_BYTES = 8 + MAX_TAGS * (MAX_TAG + 5)
 
@@ -238,6 +240,15 @@ class DerivedState:
             while page := list(self._database.rows(sql, (*after, high, *wanted))):
                 yield [(number, codes) for _, number, codes in page]
                 after = (page[-1][0], page[-1][1])
+
+    def sample(self, limit: int) -> list[bytes]:
+        """The codes of up to `limit` postings, in runs from all over the file; O(limit)."""
+        row = self._database.row("SELECT max(number) FROM postings")
+        last = 0 if row is None or row[0] is None else int(row[0])
+        runs = 1 if last <= limit else SAMPLE_RUNS
+        sql = "SELECT codes FROM postings WHERE number > ? ORDER BY number LIMIT ?"
+        starts = [last * run // runs for run in range(runs)]
+        return [row[0] for start in starts for row in self._database.rows(sql, (start, limit // runs))]
 
     def all(self, batch: int, after: int = 0) -> Iterator[list[Posting]]:
         """All postings by number beyond `after`, in lists of up to `batch`, each a snapshot of its own."""
