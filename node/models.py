@@ -241,6 +241,7 @@ class HolderAsked:
     at_ms: float
     ms: float | None
     again: bool
+    here: bool
     slow: bool
     outcome: str
     problem: str | None
@@ -250,7 +251,7 @@ class HolderAsked:
 class Route:
     """How an answer came to be: the recall wanted, the shards, most expected first, the requests in order.
 
-    This node is among those asked when it holds shards itself; that is no request, and takes 0 ms.
+    This node is among those asked when it holds shards itself (`here`); that is no request, and takes 0 ms.
     """
 
     wanted_ppm: int

@@ -380,6 +380,7 @@ class Parts:
             run_blocking,
         )
         """Which shards are asked; others' blocks, of which it knows that."""
+        self.routing.puller.on_changed = lambda shard: self.results.heard([shard.basis()])
         self.asker = Asker(
             kademlia=self.kademlia,
             choice=self.routing.choice,

@@ -88,6 +88,8 @@ class Puller:
         self.on_other: OnOther = lambda shard, before, after: None
         self.on_whole: Callable[[AgentId, Sequence[Prefix]], None] = lambda holder, shards: None
         """Told of the shards of which a holder gave the whole block."""
+        self.on_changed: Callable[[Prefix], None] = lambda shard: None
+        """Told of a shard whose block is another than it was here."""
 
     async def blocks(
         self, shards: Sequence[Prefix], every: Collection[Prefix], wait_s: float = WAIT_S
@@ -245,6 +247,8 @@ class Puller:
                 failed.append(shard)
                 continue
             after = self.shelf.copy(shard)
+            if before is not None and after is not None and after.version.digest != before.version.digest:
+                self.on_changed(shard)
             if one.state is State.WHOLE and after is not None:
                 whole.append(shard)
                 if before is not None and before.holder != holder:

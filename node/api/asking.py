@@ -180,6 +180,7 @@ class HolderAskedOut(BaseModel):
     at_ms: float
     ms: float | None
     again: bool
+    here: bool
     slow: bool
     outcome: str
     problem: str | None
@@ -314,6 +315,7 @@ def _asked_out(one: HolderAsked) -> HolderAskedOut:
         at_ms=one.at_ms,
         ms=one.ms,
         again=one.again,
+        here=one.here,
         slow=one.slow,
         outcome=one.outcome,
         problem=one.problem,

@@ -169,6 +169,9 @@ def _print_route(route: Mapping[str, Any], cost: Mapping[str, Any]) -> None:
     for why, parts in left.items():
         print_line(f"{INDENT}{count(len(parts), 'shard')} not asked, {sum(parts):.1%} expected there: {why}")
     for one in route["asked"]:
+        if one["here"]:
+            print_line(f"{INDENT}here: {one['complete']} of {count(one['shards'], 'shard')} told whole")
+            continue
         took = "no answer yet" if one["ms"] is None else f"{one['ms']:.1f} ms"
         said = [f"{one['complete']} of {count(one['shards'], 'shard')} told whole", count(one["hits"], "hit")]
         said += [f"sent at {one['at_ms']:.1f} ms", took]

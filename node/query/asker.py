@@ -109,11 +109,11 @@ class Asker:
         started = self._clock.monotonic()
         trail = Trail(self._clock, started)
         gathered = Gathered(steps or Steps(self._clock), trail)
-        changes = self._results.changes
         with gathered.steps.step("route"):
             depth = max(question.k, LEAST_HITS) * (FILTERED if question.tags or question.filters else 1)
             wait_s = question.deadline_ms / 1_000 / WAIT_PART
             choice = await self._choice.choose(question.codes, depth, question.recall_ppm, wait_s)
+        changes = self._results.changes
         likely, others = choice.likely, choice.others
         request = SearchRequest(
             likely, question.codes, max(question.k, LEAST_HITS), question.tags, question.filters
@@ -230,7 +230,8 @@ class Asker:
                     nursery.cancel_scope.cancel()
 
             async def one(ask: Ask, again: bool) -> None:
-                sent = gathered.trail.request(ask.node, ask.shards, again)
+                here = ask.node == self._kademlia.agent
+                sent = gathered.trail.request(ask.node, ask.shards, again, here)
                 answered = trio.Event()
                 slow = False
 
@@ -244,7 +245,7 @@ class Asker:
                     self._late[ask.node] = self._clock.monotonic()
                     send(wave.on_slow(ask))
 
-                if ask.node == self._kademlia.agent:
+                if here:
                     # Own postings were collected before the wave; what is left to say is which shards are
                     # whole.
                     whole = [shard for shard in ask.shards if self._is_complete(shard)]

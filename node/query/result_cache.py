@@ -1,9 +1,10 @@
 """Answers kept for a while, so that a question asked again costs nothing.
 
 An answer is kept under the whole question, and only when it is whole: all its shards answered, as many hits
-as were wanted, and nothing heard while it was made that could have changed it. It goes when its time is up,
+as were wanted, and nothing heard while it was made that concerns it. It goes when its time is up,
 when others are used more (least recently used first, within bounds of entries and bytes), and as soon as this
-node hears of a change that concerns it: a record in a shard that was asked, or about an entry that it shows.
+node hears of a change that concerns it: a record that comes to a shard that was asked or is about an entry
+that it shows, or another's block of such a shard that is not what it was.
 What this node writes itself ends all of them, so what you add, change or delete shows in your next question.
 Whatever judges records (warrants, doubts, blocks, the layout of the shards) is compared again when an answer
 is taken out. What this node does not hear of may be as old as the time to live; `fresh` asks anew.
@@ -24,6 +25,8 @@ from node.query.steps import Steps
 from sharding.tree import Prefix
 
 MAX_ANSWERS: Final = 1_000
+MAX_CHANGED: Final = 10_000
+"""Shards and entries of which it is known when they changed last; what is older counts for all others."""
 MAX_BYTES: Final = 32 << 20
 """Of all answers together, as `answer_bytes` counts."""
 HIT_BYTES: Final = 1_500
@@ -66,11 +69,13 @@ class ResultCache:
         self._max_bytes = max_bytes
         self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
         self._hang_on: dict[bytes, set[Hashable]] = {}
+        self._changed: OrderedDict[bytes, int] = OrderedDict()
+        self._all_changed = 0
         self.bytes = 0
         self.hits = 0
         self.misses = 0
         self.changes = 0
-        """How many changes were heard of; an answer made meanwhile is not kept."""
+        """How many changes were heard of; an answer that one of them concerns is not kept when it is made."""
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -102,7 +107,7 @@ class ResultCache:
         """
         cost = answer.cost
         partial = cost.shards_missed or cost.deadline_hit or len(answer.hits) < question.k
-        if self._ttl_s <= 0 or partial or changes != self.changes:
+        if self._ttl_s <= 0 or partial or changes < self._all_changed:
             return
         key = question.key()
         self._drop(key)
@@ -111,6 +116,8 @@ class ResultCache:
         if size > self._max_bytes:
             return
         about = frozenset([*bases, *(hit.id for hit in answer.hits)])
+        if any(self._changed.get(one, 0) > changes for one in about):
+            return
         self._kept[key] = _Kept(answer, about, size, self._clock.monotonic(), self._judged_by())
         self.bytes += size
         for one in about:
@@ -121,12 +128,20 @@ class ResultCache:
     def heard(self, about: Iterable[bytes]) -> None:
         """Something changed at these bases of shards, or about these entries. O(answers that go)."""
         self.changes += 1
+        about = list(about)
+        for one in about:
+            self._changed[one] = self.changes
+            self._changed.move_to_end(one)
+        while len(self._changed) > MAX_CHANGED:
+            self._all_changed = max(self._all_changed, self._changed.popitem(last=False)[1])
         for key in {key for one in about for key in self._hang_on.get(one, ())}:
             self._drop(key)
 
     def clear(self) -> None:
         """This node wrote something, or what it may show changed: forget everything."""
         self.changes += 1
+        self._all_changed = self.changes
+        self._changed.clear()
         self._kept.clear()
         self._hang_on.clear()
         self.bytes = 0

@@ -34,6 +34,7 @@ class Request:
     shards: tuple[Prefix, ...]
     began_s: float
     again: bool
+    here: bool
     complete: tuple[Prefix, ...] = ()
     hits: int = 0
     ended_s: float | None = None
@@ -62,9 +63,9 @@ class Trail:
         """These shards are asked now."""
         self.why.update(dict.fromkeys(shards, why))
 
-    def request(self, node: AgentId, shards: Sequence[Prefix], again: bool) -> Request:
-        """A request goes out."""
-        made = Request(node, tuple(shards), self.clock.monotonic(), again)
+    def request(self, node: AgentId, shards: Sequence[Prefix], again: bool, here: bool) -> Request:
+        """A request goes out, or is answered `here`."""
+        made = Request(node, tuple(shards), self.clock.monotonic(), again, here)
         self.requests.append(made)
         return made
 
@@ -110,6 +111,7 @@ def _shown(request: Request, began_s: float) -> HolderAsked:
         at_ms=round((request.began_s - began_s) * 1_000, 3),
         ms=None if ended is None else round((ended - request.began_s) * 1_000, 3),
         again=request.again,
+        here=request.here,
         slow=request.slow,
         outcome=outcome,
         problem=request.problem,

