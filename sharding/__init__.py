@@ -9,5 +9,6 @@ integers.
 - `sharding.key`: `shard_keys`
 - `sharding.tree`: `Prefix`, `ShardTree`, `split`, `merge`
 - `sharding.routing`: `route`, `contact_set`, `Scored`
+- `sharding.terms`, `sharding.bm25`, `sharding.term_sketch`, `sharding.word_routing`: finding by words
 - `sharding.errors`: `ShardingError` and what derives from it
 """

@@ -35,3 +35,7 @@ class SketchError(ShardingError):
 
 class ShardStatementError(ShardingError):
     """What claims to be a statement of a shard's holders, and is none."""
+
+
+class TermError(ShardingError):
+    """Counted terms, a question by words, or a sketch of terms that cannot be."""
