@@ -35,6 +35,7 @@ from node.index import IndexedPosting, LocalIndex
 from node.query.exhaustive import ROUNDING_PPM, Found, best_of_all
 from node.query.filters import ANY, Facts, Filters
 from node.storage.derived_state import MAX_POSTINGS, DerivedState, Posting
+from sharding.terms import counted
 from sharding.tree import Prefix
 
 REBUILD_BATCH = 2_000
@@ -336,6 +337,7 @@ class Holder:
                 hlc=record.header.hlc,
                 domain=content.domain,
                 confidence=content.confidence,
+                words=counted(content.text),
             )
             for (record, content), key in zip(pairs, self._layout.keys(pairs), strict=True)
         ]

@@ -1,8 +1,8 @@
 """derived.db: what can be computed again from the records, kept so that a start need not compute it.
 
 Postings: for each content record, where its vector lies in the space (its shard key), its codes, and what a
-search filters by. The vector index calls a posting by its number and is loaded from here; the shards served
-are ranges of keys.
+search filters by; beside it the terms of its text (`node.storage.lexicon`). The vector index calls a posting
+by its number and is loaded from here; the shards served are ranges of keys.
 Because everything can be rebuilt, commits need not wait for the disk (`synchronous=NORMAL`: after a power cut
 the newest may be missing, the file is sound), and this is the one file that may be recreated: `rebuild`.
 """
@@ -24,10 +24,12 @@ from chain.content import MAX_TAG, MAX_TAGS
 from chain.errors import EncodingError
 from chain.identity import AgentId
 from dht.ports import RunBlocking
+from node.storage import lexicon
 from node.storage.database import Layout, Options, Row, open_database, remove_database
 from node.storage.erasure import scrub
 from node.storage.errors import StorageLimit
 from node.storage.group_writer import GroupWriter
+from sharding.terms import Counted
 
 KEY_SIZE: Final = 32
 """Bytes of a shard key, big-endian, so that the order of bytes is the order along the curve."""
@@ -74,6 +76,12 @@ LAYOUT: Final = Layout(
         DELETE FROM postings;
         UPDATE stamp SET postings = 0, total = zeroblob(32);
         """,
+        f"""
+        {lexicon.TABLE}
+        ALTER TABLE stamp ADD COLUMN stale INTEGER NOT NULL DEFAULT 0;
+        DELETE FROM postings;
+        UPDATE stamp SET postings = 0, total = zeroblob(32);
+        """,
     ),
     recovery="it only holds what can be computed again: stop the node and run `roseforest index rebuild`",
 )
@@ -101,14 +109,24 @@ class Posting:
     hlc: int
     domain: str | None = None
     confidence: int | None = None
+    words: Counted | None = None
+    """The terms of its text, when it is put; not read back with it, see `DerivedState.words`."""
 
 
 class DerivedState:
     """The derived database. Reads are plain calls, from any thread; writes need `run` to be running."""
 
-    def __init__(self, path: Path, run_blocking: RunBlocking, options: Options | None = None) -> None:
-        """Open or create the file; raises what `open_database` raises."""
+    def __init__(
+        self,
+        path: Path,
+        run_blocking: RunBlocking,
+        options: Options | None = None,
+        full_text: bool = True,
+    ) -> None:
+        """Open or create the file; raises what `open_database` raises. `full_text`: use FTS5 where it is."""
         self._database = open_database(path, LAYOUT, options or Options(synchronous="NORMAL"))
+        self.indexed = lexicon.prepare(self._database.writer, full_text)
+        """Whether terms are looked up in an index."""
         self._writer = GroupWriter(self._database, run_blocking)
 
     @classmethod
@@ -144,12 +162,12 @@ class DerivedState:
         for posting in postings:
             if len(posting.shard_key) != KEY_SIZE:
                 raise StorageLimit(f"a shard key has {len(posting.shard_key)} bytes, expected {KEY_SIZE}")
-        return await self._writer.submit(lambda connection: _put(connection, postings))
+        return await self._writer.submit(lambda connection: _put(connection, postings, self.indexed))
 
     async def remove(self, records: Sequence[Cid]) -> list[int]:
         """Remove the postings of these content records; returns the numbers of those that were there."""
         _check_size(records)
-        return await self._writer.submit(lambda connection: _remove(connection, records))
+        return await self._writer.submit(lambda connection: _remove(connection, records, self.indexed))
 
     async def retag(self, tags: Mapping[Cid, tuple[str, ...]]) -> None:
         """Give the postings of these content records other tags; their numbers and the stamp stay."""
@@ -180,11 +198,16 @@ class DerivedState:
 
     async def clear(self) -> None:
         """Remove everything."""
-        await self._writer.submit(_clear)
+        await self._writer.submit(lambda connection: _clear(connection, self.indexed))
 
     async def scrub(self) -> bool:
         """Leave no trace in the files of what was removed; False: not all could be done yet."""
-        return await self._writer.alone(scrub)
+
+        def write(connection: sqlite3.Connection) -> bool:
+            lexicon.merge(connection, self.indexed)
+            return scrub(connection)
+
+        return await self._writer.alone(write)
 
     def get_many(self, numbers: Sequence[int]) -> list[Posting | None]:
         """The postings with these numbers, in order, None where there is none."""
@@ -254,6 +277,36 @@ class DerivedState:
         starts = [last * run // runs for run in range(runs)]
         return [row[0] for start in starts for row in self._database.rows(sql, (start, limit // runs))]
 
+    def numbers_in(
+        self,
+        ranges: Sequence[tuple[bytes, bytes]],
+        tags: Sequence[str] = (),
+        condition: str = "",
+        parameters: Sequence[str | bytes | int] = (),
+    ) -> list[int]:
+        """As `matching`, the numbers alone, in any order."""
+        where = ["shard_key BETWEEN ? AND ?", *(["instr(tags, ?) > 0"] * len(tags))]
+        sql = "SELECT number FROM postings WHERE " + " AND ".join(
+            [*where, *([condition] if condition else [])]
+        )
+        wanted = (*map(canonical.encode, tags), *parameters)
+        return [row[0] for low, high in ranges for row in self._database.rows(sql, (low, high, *wanted))]
+
+    def with_term(self, term: int) -> list[int]:
+        """The numbers of the postings whose text has a term (its 32 bits); only when `indexed`."""
+        sql = "SELECT rowid FROM lexicon WHERE lexicon MATCH ?"
+        return [row[0] for row in self._database.rows(sql, (f'"{lexicon.token(term)}"',))]
+
+    def words(self, numbers: Sequence[int]) -> dict[int, Counted]:
+        """The counted terms of these postings, of those that are there."""
+        sql = "SELECT number, terms FROM words WHERE number IN ({})"
+        return {row[0]: Counted.decode(row[1]) for row in self._database.rows_in(sql, numbers)}
+
+    def words_in(self, low_key: bytes, high_key: bytes) -> list[Counted]:
+        """The counted terms of the postings of `in_range`, in any order; O(answer)."""
+        sql = "SELECT terms FROM words JOIN postings USING (number) WHERE shard_key BETWEEN ? AND ?"
+        return [Counted.decode(row[0]) for row in self._database.rows(sql, (low_key, high_key))]
+
     def all(self, batch: int, after: int = 0) -> Iterator[list[Posting]]:
         """All postings by number beyond `after`, in lists of up to `batch`, each a snapshot of its own."""
         sql = f"SELECT {_COLUMNS} FROM postings WHERE number > ? ORDER BY number LIMIT ?"
@@ -300,24 +353,28 @@ def _check_size(items: Sequence[object]) -> None:
         )
 
 
-def _put(connection: sqlite3.Connection, postings: Sequence[Posting]) -> list[Posting]:
+def _put(connection: sqlite3.Connection, postings: Sequence[Posting], indexed: bool) -> list[Posting]:
     sql = (
         "INSERT OR IGNORE INTO postings "
         "(shard_key, entry, record, codes, tags, author, hlc, domain, confidence) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
     )
     added: list[Posting] = []
+    words: list[tuple[int, bytes]] = []
     for p in postings:
         tags = canonical.encode(p.tags)
         row = (p.shard_key, p.entry, p.record, p.codes, tags, p.author, p.hlc, p.domain, p.confidence)
         cursor = connection.execute(sql, row)
         if cursor.rowcount and cursor.lastrowid is not None:
-            added.append(replace(p, number=cursor.lastrowid))
+            added.append(replace(p, number=cursor.lastrowid, words=None))
+            if p.words is not None:
+                words.append((cursor.lastrowid, p.words.encode()))
+    lexicon.put(connection, words, indexed)
     _restamp(connection, len(added), sum(_share(p.number, p.record) for p in added))
     return added
 
 
-def _remove(connection: sqlite3.Connection, records: Sequence[Cid]) -> list[int]:
+def _remove(connection: sqlite3.Connection, records: Sequence[Cid], indexed: bool) -> list[int]:
     numbers: list[int] = []
     shares = 0
     for record in records:
@@ -326,6 +383,7 @@ def _remove(connection: sqlite3.Connection, records: Sequence[Cid]) -> list[int]
             connection.execute("DELETE FROM postings WHERE number = ?", found)
             numbers.append(found[0])
             shares += _share(found[0], record)
+    lexicon.remove(connection, numbers, indexed)
     _restamp(connection, -len(numbers), -shares)
     return numbers
 
@@ -334,8 +392,9 @@ def _retag(connection: sqlite3.Connection, rows: Sequence[tuple[bytes, Cid]]) ->
     connection.executemany("UPDATE postings SET tags = ? WHERE record = ?", rows)
 
 
-def _clear(connection: sqlite3.Connection) -> None:
+def _clear(connection: sqlite3.Connection, indexed: bool) -> None:
     connection.execute("DELETE FROM postings")
+    lexicon.clear(connection, indexed)
     connection.execute("UPDATE stamp SET postings = 0, total = zeroblob(32)")
 
 
