@@ -302,11 +302,13 @@ class Holder:
         self.on_changed(shards)
 
     def _shards_of(self, records: Sequence[Cid]) -> set[Prefix]:
-        return {self._layout.tree.leaf_of(key) for key in self._derived.keys_of(records)}
+        tree = self._layouts.current.tree
+        return {tree.leaf_of(key) for key in self._derived.keys_of(records)}
 
     async def _index_postings(self, postings: Sequence[Posting]) -> None:
         await self._run_blocking(self._add_to_index, postings)
-        self.on_changed({self._layout.tree.leaf_of(one.shard_key) for one in postings})
+        tree = self._layouts.current.tree
+        self.on_changed({tree.leaf_of(one.shard_key) for one in postings})
 
     def _add_to_index(self, postings: Sequence[Posting]) -> None:
         self._index.add([self._indexed(one) for one in postings])

@@ -361,6 +361,7 @@ class Parts:
             self.is_complete,
             random.random_bytes(INSTANCE_BYTES),
             run_blocking,
+            lambda: self.layouts.version,
         )
         self.holder.on_changed = self.summaries.changed
         self.holder.on_changed_all = self.summaries.changed_all

@@ -42,6 +42,9 @@ ROWS_AT_ONCE = 256
 
 TAG = b"roseforest/sketch/1\0"
 
+_PAIR = np.array([[1.0, 1.0], [1.0, -1.0]])
+_HADAMARD = np.kron(np.kron(_PAIR, _PAIR), np.kron(_PAIR, _PAIR))
+
 _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, np.newaxis], axis=1).sum(axis=1, dtype=np.uint8)
 """Bits that are 1 in each byte."""
 
@@ -221,7 +224,8 @@ def _block(rotation: Rotation, codes: NDArray[np.int8]) -> NDArray[np.uint8]:
     # Each vector by itself to 16 bits: a cosine does not hang on length.
     excess = np.maximum(np.array([int(one).bit_length() for one in largest]) - MAGNITUDE_BITS, 0)
     sizes >>= excess[:, np.newaxis]
-    by_size = np.argsort(-sizes, axis=1, kind="stable")
+    # Of 16 bits a stable sort goes by counting.
+    by_size = np.argsort((0xFFFF - sizes).astype(np.uint16), axis=1, kind="stable")
     falling = np.take_along_axis(sizes, by_size, axis=1)
     products = np.cumsum(falling, axis=1) * 2 + falling.sum(axis=1, keepdims=True)  # with m = 1, 2, …
     squares = rotation.dim + 8 * np.arange(1, rotation.dim + 1, dtype=np.int64)
@@ -240,14 +244,19 @@ def _block(rotation: Rotation, codes: NDArray[np.int8]) -> NDArray[np.uint8]:
 
 
 def _transform(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The Walsh-Hadamard transform of each row, not scaled; rows have 2**j columns."""
+    """The Walsh-Hadamard transform of each row, not scaled; rows have 2**j columns.
+
+    Sixteen components at a time by matrix products, in doubles: all sums are integers below 2**53, so exact.
+    """
     width = rows.shape[1]
+    wide = rows.astype(np.float64)
     step = 1
     while step < width:
-        pairs = rows.reshape(-1, 2, step)
-        rows = np.stack((pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]), axis=1)
-        step *= 2
-    return rows.reshape(-1, width)
+        signs = _HADAMARD[: width // step, : width // step]  # that of 2**j stands in the corner of all larger
+        parts = wide.reshape(-1, len(signs), step)
+        wide = parts[:, :, 0] @ signs if step == 1 else signs @ parts
+        step *= len(signs)
+    return wide.reshape(-1, width).astype(np.int64)
 
 
 def _butterfly(rows: NDArray[np.int64], half: int) -> None:

@@ -14,7 +14,7 @@ of both.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import trio
 
@@ -84,6 +84,7 @@ class Puller:
         self._asked_at = float("-inf")
         self._wake = trio.Event()
         self._asking: set[Prefix] = set()
+        self._to_make: set[Prefix] = set()
         self.shelf = Shelf(kind)
         self.on_other: OnOther = lambda shard, before, after: None
         self.on_whole: Callable[[AgentId, Sequence[Prefix]], None] = lambda holder, shards: None
@@ -96,22 +97,36 @@ class Puller:
     ) -> dict[Prefix, Block]:
         """The blocks of those of `shards` that are known here, none confirmed longer than `STALE_S` ago.
 
-        `every`: all shards that there are; copies of others are forgotten. Waits `wait_s` at most, besides
-        for making this node's own blocks.
+        `every`: all shards that there are; copies of others are forgotten. Waits `wait_s` at most. This
+        node's own are made in the background, and may be a little old: what lies here is looked through for
+        every question.
         """
         self.shelf.keep_only(every)
+        self._service.follow_layout()
         own = [shard for shard in shards if self._is_own(shard)]
-        mine = await self._run_blocking(self._own, own)
-        others = [shard for shard in shards if shard not in mine]
+        mine: dict[Prefix, Block] = {}
+        for shard in own:
+            block, current = self._service.present(self._kind, shard)
+            if block is not None:
+                mine[shard] = block
+            if not current:
+                self._to_make.add(shard)
+        others = [shard for shard in shards if not self._is_own(shard)] if own else list(shards)
         now = self._clock.monotonic()
         due = [shard for shard in self.shelf.due(others, now) if shard not in self._asking][:INLINE]
         self._wanted, self._asked_at = tuple(others), now
         if due:
-            with trio.move_on_after(min(wait_s, WAIT_S)):
+            with trio.move_on_after(min(wait_s, WAIT_S)) as scope:
                 await self._pull(due, look_up=False)
-        now = self._clock.monotonic()
+            now = self._clock.monotonic()
+            if scope.cancelled_caught and wait_s >= WAIT_S:
+                # Who does not answer costs one question its patience, not each one.
+                for shard in self.shelf.due(due, now):
+                    copy = self.shelf.copy(shard)
+                    if copy is not None:
+                        self.shelf.failed(shard, copy.holder, now)
         found = self.shelf.blocks(others, now)
-        if len(found) < len(others):
+        if len(found) < len(others) or self._to_make:
             self._wake.set()
         return mine | found
 
@@ -124,6 +139,7 @@ class Puller:
                 began = self._clock.monotonic()
                 wanted = [shard for shard in self._wanted if shard not in self._asking]
                 due = self.shelf.missing(wanted) + self.shelf.due(wanted, began, REFRESH_S / 2)
+                await self._make()
                 asked = await self._pull(due, look_up=True)
                 pause = max(REFRESH_S, asked / PER_SECOND)
                 with trio.move_on_after(pause):
@@ -138,9 +154,11 @@ class Puller:
         if self.shelf.accuse(holder, self._clock.monotonic()):
             self._wake.set()
 
-    def _own(self, shards: Iterable[Prefix]) -> dict[Prefix, Block]:
-        found = {shard: self._service.block(self._kind, shard) for shard in shards}
-        return {shard: one[0] for shard, one in found.items() if one is not None}
+    async def _make(self) -> None:
+        """Make this node's own blocks that are wanted."""
+        shards, self._to_make = sorted(self._to_make), set()
+        for shard in shards:
+            await self._run_blocking(self._service.block, self._kind, shard)
 
     async def _pull(self, shards: Sequence[Prefix], look_up: bool) -> int:
         """Ask about these shards; how many holders were asked.

@@ -37,6 +37,9 @@ from sharding.tree import Prefix
 MAX_KEPT = 64 << 20
 """Bytes of blocks that are kept; beyond it the one that was not asked for longest is made again."""
 
+MAX_MADE = 16_384
+"""Rows of blocks made for the first time for one question, and those of one block more: some .2 s of work."""
+
 Rows = Callable[[Prefix, Mapping[bytes, bytes]], Mapping[bytes, bytes] | None]
 """(shard, rows when it was last asked) -> its rows now, bodies by key; None: it has no block. Blocking."""
 
@@ -60,8 +63,13 @@ class SummaryService:
         serves: Callable[[Prefix], bool],
         instance: bytes,
         run_blocking: RunBlocking,
+        layout_version: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`serves`: whether everything of a shard is here. `instance`: 8 bytes, others at each start."""
+        """`serves`: whether everything of a shard is here. `instance`: 8 bytes, others at each start.
+        `layout_version`: another number when shards are others than they were.
+        """
+        self._layout_version = layout_version
+        self._seen_version = layout_version()
         self.instance = instance
         self._sources = {source.kind: source for source in sources}
         self._serves = serves
@@ -78,9 +86,16 @@ class SummaryService:
         network.register(METHOD, kademlia.members_only(self._serve, heavy=True))
 
     def changed(self, shards: Iterable[Prefix]) -> None:
-        """Something in these shards is not as it was. To be called when it can be read."""
+        """Something in these shards is not as it was. To be called when it can be read.
+
+        The wider shards that they lie in, which who has not heard of a split asks about, are not either.
+        """
         self._count += 1
-        self._changed_at.update((shard, self._count) for shard in shards)
+        for shard in shards:
+            self._changed_at[shard] = self._count
+            while shard.length:
+                shard = shard.parent()
+                self._changed_at[shard] = self._count
 
     def changed_all(self) -> None:
         """Shards are others now, or everything in them may be."""
@@ -91,6 +106,13 @@ class SummaryService:
     def counter(self, shard: Prefix) -> int:
         """The count of a shard now."""
         return self._changed_at.get(shard, self._all_at)
+
+    def present(self, kind: Kind, shard: Prefix) -> tuple[Block | None, bool]:
+        """The block of a shard as it was made last, None: it was not; and whether it is as the shard is."""
+        history = self._kept.get((kind, shard))
+        if history is None or history.counter < 0:
+            return None, False
+        return history.block, history.counter >= self.counter(shard)
 
     def block(self, kind: Kind, shard: Prefix) -> tuple[Block, Version] | None:
         """The block of a shard as it is here; None where its source makes none. Blocking."""
@@ -123,8 +145,16 @@ class SummaryService:
             self._bytes -= len(gone.block.rows)
         return history
 
+    def follow_layout(self) -> None:
+        """Look whether shards are others now. On the event loop."""
+        version = self._layout_version()
+        if version != self._seen_version:
+            self._seen_version = version
+            self.changed_all()
+
     async def _serve(self, _sender: AgentId, body: bytes) -> bytes:
         kind, items = decode_question(body, list(self._sources))
+        self.follow_layout()
         # Read here, as it looks at the event loop's clock, and before the rows that it vouches for.
         here = [self._serves(item.shard) for item in items]
         reply = await self._run_blocking(self._answer, kind, items, here)
@@ -133,16 +163,19 @@ class SummaryService:
 
     def _answer(self, kind: Kind, items: Sequence[Item], here: Sequence[bool]) -> bytes:
         told: list[list[Any]] = []
-        left = REPLY_BYTES
+        left, makes = REPLY_BYTES, MAX_MADE
         for item, there in zip(items, here, strict=True):
             if not there:
                 told.append([int(State.ABSENT)])
-            elif left < kind.row:
+            elif left < kind.row or makes < 0:
                 told.append([int(State.LATER)])
             else:
+                is_new = self.present(kind, item.shard)[0] is None
                 one, size = self._tell(kind, item, left)
                 told.append(one)
                 left -= size
+                block = self.present(kind, item.shard)[0]
+                makes -= len(block) if is_new and block is not None else 0
         return encode_answer(self.instance, told)
 
     def _tell(self, kind: Kind, item: Item, left: int) -> tuple[list[Any], int]:

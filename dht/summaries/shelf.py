@@ -234,7 +234,7 @@ def cover(wanted: Mapping[Prefix, Sequence[AgentId]]) -> dict[AgentId, list[Pref
 
     `wanted`: each shard's holders, best first; one without any is left out. Of equals who is named first.
     """
-    left = {shard: list(holders) for shard, holders in wanted.items() if holders}
+    left = {shard: list(dict.fromkeys(holders)) for shard, holders in wanted.items() if holders}
     asks: dict[AgentId, list[Prefix]] = {}
     while left:
         reach: dict[AgentId, list[Prefix]] = {}

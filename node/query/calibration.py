@@ -42,6 +42,8 @@ DRIFT = 1.3
 """Hits that are off by so many times the error, or by its inverse, call for another measurement."""
 MEMORY = 256
 """Hits that the drift is judged by, about: each weighs that much less than all before it."""
+AGAIN = 4_096
+"""When measuring again did not help, it is not tried before so many further hits."""
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
@@ -65,7 +67,8 @@ class Calibration:
         self._path = path
         self._measured = None if path is None else _read(path)
         self._seen = 0
-        self._square = 0.0
+        self._square = 0.0 if self._measured is None else self._measured.sigma**2
+        self._patience = MEMORY
         self._lock = Lock()
         self.measurements = 0
 
@@ -74,9 +77,11 @@ class Calibration:
         with self._lock:
             known = self._measured
             count = self._derived.count()
-            if known is None or not self._holds(known, atlas, count):
+            drifted = self._drifted()
+            if known is None or drifted or not self._holds(known, atlas, count):
                 known = self._measured = self._measure(atlas, count)
                 self._seen, self._square = 0, known.sigma**2
+                self._patience = AGAIN if drifted else MEMORY
             return known.sigma
 
     def observe(self, error: float) -> None:
@@ -89,10 +94,13 @@ class Calibration:
     def _holds(self, known: Measured, atlas: Atlas, count: int) -> bool:
         if known.atlas != atlas.cid.hex() or known.dim != self._dim:
             return False
-        if not known.postings / 2 <= count <= max(2 * known.postings, LEAST):
+        return known.postings / 2 <= count <= max(2 * known.postings, LEAST)
+
+    def _drifted(self) -> bool:
+        if self._measured is None or self._seen < self._patience:
             return False
-        off = (self._square / known.sigma**2) ** 0.5 if self._seen >= MEMORY else 1.0
-        return 1 / DRIFT <= off <= DRIFT
+        off = (self._square / self._measured.sigma**2) ** 0.5
+        return not 1 / DRIFT <= off <= DRIFT
 
     def _measure(self, atlas: Atlas, count: int) -> Measured:
         codes = np.frombuffer(b"".join(self._derived.sample(SAMPLE)), dtype=np.int8).reshape(-1, self._dim)
