@@ -363,7 +363,7 @@ class _RoseForest:
                 open_node(
                     identity=identity,
                     founding=founding,
-                    paths=NodePaths(folder / "chain.db", folder / "held.db", folder / "derived.db", None),
+                    paths=NodePaths(folder / "chain.db", folder / "held.db", folder / "derived.db"),
                     network=network,
                     clock=clock,
                     random=system_random(),

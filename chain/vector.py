@@ -55,7 +55,11 @@ def score_ppm(a: Codes, b: Codes) -> int:
     norms = int(wide_a @ wide_a) * int(wide_b @ wide_b)
     if norms == 0:
         raise RecordError("vector is zero and has no direction")
-    dot = int(wide_a @ wide_b)
+    return cosine_ppm(int(wide_a @ wide_b), norms)
+
+
+def cosine_ppm(dot: int, norms: int) -> int:
+    """The score of two vectors by their dot product and the product of their squared norms, not zero."""
     # isqrt(norms · 2**40) keeps 20 fractional bits of the norms' product: enough for ppm at any dim.
     magnitude = (abs(dot) * PPM << 20) // isqrt(norms << 40)
     return min(magnitude, PPM) if dot >= 0 else -min(magnitude, PPM)

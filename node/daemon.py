@@ -199,12 +199,13 @@ def run_daemon(
     home.require_chain()
     sys.setswitchinterval(THREAD_SWITCH_S)
     with home.locked(), one_error():
+        home.remove_former_index()
         identity = Identity.from_seed(home.read_key(passphrase))
         trio.run(_run, home, settings, identity, load_founding(home), on_ready, force)
 
 
 def rebuild_index(home: Home, passphrase: str | None = None) -> int:
-    """Make derived.db and index/ of a stopped node again from its records; returns the postings. Blocking.
+    """Make derived.db of a stopped node again from its records; returns the postings. Blocking.
 
     Raises `HomeInUse` while a daemon runs, and what `run_daemon` raises for the other files.
     """
@@ -212,6 +213,7 @@ def rebuild_index(home: Home, passphrase: str | None = None) -> int:
     home.require_chain()
     home.create_folders()
     with home.locked(), one_error():
+        home.remove_former_index()
         identity = Identity.from_seed(home.read_key(passphrase))
         return trio.run(_rebuild_index, home, identity, load_founding(home))
 
@@ -349,7 +351,7 @@ async def _rebuild_index(home: Home, identity: Identity, founding: Founding) -> 
         try:
             layouts = Layouts(first_layout(founding))  # the next start goes over to the newest
             return await rebuild_derived(
-                home.derived_db, home.index, own, held, layouts, manifest.space.dim, run_blocking
+                home.derived_db, own, held, layouts, manifest.space.dim, run_blocking
             )
         finally:
             held.close()

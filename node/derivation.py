@@ -23,7 +23,7 @@ from dht.records.layouts import Layouts
 from dht.records.placement import Role
 from node.entry_records import EntryRecords
 from node.holder import Holder, RecordsOf
-from node.storage.derived_state import DerivedState, Posting
+from node.storage.derived_state import DerivedState
 from node.storage.held_records import HeldRecords
 from node.storage.own_chain import OwnChain
 from sharding.tree import Prefix, shard_at
@@ -123,13 +123,12 @@ async def drop_strays(
     Returns how many. O(postings), on CIDs.
     """
 
-    def strays(page: Sequence[Posting]) -> list[Cid]:
-        others = [posting.record for posting in page if posting.author != agent]
-        in_shard = held.in_role(others, int(Role.SHARD))
-        return [cid for cid in others if cid not in in_shard]
+    def strays(page: Sequence[Cid]) -> list[Cid]:
+        in_shard = held.in_role(page, int(Role.SHARD))
+        return [cid for cid in page if cid not in in_shard]
 
     found: list[Cid] = []
-    for page in derived.all(PAGE):
+    for page in derived.of_others(agent, PAGE):
         found += await run_blocking(strays, page)
     await holder.forget(found)
     return len(found)
@@ -137,22 +136,20 @@ async def drop_strays(
 
 async def rebuild_derived(
     path: Path,
-    index: Path,
     own: OwnChain,
     held: HeldRecords,
     layouts: Layouts,
     dim: int,
     run_blocking: RunBlocking,
 ) -> int:
-    """Throw derived.db at `path` and the saved index away and make them again; returns the postings.
+    """Throw derived.db at `path` away and make it again; returns the postings.
 
     For a node that is stopped: nothing else may use the files.
     """
     derived = DerivedState.rebuild(path, run_blocking)
     async with trio.open_nursery() as nursery:
         await nursery.start(derived.run)
-        holder = Holder(derived, EntryRecords(own, held), layouts, dim, index, run_blocking)
+        holder = Holder(derived, EntryRecords(own, held), layouts, dim, run_blocking)
         count = await holder.rebuild(records_to_index(own, held, shards_held(held)))
-        await run_blocking(holder.save)
         await derived.aclose()
     return count

@@ -42,7 +42,7 @@ log = logging.getLogger(f"roseforest.{__name__}")
 class Erasing:
     """Purging of one node.
 
-    `change` writes to an entry, `refresh` derives entries anew, `discard_index` deletes the saved index.
+    `change` writes to an entry, `refresh` derives entries anew.
     """
 
     def __init__(
@@ -52,7 +52,6 @@ class Erasing:
         derived: DerivedState,
         change: Change,
         refresh: Callable[[Sequence[Cid]], Awaitable[None]],
-        discard_index: Callable[[], None],
         run_blocking: RunBlocking,
     ) -> None:
         self._own = own
@@ -60,7 +59,6 @@ class Erasing:
         self._derived = derived
         self._change = change
         self._refresh = refresh
-        self._discard_index = discard_index
         self._run_blocking = run_blocking
         self._wake = trio.Event()
         self.scrubs = 0
@@ -132,9 +130,8 @@ class Erasing:
         if not self.pending:
             return True
         try:
-            # What is derived may be behind, and the index is saved from it.
+            # What is derived may be behind.
             await self._refresh(await self._run_blocking(self._entries))
-            await self._run_blocking(self._discard_index)
             # The postings first: while they are not clean, the records do not count as clean.
             done = await self._derived.scrub()
             for store in (self._held, self._own):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import trio
 
@@ -39,6 +38,8 @@ from sharding.terms import counted
 from sharding.tree import Prefix
 
 REBUILD_BATCH = 2_000
+LOAD_BATCH = 1 << 16
+"""Postings read at a time when a node starts: 40 MB, so that many go into one shard in one call."""
 REKEY_BATCH = 500
 """Postings that get other keys in one call: some 50 ms each at 4,096 cells."""
 REFRESH_BATCH = 50
@@ -60,7 +61,6 @@ class Holder:
         entries: EntryRecords,
         layouts: Layouts,
         dim: int,
-        index_folder: Path | None,
         run_blocking: RunBlocking,
         standing: Callable[[], Standing] = lambda: CLEAR,
     ) -> None:
@@ -72,7 +72,6 @@ class Holder:
         self._layout = layouts.current
         self._moving = False
         self._dim = dim
-        self._folder = index_folder
         self._run_blocking = run_blocking
         self._index = LocalIndex(dim)
         # What is derived must not be older than what was derived before it from fewer records.
@@ -86,7 +85,7 @@ class Holder:
         return len(self._index)
 
     async def open(self) -> None:
-        """Load the saved index, or make it from the postings."""
+        """Make the index of the postings."""
         await self._run_blocking(self._load)
 
     async def follow_layout(self) -> None:
@@ -268,32 +267,10 @@ class Holder:
             depth *= WIDEN
         return ranked[:k]
 
-    def save(self) -> None:
-        """Persist the index beside the stamp of the postings it was made of; blocking.
-
-        Left for the next time while postings are on their way from the database into the index: a stamp must
-        never promise more than the saved index holds.
-        """
-        stamp = self._derived.stamp()
-        if self._folder is not None and len(self._index) == self._derived.count():
-            self._index.save(self._folder, stamp)
-            if self._derived.stamp() != stamp:
-                self._index.forget(self._folder)
-
-    def discard(self) -> None:
-        """Delete the saved index, which holds vectors of what was erased since; blocking."""
-        if self._folder is not None:
-            self._index.discard(self._folder)
-
     def _load(self) -> None:
-        stamp = self._derived.stamp()
-        if self._folder is not None:
-            loaded = LocalIndex.load(self._folder, self._dim, stamp)
-            if loaded is not None:
-                self._index = loaded
-                return
-        for batch in self._derived.all(REBUILD_BATCH):
-            self._add_to_index(batch)
+        leaf_of = self._layout.tree.leaf_of
+        for rows in self._derived.vectors(LOAD_BATCH):
+            self._index.add([IndexedPosting(number, leaf_of(key), codes) for number, key, codes in rows])
 
     async def _remove(self, records: Sequence[Cid]) -> None:
         shards = await self._run_blocking(self._shards_of, records)

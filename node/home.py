@@ -11,7 +11,6 @@
 | chain.db, held.db, derived.db | own chain, others' records, rebuildable state | |
 | learning.db | the learning tasks followed, and updates promised | |
 | learning.db | what this node promised in learning tasks | |
-| index/ | the vector index, rebuildable | |
 | blobs/ | large content by digest: model parameters, see `node.storage.blob_files` | |
 | api-token | bearer token of the HTTP API | 0600 |
 | lock | flock held while a daemon runs here; its text is the daemon's pid | |
@@ -169,10 +168,6 @@ class Home:
         return self.root / "derived.db"
 
     @property
-    def index(self) -> Path:
-        return self.root / "index"
-
-    @property
     def token(self) -> Path:
         return self.root / "api-token"
 
@@ -222,9 +217,21 @@ class Home:
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.atlases.mkdir(exist_ok=True)
-            self.index.mkdir(exist_ok=True)
         except OSError as error:
             raise HomeError(f"cannot create the home folder {self.root}: {error.strerror}") from error
+
+    def remove_former_index(self) -> None:
+        """Delete the files in which releases before kept copies of vectors, of erased entries too perhaps."""
+        folder = self.root / "index"
+        try:
+            for file in (folder / "stamp.json", folder / "codes.npy", *folder.glob("*.faiss")):
+                file.unlink(missing_ok=True)
+            if folder.exists() and not any(folder.iterdir()):
+                folder.rmdir()
+        except OSError as error:
+            raise HomeError(
+                f"cannot delete {folder}, which is not used any more: {error.strerror}"
+            ) from error
 
     def key_file(self, path: Path) -> PlainKey | SealedKey:
         """What the file `key` or `recovery_key` holds, still sealed if it is.

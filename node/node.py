@@ -397,19 +397,12 @@ class Node:
         parts = self.parts
         await self.guard.release()
         await parts.erasing.scrub()
-        await parts.run_blocking(self._save_index)
         await parts.run_blocking(parts.participation.write_memory)
 
     @property
     def read_only(self) -> str | None:
         """Why this node takes no writes, or None."""
         return self.parts.read_only
-
-    def _save_index(self) -> None:
-        try:
-            self.parts.holder.save()
-        except (OSError, RuntimeError) as error:  # FAISS reports what the system says as RuntimeError
-            log.warning("the index is not saved, the next start makes it again: %s", error)
 
 
 @asynccontextmanager

@@ -16,12 +16,11 @@ DEFAULT_BLOBS_BYTES = 2048 << 20
 
 @dataclass(frozen=True, slots=True)
 class NodePaths:
-    """Where a node keeps its files; `index` is None where the index is not persisted."""
+    """Where a node keeps its files."""
 
     chain: Path
     held: Path
     derived: Path
-    index: Path | None
     blocked: Path | None = None
     """What the owner does not want here; None: nothing is remembered."""
     peers: Path | None = None
@@ -38,7 +37,6 @@ class NodePaths:
             chain=home.chain_db,
             held=home.held_db,
             derived=home.derived_db,
-            index=home.index,
             blocked=home.blocked,
             peers=home.peers,
         )

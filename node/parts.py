@@ -184,7 +184,6 @@ class Parts:
             self.entries,
             self.layouts,
             manifest.space.dim,
-            paths.index,
             run_blocking,
             lambda: self.governance.standing,
         )
@@ -515,7 +514,6 @@ class Parts:
             derived,
             lambda entry, purge: self.editor.change(entry, purge, None),
             self.holder.refresh,
-            self.holder.discard,
             run_blocking,
         )
         self.supervisor = Supervisor(clock, options.failures_allowed)

@@ -73,7 +73,7 @@ async def _live(
         identity=identity,
         founding=founding,
         paths=NodePaths(
-            folder / "chain.db", folder / "held.db", folder / "derived.db", None, peers=folder / "peers.json"
+            folder / "chain.db", folder / "held.db", folder / "derived.db", peers=folder / "peers.json"
         ),
         network=network,
         clock=clock,

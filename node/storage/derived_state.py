@@ -314,6 +314,25 @@ class DerivedState:
             yield page
             after = page[-1].number
 
+    def vectors(self, batch: int) -> Iterator[list[tuple[int, bytes, bytes]]]:
+        """Number, shard key and codes of all postings by number, in lists of up to `batch`.
+
+        A tenth of the cost of `all`: 1.3 us a posting.
+        """
+        sql = "SELECT number, shard_key, codes FROM postings WHERE number > ? ORDER BY number LIMIT ?"
+        after = 0
+        while rows := self._database.rows(sql, (after, batch)):
+            yield rows
+            after = rows[-1][0]
+
+    def of_others(self, author: AgentId, batch: int) -> Iterator[list[Cid]]:
+        """The records of all postings that are not by `author`, in lists of up to `batch`."""
+        sql = "SELECT number, record FROM postings WHERE number > ? AND author != ? ORDER BY number LIMIT ?"
+        after = 0
+        while rows := self._database.rows(sql, (after, author, batch)):
+            yield [Cid(row[1]) for row in rows]
+            after = rows[-1][0]
+
     def count(self) -> int:
         """Postings kept; O(1)."""
         return int(self._state()[0])

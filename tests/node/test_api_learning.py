@@ -41,7 +41,7 @@ async def learning_api(folder: Path) -> AsyncIterator[Served]:
         open_node(
             identity=founder,
             founding=found_network(founder, DIM),
-            paths=NodePaths(folder / "chain.db", folder / "held.db", folder / "derived.db", None),
+            paths=NodePaths(folder / "chain.db", folder / "held.db", folder / "derived.db"),
             network=network,
             clock=SystemClock(),
             random=system_random(),

@@ -108,7 +108,6 @@ class Machines:
                     chain=folder / "chain.db",
                     held=folder / "held.db",
                     derived=folder / "derived.db",
-                    index=None,
                     peers=folder / "peers.json",
                 ),
                 network=host,

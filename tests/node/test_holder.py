@@ -7,7 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +22,6 @@ from dht.records.placement import Layout, Role
 from dht.records.record_store import Held
 from node.entry_records import EntryRecords
 from node.holder import Holder
-from node.index import STAMP_FILE
 from node.query.filters import Filters
 from node.storage.derived_state import DerivedState
 from node.storage.held_records import HeldRecords
@@ -79,16 +77,14 @@ def found(
     return [(posting.record, score) for posting, score in holder.search(shards, query, k, tags)]
 
 
-def with_holder(
-    folder: Path, scenario: Callable[[Holder], Awaitable[None]], index: Path | None = None
-) -> None:
+def with_holder(folder: Path, scenario: Callable[[Holder], Awaitable[None]]) -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             derived = DerivedState(folder / "derived.db", inline_blocking, UNSYNCED)
             await nursery.start(derived.run)
             held = HeldRecords(folder / "held.db", inline_blocking, UNSYNCED)
             records = EntryRecords(open_chain(folder / "chain.db"), held)
-            holder = Holder(derived, records, Layouts(LAYOUT), DIM, index, inline_blocking)
+            holder = Holder(derived, records, Layouts(LAYOUT), DIM, inline_blocking)
             await holder.open()
             await scenario(holder)
             derived.close()
@@ -189,7 +185,6 @@ def test_a_rebuild_and_a_restart_find_what_was_found_before(tmp_path: Path) -> N
         for start in range(0, len(records), 37):
             await holder.add(records[start : start + 37])
         answers.append(found(holder, list(LEAVES), query, 50, ["b"]))
-        holder.save()
 
     async def again(holder: Holder) -> None:
         assert len(holder) == len(records)
@@ -199,11 +194,11 @@ def test_a_rebuild_and_a_restart_find_what_was_found_before(tmp_path: Path) -> N
         assert await holder.rebuild(reversed(records)) == len(records)
         answers.append(found(holder, list(LEAVES), query, 50, ["b"]))
 
-    with_holder(tmp_path, add, tmp_path / "index")
-    with_holder(tmp_path, again, tmp_path / "index")
+    with_holder(tmp_path, add)
     with_holder(tmp_path, again)
-    with_holder(tmp_path, rebuild, tmp_path / "index")
-    with_holder(tmp_path, again, tmp_path / "index")
+    with_holder(tmp_path, again)
+    with_holder(tmp_path, rebuild)
+    with_holder(tmp_path, again)
     assert len(answers[0]) == 50
     assert all(answer == answers[0] for answer in answers)
 
@@ -230,24 +225,3 @@ def test_only_content_held_in_the_shard_role_gets_a_posting(tmp_path: Path) -> N
         assert hits == [(whole.cid, 1_000_000)]
 
     with_holder(tmp_path, scenario)
-
-
-def test_an_index_that_lacks_postings_on_their_way_is_not_saved(tmp_path: Path) -> None:
-    records = authored([(np.array([1, 0, 0, n], dtype=np.int8), ()) for n in range(6)])
-    stamp = tmp_path / "index" / STAMP_FILE
-
-    async def scenario(holder: Holder) -> None:
-        await holder.add(records[:3])
-        on_their_way = await holder._derived.put(holder._postings(records[3:]))
-        holder.save()
-        assert not stamp.exists()
-        holder._add_to_index(on_their_way)
-        stamps = iter(["at the start", "changed meanwhile"])
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(holder._derived, "stamp", lambda: next(stamps))
-            holder.save()
-        assert not stamp.exists()
-        holder.save()
-        assert stamp.exists()
-
-    with_holder(tmp_path, scenario, tmp_path / "index")

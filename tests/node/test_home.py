@@ -44,7 +44,7 @@ def test_a_key_is_never_overwritten(home: Home) -> None:
     with pytest.raises(HomeError, match="not overwritten"):
         home.write_key(bytes(32))
     assert home.key.read_bytes() == before
-    assert sorted(path.name for path in home.root.iterdir()) == ["atlas", "index", "key"]
+    assert sorted(path.name for path in home.root.iterdir()) == ["atlas", "key"]
 
 
 @given(place=st.integers(0, 10_000), flip=st.integers(1, 255))
