@@ -75,12 +75,14 @@ class Answers:
 
     async def _on_exchange(self, sender: AgentId, body: bytes) -> bytes:
         self._meet(sender, _read(decode_exchange, body))
-        self._requests.met(sender)
-        return encode_exchange(self._members.own().data)
+        own = self._members.own()
+        self._requests.met(sender, own)
+        return encode_exchange(own.data)
 
     async def _on_find(self, sender: AgentId, body: bytes) -> bytes:
         target, record = _read(decode_find, body)
         self._meet(sender, record)
+        self._requests.found_by(sender)
         nearest = self._members.table.closest(
             target, MAX_FOUND, lambda contact: contact.agent != sender and self._members.usable(contact)
         )

@@ -49,12 +49,16 @@ MAX_BOOTSTRAP = 64
 """Bootstrap addresses dialled; the rest is ignored."""
 MAX_REFRESH = 24
 """Buckets refreshed in one go, from the farthest; a lookup of our own position covers the near ones."""
+FEW = 6
+"""A far bucket with so many members needs no refresh, and one that does is asked for so many: enough to find
+a way there when a third of them is dead. Who joins meets k nodes around it and some for each doubling of the
+network, not everybody; more come to be known as they ask."""
 LEAVE_TIMEOUT = 2.0
 """Seconds spent on telling everybody that we go."""
 SEEDS = 3 * K
 """Contacts of our table that a lookup starts with; more than k, as some may have died."""
 MAX_MET = 4
-"""Strangers met at a time of those that a neighbour named."""
+"""Strangers met one by one of those that a neighbour named; for more a lookup is made."""
 MAX_LOOKUPS = 8
 """Lookups of holders under way at a time; further ones wait and mostly find the answer remembered."""
 
@@ -139,6 +143,11 @@ class Kademlia:
         For whoever moves data when it changes: what lies where is decided with `holders(…, steady=R)`.
         """
         return self._members.placement
+
+    @property
+    def losses(self) -> int:
+        """How many storing nodes were found gone, left, or lost their place otherwise, so far."""
+        return self._members.losses
 
     async def wait_moved(self, seen: int) -> int:
         """Wait until `placement` differs from `seen`; return the new one. Several changes may pass as one."""
@@ -405,28 +414,38 @@ class Kademlia:
         await self._enter(tuple(dict.fromkeys([*self._bootstrap, *former])))
 
     async def _refresh(self, widely: bool) -> None:
-        """Look up our own position; `widely` also a random key in every bucket, if there is more to know."""
-        await self._look_up(self._members.position, 1, None)
-        if not widely or self._members.knows_everyone():
+        """Look up our own position; `widely` also a random key in every bucket that has few members."""
+        table, position = self._members.table, self._members.position
+        lookup = await self._look_up(position, 1, None)
+        if lookup.complete:
+            table.proven(lookup.radius)
+        if not widely:
             return
-        for index in self._members.table.occupied()[:MAX_REFRESH]:
-            key = key_in_bucket(
-                self._members.position, index, self._rng.randbytes(len(self._members.position))
-            )
-            await self._look_up(key, 1, None)
+        thin = table.thin(FEW)
+        for index in thin[:MAX_REFRESH]:
+            key = key_in_bucket(position, index, self._rng.randbytes(len(position)))
+            await self._look_up(key, 1, None, k=FEW if index < thin[-1] else K)
 
     async def _meet_neighbours(self) -> None:
         """Have one of the nearest nodes name those it knows around us, and meet who is new.
 
-        Who came while we, or they, were cut off from the others becomes known so: what lies in our part of
-        the network is decided by the table alone.
+        Who came while we, or they, were cut off from the others, or at the same time as we, becomes known so:
+        what lies in our part of the network is decided by the table alone. When there are more of them than
+        some, they are looked for.
         """
         near = self._members.table.closest(self._members.position, K, self._members.usable)
         if not near:
             return
         named = await self._find(self._members.position, self._rng.choice(near)) or []
-        strangers = [one for one in named if one.stores and one.agent not in self._members.table]
-        for contact in [one for one in strangers if one.agent != self.agent][:MAX_MET]:
+        strangers = [
+            one
+            for one in named
+            if one.stores and one.agent != self.agent and one.agent not in self._members.table
+        ]
+        if len(strangers) > MAX_MET:
+            await self._refresh(False)
+            return
+        for contact in strangers:
             try:
                 self._requests.refuse_unusable(contact.agent)
                 await self._requests.exchange(contact.agent)
@@ -436,10 +455,10 @@ class Kademlia:
     # -- looking up --
 
     async def _look_up(
-        self, target: bytes, paths: int, confirmed: Callable[[Contact], None] | None
+        self, target: bytes, paths: int, confirmed: Callable[[Contact], None] | None, k: int = K
     ) -> Lookup:
         seeds = self._members.table.closest(target, SEEDS, self._members.usable)
-        lookup = Lookup(target, K, ALPHA, seeds, paths=paths, own=self.agent)
+        lookup = Lookup(target, k, ALPHA, seeds, paths=paths, own=self.agent)
         self.counters.lookups += 1
         send, receive = trio.open_memory_channel[tuple[Contact, list[Contact] | None]](0)
         stalls_at: dict[AgentId, tuple[float, Contact]] = {}
@@ -479,9 +498,8 @@ class Kademlia:
         try:
             self._requests.refuse_unusable(agent)
             self._requests.learn_addresses(agent)
-            reply = await self._requests.call(
-                agent, FIND, encode_find(target, self.self_contact().data), most=PATIENCE
-            )
+            own = self.self_contact()
+            reply = await self._requests.call(agent, FIND, encode_find(target, own.data), most=PATIENCE)
             records = decode_found(reply)
         except FrameError as error:
             log.info("%s answered a find with garbage: %s", short(agent), error)
@@ -490,7 +508,7 @@ class Kademlia:
         except NetworkError as error:
             log.debug("%s did not answer a find: %s", short(agent), error)
             return None
-        self._requests.met(agent)
+        self._requests.met(agent, own)
         self._members.welcome(self.contact(agent) or contact)
         return self._members.verified(agent, records)
 

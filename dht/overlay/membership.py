@@ -124,6 +124,8 @@ class Membership:
         self.counters = KademliaCounters()
         self.version = 0
         self.placement = 0
+        self.losses = 0
+        """Times that a node in the table was found gone, or lost its place."""
         self.alarm = trio.Event()
         """Set when there may be a suspect to probe; whoever probes puts a new one in its place."""
 
@@ -204,8 +206,9 @@ class Membership:
         return sorted(filter(wanted, self.table), key=lambda contact: contact.agent)
 
     def knows_everyone(self) -> bool:
-        """Whether the table is the whole network: it has room left and never turned anybody away."""
-        return len(self.table) < K and self.table.holds_everyone
+        """Whether the table is the whole network: it has room left, never turned anybody away, and never knew
+        a part of the network only, unless a lookup has since found that this part is all."""
+        return len(self.table) < K and self.table.holds_everyone and self.table.known_from == 0
 
     def known_holders(self, basis: bytes, count: int, steady: int = 0) -> list[Contact] | None:
         """The usable others closest to `basis`, if that can be said without asking anybody.
@@ -279,6 +282,7 @@ class Membership:
         """`agent`, suspected, failed once more, or could not be reached at all."""
         if agent in self.table and agent not in self._absent:
             self._absent.add(agent)
+            self.losses += 1
             self._bump()
 
     def sign_of_life(self, agent: AgentId, anew: bool = False) -> None:
@@ -314,6 +318,7 @@ class Membership:
         """Drop contacts whose address record has lapsed: they have not renewed it, so they are gone."""
         now_us = self._clock.wall_us()
         if self.table.discard(lambda contact: contact.expires_us <= now_us):
+            self.losses += 1
             self._bump()
 
     def blame(self, agent: AgentId, misdeed: Misdeed = Misdeed.BAD_ANSWER, times: int = 1) -> None:
@@ -385,6 +390,7 @@ class Membership:
         if agent not in self.table:
             self.table.remove(agent)
             return None
+        self.losses += 1
         heir = self.table.remove(agent)
         if heir is not None:
             self.neighbourhoods.appeared(heir)

@@ -8,8 +8,8 @@ needs no lookup of its own. So one lookup answers for about the whole subtree th
 network of N nodes is covered by some N/10 lookups, whatever the number of bases.
 
 What can be wrong is only what the lookup itself did not know: a node that appeared since. Hence entries
-live for a short time, and one within whose radius a node appears is dropped; a node that went is left out
-by the caller, and the rule then asks more of the rest. Pure: `now` is an argument.
+live for a short time; a node that is seen to appear within the radius of one is added to it; a node that went
+is left out by the caller, and the rule then asks more of the rest. Pure: `now` is an argument.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dht.overlay.contact import Contact
 from dht.overlay.distance import FARTHEST, as_int, least_distance_beyond
@@ -25,6 +25,8 @@ from dht.overlay.distance import closest as closest_to
 
 MAX_ENTRIES = 1024
 """Lookups remembered; one more forgets the oldest."""
+MAX_ADDED = 20
+"""Nodes added to one lookup; with one more it is forgotten."""
 ENTRY_TTL = 120.0
 """Seconds for which a lookup answers: former holders keep what is now a newcomer's for longer."""
 
@@ -34,6 +36,7 @@ class _Entry:
     contacts: tuple[Contact, ...]
     radius: int
     until: float
+    added: int = 0
 
 
 class Neighbourhoods:
@@ -80,20 +83,25 @@ class Neighbourhoods:
         return [entry.radius for entry in self._entries.values()]
 
     def appeared(self, contact: Contact) -> bool:
-        """`contact` answers now: drop what was looked up when it did not and would have found it.
+        """`contact` answers now: add it to what was looked up when it did not and would have found it.
 
         Returns whether there was any.
         """
         where = as_int(contact.position)
-        wrong = [
-            origin
+        missed = [
+            (origin, entry)
             for origin, entry in self._entries.items()
             if origin ^ where <= entry.radius
             and all(contact.position != known.position for known in entry.contacts)
         ]
-        for origin in wrong:
-            self._drop(origin)
-        return bool(wrong)
+        for origin, entry in missed:
+            if entry.added == MAX_ADDED:
+                self._drop(origin)
+            else:
+                self._entries[origin] = replace(
+                    entry, contacts=(*entry.contacts, contact), added=entry.added + 1
+                )
+        return bool(missed)
 
     def clear(self) -> None:
         """Forget everything."""

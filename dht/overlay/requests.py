@@ -43,6 +43,14 @@ STALL = 0.5
 """A timeout noticed this much too late, in seconds, is our own machine's pause and blames nobody."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Met:
+    """When a peer was shown our record, or showed that it knows us, and of when that record was."""
+
+    at: float
+    issued_us: int
+
+
 @dataclass(slots=True)
 class _Introduction:
     done: trio.Event
@@ -57,7 +65,7 @@ class Requests:
         self._members = members
         self._liveness = members.liveness
         self._clock = clock
-        self._introduced: dict[AgentId, float] = {}
+        self._introduced: dict[AgentId, _Met] = {}
         self._introductions: dict[AgentId, _Introduction] = {}
         self._open: dict[AgentId, set[trio.CancelScope]] = {}
         """The questions that wait for each peer."""
@@ -84,8 +92,8 @@ class Requests:
         try:
             return await self.call(agent, method, body, timeout, most=most)
         except RequestRefused as refusal:
-            met = self._introduced.get(agent, -math.inf)
-            if refusal.code != RefusalCode.FORBIDDEN or self._clock.monotonic() - met < REINTRODUCE_AFTER:
+            met = self._introduced.get(agent, UNMET)
+            if refusal.code != RefusalCode.FORBIDDEN or self._clock.monotonic() - met.at < REINTRODUCE_AFTER:
                 raise
         # it has lost our record, by a restart or for want of space: show it again, once
         self.forget_introduction(agent)
@@ -121,7 +129,8 @@ class Requests:
     async def exchange(self, agent: AgentId) -> None:
         """Show our address record to `agent` and see its own. Raises as `introduce`."""
         self.learn_addresses(agent)
-        reply = await self.call(agent, EXCHANGE, encode_exchange(self._members.own().data))
+        own = self._members.own()
+        reply = await self.call(agent, EXCHANGE, encode_exchange(own.data))
         try:
             contact = self._members.book.learn(decode_exchange(reply), self._clock.wall_us())
         except (FrameError, ContactError) as error:
@@ -135,7 +144,7 @@ class Requests:
             raise PeerUnreachable(f"peer {short(agent)} shows the address record of another agent")
         if self._members.is_out(contact):
             raise PeerUnreachable(f"peer {short(agent)} was put out of the network by its stewards")
-        self.met(agent)
+        self.met(agent, own)
         self._members.welcome(contact)
 
     async def call(
@@ -228,12 +237,27 @@ class Requests:
                 f"peer {short(agent)} is banned for {banned_s:.0f} s more: what it sent did not verify"
             )
 
-    def met(self, agent: AgentId) -> None:
-        """`agent` has our record now; the longest known are forgotten first, and then introduced again."""
+    def met(self, agent: AgentId, shown: Contact) -> None:
+        """`agent` was shown this record of ours."""
+        self._note(agent, _Met(self._clock.monotonic(), shown.issued_us))
+
+    def found_by(self, agent: AgentId) -> None:
+        """`agent`, who showed its record, found us by ours, as somebody must have named us to it: it need not
+        be shown to it again, unless it says that it does not know us."""
+        if agent not in self._introduced:
+            self.learn_addresses(agent)
+            self._note(agent, UNMET)
+
+    def has_shown(self, agent: AgentId, record: Contact) -> bool:
+        """Whether `agent` was shown this record of ours, or a later one."""
+        return self._introduced.get(agent, UNMET).issued_us >= record.issued_us
+
+    def _note(self, agent: AgentId, met: _Met) -> None:
+        """The longest known are forgotten first, and then introduced again."""
         self._introduced.pop(agent, None)
         if len(self._introduced) >= MAX_CONTACTS:
             del self._introduced[next(iter(self._introduced))]
-        self._introduced[agent] = self._clock.monotonic()
+        self._introduced[agent] = met
 
     def learn_addresses(self, agent: AgentId) -> None:
         """Let the network know where to dial a peer, leaving out the addresses that it cannot dial."""
@@ -252,6 +276,9 @@ class Requests:
             log.debug("%s gives an address we cannot dial: %s", short(agent), error)
             return False
         return True
+
+
+UNMET = _Met(-math.inf, 0)
 
 
 async def each(contacts: Sequence[Contact], act: Callable[[Contact], Awaitable[None]]) -> None:

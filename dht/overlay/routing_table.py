@@ -64,6 +64,8 @@ class RoutingTable:
         self._waiting: dict[AgentId, int] = {}
         self._groups: Counter[str] = Counter()
         self._crowded = False
+        self._floor = 0
+        """So many bits a node has to share with us for the table to say for sure whether it is there."""
 
     def __len__(self) -> int:
         return len(self._index)
@@ -81,14 +83,25 @@ class RoutingTable:
         """Whether nobody was ever turned away, so that a small table is all of a small network."""
         return not self._crowded and not self._waiting
 
-    def _known_from(self) -> int:
+    def proven(self, radius: int) -> None:
+        """A lookup has just found everybody who answers within this distance of us (its `radius`): what was
+        not sure there is now. O(buckets)."""
+        # of those that share i bits with us the farthest is at 2^(256 - i) - 1
+        self._floor = KEY_BITS + 1 - (radius + 1).bit_length()
+        self._floor = max(self._floor, self._counted_from())
+
+    @property
+    def known_from(self) -> int:
         """The least number of bits such that all nodes that share so many with us are in the table.
 
         They are as long as there are fewer than k and nobody waits: whoever comes there finds us among its
-        own k nearest, and shows itself. O(buckets).
+        own k nearest, and shows itself. Once there were more, that there are fewer now proves nothing, before
+        a lookup of our own position does. O(1).
         """
-        if self._crowded:
-            return KEY_BITS
+        return KEY_BITS if self._crowded else self._floor
+
+    def _counted_from(self) -> int:
+        """The least number of bits that fewer than k of our nodes share with us, with nobody waiting."""
         there = 0
         for index in sorted(self._buckets, reverse=True):
             bucket = self._buckets[index]
@@ -110,7 +123,7 @@ class RoutingTable:
         It can for the whole of a small network, and in a large one for what lies in our own part of it: if n
         nodes are there, they are closer than everybody elsewhere. With `sure` only so many need be.
         """
-        depth = self._known_from()
+        depth = self.known_from
         if prefix_length(self._own, target) < depth:
             return None
         near = [
@@ -231,11 +244,27 @@ class RoutingTable:
                 yield [index]
 
     def occupied(self) -> list[int]:
-        """The indices of the buckets worth refreshing: every one up to the deepest that has a member."""
+        """The indices of all buckets up to the deepest that has a member."""
         deepest = max(self._index.values(), default=-1)
         return list(range(deepest + 1))
 
+    def thin(self, few: int) -> list[int]:
+        """The buckets worth refreshing, from the farthest: of those of which we know a sample only, each with
+        fewer than `few` members, and the one next to the part that we know in full, unless it is full."""
+        beyond = min(self.known_from, max(self._index.values(), default=-1) + 1)
+        wanted = [few] * (beyond - 1) + [self._k] * (beyond > 0)
+        return [index for index, least in enumerate(wanted) if len(self._members_of(index)) < least]
+
+    def _members_of(self, index: int) -> OrderedDict[AgentId, Contact]:
+        return self._buckets[index].members if index in self._buckets else OrderedDict()
+
     def _insert(self, contact: Contact) -> Offer:
+        offer = self._take_in(contact)
+        if offer in (Offer.ADDED, Offer.WAITING):
+            self._floor = max(self._floor, self._counted_from())
+        return offer
+
+    def _take_in(self, contact: Contact) -> Offer:
         queued = self._unqueue(contact.agent)
         if queued is not None and queued.newer_than(contact):
             contact = queued

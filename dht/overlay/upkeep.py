@@ -23,6 +23,7 @@ from dht.overlay.contact import Contact
 from dht.overlay.membership import Membership, short
 from dht.overlay.peer_messages import EMPTY, PING
 from dht.overlay.requests import Requests, each
+from dht.overlay.routing_table import K
 from dht.ports import Clock
 
 log = logging.getLogger(f"roseforest.{__name__}")
@@ -37,14 +38,17 @@ do learns of them so, also when it stores nothing and they never hear of it."""
 REFRESH_SMALL = 60.0
 """Seconds between refreshes while the table holds the whole network: one lookup of our own position."""
 REFRESH_LARGE = 600.0
-"""Seconds between refreshes of all buckets in a larger network; a neighbour is asked for neighbours as often
-as in a small one."""
+"""Seconds between refreshes in a larger network; a neighbour is asked for neighbours as often as in a small
+one, and as soon after entering."""
 REJOIN_EVERY = 30.0
 """Seconds between attempts to enter again while nobody we know answers."""
 MAX_DOORS = 32
 """Addresses of former contacts tried then besides the bootstrap addresses."""
 MAX_PROBES = 8
 """Probes under way at a time."""
+PROBES_ALONE = 2
+"""While more than half of those in the table are suspects: then it is more likely this node, or its line,
+that is late, and what it asks of all the others makes it later still."""
 PROBE_CLOSED_BELOW = 64
 """With fewer connections than this a closed one is taken for a sign of death and probed at once; with more,
 either end is likely to be closing idle ones, and probing would open them again."""
@@ -118,9 +122,13 @@ class Upkeep:
                 await alarm.wait()
 
     def _start_probe(self, nursery: trio.Nursery, agent: AgentId) -> None:
-        if agent not in self._probing and len(self._probing) < MAX_PROBES:
+        if agent not in self._probing and len(self._probing) < self._probes():
             self._probing.add(agent)
             nursery.start_soon(self._probe, agent)
+
+    def _probes(self) -> int:
+        silent = sum(agent in self._members.table for agent in self._liveness.suspects())
+        return PROBES_ALONE if 2 * silent > len(self._members.table) else MAX_PROBES
 
     async def _probe(self, agent: AgentId) -> None:
         """Ask one contact whether it is there; an end of the probe lets the next one start."""
@@ -160,14 +168,15 @@ class Upkeep:
             self._members.expire()
             await self._probe_silent(now)
             await self._announce()
-            longest = REFRESH_SMALL if self._members.knows_everyone() else REFRESH_LARGE
-            if now >= refreshed + self._vary(min(pause, longest)):
-                refreshed, pause = now, min(2 * pause, longest)
+            small = len(self._members.table) < K
+            if now >= refreshed + self._vary(pause if small else REFRESH_LARGE):
+                refreshed = met = now
+                pause = min(2 * pause, REFRESH_SMALL)
                 widely = now >= widened + REFRESH_LARGE / 2
                 widened = now if widely else widened
                 await self._refresh(widely)
-            elif now >= met + self._vary(REFRESH_SMALL) and longest == REFRESH_LARGE:
-                met = now
+            elif not small and now >= met + self._vary(pause):
+                met, pause = now, min(2 * pause, REFRESH_SMALL)
                 await self._meet()
             if now >= entered + self._vary(REJOIN_EVERY) and not self._members.contacts(self._members.usable):
                 entered = now
@@ -184,11 +193,17 @@ class Upkeep:
             await self._ask_alive(agent)
 
     async def _announce(self) -> None:
-        """Show our address record to the table if it was signed anew since the last time."""
+        """Show our address record, if it was signed anew since the last time, to those in the table who do
+        not have it."""
         own = self._members.own()
         if own is self._announced:
             return
-        await each(self._members.contacts(self._members.usable), self._show)
+        await each(
+            self._members.contacts(
+                lambda one: self._members.usable(one) and not self._requests.has_shown(one.agent, own)
+            ),
+            self._show,
+        )
         self._announced = own
 
     async def _show(self, contact: Contact) -> None:

@@ -4,10 +4,10 @@ A node that joins, returns, or becomes one of a shard's R holders because anothe
 digest (count and sum of record digests) with each other holder, and with the nodes next to them, which may
 have held it before, finds out by ranges what it lacks (`dht.repair.comparison`), and fetches that. Until then
 it answers queries for the shard as incomplete, and askers go on to another holder. With each of them it is
-repeated soon after and then every minute, which bounds how long a record that was published around a change
-of membership can be missing from a replica. A change costs only the shards whose holders it changed, a lost
-message only what it was about: every pair of a node and a shard has its own next time. Records fetched are
-judged like any other.
+repeated soon after, where anything lies, and then every minute, which bounds how long a record that was
+published around a change of membership can be missing from a replica. A change costs only the shards whose
+holders it changed, there only who is new, and a lost message only what it was about: every pair of a node and
+a shard has its own next time. Records fetched are judged like any other.
 """
 
 from __future__ import annotations
@@ -241,9 +241,7 @@ class CatchUp:
             for agent in sorted(due):
                 pairs = [(shard, self._pairs[agent, shard]) for shard in due[agent]]
                 for shard, pair in pairs:
-                    least, most = INTERVAL_FIRST_S, INTERVAL_S
-                    if agent not in self._fellows(shard):
-                        least, most = INTERVAL_S, INTERVAL_FORMER_S
+                    least, most = self._pauses(agent, shard)
                     pause = max(least, pair.pause)
                     pair.due, pair.pause = now + pause * later, min(2 * pause, most)
                 nursery.start_soon(self._with, agent, pairs)
@@ -258,6 +256,16 @@ class CatchUp:
             ]
             if (fellows or not agents) and all(self._pairs[agent, shard].agreed for agent in fellows):
                 self._complete.add(shard)
+
+    def _pauses(self, agent: AgentId, shard: Prefix) -> tuple[float, float]:
+        """The shortest and the longest pause between two comparisons of a shard with another node."""
+        if agent not in self._fellows(shard):
+            return INTERVAL_S, INTERVAL_FORMER_S
+        # where nothing lies nobody has published lately, and when somebody does, that is a reason by itself
+        return (INTERVAL_FIRST_S if self._holds_any(shard) else INTERVAL_S), INTERVAL_S
+
+    def _holds_any(self, shard: Prefix) -> bool:
+        return bool(self._store.cids_at(shard.basis(), None, 1))
 
     def _fellows(self, shard: Prefix) -> list[AgentId]:
         return self._mine[shard][: max(1, self._replication - 1)]
@@ -290,12 +298,21 @@ class CatchUp:
         known, self._pairs = self._pairs, {}
         self._turns = defaultdict(trio.Lock, {one: self._turns[one] for one in shards if one in self._turns})
         for shard, agents in mine.items():
+            fellows, former = self._fellows(shard), before.get(shard, [])
             for agent in agents:
-                self._pairs[agent, shard] = known.get((agent, shard)) or _Pair(now)
-            fellows = self._fellows(shard)
-            if fellows != before.get(shard):
-                for agent in fellows:
-                    self._pairs[agent, shard].due, self._pairs[agent, shard].pause = now, INTERVAL_FIRST_S
+                pair = known.get((agent, shard))
+                if pair is None:
+                    # who comes, and is no holder, brings what it has by itself: this is in case it does not
+                    needless = agent not in fellows and shard in self._complete
+                    pair = _Pair(now + INTERVAL_S * self._rng.uniform(0.5, 1.5) if needless else now)
+                self._pairs[agent, shard] = pair
+            if fellows == former:
+                continue
+            soon = now + INTERVAL_FIRST_S if former and self._holds_any(shard) else EVERYTHING
+            for agent in fellows:
+                pair = self._pairs[agent, shard]
+                pair.due = min(pair.due, soon if agent in former else now)
+                pair.pause = INTERVAL_FIRST_S
         there = {agent for agents in mine.values() for agent in agents}
         self._failures = {agent: rounds for agent, rounds in self._failures.items() if agent in there}
         self._liars &= there

@@ -63,6 +63,9 @@ START_S = 15.0
 """Who comes, or comes back, is first brought what it lacks: else all would list to each other what is new."""
 SETTLE_S = 2.0
 """After a change of membership: whoever is only slow is back by then, and catching up has begun."""
+SETTLE_MOST_S = 10.0
+"""While one node after the other comes, and none goes, a look waits up to so long for the last of them: no
+copy is lost meanwhile, and each of them changes what the one before it should get."""
 QUIET_S = 2.0
 """Records that come with less between them are a burst: a look amid it would find everything unsettled."""
 SOON_S = 5.0
@@ -213,7 +216,7 @@ class Repairer:
         pause, swept = SOON_S, trio.current_time()
         await trio.sleep(START_S)
         while True:
-            seen, sent = self._kademlia.placement, self.sent
+            seen, lost, sent = self._kademlia.placement, self._kademlia.losses, self.sent
             everything = trio.current_time() >= swept + SWEEP_S
             if everything:
                 swept = trio.current_time()
@@ -222,13 +225,22 @@ class Repairer:
                 nursery.cancel_scope.deadline = trio.current_time() + pause * self._rng.uniform(0.8, 1.2)
                 nursery.start_soon(self._until_emptied, nursery.cancel_scope)
                 await self._kademlia.wait_moved(seen)
-                await trio.sleep(SETTLE_S)
+                await self._until_settled(lost)
                 nursery.cancel_scope.cancel()
             busy = self._kademlia.placement != seen or self.sent != sent or self._emptied.is_set()
             if not busy:
                 await self._until_quiet(seen)
             self._emptied = trio.Event()
             pause = SOON_S if busy else min(2 * pause, INTERVAL_S)
+
+    async def _until_settled(self, lost: int) -> None:
+        """`SETTLE_S` after a change; while nodes come, and none has gone since there were `lost`, longer."""
+        with trio.move_on_after(SETTLE_MOST_S):
+            while True:
+                placement = self._kademlia.placement
+                await trio.sleep(SETTLE_S)
+                if self._kademlia.placement == placement or self._kademlia.losses != lost:
+                    return
 
     def note_stored(self) -> None:
         """Records were stored here."""

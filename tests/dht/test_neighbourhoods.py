@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from dht.overlay.contact import Contact
 from dht.overlay.distance import FARTHEST, closest, distance
-from dht.overlay.neighbourhoods import ENTRY_TTL, MAX_ENTRIES, Neighbourhoods
+from dht.overlay.neighbourhoods import ENTRY_TTL, MAX_ADDED, MAX_ENTRIES, Neighbourhoods
+from dht.overlay.routing_table import K
 from tests.dht.people import key, placed
 
 bases = st.integers(0, 255).map(lambda first: bytes([first]) + bytes(31))
@@ -32,16 +33,28 @@ def radius(target: bytes, nodes: list[Contact], k: int) -> int:
     st.integers(1, 6),
     st.integers(1, 6),
     st.sets(st.integers(0, 39)),
+    st.lists(bases, unique=True, max_size=5),
 )
 def test_what_it_answers_is_what_a_lookup_would_find(
-    positions: list[bytes], targets: list[bytes], asked: list[bytes], k: int, count: int, dead: set[int]
+    positions: list[bytes],
+    targets: list[bytes],
+    asked: list[bytes],
+    k: int,
+    count: int,
+    dead: set[int],
+    come: list[bytes],
 ) -> None:
+    """Also when some have died since, and some have come."""
     nodes = [placed(position) for position in positions]
+    newcomers = [placed(position) for position in come if position not in positions]
     gone = {nodes[number].agent for number in dead if number < len(nodes)}
-    alive = [node for node in nodes if node.agent not in gone]
+    alive = [node for node in [*nodes, *newcomers] if node.agent not in gone]
     memory = Neighbourhoods()
     for target in targets:
         memory.remember(target, nearest(target, nodes, k), radius(target, nodes, k), 0.0)
+    for newcomer in newcomers:
+        memory.appeared(newcomer)
+        memory.appeared(newcomer)
     for basis in asked:
         found = memory.covering(basis, count, lambda node: node.agent not in gone, 1.0)
         if found is not None:
@@ -73,14 +86,16 @@ def test_an_entry_ends_with_its_time() -> None:
     assert len(memory) == 0
 
 
-def test_who_appears_within_the_radius_ends_an_entry_and_who_was_in_it_does_not() -> None:
+def test_what_too_many_have_come_to_is_looked_up_again() -> None:
     target = bytes(32)
-    inside, edge, outside = (placed(bytes([first]) + bytes(31)) for first in (1, 8, 64))
-    for newcomer, kept in ((outside, True), (edge, True), (inside, False)):
-        memory = Neighbourhoods()
-        memory.remember(target, [edge], distance(target, edge.position), 0.0)
-        memory.appeared(newcomer)
-        assert (memory.covering(target, 1, everyone, 0.0) is not None) == kept
+    memory = Neighbourhoods()
+    memory.remember(target, [], FARTHEST, 0.0)
+    for number in range(MAX_ADDED):
+        assert memory.appeared(placed(key(number)))
+        assert not memory.appeared(placed(key(number))), "it was missed once"
+    assert len(memory.covering(target, K, everyone, 0.0) or ()) == MAX_ADDED
+    assert memory.appeared(placed(key(MAX_ADDED)))
+    assert memory.covering(target, 1, everyone, 0.0) is None
 
 
 def test_memory_is_bounded_and_can_be_cleared() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dht.overlay.contact import Contact, address_groups
-from dht.overlay.distance import bucket_index, distance
+from dht.overlay.distance import FARTHEST, bucket_index, distance
 from dht.overlay.routing_table import (
     GROUP_PER_BUCKET,
     GROUP_PER_TABLE,
@@ -246,6 +246,49 @@ def test_what_it_says_without_a_lookup_is_true_of_the_whole_network(
     closer = [one for one in table if one.agent not in ignored]
     closer = [one for one in closer if distance(one.position, target) < distance(own, target)]
     assert table.crowds_us_out(target, count, lambda one: one.agent not in ignored) == (len(closer) >= count)
+
+
+@given(positions, st.sampled_from([1, 3]), st.binary(min_size=32, max_size=32), st.data())
+def test_what_it_says_stays_true_when_those_it_has_met_go(
+    places: list[bytes], count: int, target: bytes, data: st.DataObject
+) -> None:
+    """A node that came last has met those nearest to it; that there are few of them later says nothing."""
+    own, *others = places
+    people = sorted(
+        (placed(place, agent=place) for place in others), key=lambda one: distance(own, one.position)
+    )
+    table = RoutingTable(own, k=8)
+    for one in people[:8]:
+        table.offer(one)
+    table.proven(distance(own, people[7].position) if len(people) >= 8 else FARTHEST)
+    gone = data.draw(st.sets(st.sampled_from(places)))
+    for agent in sorted(gone):
+        table.remove(agent)
+    left = [one for one in people if one.agent not in gone]
+    truth = sorted(left, key=lambda one: distance(one.position, target))[:count]
+    said = table.surely_closest(target, count)
+    assert said is None or said == truth
+    assert said is not None or len(others) >= 8, "a small network is known as a whole"
+
+    if len(left) < 8:  # a lookup that finds nobody else
+        for one in left:
+            table.offer(one)
+        table.proven(FARTHEST)
+        assert table.surely_closest(target, count) == truth
+
+
+def test_refreshing_is_for_buckets_with_few_members_and_the_one_before_the_part_that_is_known() -> None:
+    def of(index: int, members: int) -> list[Contact]:
+        heads = [bytes([0x80 >> index, number]) for number in range(members)]
+        return [placed(head + key(1)[2:], agent=head + key(1)[2:]) for head in heads]
+
+    table = RoutingTable(bytes(32), k=8)
+    for index, members in enumerate((2, 5, 1, 4, 6, 1)):
+        for one in of(index, members):
+            table.offer(one)
+    assert table.known_from == 4, "seven are beyond, and no eighth was turned away"
+    assert table.thin(3) == [0, 2, 3]
+    assert RoutingTable(OWN).thin(3) == []
 
 
 def test_in_a_large_network_it_knows_its_own_part() -> None:
