@@ -47,11 +47,15 @@ HEDGE_FACTOR = 3.0
 """A holder is hedged after this many times its usual latency, within the bounds below."""
 HEDGE_LEAST_S = 0.15
 HEDGE_MOST_S = 0.6
+SEARCH_FACTOR = 2.0
+"""A search is taken to last so many times a holder's smoothed latency, when a deadline is offered."""
 LEAST_HITS = 10
 """Hits that the likeliest shards have to bring before the others are left unasked."""
 LATE_S = 60.0
 """A holder that had to be hedged is asked last for so long, or until it answers in time: it costs one hedge,
 not one in every query. By then the upkeep has found out whether it is alive."""
+TEXTS_MARGIN_S = 0.005
+"""Hits' texts are looked at until so long before the deadline: who has all hits is not cut off by that."""
 WAIT_PART = 4
 """One part of so many of the deadline may go by in asking what has changed in others' shards."""
 EXTRA_HOLDERS = 2
@@ -121,7 +125,8 @@ class Asker:
         with gathered.steps.step("own"):
             await self._collect_own(request, gathered)
         contacted = missed = 0
-        left = question.deadline_ms / 1_000 - (self._clock.monotonic() - started)
+        spent = gathered.steps.ms().get("embed", 0.0) / 1_000 + self._clock.monotonic() - started
+        left = question.deadline_ms / 1_000 - spent
         best: list[Hit] = []
         outdated = 0
         freshened = Freshened()
@@ -152,8 +157,13 @@ class Asker:
                     best = await self._freshness.check(best, question, freshened)
             if self._texts.active:
                 with gathered.steps.step("texts"):
-                    best = await self._texts.check(best, question.k, looked)
+                    left = scope.deadline - trio.current_time() - TEXTS_MARGIN_S
+                    best = await self._texts.check(best, question.k, looked, left)
         if scope.cancelled_caught:
+            # What is whole here was searched before the wave; others were only asked because they have more.
+            here = {shard for shard in trail.why if self._is_complete(shard)} - gathered.answered
+            gathered.answered |= here
+            missed -= len(here)
             best, outdated = gathered.settled()
             best = [hit for hit in (freshened.hits.get(hit.id, hit) for hit in best) if hit is not None]
             best = self._texts.known(best, looked)
@@ -193,7 +203,7 @@ class Asker:
             return None
         now = self._clock.monotonic()
         ends = [
-            max(now, one.began_s + HEDGE_FACTOR * (self._kademlia.latency(one.node) or HEDGE_LEAST_S))
+            max(now, one.began_s + SEARCH_FACTOR * (self._kademlia.latency(one.node) or HEDGE_LEAST_S))
             for one in trail.waited_for()
         ]
         return (max(ends, default=now) - trail.began_s) * 1_000

@@ -90,13 +90,14 @@ class TextCheck:
                 self._agrees.popitem(last=False)
             done.set()
 
-    async def check(self, hits: Sequence[Hit], k: int, looked: Looked) -> list[Hit]:
+    async def check(self, hits: Sequence[Hit], k: int, looked: Looked, left_s: float) -> list[Hit]:
         """`hits`, best first, without those among the best `k` whose vector is known not to be their text's.
 
-        For when it is `active`. Takes `BUDGET_S` at most; may be cancelled, `looked` is kept up to date.
+        For when it is `active`. Takes `left_s` at most, and not more than `BUDGET_S`; `looked` is kept
+        up to date.
         """
         current = list(hits)
-        with trio.move_on_after(BUDGET_S):
+        with trio.move_on_after(max(0.0, min(BUDGET_S, left_s))):
             for _ in range(ROUNDS):
                 current = self.known(current, looked)
                 unknown = [hit for hit in current[:k] if hit.record.cid not in self._agrees]

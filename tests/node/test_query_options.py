@@ -37,6 +37,7 @@ from tests.node.simulated_nodes import (
 
 LIAR = 1
 GUEST = 3
+STRANGER = 4
 THREE_AND_A_GUEST = (100, 100, 100, 0)
 WANTED = vector(77)
 
@@ -106,21 +107,30 @@ def test_filters_lose_no_hit_and_who_passes_them_over_is_found_out(tmp_path: Pat
 
 def test_what_the_deadline_leaves_is_said_with_the_deadline_that_would_do(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
-        await network.fill(40, authors=range(3))
-        whole = await asked(network, GUEST, QueryOptions(explain=True))
+        await network.fill(40, authors=range(4))
+        whole = await asked(network, STRANGER, QueryOptions(explain=True))
         assert (whole.cost.expected_recall, whole.cost.shortfall) == (1.0, None)
-        link.slow_us = {identity(number).agent: 60_000 for number in range(3)}
-        await asked(network, GUEST, QueryOptions())
-        cut = await asked(network, GUEST, QueryOptions(effort="high", explain=True), deadline_ms=30)
+        link.slow_us = {identity(number).agent: 60_000 for number in range(4)}
+        for _ in range(4):
+            await asked(network, STRANGER, QueryOptions())
+        cut = await asked(network, STRANGER, QueryOptions(effort="high", explain=True), deadline_ms=30)
         assert cut.cost.deadline_hit
         assert cut.cost.expected_recall == 0.0
         short = cut.cost.shortfall
         assert short is not None
         assert (short.wanted_ppm, short.reached_ppm, short.effort) == (EFFORTS["high"], 0, None)
         assert short.deadline_ms is not None
-        enough = await asked(network, GUEST, QueryOptions(effort="high"), deadline_ms=short.deadline_ms)
+        assert short.deadline_ms < 600
+        enough = await asked(network, STRANGER, QueryOptions(effort="high"), deadline_ms=short.deadline_ms)
         assert (enough.cost.expected_recall, enough.cost.shortfall) == (1.0, None)
         assert shown(enough) == network.best(WANTED, 5)
+
+        # A holder of three quarters of the shards searched those before anybody was asked.
+        for number in range(4):
+            early = (await asked(network, number, QueryOptions(), deadline_ms=30)).cost
+            assert 0.5 < (early.expected_recall or 0) < 0.95
+            assert early.shards_missed == round(64 * (1 - (early.expected_recall or 0)))
+            assert early.shortfall is not None
 
         for answer in (whole, cut):
             route = answer.route
@@ -140,7 +150,7 @@ def test_what_the_deadline_leaves_is_said_with_the_deadline_that_would_do(tmp_pa
         assert {one.outcome for one in cut.route.asked} == {"not waited for"}
 
     link = FaultyLink()
-    simulate(tmp_path, THREE_AND_A_GUEST, scenario, link)
+    simulate(tmp_path, (100, 100, 100, 100, 0), scenario, link)
 
 
 @pytest.mark.parametrize(
