@@ -1,25 +1,23 @@
-"""Does a question find its answers when it asks only the shards that routing by meaning names?
+"""Does a question find its answers when it asks only the shards, and the nodes, that routing names?
 
-WordNet definitions are stored at 64 shards by the packaged atlas; other definitions and example sentences are
-the questions. No gloss that is stored or asked was in the sample that the atlas was made of, nothing asked is
-stored, and no text occurs twice. Recall@10 is the share of the ten nearest stored definitions, found by exact
-search over the same codes, that lie on the shards asked. Four ways to order the shards are compared: at
-random; outward along the curve from the question's best cell; routing by centroids as shipped; and an oracle
-that knows where the ten lie. Their arithmetic is exact wherever a choice hangs on it, so every machine gets
-the same recalls. Shipped routing weighs a cell by its place and by its cosine; beside it stands, in floating
-point, what either alone would ask.
+Texts are stored in about 64, 256 and 1,024 shards, grown by splitting wherever more than B of them lie (B is
+chosen to give that many), on 1,000 simulated nodes with three copies of each shard. Recall@10 is the share of
+the ten nearest stored texts, found by exact search over the same codes, that lie on the shards asked. Five
+orders of shards are compared: at random; outward along the curve from the question's own place; by centroids
+(`sharding.routing`); by sketches (`sharding.sketch`, `sharding.expectation`); and an oracle that knows where
+the ten lie. Nodes asked are those of the real greedy cover (`node.wave`) over the real order of holders.
 
-Beside that, how it would go at about 1,024 shards, grown by splitting wherever more than `MOST_A_LEAF`
-definitions lie: by centroids, and by sketches of two bits a dimension (`sharding.sketch`,
-`sharding.expectation`), which the query path does not use yet. Their one number, the error of an estimate, is
-measured on what is stored.
+Half of the questions say how far each order has to go for a recall of .95; the other half is reported. By
+sketches besides at what is shipped, where nothing is chosen here at all. Everything again with an atlas that
+was made of a fifth of the subjects, and with a corpus that nothing was tuned on (`benchmarks.corpora`).
 
-    python -m benchmarks.routing [--quick] [--wordnet DIR]
+    python -m benchmarks.routing [--quick] [--minilm] [--wordnet DIR] [--descriptions FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -30,208 +28,249 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import minilm
+from benchmarks.corpora import WORDNET, Corpus, NoCorpus, debian, wordnet
+from benchmarks.holders import REPLICAS, Nodes, Placement, by_distance, capped
 from benchmarks.report import RESULTS, Target, at_least, at_most, emit, rounded
 from chain.cid import raw_cid, to_text
 from chain.vector import PPM
-from node.embedding.build_atlas import SAMPLE, sample_texts
 from node.embedding.packaged import packaged_atlas
-from node.embedding.static import StaticEmbedder
-from node.embedding.wordnet import DATA_FILES, Gloss, read_glosses
-from sharding.atlas import SCORE_BITS, Atlas, nearest_cells, scores
+from node.embedding.static import SPACE, StaticEmbedder
+from sharding.atlas import Atlas
+from sharding.atlas_build import build_atlas
 from sharding.expectation import estimate_error, expected_hits
 from sharding.key import shard_keys
-from sharding.routing import CONTACT_MASS_PPM, Scored, contact_set, route
-from sharding.sketch import Rotation, Sketches, sketches
-from sharding.tree import FIRST_DEPTH, Prefix, ShardTree, key_head
+from sharding.routing import CONTACT_MASS_PPM, route
+from sharding.sketch import Rotation, Sketches, sketch_bytes, sketches
+from sharding.tree import Prefix, ShardTree, key_head
 
-STORED = (36_000, 8_000)
-"""Definitions stored; the smaller set is the head of the larger one."""
-
-QUESTIONS = 2_000
-QUICK_QUESTIONS = 200
+SHARDS = (64, 256, 1_024)
+NODES = 1_000
+QUESTIONS = 1_000
+"""Of each kind; the first half tunes, the second is reported."""
 TOP = 10
 RECALL = 0.95
-COUNTS = (1, 2, 4, 8, 16, 24, 32, 48)
-"""Numbers of shards at which the ways are compared."""
-
-MASS_STEP_PPM = 1_000
-"""How finely the mass that reaches `RECALL` is searched."""
-
+SKETCH_MASS = 0.93
+"""Part of the expected hits at which routing by sketches stops, as shipped."""
+CALIBRATED = (0.5, 0.7, 0.8, 0.9, 0.93, 0.95, 0.97, 0.99)
+"""Masses at which the recall expected is held against the recall found."""
+SHARES = (0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5)
+"""Shares of the shards at which orders are compared."""
+WAYS = ("random", "hilbert", "centroids", "sketches", "oracle")
 SEED = 1
 BLOCK = 250
 """Questions scored at a time by the exact search: with 36,000 stored, 72 MB of scores."""
-
-PLACE_LAWS = tuple((offset, power) for offset in (1, 3, 8, 16, 32) for power in (1.0, 1.5, 2.0))
-COSINE_LAWS = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08)
-"""Scales tried where a cell's worth hangs on its place alone, 1 / (offset + place) ** power, or on its cosine
-alone, halved with every so much behind the best. The best is kept: chosen on the very questions, it flatters.
-"""
-
-WAYS = ("random", "hilbert", "centroids", "oracle")
-
-MOST_A_LEAF = 55
-"""Definitions in a leaf before it splits: about 1,024 leaves for 36,000."""
-
-FINE_QUESTIONS = 500
-SKETCH_MASSES = (0.90, 0.93, 0.95, 0.97, 0.99)
-"""Parts of the expected hits at which routing by sketches stops."""
-
 SIGMA_SAMPLE = 100
 """Stored vectors that ask, to measure how far estimates are from the truth."""
+MOST_COVERED = 40_000
+"""Shards for which covers are worked out in all: whoever asks most of the network is covered less often."""
+CELLS = 4_096
 
-Orders = NDArray[np.int64]
-"""Shape (questions, shards): each question's shards in the order in which they are asked."""
+QUICK_SHARDS, QUICK_QUESTIONS, QUICK_STORED, QUICK_CELLS = (64, 256), 100, 9_000, 512
 
 
-class Texts(NamedTuple):
-    """What is stored, and the questions of each kind."""
+class Space(NamedTuple):
+    """An embedding space with its texts' codes and its atlases."""
 
-    stored: list[str]
-    questions: dict[str, list[str]]
+    name: str
+    stored: NDArray[np.int8]
+    texts: Sequence[str]
+    questions: dict[str, NDArray[np.int8]]
+    atlases: dict[str, Atlas]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Questions of one kind: their codes, and how shipped routing and the curve order the shards."""
+    """One kind of question at one number of shards: each way's order, and where it would stop by itself.
 
-    codes: NDArray[np.int8]
-    routes: list[list[Scored]]
-    orders: dict[str, Orders]
+    Orders have shape (questions, shards); `held` counts answers by question and shard; `masses` are the
+    running parts of what centroids and sketches expect, in their order.
+    """
 
-
-class WrongWordNet(Exception):
-    """The folder does not hold the WordNet that the packaged atlas was made of."""
+    orders: dict[str, NDArray[np.int64]]
+    masses: dict[str, NDArray[np.float64]]
+    held: NDArray[np.int64]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, keep; exit code 0 whether targets are met or not, 2 without WordNet."""
+    """Measure, print, keep; exit code 0 whether targets are met or not, 2 where something is missing."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.routing", description="recall of routing by meaning at 64 shards"
+        prog="python -m benchmarks.routing", description="recall against shards and nodes asked"
     )
     parser.add_argument(
-        "--quick",
-        action="store_true",
-        help=f"{QUICK_QUESTIONS} questions of each kind, not {QUESTIONS}; leaves the kept result alone",
+        "--quick", action="store_true", help="fewer of everything; leaves the kept result alone"
     )
     parser.add_argument(
-        "--wordnet", type=Path, default=Path("/usr/share/wordnet"), help="folder with data.noun …"
+        "--minilm", action="store_true", help="also MiniLM vectors: some 20 minutes once, then kept"
     )
+    parser.add_argument("--wordnet", type=Path, default=WORDNET, help="folder with data.noun …")
+    parser.add_argument("--descriptions", type=Path, help="an unpacked Translation-en file of Debian main")
     options = parser.parse_args(arguments)
-    count = QUICK_QUESTIONS if options.quick else QUESTIONS
+    quick: bool = options.quick
+    figures: dict[str, Any] = {"nodes": NODES, "replicas": REPLICAS, "recall_wanted": RECALL}
+    figures["questions_reported"] = (QUICK_QUESTIONS if quick else QUESTIONS) // 2
     try:
-        texts = draw(options.wordnet, count)
-    except WrongWordNet as error:
+        corpus = wordnet(options.wordnet)
+        spaces = [built_in(corpus, quick)]
+        if options.minilm:
+            spaces.append(by_minilm(corpus, quick))
+    except (NoCorpus, minilm.NoModel) as error:
         print(error, file=sys.stderr)
         return 2
-
-    embedder, atlas, tree = StaticEmbedder(), Atlas.decode(packaged_atlas()), ShardTree.fixed(FIRST_DEPTH)
-    codes = embedder.embed(texts.stored)
-    shard = placed(atlas, tree, codes, texts.stored)
-    figures: dict[str, Any] = {
-        "shards": len(tree.leaves),
-        "questions": count,
-        "default_mass": CONTACT_MASS_PPM / PPM,
-        "atlas": to_text(atlas.cid),
-        "at_shards": list(COUNTS),
-    }
-    for size in STORED:
-        load = np.bincount(shard[:size], minlength=len(tree.leaves))
-        figures[f"{label(size)}_load_max_over_mean"] = rounded(float(load.max() / load.mean()))
-        figures[f"{label(size)}_empty_shards"] = int((load == 0).sum())
-    targets: list[Target] = []
-    for kind, sentences in texts.questions.items():
-        asked = prepared(atlas, tree, embedder.embed(sentences))
-        for size in STORED:
-            row = f"{label(size)}_{kind}"
-            hits = shard[nearest(codes[:size], asked.codes)]
-            figures |= {f"{row}_{name}": value for name, value in measured(asked, hits).items()}
-            targets.append(at_least(f"{row}_recall_at_default", RECALL, figures[f"{row}_recall_at_default"]))
-            if size == max(STORED):
-                figures |= {f"{row}_{name}": value for name, value in alone(atlas, asked.codes, hits).items()}
-    figures |= fine(atlas, embedder, codes, texts, min(count, FINE_QUESTIONS))
-    for kind in texts.questions:
-        targets.append(at_least(f"fine_{kind}_sketch_recall", RECALL, figures[f"fine_{kind}_sketch_recall"]))
-        targets.append(
-            at_most(
-                f"fine_{kind}_sketch_share",
-                0.015,
-                figures[f"fine_{kind}_sketch_shards"] / figures["fine_shards"],
-            )
-        )
-        off = abs(figures[f"fine_{kind}_sketch_recall"] - figures[f"fine_{kind}_sketch_expected"])
-        targets.append(at_most(f"fine_{kind}_calibration_error", 0.03, round(off, 4)))
-    print(
-        *tables(figures, [f"{label(size)}_{kind}" for kind in texts.questions for size in STORED]), sep="\n"
-    )
-    emit("routing", figures, targets, None if options.quick else RESULTS / "routing.json")
+    try:
+        spaces.append(second(debian(options.descriptions), quick))
+    except NoCorpus as error:
+        print(f"without the second corpus: {error}", file=sys.stderr)
+    sizes = QUICK_SHARDS if quick else SHARDS
+    nodes = Nodes.drawn(NODES, SEED)
+    for space in spaces:
+        truth = {kind: nearest(space.stored, codes) for kind, codes in space.questions.items()}
+        for age, atlas in space.atlases.items():
+            wanted = sizes if space.name != "debian" else sizes[-1:]
+            for size, measured in over_sizes(space, atlas, truth, nodes, wanted):
+                figures[f"{space.name}_{age}_{size}"] = measured
+                print(f"{space.name}, {age} atlas, {size} shards: measured", file=sys.stderr, flush=True)
+    targets = promised(figures, sizes[-1])
+    print(*tables(figures), sep="\n")
+    emit("routing", figures, targets, None if quick else RESULTS / "routing.json")
     return 0
 
 
-def fine(
-    atlas: Atlas, embedder: StaticEmbedder, codes: NDArray[np.int8], texts: Texts, count: int
-) -> dict[str, Any]:
-    """The figures at about 1,024 shards, for the first `count` questions of each kind."""
-    keys = shard_keys(atlas, codes, [raw_cid(text.encode()) for text in texts.stored])
-    tree = grown(sorted(key_head(key) for key in keys))
-    number = {leaf: place for place, leaf in enumerate(tree.leaves)}
-    shard = np.array([number[tree.leaf_of(key)] for key in keys], dtype=np.int64)
-    load = np.bincount(shard, minlength=len(number))
-    rotation = Rotation(atlas.cid, atlas.dim)
-    data = sketches(rotation, codes).tobytes()
-    sketched = Sketches.decode(data, atlas.dim)
-    sigma = error_of(rotation, sketched, codes)
-    figures: dict[str, Any] = {
-        "fine_shards": len(number),
-        "fine_load_max_over_mean": rounded(float(load.max() / load.mean())),
-        "fine_sketch_bytes": len(data) // len(codes),
-        "fine_sketch_error": round(sigma, 5),
-        "fine_questions": count,
+def built_in(corpus: Corpus, quick: bool) -> Space:
+    """WordNet by the built-in embedder, with the packaged atlas and a drifted one."""
+    embed = StaticEmbedder().embed
+    drifted = made(embed(corpus.drifted), SPACE, quick)
+    atlases = {"fresh": Atlas.decode(packaged_atlas()), "drifted": drifted}
+    texts, questions = cut(corpus, quick)
+    return Space(
+        "builtin", embed(texts), texts, {kind: embed(some) for kind, some in questions.items()}, atlases
+    )
+
+
+def by_minilm(corpus: Corpus, quick: bool) -> Space:
+    """WordNet by MiniLM, with an atlas of a third of the sample and a drifted one. Raises `NoModel`."""
+    cache = minilm.cache_folder()
+    sample = corpus.sample[::3]
+    codes = minilm.codes_of(sample, cache)
+    drifted = minilm.codes_of(corpus.drifted, cache) if not quick else codes[:2_000]
+    atlases = {
+        "fresh": made(codes, minilm.SPACE, quick),
+        "drifted": made(drifted, minilm.SPACE, quick),
     }
-    for kind, sentences in texts.questions.items():
-        asked = embedder.embed(sentences[:count])
-        held = counted(shard[nearest(codes, asked)], len(number))
-        by_centroids = np.array(
-            [[number[scored.prefix] for scored in route(atlas, tree, code)] for code in asked], dtype=np.int64
-        )
-        reached = np.cumsum(np.take_along_axis(held, by_centroids, axis=1), axis=1).mean(axis=0) / TOP
-        figures[f"fine_{kind}_centroids_shards_for_95"] = int(np.argmax(reached >= RECALL)) + 1
-        figures[f"fine_{kind}_oracle_shards"] = rounded(float((held > 0).sum(axis=1).mean()))
-        hits = np.array(
-            [
-                expected_hits(sketched.cosines(rotation, code), shard, len(number), TOP, sigma)
-                for code in asked
-            ]
-        )
-        order = np.argsort(-hits, axis=1, kind="stable")
-        running = np.cumsum(np.take_along_axis(hits, order, axis=1), axis=1) / TOP
-        got = np.cumsum(np.take_along_axis(held, order, axis=1), axis=1) / TOP
-        rows = np.arange(count)
-        table = []
-        for mass in SKETCH_MASSES:
-            last = (running < mass).sum(axis=1)
-            table.append(
-                [
-                    mass,
-                    round(float(got[rows, last].mean()), 4),
-                    round(float(running[rows, last].mean()), 4),
-                    rounded(float(last.mean()) + 1),
-                    int(np.percentile(last, 95, method="higher")) + 1,
-                ]
-            )
-        figures[f"fine_{kind}_sketch_mass_recall_expected_shards_p95"] = table
-        _, recall, expected, shards, p95 = table[1]
-        figures[f"fine_{kind}_sketch_recall"], figures[f"fine_{kind}_sketch_expected"] = recall, expected
-        figures[f"fine_{kind}_sketch_shards"], figures[f"fine_{kind}_sketch_shards_p95"] = shards, p95
-    return figures
+    texts, kinds = cut(corpus, quick)
+    stored = minilm.codes_of(corpus.stored, cache)[: len(texts)]
+    questions = {
+        kind: minilm.codes_of(corpus.questions[kind], cache)[: len(some)] for kind, some in kinds.items()
+    }
+    return Space("minilm", stored, texts, questions, atlases)
 
 
-def grown(heads: Sequence[int]) -> ShardTree:
-    """The tree in which no leaf holds more than `MOST_A_LEAF` of these key heads, given ascending."""
+def second(corpus: Corpus, quick: bool) -> Space:
+    """Package descriptions by the built-in embedder and the packaged atlas."""
+    embed = StaticEmbedder().embed
+    texts, questions = cut(corpus, quick)
+    atlases = {"fresh": Atlas.decode(packaged_atlas())}
+    return Space(
+        "debian", embed(texts), texts, {kind: embed(some) for kind, some in questions.items()}, atlases
+    )
+
+
+def cut(corpus: Corpus, quick: bool) -> tuple[list[str], dict[str, list[str]]]:
+    """As many texts and questions as are used."""
+    stored, asked = (QUICK_STORED, QUICK_QUESTIONS) if quick else (len(corpus.stored), QUESTIONS)
+    return corpus.stored[:stored], {kind: some[:asked] for kind, some in corpus.questions.items()}
+
+
+def made(codes: NDArray[np.int8], space: str, quick: bool) -> Atlas:
+    """The atlas of a sample by the project's own builder; kept, for it takes minutes."""
+    cells = QUICK_CELLS if quick else CELLS
+    name = hashlib.sha256(codes.tobytes() + space.encode() + cells.to_bytes(4, "big")).hexdigest()[:24]
+    file = minilm.cache_folder() / f"atlas-{name}.bin"
+    if file.is_file():
+        return Atlas.decode(file.read_bytes())
+    print(f"making an atlas of {len(codes)} vectors", file=sys.stderr, flush=True)
+    atlas = build_atlas(codes, space, cells=cells, learned_map=not quick)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(atlas.encode())
+    return atlas
+
+
+def over_sizes(
+    space: Space, atlas: Atlas, truth: dict[str, NDArray[np.int64]], nodes: Nodes, sizes: Sequence[int]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The figures of one atlas at every number of shards."""
+    keys = shard_keys(atlas, space.stored, [raw_cid(text.encode()) for text in space.texts])
+    heads = sorted(key_head(key) for key in keys)
+    rotation = Rotation(atlas.cid, atlas.dim)
+    sketched = Sketches.decode(sketches(rotation, space.stored).tobytes(), atlas.dim)
+    sigma = error_of(rotation, sketched, space.stored)
+    grown = {size: with_shards(heads, size) for size in sizes}
+    shards = {
+        size: np.searchsorted([leaf.start for leaf in tree.leaves], [key_head(key) for key in keys], "right")
+        - 1
+        for size, (_, tree) in grown.items()
+    }
+    expected: dict[tuple[int, str], list[NDArray[np.float64]]] = {}
+    for kind, codes in space.questions.items():
+        for code in codes:
+            estimates = sketched.cosines(rotation, code)
+            for size, (_, tree) in grown.items():
+                hits = expected_hits(estimates, shards[size], len(tree.leaves), TOP, sigma)
+                expected.setdefault((size, kind), []).append(hits)
+    for size, (most, tree) in grown.items():
+        loads = np.bincount(shards[size], minlength=len(tree.leaves))
+        placement = by_distance(nodes, tree.leaves)
+        evened, moved = capped(placement, tree.leaves, loads)
+        figures: dict[str, Any] = {
+            "atlas": to_text(atlas.cid),
+            "stored": len(keys),
+            "shards": len(tree.leaves),
+            "most_a_leaf": most,
+            "shard_max_over_mean": rounded(float(loads.max() / loads.mean())),
+            "empty_shards": int((loads == 0).sum()),
+            "node_records_max_over_mean": over_mean(placement.loads(loads)),
+            "node_records_max_over_mean_capped": over_mean(evened.loads(loads)),
+            "shards_moved_by_the_cap": moved,
+            "sketch_error": round(sigma, 5),
+            "metadata_bytes_a_node": {
+                "sketches": len(keys) * sketch_bytes(atlas.dim),
+                "tree": len(tree.encode()),
+                "atlas": len(atlas.encode()),
+            },
+        }
+        for kind, codes in space.questions.items():
+            asked = prepared(atlas, tree, codes, shards[size][truth[kind]], np.array(expected[size, kind]))
+            figures[kind] = measured(asked, tree.leaves, placement)
+        yield size, figures
+
+
+def over_mean(loads: NDArray[np.int64]) -> float:
+    """The fullest over the mean."""
+    return rounded(float(loads.max() / loads.mean()))
+
+
+def with_shards(heads: Sequence[int], size: int) -> tuple[int, ShardTree]:
+    """B and its tree of about `size` leaves: the largest B with so many, or the next if that is nearer."""
+    low, high = 1, len(heads)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if len(grown_tree(heads, middle).leaves) >= size:
+            low = middle
+        else:
+            high = middle
+    return min(
+        ((most, grown_tree(heads, most)) for most in (low, high)),
+        key=lambda found: abs(len(found[1].leaves) - size),
+    )
+
+
+def grown_tree(heads: Sequence[int], most: int) -> ShardTree:
+    """The tree in which no leaf holds more than `most` of these key heads, given ascending."""
     leaves: list[Prefix] = []
     waiting = [Prefix(0, 0)]
     while waiting:
         prefix = waiting.pop()
-        if bisect_left(heads, prefix.end) - bisect_left(heads, prefix.start) > MOST_A_LEAF:
+        if prefix.length < 48 and bisect_left(heads, prefix.end) - bisect_left(heads, prefix.start) > most:
             waiting.extend(prefix.children())
         else:
             leaves.append(prefix)
@@ -250,223 +289,213 @@ def error_of(rotation: Rotation, sketched: Sketches, codes: NDArray[np.int8]) ->
     return float(np.sqrt(np.mean(np.square(errors))))
 
 
-def label(size: int) -> str:
-    """36,000 as 36k."""
-    return f"{size // 1000}k"
-
-
-def draw(wordnet: Path, count: int) -> Texts:
-    """The texts, drawn by a fixed seed from glosses that the atlas has not seen. Raises `WrongWordNet`.
-
-    Example sentences belong to glosses that are not stored either.
-    """
-    if not all((wordnet / name).is_file() for name in DATA_FILES):
-        raise WrongWordNet(
-            f"no WordNet in {wordnet}: install the Debian package wordnet-base "
-            "or name its folder with --wordnet"
-        )
-    unseen = unseen_glosses(list(read_glosses(wordnet)), set(sample_texts(wordnet, SAMPLE)))
-    order = np.random.default_rng(SEED).permutation(len(unseen)).tolist()
-    stored = [unseen[number].definition for number in order[: max(STORED)]]
-    rest = [unseen[number] for number in order[max(STORED) :]]
-    taken = set(stored)
-    examples = list(
-        dict.fromkeys(
-            gloss.examples[0] for gloss in rest if gloss.examples and gloss.examples[0] not in taken
-        )
-    )
-    questions = {"glosses": [gloss.definition for gloss in rest[:count]], "examples": examples[:count]}
-    if any(len(found) < count for found in questions.values()):
-        raise WrongWordNet(
-            f"the WordNet in {wordnet} leaves too few unseen glosses: "
-            "use that of the Debian package wordnet-base"
-        )
-    return Texts(stored, questions)
-
-
-def unseen_glosses(glosses: Sequence[Gloss], sample: set[str]) -> list[Gloss]:
-    """The glosses, each definition once, of which neither text nor definition is in the atlas's sample.
-
-    Raises `WrongWordNet` if fewer of them than `SAMPLE` are in it, for then the sample is not what it says.
-    """
-    sampled = [gloss for gloss in glosses if "; ".join((gloss.definition, *gloss.examples)) in sample]
-    if len(sampled) < SAMPLE:
-        raise WrongWordNet(
-            f"only {len(sampled)} of the atlas's {SAMPLE} glosses are in this WordNet: "
-            "use that of the Debian package wordnet-base"
-        )
-    seen = {gloss.definition for gloss in sampled}
-    unseen: dict[str, Gloss] = {}
-    for gloss in glosses:
-        if gloss.definition not in seen:
-            unseen.setdefault(gloss.definition, gloss)
-    return list(unseen.values())
-
-
-def placed(atlas: Atlas, tree: ShardTree, codes: NDArray[np.int8], texts: Sequence[str]) -> NDArray[np.int64]:
-    """Number of the shard under which each text's key falls, shape (n,)."""
-    keys = shard_keys(atlas, codes, [raw_cid(text.encode()) for text in texts])
-    return np.array([tree.leaf_of(key).bits for key in keys], dtype=np.int64)
-
-
-def prepared(atlas: Atlas, tree: ShardTree, codes: NDArray[np.int8]) -> Asked:
-    """The questions' routes, and the orders that do not depend on what is stored."""
-    routes = [route(atlas, tree, code) for code in codes]
-    shards = len(tree.leaves)
-    numbers = np.tile(np.arange(shards, dtype=np.int64), (len(codes), 1))
-    orders = {
-        "random": np.random.default_rng(SEED).permuted(numbers, axis=1),
-        "hilbert": along_the_curve(nearest_cells(atlas, codes), atlas.cells // shards, shards),
-        "centroids": np.array([[scored.prefix.bits for scored in one] for one in routes], dtype=np.int64),
-    }
-    return Asked(codes, routes, orders)
-
-
-def along_the_curve(ranks: NDArray[np.int64], width: int, shards: int) -> Orders:
-    """Shards of `width` cells each, the nearest to the cell of that rank first; of equals, the lower."""
-    begins = np.arange(shards, dtype=np.int64) * width
-    before, after = begins - ranks[:, None], ranks[:, None] - (begins + width - 1)
-    return np.argsort(np.maximum(np.maximum(before, after), 0), axis=1, kind="stable")
-
-
 def nearest(stored: NDArray[np.int8], questions: NDArray[np.int8]) -> NDArray[np.int64]:
-    """Rows of the `TOP` stored codes nearest to each question by cosine; of equals, the first stored."""
-    columns = stored.T.astype(np.float32)  # dot products of 256 components within 127 are exact in float32
-    lengths = np.sqrt(np.einsum("nd,nd->n", stored, stored, dtype=np.int64).astype(np.float64))
+    """The `TOP` stored rows nearest to each question by cosine, shape (questions, TOP), by exact search."""
+    lengths = np.linalg.norm(stored.astype(np.float64), axis=1)
+    columns = np.ascontiguousarray(stored.T, dtype=np.float32)
     found = np.empty((len(questions), TOP), dtype=np.int64)
     for begin in range(0, len(questions), BLOCK):
-        scores = (questions[begin : begin + BLOCK].astype(np.float32) @ columns) / lengths
-        floors = np.partition(scores, -TOP, axis=1)[:, -TOP]
-        for number, (row, floor) in enumerate(zip(scores, floors, strict=True), begin):
-            able = np.flatnonzero(row >= floor)
-            found[number] = able[np.argsort(-row[able], kind="stable")[:TOP]]
+        scores = questions[begin : begin + BLOCK].astype(np.float32) @ columns / lengths
+        found[begin : begin + BLOCK] = np.argpartition(-scores, TOP - 1, axis=1)[:, :TOP]
     return found
 
 
-def measured(asked: Asked, hits: NDArray[np.int64]) -> dict[str, Any]:
-    """Every figure of one row; `hits`, shape (questions, TOP), are the shards on which the answers lie."""
-    held = counted(hits, asked.orders["centroids"].shape[1])
-    orders = asked.orders | {"oracle": np.argsort(-held, axis=1, kind="stable")}
-    reached = {
-        way: np.cumsum(np.take_along_axis(held, orders[way], axis=1), axis=1) / TOP for way in WAYS
-    }  # recall of each question after its first, second, … shard
+def prepared(
+    atlas: Atlas,
+    tree: ShardTree,
+    codes: NDArray[np.int8],
+    hits: NDArray[np.int64],
+    expected: NDArray[np.float64],
+) -> Asked:
+    """All orders of one kind of question; `hits` are the shards on which the answers lie."""
+    count = len(tree.leaves)
+    held = np.zeros((len(codes), count), dtype=np.int64)
+    np.add.at(held, (np.arange(len(codes))[:, None], hits), 1)
+    numbers = np.tile(np.arange(count, dtype=np.int64), (len(codes), 1))
+    place = {leaf: number for number, leaf in enumerate(tree.leaves)}
+    routes = [route(atlas, tree, code) for code in codes]
+    by_centroids = np.array([[place[one.prefix] for one in some] for some in routes], dtype=np.int64)
+    own = np.array(
+        [place[tree.leaf_of(key)] for key in shard_keys(atlas, codes, [raw_cid(b"asked")] * len(codes))]
+    )
+    by_sketches = np.argsort(-expected, axis=1, kind="stable")
+    return Asked(
+        {
+            "random": np.random.default_rng(SEED).permuted(numbers, axis=1),
+            "hilbert": np.argsort(np.abs(numbers - own[:, None]), axis=1, kind="stable"),
+            "centroids": by_centroids,
+            "sketches": by_sketches,
+            "oracle": np.argsort(-held, axis=1, kind="stable"),
+        },
+        {
+            "centroids": np.cumsum([[one.mass_ppm / PPM for one in some] for some in routes], axis=1),
+            "sketches": np.cumsum(np.take_along_axis(expected, by_sketches, axis=1), axis=1) / TOP,
+        },
+        held,
+    )
 
-    sizes = heads(asked.routes, CONTACT_MASS_PPM)
-    recalls = reached["centroids"][np.arange(len(hits)), sizes - 1]
-    mass, enough = needed_mass(asked.routes, reached["centroids"])
+
+def measured(asked: Asked, leaves: Sequence[Prefix], placement: Placement) -> dict[str, Any]:
+    """What each way asks for a recall of .95, and as shipped, on the second half of the questions."""
+    half = len(asked.held) // 2
+    reached = {
+        way: np.cumsum(np.take_along_axis(asked.held, order, axis=1), axis=1) / TOP
+        for way, order in asked.orders.items()
+    }  # recall of each question after its first, second, … shard
     figures: dict[str, Any] = {
-        "recall_at_default": float(recalls.mean().round(5)),
-        "recall_standard_error": float((recalls.std() / np.sqrt(len(recalls))).round(4)),
-        "shards_at_default": rounded(float(sizes.mean())),
-        "shards_at_default_p95": int(np.percentile(sizes, 95, method="higher")),
-        "mass_for_95": mass,
-        "shards_for_95_by_mass": rounded(enough),
-        "shards_with_hits": rounded(float((held > 0).sum(axis=1).mean())),
+        "recall_at_shares": {
+            way: [
+                round(float(got[half:, max(1, round(share * len(leaves))) - 1].mean()), 3) for share in SHARES
+            ]
+            for way, got in reached.items()
+        }
     }
     for way in WAYS:
-        curve = reached[way].mean(axis=0)
-        figures[f"{way}_recall"] = [round(float(curve[number - 1]), 3) for number in COUNTS]
-        figures[f"{way}_shards_for_95"] = int(np.argmax(curve >= RECALL)) + 1
+        if way in asked.masses:
+            mass = enough(asked.masses[way][:half], reached[way][:half])
+            sizes = stopped(asked.masses[way], mass)
+        elif way == "oracle":
+            mass, sizes = None, (asked.held > 0).sum(axis=1)
+        else:
+            curve = reached[way][:half].mean(axis=0)
+            mass, sizes = None, np.full(len(asked.held), int(np.argmax(curve >= RECALL)) + 1)
+        figures[way] = cost(asked, reached, way, sizes, half, leaves, placement) | (
+            {"mass": mass} if mass else {}
+        )
+    for way, mass in (("centroids", CONTACT_MASS_PPM / PPM), ("sketches", SKETCH_MASS)):
+        sizes = stopped(asked.masses[way], mass)
+        figures[f"{way}_shipped"] = cost(asked, reached, way, sizes, half, leaves, placement) | {"mass": mass}
+    figures["calibration"] = calibrated(asked.masses["sketches"], reached["sketches"])
     return figures
 
 
-def heads(routes: Sequence[Sequence[Scored]], mass_ppm: int) -> NDArray[np.int64]:
-    """How many shards each question asks at this mass."""
-    return np.array([len(contact_set(scored, mass_ppm)) for scored in routes], dtype=np.int64)
+def stopped(masses: NDArray[np.float64], mass: float) -> NDArray[np.int64]:
+    """How many shards each question asks to reach this mass."""
+    most = masses.shape[1]
+    return np.minimum((masses < mass).sum(axis=1) + 1, most)
 
 
-def needed_mass(routes: Sequence[Sequence[Scored]], reached: NDArray[np.float64]) -> tuple[float, float]:
-    """The smallest mass at which mean recall is `RECALL`, and the mean number of shards asked there."""
-    rows = np.arange(len(routes))
-    low, high = 0, PPM // MASS_STEP_PPM  # recall never falls as the mass grows, and is 1 at the top
+def enough(masses: NDArray[np.float64], reached: NDArray[np.float64]) -> float:
+    """The smallest mass, in thousandths, at which mean recall is `RECALL`."""
+    rows = np.arange(len(masses))
+    low, high = 0, 1_000  # recall never falls as the mass grows
     while low < high:
         middle = (low + high) // 2
-        if reached[rows, heads(routes, middle * MASS_STEP_PPM) - 1].mean() >= RECALL:
+        if reached[rows, stopped(masses, middle / 1_000) - 1].mean() >= RECALL:
             high = middle
         else:
             low = middle + 1
-    return high * MASS_STEP_PPM / PPM, float(heads(routes, high * MASS_STEP_PPM).mean())
+    return high / 1_000
 
 
-def alone(atlas: Atlas, codes: NDArray[np.int8], hits: NDArray[np.int64]) -> dict[str, float]:
-    """Shards that `RECALL` needs if a cell's worth hangs on its place alone, and on its cosine alone."""
-    lengths = np.linalg.norm(codes.astype(np.float64), axis=1, keepdims=True)
-    cosines = scores(atlas, codes) / lengths / (1 << SCORE_BITS)
-    behind = cosines.max(axis=1, keepdims=True) - cosines
-    place = np.argsort(np.argsort(behind, axis=1, kind="stable"), axis=1, kind="stable")
-    by_place = (needed(1 / (offset + place) ** power, hits) for offset, power in PLACE_LAWS)
-    by_cosine = (needed(np.exp2(-behind / halving), hits) for halving in COSINE_LAWS)
+def cost(
+    asked: Asked,
+    reached: dict[str, NDArray[np.float64]],
+    way: str,
+    sizes: NDArray[np.int64],
+    half: int,
+    leaves: Sequence[Prefix],
+    placement: Placement,
+) -> dict[str, Any]:
+    """Recall, shards and nodes of the second half of the questions, each asking so many of its order."""
+    rows = np.arange(half, len(sizes))
+    some = sizes[half:]
+    figures = {
+        "recall": round(float(reached[way][rows, some - 1].mean()), 4),
+        "shards": rounded(float(some.mean())),
+        "share": rounded(float(some.mean() / len(leaves))),
+        "shards_p95": int(np.percentile(some, 95, method="higher")),
+    }
+    covered = rows[: max(10, MOST_COVERED // max(1, int(some.mean())))]
+    nodes = [placement.asked(leaves, asked.orders[way][row, : sizes[row]].tolist()) for row in covered]
+    figures["nodes"] = rounded(float(np.mean(nodes)))
+    figures["nodes_p95"] = int(np.percentile(nodes, 95, method="higher"))
+    return figures
+
+
+def calibrated(masses: NDArray[np.float64], reached: NDArray[np.float64]) -> dict[str, Any]:
+    """The recall expected beside the recall found, over all questions, at several masses."""
+    rows = np.arange(len(masses))
+    table = []
+    for mass in CALIBRATED:
+        last = stopped(masses, mass) - 1
+        table.append(
+            [mass, round(float(masses[rows, last].mean()), 4), round(float(reached[rows, last].mean()), 4)]
+        )
+    shipped = table[CALIBRATED.index(SKETCH_MASS)]
     return {
-        "place_alone_shards_for_95": rounded(min(by_place)),
-        "cosine_alone_shards_for_95": rounded(min(by_cosine)),
+        "mass_expected_found": table,
+        "error_shipped": round(abs(shipped[1] - shipped[2]), 4),
+        "error_mean": round(float(np.mean([abs(one[1] - one[2]) for one in table])), 4),
+        "error_most": round(max(abs(one[1] - one[2]) for one in table), 4),
     }
 
 
-def needed(weights: NDArray[np.float64], hits: NDArray[np.int64]) -> float:
-    """Mean number of shards asked at the smallest mass that reaches `RECALL`; `weights` has a row a question
-    and a column a cell.
-    """
-    shards = 1 << FIRST_DEPTH
-    masses = weights.reshape(len(weights), shards, -1).sum(axis=2)
-    order = np.argsort(-masses, axis=1, kind="stable")
-    running = np.cumsum(np.take_along_axis(masses, order, axis=1), axis=1)
-    running /= running[:, -1:]
-    reached = np.cumsum(np.take_along_axis(counted(hits, shards), order, axis=1), axis=1) / TOP
-    rows = np.arange(len(hits))
-    low, high = 0, PPM // MASS_STEP_PPM
-    while low < high:
-        middle = (low + high) // 2
-        asked = (running[:, :-1] < middle * MASS_STEP_PPM / PPM).sum(axis=1)
-        if reached[rows, asked].mean() >= RECALL:
-            high = middle
-        else:
-            low = middle + 1
-    return float((running[:, :-1] < high * MASS_STEP_PPM / PPM).sum(axis=1).mean()) + 1
+def promised(figures: dict[str, Any], size: int) -> list[Target]:
+    """The targets, at the greatest number of shards."""
+    targets: list[Target] = []
+    share = {"builtin": 0.015, "minilm": 0.01, "debian": 0.015}
+    for space in share:
+        for age in ("fresh", "drifted"):
+            row = figures.get(f"{space}_{age}_{size}")
+            if row is None:
+                continue
+            name = f"{space}_{age}"
+            if age == "fresh":
+                targets.append(at_most(f"{name}_shard_max_over_mean", 1.5, row["shard_max_over_mean"]))
+                capped_load = row["node_records_max_over_mean_capped"]
+                targets.append(at_most(f"{name}_node_records_max_over_mean_capped", 1.6, capped_load))
+            for kind in [kind for kind in ("definitions", "sentences", "synopses") if kind in row]:
+                shipped = row[kind]["sketches_shipped"]
+                targets.append(at_least(f"{name}_{kind}_recall", RECALL, shipped["recall"]))
+                error = row[kind]["calibration"]["error_shipped"]
+                targets.append(at_most(f"{name}_{kind}_calibration_error", 0.03, error))
+                if age == "drifted":
+                    fresh = figures[f"{space}_fresh_{size}"][kind]["sketches_shipped"]["shards"]
+                    targets.append(
+                        at_most(f"{name}_{kind}_shards_over_fresh", 1.2, rounded(shipped["shards"] / fresh))
+                    )
+                    continue
+                targets.append(at_most(f"{name}_{kind}_share", share[space], shipped["share"]))
+                targets.append(at_most(f"{name}_{kind}_nodes", 8, shipped["nodes"]))
+                targets.append(at_most(f"{name}_{kind}_nodes_p95", 14, shipped["nodes_p95"]))
+    return targets
 
 
-def counted(hits: NDArray[np.int64], shards: int) -> NDArray[np.int64]:
-    """How many of each question's answers every shard holds, shape (questions, shards)."""
-    held = np.zeros((len(hits), shards), dtype=np.int64)
-    np.add.at(held, (np.arange(len(hits))[:, None], hits), 1)
-    return held
-
-
-def tables(figures: dict[str, Any], rows: Sequence[str]) -> Iterator[str]:
-    """Lines of the two tables of docs/sharding.md, as Markdown."""
-    shards = figures["shards"]
+def tables(figures: dict[str, Any]) -> Iterator[str]:
+    """Lines of the tables of docs/sharding.md, as Markdown."""
+    rows = {name: row for name, row in figures.items() if isinstance(row, dict)}
     yield (
-        "| stored, asked | recall at the default | standard error | shards asked | shards that .95 needs "
-        "| shards that hold the ten |"
+        "| stored, atlas, shards | fullest shard / mean | fullest node / mean | with a cap "
+        "| sketches, bytes a node |"
     )
-    yield "|---|---|---|---|---|---|"
-    for row in rows:
-        asked, enough = figures[f"{row}_shards_at_default"], figures[f"{row}_shards_for_95_by_mass"]
+    yield "|---|---|---|---|---|"
+    for name, row in rows.items():
         yield (
-            f"| {title(row)} | {decimals(figures[f'{row}_recall_at_default'])} "
-            f"| {decimals(figures[f'{row}_recall_standard_error'])} | {asked} ({asked / shards:.0%}) "
-            f"| {enough} ({enough / shards:.0%}) | {figures[f'{row}_shards_with_hits']} |"
+            f"| {title(name, row)} | {row['shard_max_over_mean']} | {row['node_records_max_over_mean']} "
+            f"| {row['node_records_max_over_mean_capped']} | {row['metadata_bytes_a_node']['sketches']:,} |"
         )
     yield ""
-    heading = " | ".join(f"{number} ({number / shards:.0%})" for number in COUNTS)
-    yield f"| stored, asked | order of shards | {heading} | .95 needs |"
-    yield "|---|---|" + "---|" * (len(COUNTS) + 1)
-    for row in rows:
-        for way in WAYS:
-            recalls = " | ".join(decimals(value) for value in figures[f"{row}_{way}_recall"])
-            yield f"| {title(row)} | {way} | {recalls} | {figures[f'{row}_{way}_shards_for_95']} |"
+    yield (
+        "| stored, atlas, shards | asked | order | recall | shards, mean (share) / p95 | nodes, mean / p95 |"
+    )
+    yield "|---|---|---|---|---|---|"
+    for name, row in rows.items():
+        for kind in [kind for kind in ("definitions", "sentences", "synopses") if kind in row]:
+            for way in (*WAYS, "centroids_shipped", "sketches_shipped"):
+                one = row[kind][way]
+                yield (
+                    f"| {title(name, row)} | {kind} | {way.replace('_', ', ')} | {one['recall']:.3f} "
+                    f"| {one['shards']} ({one['share']:.2%}) / {one['shards_p95']} "
+                    f"| {one['nodes']} / {one['nodes_p95']} |"
+                )
     yield ""
 
 
-def title(row: str) -> str:
+def title(name: str, row: dict[str, Any]) -> str:
     """A row's name in words."""
-    size, _, kind = row.partition("_")
-    asked = {"glosses": "other definitions", "examples": "example sentences"}[kind]
-    return f"{size.removesuffix('k')},000 definitions, {asked}"
-
-
-def decimals(value: float) -> str:
-    """Three decimals; the nought before the point is left out."""
-    return f"{value:.3f}".removeprefix("0")
+    space, age, _ = name.split("_")
+    return f"{space}, {age}, {row['shards']:,}"
 
 
 if __name__ == "__main__":
