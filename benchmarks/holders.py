@@ -1,14 +1,16 @@
 """A thousand nodes without a network: who holds which shard, who has how much, and whom a question asks.
 
 Positions are hashes, as the network's are; the holders of a shard are the R nodes closest to its basis by
-XOR (`dht.overlay.distance`), and a question's shards are covered by `node.wave` as the daemon covers them.
-Placement by XOR alone loads nodes unevenly. `capped` shows what a bound on a node's share does: whoever has
-more than `CAP` times the mean of the nodes around it passes on the shard that it is least close to, to the
-next in XOR order that has room.
+XOR (`dht.overlay.distance`), and a question's shards are covered as the daemon covers them
+(`node.query.wave`). Placement by XOR alone loads nodes unevenly. `capped` shows what a bound on a node's
+share does: whoever has more than `CAP` times the mean of the nodes around it passes on the shard that it is
+least close to, to the next in XOR order that has room.
 """
 
 from __future__ import annotations
 
+import heapq
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chain.identity import AgentId
-from dht.overlay.distance import closest
-from node.wave import Wave
+from dht.overlay.distance import KEY_BITS, as_int, closest
+from node.query.wave import Ask, Wave
 from sharding.tree import Prefix
 
 REPLICAS = 3
@@ -38,28 +40,39 @@ LATENCY_S = (0.004, 0.08)
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """Nodes by number: their agents, the heads of their positions, and how far each is from the asker."""
+    """Nodes by number: their agents, their positions, and how far each is from the asker."""
 
     agents: tuple[AgentId, ...]
     positions: tuple[bytes, ...]
-    heads: NDArray[np.uint64]
+    """Ascending; nodes are numbered in this order."""
     seconds: Mapping[AgentId, float]
+    _points: tuple[int, ...]
 
     @classmethod
     def drawn(cls, count: int, seed: int) -> Nodes:
         """So many nodes, everything about them drawn from the seed."""
-        agents = tuple(sha256(f"{seed}/holder/{number}".encode()).digest() for number in range(count))
-        positions = tuple(sha256(b"holder position\0" + agent).digest() for agent in agents)
-        heads = np.array([int.from_bytes(one[:8], "big") for one in positions], dtype=np.uint64)
-        delays = np.random.default_rng(seed).uniform(*LATENCY_S, count).tolist()
-        return cls(agents, positions, heads, dict(zip(agents, delays, strict=True)))
+        agents = [sha256(f"{seed}/holder/{number}".encode()).digest() for number in range(count)]
+        return cls.at({agent: sha256(b"holder position\0" + agent).digest() for agent in agents}, seed)
+
+    @classmethod
+    def at(cls, places: Mapping[AgentId, bytes], seed: int) -> Nodes:
+        """The nodes at these positions; how far they are is drawn from the seed."""
+        agents = tuple(sorted(places, key=places.__getitem__))
+        positions = tuple(places[agent] for agent in agents)
+        delays = np.random.default_rng(seed).uniform(*LATENCY_S, len(agents)).tolist()
+        points = tuple(map(as_int, positions))
+        return cls(agents, positions, dict(zip(agents, delays, strict=True)), points)
 
     def near(self, basis: bytes, count: int) -> list[int]:
-        """Numbers of the `count` nodes closest to a basis, nearest first. O(nodes)."""
-        apart = self.heads ^ np.uint64(int.from_bytes(basis[:8], "big"))
-        some = np.argpartition(apart, count)[:count] if count < len(apart) else np.arange(len(apart))
-        found: list[int] = some[np.argsort(apart[some], kind="stable")].tolist()
-        return found
+        """Numbers of the `count` nodes closest to a basis, nearest first. O(log nodes + count)."""
+        origin = as_int(basis)
+        for shared in range(len(self._points).bit_length(), -1, -1):
+            free = KEY_BITS - shared
+            low = (origin >> free) << free
+            first, end = bisect_left(self._points, low), bisect_left(self._points, low + (1 << free))
+            if end - first >= count or shared == 0:
+                break  # whoever shares fewer bits is farther away than these
+        return heapq.nsmallest(count, range(first, end), key=lambda number: origin ^ self._points[number])
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +89,11 @@ class Placement:
             loads[list(held[:REPLICAS])] += size
         return loads
 
-    def asked(self, leaves: Sequence[Prefix], shards: Sequence[int]) -> int:
-        """How many nodes the first wave asks for these shards."""
+    def asked(self, leaves: Sequence[Prefix], shards: Sequence[int]) -> list[Ask]:
+        """What the first wave asks of whom for these shards."""
         agents, seconds = self.nodes.agents, self.nodes.seconds
         known = {leaves[number]: [agents[node] for node in self.holders[number]] for number in shards}
-        return len(Wave(known, lambda agent: 1.0 + seconds[agent], REPLICAS).start())
+        return Wave(known, lambda agent: 1.0 + seconds[agent], REPLICAS).start()
 
 
 def by_distance(nodes: Nodes, leaves: Sequence[Prefix]) -> Placement:

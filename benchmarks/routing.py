@@ -5,7 +5,8 @@ chosen to give that many), on 1,000 simulated nodes with three copies of each sh
 the ten nearest stored texts, found by exact search over the same codes, that lie on the shards asked. Five
 orders of shards are compared: at random; outward along the curve from the question's own place; by centroids
 (`sharding.routing`); by sketches (`sharding.sketch`, `sharding.expectation`); and an oracle that knows where
-the ten lie. Nodes asked are those of the real greedy cover (`node.wave`) over the real order of holders.
+the ten lie. Nodes asked are those of the real greedy cover (`node.query.wave`) over the real order of
+holders.
 
 Half of the questions say how far each order has to go for a recall of .95; the other half is reported. By
 sketches besides at what is shipped, where nothing is chosen here at all. Everything again with an atlas that
@@ -65,6 +66,9 @@ SIGMA_SAMPLE = 100
 MOST_COVERED = 40_000
 """Shards for which covers are worked out in all: whoever asks most of the network is covered less often."""
 CELLS = 4_096
+"""Of an atlas at most, and never more than half as many as the sample has vectors."""
+MINILM_SAMPLE = 3
+"""One of so many texts of the sample is embedded by MiniLM, which takes its time."""
 
 QUICK_SHARDS, QUICK_QUESTIONS, QUICK_STORED, QUICK_CELLS = (64, 256), 100, 9_000, 512
 
@@ -148,11 +152,12 @@ def built_in(corpus: Corpus, quick: bool) -> Space:
 
 
 def by_minilm(corpus: Corpus, quick: bool) -> Space:
-    """WordNet by MiniLM, with an atlas of a third of the sample and a drifted one. Raises `NoModel`."""
+    """WordNet by MiniLM, with an atlas of a part of the sample and a drifted one. Raises `NoModel`."""
     cache = minilm.cache_folder()
-    sample = corpus.sample[::3]
+    sample = corpus.sample[::MINILM_SAMPLE]
     codes = minilm.codes_of(sample, cache)
-    drifted = minilm.codes_of(corpus.drifted, cache) if not quick else codes[:2_000]
+    narrow = set(corpus.drifted)
+    drifted = codes[[number for number, text in enumerate(sample) if text in narrow]]
     atlases = {
         "fresh": made(codes, minilm.SPACE, quick),
         "drifted": made(drifted, minilm.SPACE, quick),
@@ -183,7 +188,7 @@ def cut(corpus: Corpus, quick: bool) -> tuple[list[str], dict[str, list[str]]]:
 
 def made(codes: NDArray[np.int8], space: str, quick: bool) -> Atlas:
     """The atlas of a sample by the project's own builder; kept, for it takes minutes."""
-    cells = QUICK_CELLS if quick else CELLS
+    cells = min(QUICK_CELLS if quick else CELLS, 1 << ((len(codes) // 2).bit_length() - 1))
     name = hashlib.sha256(codes.tobytes() + space.encode() + cells.to_bytes(4, "big")).hexdigest()[:24]
     file = minilm.cache_folder() / f"atlas-{name}.bin"
     if file.is_file():
@@ -407,7 +412,7 @@ def cost(
         "shards_p95": int(np.percentile(some, 95, method="higher")),
     }
     covered = rows[: max(10, MOST_COVERED // max(1, int(some.mean())))]
-    nodes = [placement.asked(leaves, asked.orders[way][row, : sizes[row]].tolist()) for row in covered]
+    nodes = [len(placement.asked(leaves, asked.orders[way][row, : sizes[row]].tolist())) for row in covered]
     figures["nodes"] = rounded(float(np.mean(nodes)))
     figures["nodes_p95"] = int(np.percentile(nodes, 95, method="higher"))
     return figures

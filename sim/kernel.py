@@ -78,12 +78,27 @@ class LookupOutcome:
     """Whether the `HOLDERS` nearest are."""
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one lookup gave its asker, and what it took."""
+
+    contacts: tuple[Contact, ...]
+    """The k nearest that answered, nearest first."""
+    radius: int
+    """See `Lookup.radius`."""
+    complete: bool
+    finds: int
+    named: int
+    """Contacts in all answers together."""
+
+
 class Kernel:
     """A network of `KernelNode`s and the heap that moves it. Everything follows from the seed."""
 
     def __init__(self, nodes: int, seed: int) -> None:
         if not 2 <= nodes <= MAX_KERNEL_NODES:
             raise KernelError(f"a kernel has 2 to {MAX_KERNEL_NODES:,} nodes, not {nodes}")
+        self._seed = seed
         self._rng = random.Random(f"{seed}/kernel")
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._tickets = count()
@@ -128,15 +143,23 @@ class Kernel:
         for number, node in enumerate(self.nodes):
             if number == 0:
                 continue
-            door = self.nodes[self._rng.randrange(number)]
-            node.table.offer(door.contact)
-            door.table.offer(node.contact)
-            self._run_one(node, node.contact.position, 1)
-            if len(node.table) < K and node.table.holds_everyone:
-                continue
-            for index in node.table.occupied()[:MAX_REFRESH]:
-                noise = self._rng.randbytes(len(node.contact.position))
-                self._run_one(node, key_in_bucket(node.contact.position, index, noise), 1)
+            self._join(node, self.nodes[self._rng.randrange(number)])
+
+    def newcomer(self) -> list[Found]:
+        """One more node comes in through a random live member; the lookups that it made."""
+        node = KernelNode(_contact(len(self.nodes), self._seed))
+        door = self._rng.choice([one for one in self.nodes if not one.dead])
+        self.nodes.append(node)
+        self._by_agent[node.contact.agent] = node
+        return self._join(node, door)
+
+    def find(self, asker: KernelNode, target: bytes, paths: int = READ_PATHS) -> Found:
+        """One lookup by itself, to its end."""
+        run = _Run(self, asker, target, paths, lambda run: None)
+        run.step()
+        self._drain()
+        lookup = run.lookup
+        return Found(tuple(lookup.result), lookup.radius, lookup.complete, lookup.queries, run.named)
 
     def lookups(self, number: int, at_once: int = 64) -> list[LookupOutcome]:
         """So many lookups of random targets by random live nodes, `at_once` of them under way at a time."""
@@ -175,9 +198,16 @@ class Kernel:
         """The node of an agent."""
         return self._by_agent[agent]
 
-    def _run_one(self, asker: KernelNode, target: bytes, paths: int) -> None:
-        _Run(self, asker, target, paths, lambda run: None).step()
-        self._drain()
+    def _join(self, node: KernelNode, door: KernelNode) -> list[Found]:
+        node.table.offer(door.contact)
+        door.table.offer(node.contact)
+        made = [self.find(node, node.contact.position, 1)]
+        if len(node.table) < K and node.table.holds_everyone:
+            return made
+        for index in node.table.occupied()[:MAX_REFRESH]:
+            noise = self._rng.randbytes(len(node.contact.position))
+            made.append(self.find(node, key_in_bucket(node.contact.position, index, noise), 1))
+        return made
 
     def _drain(self) -> None:
         while self._heap:
@@ -223,7 +253,7 @@ class _Truth:
 class _Run:
     """One lookup under way."""
 
-    __slots__ = ("asker", "began_us", "depth", "ended", "kernel", "lookup", "over", "unanswered")
+    __slots__ = ("asker", "began_us", "depth", "ended", "kernel", "lookup", "named", "over", "unanswered")
 
     def __init__(
         self, kernel: Kernel, asker: KernelNode, target: bytes, paths: int, ended: Callable[[_Run], None]
@@ -235,6 +265,7 @@ class _Run:
         self.depth = {seed.agent: 1 for seed in seeds}
         self.began_us = kernel.now_us
         self.unanswered = 0
+        self.named = 0
         self.ended = ended
         self.over = False
         if asker.liveness is None:
@@ -281,10 +312,11 @@ class _Run:
         liveness.answered(contact.agent, FIND, (now - sent_us) / 1e6, now / 1e6)
         self.asker.table.offer(contact)
         self.asker.table.confirm(contact.agent)
+        named = list(named)
+        self.named += len(named)
         if self.over:
             return
         further = self.depth[contact.agent] + 1
-        named = list(named)
         for one in named:
             self.depth.setdefault(one.agent, further)
         self.lookup.on_response(contact, named)

@@ -100,3 +100,17 @@ def test_the_truth_is_the_truth() -> None:
 def test_a_kernel_of_one_is_refused() -> None:
     with pytest.raises(KernelError, match="2 to 1,000,000 nodes, not 1"):
         Kernel(1, 1)
+
+
+def test_who_comes_in_later_finds_its_neighbours_and_is_found() -> None:
+    kernel = Kernel(100, 4)
+    kernel.fill()
+    made = kernel.newcomer()
+    newcomer = kernel.nodes[-1]
+    own = newcomer.contact.position
+    nearest = sorted((distance(own, one.contact.position), one.contact) for one in kernel.nodes[:-1])
+    assert list(made[0].contacts) == [contact for _, contact in nearest[:K]]
+    assert made[0].complete
+    assert sum(one.finds for one in made) >= K
+    assert sum(one.named for one in made) > sum(one.finds for one in made)
+    assert kernel.find(kernel.nodes[0], own).contacts[0] == newcomer.contact
