@@ -122,7 +122,7 @@ def _texts(glosses: Sequence[Gloss]) -> list[str]:
 
 def _subjects(folder: Path) -> list[int]:
     """The lexicographer file of each gloss, in the order of `read_glosses` (wndb(5WN), second field)."""
-    subjects = []
+    subjects: list[int] = []
     for name in DATA_FILES:
         with (folder / name).open(encoding="utf-8", errors="replace") as lines:
             subjects.extend(

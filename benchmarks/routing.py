@@ -377,7 +377,8 @@ def measured(asked: Asked, leaves: Sequence[Prefix], placement: Placement) -> di
 def stopped(masses: NDArray[np.float64], mass: float) -> NDArray[np.int64]:
     """How many shards each question asks to reach this mass."""
     most = masses.shape[1]
-    return np.minimum((masses < mass).sum(axis=1) + 1, most)
+    sizes: NDArray[np.int64] = np.minimum((masses < mass).sum(axis=1) + 1, most)
+    return sizes
 
 
 def enough(masses: NDArray[np.float64], reached: NDArray[np.float64]) -> float:
