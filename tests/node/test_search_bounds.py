@@ -36,8 +36,8 @@ CODES = np.full(DIM, 127, dtype=np.int8)
 
 def test_the_deadline_covers_the_lookups_of_holders_too(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
-        await network.fill(6, authors=[0])
-        node = network.nodes[0]
+        await network.fill(6, authors=[1])
+        node = network.nodes[1]
 
         async def lost(_basis: bytes, _count: int) -> list[Contact]:
             await trio.sleep_forever()
@@ -47,13 +47,13 @@ def test_the_deadline_covers_the_lookups_of_holders_too(tmp_path: Path) -> None:
         override(node.kademlia, "holders", lost)
         started = trio.current_time()
         with trio.fail_after(10):
-            answer = await network.ask(0, vector(1), k=3, deadline_ms=500)
+            answer = await network.ask(1, vector(1), k=3, deadline_ms=500)
         assert trio.current_time() - started < 0.6
         assert answer.cost.deadline_hit
         assert answer.cost.shards_missed == answer.cost.shards_total == len(SHARDS)
         assert len(answer.hits) == 3, "what this node knows is shown all the same"
 
-    simulate(tmp_path, (100,), scenario)
+    simulate(tmp_path, (100, 0), scenario)
 
 
 def test_searches_for_others_leave_workers_for_everything_else(tmp_path: Path) -> None:
