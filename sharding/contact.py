@@ -25,7 +25,7 @@ def weigh(scored: Sequence[Scored], known: Mapping[Prefix, float]) -> dict[Prefi
     """The part of the best answers that each shard is expected to hold, most first; together 1, or nothing.
 
     `scored` are all shards (`sharding.routing.route`), `known` the expected hits of those with blocks.
-    O(shards * log(shards)).
+    Of equals who is first there. O(shards * log(shards)).
     """
     mass = sum(one.mass_ppm for one in scored) or 1
     blind = sum(one.mass_ppm for one in scored if one.prefix not in known) / mass
@@ -36,7 +36,7 @@ def weigh(scored: Sequence[Scored], known: Mapping[Prefix, float]) -> dict[Prefi
     parts = {
         one.prefix: known[one.prefix] * seen if one.prefix in known else one.mass_ppm / mass for one in scored
     }
-    return dict(sorted(parts.items(), key=lambda pair: (-pair[1], pair[0])))
+    return dict(sorted(parts.items(), key=lambda pair: -pair[1]))
 
 
 def contacts(parts: Mapping[Prefix, float], scored: Sequence[Scored], recall: float) -> set[Prefix]:

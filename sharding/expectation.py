@@ -48,6 +48,10 @@ def expected_hits(
     near = np.arange(len(estimates))
     if len(estimates) > most:
         near = np.argpartition(-estimates, most)[:most]
+    # The k best alone would add up to k at six deviations below the last of them: t is not lower, and what is
+    # another six below that has no chance.
+    last = float(np.partition(estimates[near], -k)[-k])
+    near = near[estimates[near] >= last - 12.01 * sigma]
     found = estimates[near].astype(np.float64)
     low, high = float(found.min()) - 6 * sigma, float(found.max()) + 6 * sigma
     for _ in range(HALVINGS):

@@ -15,7 +15,6 @@ the atlas's CID, so nobody chooses vectors against it before the epoch stands.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import shake_256
 
@@ -107,14 +106,13 @@ class Rotation:
 class Sketches:
     """Many sketches, ready to be compared with questions.
 
-    `signs` and `sizes` are the planes of bits, uint8 of shape (planes' bytes, n), a row for each eight
-    dimensions; `factors` float32 of shape (n,): what a product of levels and a turned question of length 1 is
-    multiplied with to estimate the cosine. 69 bytes a sketch of 256 dimensions.
+    `fours` is uint8 of shape (dim / 4 rounded up, n): of four dimensions at a time the signs, and in the low
+    half of the byte the sizes. `factors` float32 of shape (n,): what a product of levels and a turned
+    question of length 1 is multiplied with to estimate the cosine. 68 bytes a sketch of 256 dimensions.
     """
 
     dim: int
-    signs: NDArray[np.uint8]
-    sizes: NDArray[np.uint8]
+    fours: NDArray[np.uint8]
     factors: NDArray[np.float32]
 
     @classmethod
@@ -132,18 +130,10 @@ class Sketches:
             raise SketchError("a sketch stands at right angles to its own vector")
         cosines = rows[:, -1].astype(np.float32) / COSINE_STEPS
         lengths = np.sqrt(dim + 8 * _BITS[sizes].sum(axis=1, dtype=np.int64)).astype(np.float32)
-        return cls(dim, np.ascontiguousarray(signs.T), np.ascontiguousarray(sizes.T), 1 / (cosines * lengths))
-
-    @classmethod
-    def joined(cls, dim: int, parts: Sequence[Sketches]) -> Sketches:
-        """The sketches of all parts, in order; O(n)."""
-        plane = (dim + 7) // 8
-        return cls(
-            dim,
-            np.concatenate([np.zeros((plane, 0), np.uint8), *(part.signs for part in parts)], axis=1),
-            np.concatenate([np.zeros((plane, 0), np.uint8), *(part.sizes for part in parts)], axis=1),
-            np.concatenate([np.zeros(0, np.float32), *(part.factors for part in parts)]),
-        )
+        fours = np.empty((2 * plane, len(rows)), dtype=np.uint8)
+        fours[0::2] = (signs & 0xF0 | sizes >> 4).T
+        fours[1::2] = (signs << 4 | sizes & 0x0F).T
+        return cls(dim, fours[: (dim + 3) // 4], 1 / (cosines * lengths))
 
     def __len__(self) -> int:
         return len(self.factors)
@@ -151,47 +141,23 @@ class Sketches:
     @property
     def levels(self) -> NDArray[np.int8]:
         """What is kept of each component, ±1 or ±3; int8 of shape (n, dim), made anew."""
-        signs, sizes = (
-            np.unpackbits(plane.T, axis=1)[:, : self.dim].astype(np.int8)
-            for plane in (self.signs, self.sizes)
-        )
-        levels: NDArray[np.int8] = (1 - 2 * signs) * (1 + 2 * sizes)
+        levels: NDArray[np.int8] = _FOURS[self.fours.T].reshape(len(self), -1)[:, : self.dim].astype(np.int8)
         return levels
 
-    def near(self, rotation: Rotation, question: NDArray[np.int8], count: int) -> NDArray[np.int64]:
-        """The `count` sketches that agree with a question in most signs, in any order; all, of fewer.
-
-        A coarse look that costs a twentieth of an estimate: who is among the best by the estimate is among
-        the eighth that is best by this.
-        """
-        if len(self) <= count:
-            return np.arange(len(self))
-        asked = np.packbits(_turned(rotation, question) < 0)
-        differing = np.zeros(len(self), dtype=np.uint16)
-        for row, byte in zip(self.signs, asked, strict=True):
-            differing += _BITS.take(row ^ byte)
-        return np.argpartition(differing, count)[:count]
-
-    def cosines(
-        self, rotation: Rotation, question: NDArray[np.int8], rows: NDArray[np.int64] | None = None
-    ) -> NDArray[np.float32]:
-        """Estimated cosine of each sketched vector to a question's code; float32 (n,). Of all, or of `rows`.
+    def cosines(self, rotation: Rotation, question: NDArray[np.int8]) -> NDArray[np.float32]:
+        """Estimated cosine of each sketched vector to a question's code of shape (dim,); float32 (n,).
 
         Unbiased, with a standard error of about .35 / sqrt(dim). Of four dimensions at a time the product is
         looked up in a table of 256. Cost O(n * dim / 4). Raises `SketchError`.
         """
         turned = _turned(rotation, question)
-        padded = np.zeros(8 * len(self.signs), dtype=np.float32)
+        padded = np.zeros(4 * len(self.fours), dtype=np.float32)
         padded[: self.dim] = turned / np.sqrt(turned @ turned)
         tables = padded.reshape(-1, 4) @ _FOURS.T
-        signs, sizes, factors = self.signs, self.sizes, self.factors
-        if rows is not None:
-            signs, sizes, factors = signs[:, rows], sizes[:, rows], factors[rows]
-        estimates = np.zeros(len(factors), dtype=np.float32)
-        for place, (sign, size) in enumerate(zip(signs, sizes, strict=True)):
-            estimates += tables[2 * place].take(sign & 0xF0 | size >> 4)
-            estimates += tables[2 * place + 1].take((sign & 0x0F) << 4 | size & 0x0F)
-        return estimates * factors
+        estimates = np.zeros(len(self), dtype=np.float32)
+        for table, four in zip(tables, self.fours, strict=True):
+            estimates += table.take(four)
+        return estimates * self.factors
 
 
 def _turned(rotation: Rotation, question: NDArray[np.int8]) -> NDArray[np.float64]:

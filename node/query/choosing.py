@@ -61,7 +61,7 @@ class Ready:
 
     def __init__(self, blocks: Mapping[Prefix, Block], dim: int) -> None:
         self._blocks = dict(blocks)
-        self.shards = sorted(blocks)
+        self.shards = list(blocks)
         data = b"".join(blocks[shard].rows for shard in self.shards)
         self.sketches = _decoded(data, blocks[self.shards[0]].kind.key, dim)
         self.places = np.repeat(np.arange(len(self.shards)), [len(blocks[shard]) for shard in self.shards])
