@@ -16,11 +16,12 @@ import numpy as np
 
 from chain.cid import Cid, digest
 from dht.records.layouts import Layouts
-from dht.summaries.block import Kind
+from dht.summaries.block import Block, Kind, SummaryError
 from dht.summaries.service import Source
 from node.storage.derived_state import DerivedState
+from sharding.errors import SketchError
 from sharding.key import KEY_BYTES
-from sharding.sketch import Rotation, sketch_bytes, sketches
+from sharding.sketch import Rotation, Sketches, sketch_bytes, sketches
 from sharding.tree import MAX_DEPTH, Prefix
 
 KIND_NAME: Final = "sketch"
@@ -44,6 +45,15 @@ def key_of(record: Cid) -> bytes:
 def rotation_of(atlas: Cid, dim: int) -> Rotation:
     """The rotation by which all vectors of an atlas's shards are sketched."""
     return Rotation(atlas, dim)
+
+
+def sketches_in(block: Block, dim: int) -> Sketches:
+    """The sketches of a block, in its order. Raises `SummaryError` for rows that are no sketches."""
+    table = np.frombuffer(block.rows, dtype=np.uint8).reshape(-1, block.kind.row)
+    try:
+        return Sketches.decode(np.ascontiguousarray(table[:, KEY:]).tobytes(), dim)
+    except SketchError as error:
+        raise SummaryError(str(error)) from error
 
 
 def sketch_source(

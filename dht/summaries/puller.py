@@ -70,8 +70,12 @@ class Puller:
         clock: Clock,
         rng: Random,
         run_blocking: RunBlocking,
+        check: Callable[[Block], object] = len,
     ) -> None:
-        """`is_own`: whether everything of a shard is here, so that nobody need be asked."""
+        """`is_own`: whether everything of a shard is here, so that nobody need be asked. `check` raises
+        `SummaryError` for a block with rows that nobody's can be.
+        """
+        self._check = check
         self._kademlia = kademlia
         self._service = service
         self._kind = kind

@@ -57,6 +57,9 @@ def status(home: str | None, as_json: bool) -> None:
     if answer["refused"]:
         rows.append(("refused", ", ".join(f"{count} {why}" for why, count in answer["refused"].items())))
     counts = answer["counters"]
+    if counts.get("summaries_held"):
+        held = f"{counts['summary_rows_held']} sketches of {counts['summaries_held']} shards of others"
+        rows.append(("routing", f"{held}, {counts['summary_bytes_held'] / 1_000_000:.1f} MB"))
     if counts.get("epoch"):
         rows.append(("epoch", str(counts["epoch"])))
     if counts.get("agents_excluded"):

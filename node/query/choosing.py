@@ -21,12 +21,11 @@ from dht.summaries.block import Block
 from dht.summaries.puller import WAIT_S, Puller
 from dht.summaries.shelf import MAX_ROWS_KEPT
 from node.query.calibration import Calibration
-from node.sketch_rows import rotation_of
+from node.sketch_rows import rotation_of, sketches_in
 from sharding.atlas import Atlas
 from sharding.contact import contacts, weigh
 from sharding.expectation import expected_hits
 from sharding.routing import Scored, route
-from sharding.sketch import Sketches
 from sharding.tree import Prefix
 
 BEST = 8
@@ -42,13 +41,12 @@ class Choice:
     """The shards of a question: `likely` to ask first and all `others`, each in the order of the curve.
 
     `expected_ppm` is the part of the best answers that each shard is expected to hold; those of one
-    generation add up to 1,000,000 but for rounding down. `known`: of how many shards a block was gone by.
+    generation add up to 1,000,000 but for rounding down.
     """
 
     likely: tuple[Prefix, ...]
     others: tuple[Prefix, ...]
     expected_ppm: Mapping[Prefix, int]
-    known: int = 0
 
     def __len__(self) -> int:
         return len(self.likely) + len(self.others)
@@ -62,8 +60,8 @@ class Ready:
     def __init__(self, blocks: Mapping[Prefix, Block], dim: int) -> None:
         self._blocks = dict(blocks)
         self.shards = list(blocks)
-        data = b"".join(blocks[shard].rows for shard in self.shards)
-        self.sketches = _decoded(data, blocks[self.shards[0]].kind.key, dim)
+        kind = blocks[self.shards[0]].kind
+        self.sketches = sketches_in(Block(kind, b"".join(blocks[shard].rows for shard in self.shards)), dim)
         self.places = np.repeat(np.arange(len(self.shards)), [len(blocks[shard]) for shard in self.shards])
 
     def is_of(self, blocks: Mapping[Prefix, Block]) -> bool:
@@ -71,13 +69,6 @@ class Ready:
         return len(blocks) == len(self._blocks) and all(
             self._blocks.get(shard) is block for shard, block in blocks.items()
         )
-
-
-def _decoded(rows: bytes, key: int, dim: int) -> Sketches:
-    """The sketches of rows that begin with keys of `key` bytes."""
-    size = key + 2 * ((dim + 7) // 8) + 1
-    table = np.frombuffer(rows, dtype=np.uint8).reshape(-1, size)
-    return Sketches.decode(np.ascontiguousarray(table[:, key:]).tobytes(), dim)
 
 
 class ShardChoice:
@@ -113,7 +104,6 @@ class ShardChoice:
             likely=tuple(shard for one in chosen for shard in one.likely),
             others=tuple(shard for one in chosen for shard in one.others),
             expected_ppm={shard: ppm for one in chosen for shard, ppm in one.expected_ppm.items()},
-            known=sum(one.known for one in chosen),
         )
 
     async def _choose_in(
@@ -133,7 +123,6 @@ class ShardChoice:
             likely=tuple(leaf for leaf in leaves if leaf in asked),
             others=tuple(leaf for leaf in leaves if leaf not in asked),
             expected_ppm={shard: int(part * PPM) for shard, part in parts.items()},
-            known=len(blocks),
         )
 
     async def _blocks(

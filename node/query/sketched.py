@@ -15,7 +15,7 @@ from dht.summaries.service import SummaryService
 from node.query.calibration import Calibration
 from node.query.choosing import ShardChoice
 from node.query.spot_checks import SpotChecks
-from node.sketch_rows import sketch_kind
+from node.sketch_rows import sketch_kind, sketches_in
 from node.storage.derived_state import DerivedState
 from sharding.tree import Prefix
 
@@ -41,7 +41,17 @@ class SketchedRouting:
     ) -> None:
         """`calibration`: the file in which what was measured is kept."""
         kind = sketch_kind(dim)
-        self.puller = Puller(kademlia, service, kind, is_complete, replication, clock, random, run_blocking)
+        self.puller = Puller(
+            kademlia,
+            service,
+            kind,
+            is_complete,
+            replication,
+            clock,
+            random,
+            run_blocking,
+            lambda block: sketches_in(block, dim),
+        )
         self.calibration = Calibration(derived, dim, calibration)
         self.choice = ShardChoice(layouts, self.puller, self.calibration, dim, run_blocking)
         self.spots = SpotChecks(
