@@ -23,6 +23,8 @@ from chain.vector import Codes, squared_norm
 
 FIRST_ROOM = 16
 GROWTH = 1.25
+WIDEN = 4
+"""How many times as many vectors are proposed where those before left a chance."""
 EXACT_DIM = 1024
 """Components whose products a float32 adds up without rounding (`sharding.atlas.scores`)."""
 ROUNDING = 2.0**-16
@@ -110,11 +112,16 @@ class ShardVectors:
         dots, rows = self._faiss.search(query, most)
         return dots[0], rows[0]
 
-    def above(self, query: Question, product: float) -> Rows:
-        """Places of all vectors of a product above this one."""
-        _, _, rows = self._faiss.range_search(query, product)
-        found: Rows = rows
-        return found
+    def above(self, query: Question, product: float, most: int) -> tuple[NDArray[np.float32], Rows]:
+        """Products and places of all vectors of this product or more, known to be more than `most`.
+
+        By deeper and deeper searches: FAISS's search by range takes milliseconds for its buffers alone.
+        """
+        while True:
+            most = min(WIDEN * most, self._count)
+            products, rows = self.largest(query, most)
+            if most == self._count or float(products[-1]) < product:
+                return products, rows
 
     def norms_at(self, rows: Rows) -> NDArray[np.int32]:
         """Squared norms."""
@@ -142,29 +149,33 @@ def nearest(shards: Sequence[ShardVectors], query: Codes, depth: int) -> list[Fo
     """
     wanted = query.astype(np.float32)[None]
     off = 0.0 if len(query) <= EXACT_DIM else ROUNDING * sqrt(squared_norm(query))
-    proposed: list[tuple[ShardVectors, Rows, float]] = []
+    proposed: list[tuple[ShardVectors, NDArray[np.float32], Rows]] = []
     fits = [np.empty(0)]
     for shard in shards:
         if len(shard):
             products, rows = shard.largest(wanted, min(depth, len(shard)))
             fits.append(products / np.sqrt(shard.norms_at(rows)))
-            proposed.append((shard, rows, float(products[-1])))
+            proposed.append((shard, products, rows))
     fit = np.concatenate(fits)
     # Each gave `depth` rows or all it has, so that with fewer in all nothing is left to look for.
     floor = float(np.partition(fit, -depth)[-depth]) - off if len(fit) >= depth else -inf
     found: list[tuple[Numbers, NDArray[np.float64], NDArray[np.int32]]] = []
-    for shard, rows, last in proposed:
-        if len(rows) < len(shard) and _most(last, shard) >= floor - off:
-            rows = shard.above(wanted, _least(floor - off, shard))
-        dots, norms = shard.products(query, rows), shard.norms_at(rows)
-        able = dots >= floor * np.sqrt(norms) - 0.5
-        found.append((shard.numbers_at(rows)[able], dots[able], norms[able]))
+    for shard, products, rows in proposed:
+        if _most(float(products[0]), shard) < floor - off:
+            continue
+        if len(rows) < len(shard) and _most(float(products[-1]), shard) >= floor - off:
+            products, rows = shard.above(wanted, _least(floor - off, shard), len(rows))
+        norms = shard.norms_at(rows)
+        able = products >= (floor - off) * np.sqrt(norms) - 0.5
+        if able.any():
+            exact = shard.products(query, rows[able]) if off else products[able].astype(np.float64)
+            found.append((shard.numbers_at(rows[able]), exact, norms[able]))
     if not found:
         return []
     numbers, dots, norms = (np.concatenate(parts) for parts in zip(*found, strict=True))
     best = np.lexsort((numbers, -dots / np.sqrt(norms)))[:depth]
-    exact = zip(numbers[best].tolist(), dots[best].tolist(), norms[best].tolist(), strict=True)
-    return [Found(number, int(dot), norm) for number, dot, norm in exact]
+    chosen = zip(numbers[best].tolist(), dots[best].tolist(), norms[best].tolist(), strict=True)
+    return [Found(number, int(dot), norm) for number, dot, norm in chosen]
 
 
 def _most(product: float, shard: ShardVectors) -> float:
