@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from benchmarks.corpora import WORDNET, NoCorpus, wordnet
 from benchmarks.holders import REPLICAS, Nodes, by_distance
 from benchmarks.report import RESULTS, ROOT, at_most, emit, rounded
-from benchmarks.routing import SKETCH_MASS, TOP, error_of, nearest, with_shards
+from benchmarks.routing import SHIPPED, SIGMA_SAMPLE, TOP, nearest, with_shards
 from chain.cid import Cid, raw_cid
 from chain.identity import Identity, peer_id
 from chain.kinds import CREATE
@@ -49,11 +49,13 @@ from dht.records.bundle import Item, bundle_value
 from dht.wire.frames import Request, Response, encode_frame
 from node.embedding.packaged import packaged_atlas
 from node.embedding.static import StaticEmbedder
+from node.query.calibration import error_near
 from node.query.search_protocol import METHOD, Ranked, SearchRequest, encode_reply
+from node.sketch_rows import sketch_kind
 from sharding.atlas import Atlas
 from sharding.expectation import expected_hits
 from sharding.key import shard_keys
-from sharding.sketch import Rotation, Sketches, sketch_bytes, sketches
+from sharding.sketch import Rotation, Sketches, sketches
 from sharding.tree import ShardTree, key_head
 from sim.kernel import Kernel, summary
 
@@ -230,7 +232,7 @@ def asked(folder: Path, kernel: Kernel, questions: int, sizes: Bytes) -> dict[st
         "bytes_warm": rounded(fmean(warm)),
         "lookups_cold": rounded(fmean(made for made, _ in cold)),
         "bytes_cold": rounded(fmean(warm) + fmean(cost for _, cost in cold)),
-        "sketch_bytes_of_all": len(texts) * sketch_bytes(atlas.dim),
+        "sketch_bytes_of_all": len(texts) * sketch_kind(atlas.dim).row,
         "records_max_over_mean": rounded(float(loads.max() / loads.mean())),
         "nodes_without_records": rounded(float((loads == 0).mean())),
         "busiest_share_of_requests": rounded(float(times.max() / times.sum())),
@@ -247,13 +249,13 @@ def contact_sets(
     """The shards that each question asks, and the recall that it expects."""
     rotation = Rotation(atlas.cid, atlas.dim)
     sketched = Sketches.decode(sketches(rotation, codes).tobytes(), atlas.dim)
-    sigma = error_of(rotation, sketched, codes)
+    sigma = error_near(atlas.cid, codes[:SIGMA_SAMPLE])
     chosen, expected = [], []
     for code in asking:
         hits = expected_hits(sketched.cosines(rotation, code), shards, len(tree.leaves), TOP, sigma)
         order = np.argsort(-hits, kind="stable")
         running = np.cumsum(hits[order]) / TOP
-        last = int((running < SKETCH_MASS).sum())
+        last = int((running < SHIPPED).sum())
         chosen.append(order[: last + 1].tolist())
         expected.append(float(running[last]))
     return chosen, expected
