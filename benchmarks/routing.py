@@ -509,19 +509,37 @@ def tables(figures: dict[str, Any]) -> Iterator[str]:
         )
     yield ""
     yield (
-        "| stored, atlas, shards | asked | order | recall | shards, mean (share) / p95 | nodes, mean / p95 |"
+        "| stored, atlas, shards | asked | sketches: recall, shards (share), nodes (p95) | as shipped "
+        "| centroids | along the curve | random | oracle |"
     )
-    yield "|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|"
     for name, row in rows.items():
         for kind in [kind for kind in ("definitions", "sentences", "synopses") if kind in row]:
-            for way in (*WAYS, "centroids_shipped", "sketches_shipped"):
-                one = row[kind][way]
-                yield (
-                    f"| {title(name, row)} | {kind} | {way.replace('_', ', ')} | {one['recall']:.3f} "
-                    f"| {one['shards']} ({one['share']:.2%}) / {one['shards_p95']} "
-                    f"| {one['nodes']} / {one['nodes_p95']} |"
-                )
+            found = row[kind]
+            shares = " | ".join(
+                f"{found[way]['share']:.1%}" for way in ("centroids", "hilbert", "random", "oracle")
+            )
+            yield (
+                f"| {title(name, row)} | {kind} | {said(found['sketches'])} "
+                f"| {said(found['sketches_shipped'])} | {shares} |"
+            )
     yield ""
+    yield "| stored, atlas, shards | asked | order | " + " | ".join(f"{share:.2%}" for share in SHARES) + " |"
+    yield "|---|---|---|" + "---|" * len(SHARES)
+    for name, row in rows.items():
+        if row["shards"] < max(one["shards"] for one in rows.values()) // 2 or "_fresh_" not in name:
+            continue
+        for kind in [kind for kind in ("sentences", "synopses") if kind in row]:
+            for way, recalls in row[kind]["recall_at_shares"].items():
+                shown = " | ".join(f"{value:.3f}".removeprefix("0") for value in recalls)
+                yield f"| {title(name, row)} | {kind} | {way} | {shown} |"
+    yield ""
+
+
+def said(one: dict[str, Any]) -> str:
+    """Recall, shards and nodes of one way in a few words."""
+    recall = f"{one['recall']:.3f}".removeprefix("0")
+    return f"{recall}, {one['shards']} ({one['share']:.2%}), {one['nodes']} ({one['nodes_p95']})"
 
 
 def title(name: str, row: dict[str, Any]) -> str:
