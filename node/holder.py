@@ -21,7 +21,7 @@ from chain.content import Content
 from chain.errors import ChainError
 from chain.kinds import CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, VOTE
 from chain.record import Record
-from chain.vector import Codes
+from chain.vector import Codes, codes_from_bytes, score_ppm
 from crdt.operations import content_of
 from crdt.postings import shown
 from crdt.standing import CLEAR, Standing
@@ -33,6 +33,9 @@ from node.entry_records import EntryRecords
 from node.index import IndexedPosting, LocalIndex
 from node.query.exhaustive import ROUNDING_PPM, Found, best_of_all
 from node.query.filters import ANY, Facts, Filters
+from node.query.scoring import Scores
+from node.query.search_protocol import SearchRequest
+from node.query.word_search import Told, best_by_both, best_by_words
 from node.storage.derived_state import MAX_POSTINGS, DerivedState, Posting
 from sharding.terms import counted
 from sharding.tree import Prefix
@@ -243,7 +246,7 @@ class Holder:
         shards, which are then read once: O(postings in the shards). Where a former shard is among them, the
         best of all that is here: each posting is kept by its newest key alone.
         """
-        everywhere = self._moving or any(shard.generation != self._layout.generation for shard in shards)
+        everywhere = self._is_everywhere(shards)
         if everywhere:
             shards = self._index.shards()
         wanted = set(tags)
@@ -266,6 +269,33 @@ class Holder:
                 return best_of_all(self._derived, None if everywhere else shards, codes, k, tags, filters)
             depth *= WIDEN
         return ranked[:k]
+
+    def best(self, request: SearchRequest) -> list[tuple[Posting, Scores]]:
+        """The best postings for a question, by vector, by words or by both; as `search` otherwise."""
+        shards, codes, k = request.shards, request.codes, request.k
+        tags, filters, words = request.tags, request.filters, request.words
+
+        def near(depth: int) -> list[Found]:
+            return self.search(shards, codes, depth, tags, filters)
+
+        if words is None:
+            return [(posting, Scores(score)) for posting, score in near(k)]
+        wanted = words.wanted
+        where = None if self._is_everywhere(shards) else shards
+
+        def told(depth: int) -> list[Told]:
+            return best_by_words(self._derived, where, wanted, depth, tags, filters)
+
+        if words.only:
+            return [
+                (posting, Scores(score_ppm(codes, codes_from_bytes(posting.codes, self._dim)), score, True))
+                for posting, score in told(k)
+            ]
+        return best_by_both(self._derived, near, told, codes, words, k)
+
+    def _is_everywhere(self, shards: Sequence[Prefix]) -> bool:
+        """Whether everything has to be searched: postings are moving, or lie by another layout."""
+        return self._moving or any(shard.generation != self._layout.generation for shard in shards)
 
     def _load(self) -> None:
         leaf_of = self._layout.tree.leaf_of

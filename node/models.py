@@ -15,6 +15,7 @@ from chain.identity import AgentId
 from chain.receipt import Receipt
 from chain.record import Record
 from node.query.filters import ANY, Filters
+from node.query.scoring import Words
 from sharding.tree import Prefix
 
 
@@ -147,7 +148,8 @@ class Erased:
 class Hit:
     """One answer to a query, verified by the asker: signature, payload hash, score, author's opening.
 
-    `record` is the content record itself, the proof. `score` is cosine similarity in ppm.
+    `record` is the content record itself, the proof. `score` orders the hits: cosine similarity in ppm, or
+    what the question's mode makes of `cosine` and `lexical` (`node.query.scoring`).
     """
 
     id: Cid
@@ -160,6 +162,10 @@ class Hit:
     verified: bool = True
     private: bool = False
     """It is the owner's own, and nobody else finds it."""
+    cosine: int = 0
+    """Cosine similarity in ppm."""
+    lexical: int | None = None
+    """The score by words, 0 or more; None where no words were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +270,8 @@ class QueryOptions:
     """What a question may say beside what it is about.
 
     `filters`: what hits have to be. `effort` names a recall (`node.query.effort.EFFORTS`), `recall_ppm` gives
-    one; neither: the default. `explain`: the answer brings its route. `cache`: a kept answer will do.
+    one; neither: the default. `explain`: the answer brings its route. `cache`: a kept answer will do. `mode`:
+    one of `node.query.scoring.MODES`; None: the default for what is asked.
     """
 
     filters: Filters = ANY
@@ -272,6 +279,7 @@ class QueryOptions:
     recall_ppm: int | None = None
     explain: bool = False
     cache: bool = True
+    mode: str | None = None
 
 
 PLAIN: Final = QueryOptions()
@@ -284,6 +292,8 @@ class Answer:
     hits: tuple[Hit, ...]
     cost: Cost
     route: Route | None = field(default=None, compare=False)
+    words: Words | None = field(default=None, compare=False)
+    """The question's words as they were weighed."""
 
 
 MAX_VALUES = 16

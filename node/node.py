@@ -48,7 +48,7 @@ from node.opening import ensure_opening
 from node.options import NodeOptions, NodePaths
 from node.parts import Parts
 from node.query.effort import wanted_ppm
-from node.query.question import Question
+from node.query.question import QueryError, Question, mode_of
 from node.query.search_protocol import MAX_K
 from node.query.steps import Steps
 from node.storage.blob_files import BlobFiles
@@ -63,10 +63,6 @@ BLOB_FETCH_S = 600.0
 """Seconds that the owner's request for a blob of others may take, before it is told to ask again."""
 
 log = logging.getLogger(f"roseforest.{__name__}")
-
-
-class QueryError(InvalidInput):
-    """A query that cannot be asked; the message says which part is wrong."""
 
 
 class Node:
@@ -133,14 +129,13 @@ class Node:
             raise QueryError(f"k is {k}; ask for 1 to {MAX_K} hits")
         if deadline_ms is not None and deadline_ms < 1:
             raise QueryError(f"the deadline is {deadline_ms} ms; give at least 1")
-        if (text is None) == (vector is None):
-            raise QueryError("give either a text or a vector to ask for")
+        mode = mode_of(options.mode, text is not None, vector is not None)
         steps = Steps(self.parts.clock)
         with steps.step("embed"):
-            if text is not None:
+            if vector is None:
+                assert text is not None
                 codes = await self.parts.embed_blocking(text_codes, self.parts.embedder, text)
             else:
-                assert vector is not None
                 codes = vector_codes(self.parts.embedder, vector)
         question = Question(
             codes=codes,
@@ -152,9 +147,11 @@ class Node:
             fresh=fresh,
             explain=options.explain,
             cache=options.cache,
+            text=None if mode == "vector" else text,
+            only_words=mode == "lexical",
         )
         answer = self.parts.results.answer(question, steps) or await self.parts.asker.ask(question, steps)
-        return await self.private.merged(answer, codes, k, tags, options.filters)
+        return await self.private.merged(answer, question)
 
     async def get(self, entry: Cid) -> EntryView | None:
         """An entry as all its known operations fold, from here and its holders; None when nobody has it.
@@ -378,6 +375,7 @@ class Node:
                 parts.erasing.run,
                 parts.texts.run,
                 parts.routing.puller.run,
+                parts.wording.puller.run,
                 parts.routing.spots.run,
             ):
                 nursery.start_soon(keep, work)

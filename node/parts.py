@@ -50,6 +50,7 @@ from dht.repair.offers import Offers
 from dht.repair.publisher import Publisher
 from dht.repair.repairer import Repairer
 from dht.summaries.block import INSTANCE_BYTES
+from dht.summaries.puller import Puller
 from dht.summaries.service import SummaryService
 from federated.engagement import Tools
 from federated.learning import Learning
@@ -80,6 +81,7 @@ from node.query.serving import SearchService
 from node.query.sketched import SketchedRouting
 from node.query.text_check import TextCheck, embedder_to_check
 from node.query.verifying import Verifier
+from node.query.wording import Wording
 from node.receipts import Receipts
 from node.sketch_rows import sketch_source
 from node.storage.blob_files import BlobFiles
@@ -89,6 +91,7 @@ from node.storage.held_records import HeldRecords
 from node.storage.learning_memory import LearningMemory
 from node.storage.own_chain import OwnChain
 from node.supervision import Supervisor
+from node.term_rows import TERMS, term_source
 from sharding.tree import Prefix
 
 log = logging.getLogger(f"roseforest.{__name__}")
@@ -338,7 +341,6 @@ class Parts:
             entries=self.entries,
             intake=self.intake,
             layouts=self.layouts,
-            dim=manifest.space.dim,
             run_blocking=run_blocking,
             standing=lambda: self.governance.standing,
         )
@@ -356,7 +358,10 @@ class Parts:
         self.summaries = SummaryService(
             network,
             self.kademlia,
-            [sketch_source(derived, self.layouts, manifest.space.dim, lambda: self.holder.moving)],
+            [
+                sketch_source(derived, self.layouts, manifest.space.dim, lambda: self.holder.moving),
+                term_source(derived, self.layouts, lambda: self.holder.moving),
+            ],
             self.is_complete,
             random.random_bytes(INSTANCE_BYTES),
             run_blocking,
@@ -380,11 +385,28 @@ class Parts:
             run_blocking,
         )
         """Which shards are asked; others' blocks, of which it knows that."""
+        self.wording = Wording(
+            self.layouts,
+            Puller(
+                self.kademlia,
+                self.summaries,
+                TERMS,
+                self.is_complete,
+                manifest.replication,
+                clock,
+                random,
+                run_blocking,
+            ),
+            run_blocking,
+        )
+        """What words are worth, and where they lie."""
+        self.wording.puller.on_changed = lambda shard: self.results.heard([shard.basis()])
         self.routing.puller.on_changed = lambda shard: self.results.heard([shard.basis()])
         self.asker = Asker(
             kademlia=self.kademlia,
             choice=self.routing.choice,
             spots=self.routing.spots,
+            wording=self.wording,
             verifier=self.verifier,
             unplaced=own.unplaced,
             freshness=Freshness(
@@ -392,7 +414,6 @@ class Parts:
                 self.records,
                 self.reader,
                 self.entries,
-                manifest.space.dim,
                 manifest.replication,
                 run_blocking,
                 lambda: self.governance.standing,

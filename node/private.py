@@ -24,7 +24,7 @@ from chain.manifest import Limits
 from chain.private import NONCE_SIZE, Private, open_private, seal
 from chain.record import Record, decode_payload
 from chain.source_chain import Draft
-from chain.vector import Codes, codes_from_bytes, score_ppm
+from chain.vector import PPM, codes_from_bytes, score_ppm
 from crdt.operations import purge_body
 from dht.ports import Random, RunBlocking
 from node.authoring import draft_entries
@@ -33,8 +33,12 @@ from node.embedding.caller import CallerVectors
 from node.embedding.embedder import Embedder
 from node.errors import Gone, InvalidInput, NotFound
 from node.models import Answer, Change, Changed, Delete, Edit, EntryView, Hit, NewEntry, Purge, Retag, Value
-from node.query.filters import ANY, Facts, Filters, facts_of
+from node.query.filters import Facts, facts_of
+from node.query.question import Question
+from node.query.scoring import Scores, Words
 from node.storage.own_chain import OwnChain
+from sharding.bm25 import scores
+from sharding.terms import Counted, counted
 
 MAX_PRIVATE = 20_000
 """Private entries of a node."""
@@ -53,6 +57,7 @@ class _Known:
     tags: tuple[str, ...]
     kind: str
     facts: Facts
+    words: Counted | None
 
 
 class PrivateEntries:
@@ -156,35 +161,70 @@ class PrivateEntries:
         found = [await self.get(entry) for entry in ids[:limit]]
         return [one for one in found if one is not None]
 
-    async def merged(
-        self, answer: Answer, codes: Codes, k: int, tags: Sequence[str], filters: Filters = ANY
-    ) -> Answer:
+    async def merged(self, answer: Answer, question: Question) -> Answer:
         """The owner's answer with the private entries among its hits; exact. O(private entries)."""
         if not self._known:
             return answer
-        mine = await self._run_blocking(self._search, codes, k, frozenset(tags), filters)
-        hits = sorted((*answer.hits, *mine), key=lambda hit: (-hit.score, hit.id))[:k]
+        mine = await self._run_blocking(self._search, question, answer.words)
+        hits = sorted((*answer.hits, *mine), key=lambda hit: (-hit.score, hit.id))[: question.k]
         return replace(answer, hits=tuple(hits))
 
-    def _search(self, codes: Codes, k: int, tags: frozenset[str], filters: Filters) -> list[Hit]:
+    def _search(self, question: Question, words: Words | None) -> list[Hit]:
+        codes, most = question.codes, question.k + SLACK
         near = [
-            (entry, known.codes)
+            (entry, known.codes, known.words)
             for entry, known in self._known.items()
-            if known.codes is not None and tags <= set(known.tags) and filters.admit(known.facts)
+            if known.codes is not None
+            and known.words is not None
+            and set(question.tags) <= set(known.tags)
+            and question.filters.admit(known.facts)
         ]
-        if len(near) > k + SLACK:
-            rows = np.frombuffer(b"".join(one for _, one in near), dtype=np.int8).reshape(len(near), -1)
+        lexical: list[int] | None = None
+        if words is not None:
+            lexical = scores(words.wanted, [told for _, _, told in near]).tolist()
+        if len(near) > most:
+            rows = np.frombuffer(b"".join(one for _, one, _ in near), dtype=np.int8).reshape(len(near), -1)
             rows = rows.astype(np.float32)
-            cosines = rows @ codes.astype(np.float32) / np.linalg.norm(rows, axis=1)
-            near = [near[place] for place in np.argsort(-cosines)[: k + SLACK]]
-        scored = [(-score_ppm(codes, codes_from_bytes(one, self._dim)), entry) for entry, one in near]
+            about = PPM * (rows @ codes.astype(np.float32)) / np.linalg.norm(rows, axis=1)
+            about /= np.linalg.norm(codes.astype(np.float32))
+            if words is not None:
+                about = np.array(lexical) + (0 if words.only else about)
+            best = np.argsort(-about, kind="stable")[:most].tolist()
+            near = [near[place] for place in best]
+            lexical = None if lexical is None else [lexical[place] for place in best]
+        only = words is not None and words.only
+        found = [
+            (
+                entry,
+                Scores(
+                    score_ppm(codes, codes_from_bytes(one, self._dim)),
+                    None if lexical is None else lexical[place],
+                    only,
+                ),
+            )
+            for place, (entry, one, _) in enumerate(near)
+        ]
+        found = [one for one in found if not only or one[1].lexical]
         hits: list[Hit] = []
-        for score, entry in sorted(scored)[:k]:
+        me = self._identity.agent
+        for entry, told in sorted(found, key=lambda one: (-one[1].score, one[0]))[: question.k]:
             record = self._own.get(self._known[entry].records[-1])
             content = None if record is None else self._opened(record).content
             if record is not None and content is not None:
-                me = self._identity.agent
-                hits.append(Hit(entry, -score, me, content.text, content.tags, record, me, private=True))
+                hits.append(
+                    Hit(
+                        entry,
+                        told.score,
+                        me,
+                        content.text,
+                        content.tags,
+                        record,
+                        me,
+                        private=True,
+                        cosine=told.cosine,
+                        lexical=told.lexical,
+                    )
+                )
         return hits
 
     async def _purge(self, records: Sequence[Cid]) -> None:
@@ -233,6 +273,7 @@ class PrivateEntries:
             () if content is None else content.tags,
             record.header.kind,
             Facts(self._identity.agent, record.header.hlc) if content is None else facts_of(record, content),
+            None if content is None else counted(content.text),
         )
 
     def _opened(self, record: Record) -> Private:

@@ -23,6 +23,7 @@ from node.errors import InvalidInput
 from node.models import Answer, Cost, HolderAsked, QueryOptions, Route, RoutedShard
 from node.query.effort import advice
 from node.query.filters import MAX_AUTHORS, MAX_DOMAINS, MAX_US, Filters
+from node.query.question import DEFAULT_MODE
 
 MAX_K = 100
 """Hits that one query may ask for."""
@@ -39,7 +40,10 @@ Time = Annotated[str, Field(min_length=1, max_length=MAX_TIME)]
 
 
 class QueryIn(Shape):
-    """A question: `text`, or `vector` in networks whose space takes the caller's vectors."""
+    """A question: `text`, or `vector` in networks whose space takes the caller's vectors.
+
+    Both together with the mode hybrid or lexical: the vector then stands for what the text means.
+    """
 
     text: Text | None = None
     vector: Annotated[list[float], Field(min_length=1, max_length=MAX_DIM)] | None = None
@@ -70,14 +74,22 @@ class QueryIn(Shape):
         default=False,
         description="ask the entries' own holders whether the hits still stand, and give no kept answer",
     )
+    mode: Literal["hybrid", "vector", "lexical"] | None = Field(
+        default=None,
+        description="order by vector and words together, by the vector's cosine, or by the words; "
+        f"{DEFAULT_MODE} for a text if not given, vector for a vector",
+    )
     cache: bool = Field(default=True, description="whether an answer kept from a moment ago will do")
     trace: bool = Field(default=False, description="show what each step of the query took")
     explain: bool = Field(default=False, description="show the route: shards, holders, and why")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> QueryIn:
-        if (self.text is None) == (self.vector is None):
-            raise ValueError("give either text or vector")
+        both = self.text is not None and self.vector is not None and self.mode in ("hybrid", "lexical")
+        if (self.text is None) == (self.vector is None) and not both:
+            raise ValueError("give either text or vector, or both with the mode hybrid or lexical")
+        if self.text is None and self.mode in ("hybrid", "lexical"):
+            raise ValueError(f"the mode {self.mode} asks by words: give a text")
         if self.effort is not None and self.recall is not None:
             raise ValueError("give either effort or recall")
         return self
@@ -102,14 +114,21 @@ class QueryIn(Shape):
             recall_ppm=None if self.recall is None else round(self.recall * PPM),
             explain=self.explain,
             cache=self.cache,
+            mode=self.mode,
         )
 
 
 class HitOut(BaseModel):
-    """One answer, verified by this node."""
+    """One answer, verified by this node.
+
+    `score` orders the hits: the cosine where only the vector counts, the score by words where only they do,
+    and the middle of the two in hybrid mode. The score by words is 0 or more and may exceed 1.
+    """
 
     id: str
     score: float
+    vector_score: float = Field(description="cosine of the question's and the hit's vectors")
+    lexical_score: float | None = Field(description="score by words; null where they were not asked for")
     author: str
     text: str
     tags: list[str]
@@ -241,6 +260,8 @@ def answer_out(answer: Answer, trace: bool = False) -> AnswerOut:
             HitOut(
                 id=to_text(hit.id),
                 score=hit.score / PPM,
+                vector_score=hit.cosine / PPM,
+                lexical_score=None if hit.lexical is None else hit.lexical / PPM,
                 author=peer_id(hit.author),
                 text=hit.text,
                 tags=list(hit.tags),

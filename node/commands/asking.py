@@ -15,6 +15,7 @@ EXCERPT_WIDTH: Final = 110
 SHOWN_SHARDS: Final = 24
 """Shards of a route that are shown one by one; the rest are counted."""
 EFFORTS: Final = ("low", "medium", "high")
+MODES: Final = ("hybrid", "vector", "lexical")
 _AGE = re.compile(r"(\d{1,6})([mhdw])")
 _SECONDS: Final = {"m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
 
@@ -55,6 +56,11 @@ def question_options(command: F) -> F:
             ),
             click.option("--until", metavar="TIME", help="Only what was written before."),
             click.option(
+                "--mode",
+                type=click.Choice(MODES),
+                help="Order by vector and words together, by the vector, or by the words alone.",
+            ),
+            click.option(
                 "--effort",
                 type=click.Choice(EFFORTS),
                 help="How much of the best is wanted: .8, .95 (as without) or .99 of it.",
@@ -90,6 +96,7 @@ def question_of(
     min_confidence: float | None,
     since: str | None,
     until: str | None,
+    mode: str | None,
     effort: str | None,
     recall: float | None,
     deadline: int | None,
@@ -107,6 +114,7 @@ def question_of(
         "min_confidence": min_confidence,
         "since": _instant(since),
         "until": _instant(until),
+        "mode": mode,
         "effort": effort,
         "recall": recall,
         "deadline_ms": deadline,
@@ -121,7 +129,10 @@ def print_answer(answer: Mapping[str, Any]) -> None:
     for place, hit in enumerate(answer["hits"], 1):
         mark = "private" if hit["private"] else "verified" if hit["verified"] else "NOT VERIFIED"
         tagged = f" [{', '.join(hit['tags'])}]" if hit["tags"] else ""
-        print_line(f"{place:>2}. {hit['score']:.3f} by {hit['author']}, {mark}{tagged}")
+        of = ""
+        if hit["lexical_score"] is not None:
+            of = f" (vector {hit['vector_score']:.3f}, words {hit['lexical_score']:.3f})"
+        print_line(f"{place:>2}. {hit['score']:.3f}{of} by {hit['author']}, {mark}{tagged}")
         print_line(f"{INDENT}{hit['id']}")
         print_line(excerpt(hit["text"], EXCERPT_LINES, EXCERPT_WIDTH))
     cost = answer["cost"]

@@ -39,6 +39,7 @@ from node.query.text_check import Looked, TextCheck
 from node.query.trail import LIKELY, TO_CONFIRM, TOO_FEW, Trail, route_of
 from node.query.verifying import Verifier
 from node.query.wave import Ask, Wave
+from node.query.wording import Wording
 from sharding.tree import Prefix
 
 DEFAULT_DEADLINE_MS = 3_000
@@ -72,6 +73,7 @@ class Asker:
         kademlia: Kademlia,
         choice: ShardChoice,
         spots: SpotChecks,
+        wording: Wording,
         verifier: Verifier,
         unplaced: Callable[[Sequence[Cid]], set[Cid]],
         freshness: Freshness,
@@ -88,6 +90,7 @@ class Asker:
         self._kademlia = kademlia
         self._choice = choice
         self._spots = spots
+        self._wording = wording
         self._verifier = verifier
         self._unplaced = unplaced
         self._freshness = freshness
@@ -117,10 +120,11 @@ class Asker:
             depth = max(question.k, LEAST_HITS) * (FILTERED if question.tags or question.filters else 1)
             wait_s = question.deadline_ms / 1_000 / WAIT_PART
             choice = await self._choice.choose(question.codes, depth, question.recall_ppm, wait_s)
+            words, choice = await self._wording.ask(question, choice, wait_s)
         changes = self._results.changes
         likely, others = choice.likely, choice.others
         request = SearchRequest(
-            likely, question.codes, max(question.k, LEAST_HITS), question.tags, question.filters
+            likely, question.codes, max(question.k, LEAST_HITS), question.tags, question.filters, words
         )
         with gathered.steps.step("own"):
             await self._collect_own(request, gathered)
@@ -154,7 +158,7 @@ class Asker:
             best, outdated = gathered.settled()
             if question.fresh:
                 with gathered.steps.step("heads"):
-                    best = await self._freshness.check(best, question, freshened)
+                    best = await self._freshness.check(best, question, words, freshened)
             if self._texts.active:
                 with gathered.steps.step("texts"):
                     left = scope.deadline - trio.current_time() - TEXTS_MARGIN_S
@@ -170,7 +174,10 @@ class Asker:
         self.hits_refused += gathered.refused
         self._spots.hits(question.codes.tobytes(), best[: question.k])
         recall_ppm = expected_recall_ppm(choice, gathered.answered)
-        reached = Reached(recall_ppm, scope.cancelled_caught, missed, self._would_take_ms(trail))
+        known = not question.only_words or recall_ppm == PPM
+        reached = Reached(
+            recall_ppm if known else PPM, scope.cancelled_caught, missed, self._would_take_ms(trail)
+        )
         answer = Answer(
             tuple(best[: question.k]),
             Cost(
@@ -184,12 +191,13 @@ class Asker:
                 hits_outdated=outdated + freshened.ended,
                 heads_checked=len(freshened.hits),
                 heads_changed=freshened.changed,
-                expected_recall=recall_ppm / PPM if contacted else None,
+                expected_recall=recall_ppm / PPM if contacted and known else None,
                 shortfall=shortfall(question.recall_ppm, question.deadline_ms, MAX_DEADLINE_MS, reached),
                 texts_checked=looked.checked,
                 texts_unlike=looked.left_out,
                 steps=gathered.steps.ms(),
             ),
+            words=words,
         )
         self._results.keep(question, answer, trail.why, changes)
         if question.explain:

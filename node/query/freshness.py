@@ -18,7 +18,6 @@ import trio
 from chain.cid import Cid, digest
 from chain.identity import AgentId
 from chain.record import Record
-from chain.vector import codes_from_bytes, score_ppm
 from crdt.postings import shown
 from crdt.standing import CLEAR, Standing
 from dht.errors import FrameError, NetworkError
@@ -31,6 +30,7 @@ from node.entry_records import EntryRecords
 from node.models import Hit
 from node.query.filters import facts_of
 from node.query.question import Question
+from node.query.scoring import Words, scores_of
 
 ROUNDS = 3
 """Hits that take the places of those that went are checked too, so often."""
@@ -59,7 +59,6 @@ class Freshness:
         records: RecordService,
         reader: EntryReader,
         entries: EntryRecords,
-        dim: int,
         replication: int,
         run_blocking: RunBlocking,
         standing: Callable[[], Standing] = lambda: CLEAR,
@@ -69,11 +68,12 @@ class Freshness:
         self._records = records
         self._reader = reader
         self._entries = entries
-        self._dim = dim
         self._replication = replication
         self._run_blocking = run_blocking
 
-    async def check(self, hits: Sequence[Hit], question: Question, freshened: Freshened) -> list[Hit]:
+    async def check(
+        self, hits: Sequence[Hit], question: Question, words: Words | None, freshened: Freshened
+    ) -> list[Hit]:
         """`hits`, best first, with the first k of them as they stand now; `freshened` is kept up to date.
 
         An entry of which no holder answers is left as it is. May be cancelled at any time.
@@ -83,12 +83,14 @@ class Freshness:
             unchecked = [hit for hit in current[: question.k] if hit.id not in freshened.hits]
             if not unchecked:
                 break
-            await self._check(unchecked, question, freshened)
+            await self._check(unchecked, question, words, freshened)
             now = (freshened.hits.get(hit.id, hit) for hit in current)
             current = sorted((hit for hit in now if hit is not None), key=lambda hit: (-hit.score, hit.id))
         return current
 
-    async def _check(self, hits: Sequence[Hit], question: Question, freshened: Freshened) -> None:
+    async def _check(
+        self, hits: Sequence[Hit], question: Question, words: Words | None, freshened: Freshened
+    ) -> None:
         changed = await self._run_blocking(self._entries.operated_on, [hit.id for hit in hits])
         asked: dict[AgentId, list[Cid]] = {}
         for hit in hits:
@@ -104,7 +106,7 @@ class Freshness:
                 freshened.hits[hit.id] = hit
                 continue
             found = await self._reader.find(hit.id)
-            now = await self._run_blocking(self._now, hit, found.about(hit.id), question)
+            now = await self._run_blocking(self._now, hit, found.about(hit.id), question, words)
             freshened.hits[hit.id] = now
             freshened.changed += 1
             freshened.ended += now is None or now.record.cid != hit.record.cid
@@ -126,20 +128,24 @@ class Freshness:
             if isinstance(error, FrameError):
                 self._kademlia.report(agent)
 
-    def _now(self, hit: Hit, about: Sequence[Record], question: Question) -> Hit | None:
+    def _now(self, hit: Hit, about: Sequence[Record], question: Question, words: Words | None) -> Hit | None:
         records = {record.cid: record for record in about}
         show = shown(hit.id, records, self._standing())
         scored = [
-            (score_ppm(question.codes, codes_from_bytes(content.codes, self._dim)), cid, content)
+            (scores_of(question.codes, words, content), cid, content)
             for cid, content in show.values
             if question.filters.admit(facts_of(records[cid], content))
         ]
         if not scored or not set(question.tags) <= set(show.tags):
             return None
-        score, cid, content = min(scored, key=lambda one: (-one[0], one[1]))
+        scores, cid, content = min(scored, key=lambda one: (-one[0].score, one[1]))
+        if scores.only_words and not scores.lexical:
+            return None
         return replace(
             hit,
-            score=score,
+            score=scores.score,
+            cosine=scores.cosine,
+            lexical=scores.lexical,
             author=records[cid].header.author,
             text=content.text,
             tags=show.tags,

@@ -1,11 +1,12 @@
 """The wire form of `shard.search`: one question to a holder, and its answer with proof.
 
-A request names the shards, the query's code, k, the tags that a hit must carry, and what else it has to be
-(`node.query.filters`). The answer says for which
-of those shards the holder is complete, lists its best postings as (content record's CID, score in ppm, CIDs
-of the records that show its tags where those are not all its own), and brings the records themselves in a
-bundle with their authors' openings, so that one hop answers with proof. When records do not fit into the
-reply the list still names them and the asker fetches what it needs.
+A request names the shards, the query's code, k, the tags that a hit must carry, what else it has to be
+(`node.query.filters`), and the question's words where they count (`node.query.scoring`): its terms, each with
+the weight that the asker gives it, and how long a text is on average. The answer says for which of those
+shards the holder is complete, lists its best postings as (content record's CID, cosine in ppm, CIDs of the
+records that show its tags where those are not all its own, the score by words where they count), and
+brings the records themselves in a bundle with their authors' openings, so that one hop answers with proof.
+When records do not fit into the reply the list still names them and the asker fetches what it needs.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from dht.errors import FrameError, RefusalCode, RequestRefused
 from dht.network import MAX_BODY
 from dht.records.bundle import Bundle, BundleError, open_bundle
 from node.query.filters import ANY, Filters, read_filters
+from node.query.scoring import Words
+from sharding.bm25 import MAX_SCORE, MAX_TERMS, Wanted
+from sharding.errors import TermError
 from sharding.tree import MAX_GENERATION, Prefix
 
 METHOD = "shard.search"
@@ -43,24 +47,32 @@ class SearchRequest:
     k: int
     tags: tuple[str, ...] = ()
     filters: Filters = ANY
+    words: Words | None = None
 
     def encode(self) -> bytes:
-        """Canonical request body; the map of filters is left out when there are none."""
+        """Canonical request body; without words and filters those are left out."""
         shards = [
             [shard.length, shard.bits, *([shard.generation] if shard.generation else [])]
             for shard in self.shards
         ]
-        plain = [shards, self.codes.tobytes(), self.k, list(self.tags)]
-        return canonical.encode([*plain, self.filters.to_wire()] if self.filters else plain)
+        plain: list[Any] = [shards, self.codes.tobytes(), self.k, list(self.tags)]
+        if self.words is not None:
+            terms = [[term, weight] for term, weight in self.words.wanted.terms]
+            plain += [self.filters.to_wire(), [self.words.only, self.words.wanted.mean, terms]]
+        elif self.filters:
+            plain.append(self.filters.to_wire())
+        return canonical.encode(plain)
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A posting that a holder proposes: its content record, the score in ppm, and the proofs of its tags."""
+    """A posting that a holder proposes: its content record, its cosine in ppm, the proofs of its tags, and
+    its score by words where they count."""
 
     record: Cid
     score: int
     proofs: tuple[Cid, ...] = ()
+    lexical: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +88,8 @@ def decode_request(body: bytes, dim: int) -> SearchRequest:
     """Read a request; raises `RequestRefused` (bad request) naming what is wrong."""
     try:
         value = canonical.decode(body, MAX_REQUEST)
-        if type(value) is not list or len(value) not in (4, 5):
-            raise RecordError(f"{METHOD} takes [shards, codes, k, tags] or with a map of filters")
+        if type(value) is not list or not 4 <= len(value) <= 6:
+            raise RecordError(f"{METHOD} takes [shards, codes, k, tags] or with filters, or with words too")
         raw_shards, raw_codes, k, tags = value[:4]
         if type(raw_shards) is not list or not 0 < len(raw_shards) <= MAX_SHARDS:
             raise RecordError(f"1 to {MAX_SHARDS} shards can be asked for")
@@ -93,15 +105,23 @@ def decode_request(body: bytes, dim: int) -> SearchRequest:
             raise RecordError(f"at most {MAX_TAGS} tags")
         for tag in tags:
             check_text("tag", tag, MAX_TAG)
-        filters = _filters(value[4]) if len(value) == 5 else ANY
-    except ChainError as error:
+        words = _words(value[5]) if len(value) == 6 else None
+        filters = ANY if len(value) == 4 or (words and value[4] == {}) else _filters(value[4])
+    except (ChainError, TermError) as error:
         raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
-    return SearchRequest(shards, codes, k, tuple(tags), filters)
+    return SearchRequest(shards, codes, k, tuple(tags), filters, words)
 
 
 def encode_reply(complete: list[int], ranking: list[Ranked], bundle: list[Any]) -> bytes:
     """`complete` are indexes into the request's shards."""
-    rows = [[one.record, one.score, *([list(one.proofs)] if one.proofs else [])] for one in ranking]
+    rows: list[list[Any]] = []
+    for one in ranking:
+        row: list[Any] = [one.record, one.score]
+        if one.lexical is not None:
+            row += [list(one.proofs), one.lexical]
+        elif one.proofs:
+            row.append(list(one.proofs))
+        rows.append(row)
     return canonical.encode([complete, rows, bundle])
 
 
@@ -120,7 +140,7 @@ def decode_reply(reply: bytes, request: SearchRequest) -> SearchReply:
             raise FrameError(f"a search reply holds more than the {request.k} hits asked for")
         return SearchReply(
             tuple(request.shards[place] for place in sorted(set(complete))),
-            tuple(map(_ranked, ranking)),
+            tuple(_ranked(one, request.words is not None) for one in ranking),
             open_bundle(bundle),
         )
     except (ChainError, BundleError) as error:
@@ -133,19 +153,33 @@ def _filters(raw: object) -> Filters:
     return read_filters(raw)
 
 
-def _ranked(raw: object) -> Ranked:
+def _words(raw: object) -> Words:
+    match raw:
+        case [bool(only), int(mean), list(terms)] if type(mean) is int and len(terms) <= MAX_TERMS:
+            for term in terms:
+                if type(term) is not list or [type(one) for one in term] != [int, int]:
+                    raise RecordError("a term is the array [id, weight]")
+            return Words(Wanted(tuple((term, weight) for term, weight in terms), mean), only)
+    raise RecordError(f"words are the array [alone, mean length, up to {MAX_TERMS} terms]")
+
+
+def _ranked(raw: object, with_words: bool) -> Ranked:
     if (
         type(raw) is not list
-        or len(raw) not in (2, 3)
+        or len(raw) not in ((4,) if with_words else (2, 3))
         or not is_record_cid(raw[0])
         or type(raw[1]) is not int
         or abs(raw[1]) > PPM
+        or (with_words and (type(raw[3]) is not int or not 0 <= raw[3] <= MAX_SCORE))
     ):
-        raise FrameError("a ranked hit is the array [record CID, score in ppm] or with proofs")
-    proofs = raw[2] if len(raw) == 3 else []
+        raise FrameError(
+            "a ranked hit is the array [record CID, cosine in ppm] or with proofs, or with proofs and the "
+            "score by words where words were asked for"
+        )
+    proofs = raw[2] if len(raw) > 2 else []
     if type(proofs) is not list or len(proofs) > MAX_PROOFS or not all(map(is_record_cid, proofs)):
         raise FrameError(f"the proofs of a ranked hit are at most {MAX_PROOFS} record CIDs")
-    return Ranked(raw[0], raw[1], tuple(proofs))
+    return Ranked(raw[0], raw[1], tuple(proofs), raw[3] if with_words else None)
 
 
 def _prefix(raw: object) -> Prefix:

@@ -79,13 +79,13 @@ class SearchService:
             return reply
 
     def _answer(self, request: SearchRequest, complete: list[int]) -> bytes:
-        found = self._holder.search(request.shards, request.codes, request.k, request.tags, request.filters)
+        found = self._holder.best(request)
         records = self._records_of([posting.record for posting, _ in found])
         standing = self._standing()
         ranking: list[Ranked] = []
         sent: dict[Cid, Record] = {}
         extra: dict[Cid, Record] = {}
-        for (posting, score), record in zip(found, records, strict=True):
+        for (posting, scores), record in zip(found, records, strict=True):
             if record is None or record.payload is None or not standing.counts(record):
                 continue
             chosen: list[Cid] = []
@@ -93,7 +93,7 @@ class SearchService:
                 about = self._entries.about(posting.entry)
                 chosen = proofs(record.cid, posting.tags, request.tags, about, self._standing())
                 extra.update((cid, about[cid]) for cid in chosen)
-            ranking.append(Ranked(record.cid, score, tuple(chosen)))
+            ranking.append(Ranked(record.cid, scores.cosine, tuple(chosen), scores.lexical))
             sent[record.cid] = record
         bundle, _ = self._records.bundle((sent | extra).values(), named=False)
         return encode_reply(complete, ranking, bundle)

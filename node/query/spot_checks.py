@@ -104,7 +104,7 @@ class SpotChecks:
             return
         for hit in hits if len(hits) <= HITS else self._rng.sample(list(hits), HITS):
             if not hit.private:
-                self._note(_Seen(hit.record, question, hit.score, hit.holder != self._agent))
+                self._note(_Seen(hit.record, question, hit.cosine, hit.holder != self._agent))
 
     async def run(self) -> None:
         """Look at what was noted, one after the other, for ever."""

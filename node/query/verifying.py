@@ -1,16 +1,17 @@
 """What a holder sends is checked here, hit by hit, before anything of it counts.
 
 Every hit is verified: the record's signature and payload hash, the network and epoch, its author's opening
-records, the content's shape, the score, recomputed from the signed vector, what the question's filters look
-at, and its tags, from the records that give and take them; a hit that fails is dropped and counts against the
-holder that sent it. Nothing is believed because of who said it. This node's own postings become hits here
-too, without a check: they passed intake.
+records, the content's shape, the scores, recomputed from the signed vector and text, what the question's
+filters look at, and its tags, from the records that give and take them; a hit that fails is dropped and
+counts against the holder that sent it. Nothing is believed because of who said it. This node's own postings
+become hits here too, without a check: they passed intake.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from chain.cid import Cid
 from chain.content import Content
@@ -18,7 +19,6 @@ from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.kinds import CARRIES_CONTENT
 from chain.record import Record
-from chain.vector import codes_from_bytes, score_ppm
 from crdt.postings import is_tag_record, proven_tags
 from crdt.standing import CLEAR, Standing
 from dht.errors import FrameError
@@ -32,6 +32,7 @@ from node.holder import Holder, RecordsOf
 from node.models import Hit
 from node.query.filters import facts_of
 from node.query.gathering import Gathered
+from node.query.scoring import Scores, scores_of
 from node.query.search_protocol import SearchReply, SearchRequest
 from sharding.tree import Prefix
 
@@ -51,7 +52,6 @@ class Verifier:
         entries: EntryRecords,
         intake: Intake,
         layouts: Layouts,
-        dim: int,
         run_blocking: RunBlocking,
         standing: Callable[[], Standing] = lambda: CLEAR,
     ) -> None:
@@ -63,7 +63,6 @@ class Verifier:
         self._entries = entries
         self._intake = intake
         self._layouts = layouts
-        self._dim = dim
         self._run_blocking = run_blocking
         self._standing = standing
 
@@ -109,14 +108,14 @@ class Verifier:
     def search_own(self, request: SearchRequest) -> tuple[list[tuple[Hit, frozenset[Prefix]]], list[Cid]]:
         """The best of this node's own postings with their shards, and the records looked at."""
         me, leaves = self._agent, self._layouts.current.tree.leaves
-        ranked = self._holder.search(leaves, request.codes, request.k, request.tags, request.filters)
+        ranked = self._holder.best(replace(request, shards=leaves))
         cids = [posting.record for posting, _ in ranked]
         records = self._records_of(cids)
         standing = self._standing()
         self._intake.remember(one for one in records if one is not None and one.payload is not None)
         hits = [
-            (self._hit(record, self._intake.content(record), score, posting.tags, me), posting.shard_key)
-            for (posting, score), record in zip(ranked, records, strict=True)
+            (self._hit(record, self._intake.content(record), scores, posting.tags, me), posting.shard_key)
+            for (posting, scores), record in zip(ranked, records, strict=True)
             if record is not None and record.payload is not None and standing.counts(record)
         ]
         if self._layouts.moving:
@@ -168,9 +167,9 @@ class Verifier:
                 if record.header.kind not in CARRIES_CONTENT:
                     raise FrameError(f"ranks a record of kind {record.header.kind!r:.80}")
                 content = self._intake.content(record)
-                score = score_ppm(request.codes, codes_from_bytes(content.codes, self._dim))
-                if one.score != score:
-                    raise FrameError(f"claims the score {one.score} for a hit that scores {score}")
+                scores = scores_of(request.codes, request.words, content)
+                if (one.score, one.lexical) != (scores.cosine, scores.lexical):
+                    raise FrameError(f"claims {one.score} and {one.lexical} for a hit that has {scores}")
                 if not request.filters.admit(facts_of(record, content)):
                     raise FrameError("sends a hit that does not pass the filters asked for")
                 if not all(proof.subject == record.subject and is_tag_record(proof) for proof in proofs):
@@ -182,7 +181,7 @@ class Verifier:
                     continue
                 if not wanted.issubset(tags):
                     raise FrameError("sends a hit without the tags asked for")
-                hits.append(self._hit(record, content, score, tags, node))
+                hits.append(self._hit(record, content, scores, tags, node))
             except (ChainError, FrameError) as error:
                 refused += 1
                 log.warning("hit refused: %s", error)
@@ -192,13 +191,15 @@ class Verifier:
         return self._layouts.shards_of([(hit.record, self._intake.content(hit.record)) for hit in hits])
 
     @staticmethod
-    def _hit(record: Record, content: Content, score: int, tags: tuple[str, ...], holder: AgentId) -> Hit:
+    def _hit(record: Record, content: Content, scores: Scores, tags: tuple[str, ...], holder: AgentId) -> Hit:
         return Hit(
             id=record.subject,
-            score=score,
+            score=scores.score,
             author=record.header.author,
             text=content.text,
             tags=tags,
             record=record,
             holder=holder,
+            cosine=scores.cosine,
+            lexical=scores.lexical,
         )

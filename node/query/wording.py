@@ -1,0 +1,156 @@
+"""The words of a question: what each is worth in the whole network, and in which shards they lie.
+
+Both come from the term sketches of all shards (`sharding.term_sketch`), pulled as other blocks are
+(`dht.summaries`): their sum weighs the terms, and each by itself says how many of the best answers by words
+its shard is expected to hold (`sharding.word_routing`). Those shards are asked beside the ones that the
+vector names, up to `MOST_SHARDS`, so that a rare word is found wherever it lies. Without sketches, as with a
+node's first question, the terms that are not known weigh alike and the vector alone says where to ask.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chain.vector import PPM
+from dht.ports import RunBlocking
+from dht.records.layouts import Layouts
+from dht.summaries.block import Block
+from dht.summaries.puller import Puller
+from node.query.choosing import Choice
+from node.query.question import Question
+from node.query.scoring import Words
+from sharding.bm25 import wanted
+from sharding.errors import TermError
+from sharding.term_sketch import TermSketch, TermTable, read_rows
+from sharding.terms import counted
+from sharding.tree import Prefix
+from sharding.word_routing import expected_by_words
+
+MOST_SHARDS: Final = 16
+"""Shards that words add to those of the vector."""
+MOST_ALONE: Final = 64
+"""Shards asked first where the words alone decide."""
+MASS: Final = 0.7
+"""The part of the expected answers by words at which no further shard is added; measured, see
+docs/sharding.md."""
+MASS_ALONE: Final = 0.95
+SOME_LENGTH: Final = 12.0
+"""The mean length of a text where nothing is known."""
+TOP: Final = 10
+"""Answers that are expected somewhere."""
+MAX_ROWS_KEPT: Final = 4_000_000
+"""Rows of others' sketches kept, 20 MB: some 1,500 shards of 512 short texts."""
+
+log = logging.getLogger(f"roseforest.{__name__}")
+
+
+class Wording:
+    """Weighs words and finds their shards, by the blocks that `puller` brings."""
+
+    def __init__(self, layouts: Layouts, puller: Puller, run_blocking: RunBlocking) -> None:
+        self._layouts = layouts
+        self.puller = puller
+        self._run_blocking = run_blocking
+        self._sketches: dict[Prefix, tuple[Block, TermSketch]] = {}
+        self._table: tuple[tuple[Prefix, ...], TermTable] = ((), TermTable(()))
+        puller.shelf.max_rows = MAX_ROWS_KEPT
+
+    async def ask(self, question: Question, choice: Choice, wait_s: float) -> tuple[Words | None, Choice]:
+        """The words as they go to the holders, and the shards to ask for them and for the vector's sake.
+
+        None where there are none. Waits at most about `wait_s` for what has changed in others' shards.
+        """
+        if question.text is None:
+            return None, choice
+        generation = self._layouts.current.generation
+        shards = [one for one in (*choice.likely, *choice.others) if one.generation == generation]
+        blocks = await self.puller.blocks(shards, frozenset(shards), wait_s)
+        words, hits, liars = await self._run_blocking(self._weigh, question, blocks)
+        for shard in liars:
+            copy = self.puller.shelf.copy(shard)
+            if copy is not None:
+                self.puller.accuse(copy.holder, f"its terms of shard {shard} are no sketch")
+        return words, choice if words is None else _joined(choice, hits, question.only_words)
+
+    def _weigh(
+        self, question: Question, blocks: Mapping[Prefix, Block]
+    ) -> tuple[Words | None, dict[Prefix, float], list[Prefix]]:
+        """The weighed words, what is expected of each shard that is known, and whose blocks are none."""
+        ids = counted(question.text or "").ids.tolist()
+        liars = self._read(blocks)
+        shards, table = self._joined_table()
+        found = table.frequencies(ids)
+        texts = int(table.texts.sum())
+        sums = dict(zip(ids, found.sum(axis=0).tolist(), strict=True))
+        asked = wanted(ids, sums, texts, table.length / texts if texts else SOME_LENGTH)
+        if asked is None:
+            return None, {}, liars
+        place = {one: column for column, one in enumerate(ids)}
+        columns = [place[one] for one, _ in asked.terms]
+        hits = expected_by_words(
+            found[:, columns], table.texts, [weight for _, weight in asked.terms], max(question.k, TOP)
+        )
+        return Words(asked, question.only_words), dict(zip(shards, hits.tolist(), strict=True)), liars
+
+    def _read(self, blocks: Mapping[Prefix, Block]) -> list[Prefix]:
+        """Decode what is new; the shards whose blocks are no sketches."""
+        sketches: dict[Prefix, tuple[Block, TermSketch]] = {}
+        liars: list[Prefix] = []
+        for shard, block in blocks.items():
+            known = self._sketches.get(shard)
+            if known is not None and known[0] is block:
+                sketches[shard] = known
+                continue
+            try:
+                sketches[shard] = block, read_rows(block.rows)
+            except TermError as error:
+                log.warning("shard %s: %s", shard, error)
+                liars.append(shard)
+        if sketches.keys() != self._sketches.keys() or any(
+            sketches[shard] is not self._sketches[shard] for shard in sketches
+        ):
+            self._sketches = sketches
+            self._table = ((), TermTable(()))
+        return liars
+
+    def _joined_table(self) -> tuple[tuple[Prefix, ...], TermTable]:
+        if len(self._table[0]) != len(self._sketches):
+            shards = tuple(sorted(self._sketches))
+            self._table = (shards, TermTable([self._sketches[shard][1] for shard in shards]))
+        return self._table
+
+
+def _joined(choice: Choice, hits: Mapping[Prefix, float], alone: bool) -> Choice:
+    """The shards of the vector and those of the words; `alone`: the words', and what is not known."""
+    named = set(_first(hits, MASS_ALONE if alone else MASS, MOST_ALONE if alone else MOST_SHARDS))
+    every = (*choice.likely, *choice.others)
+    if alone:
+        unknown = {shard for shard in every if shard not in hits}
+        likely = named | (unknown & set(choice.likely))
+        every = tuple(shard for shard in every if hits.get(shard, 1.0) > 0)
+        total = max(sum(hits.values()), 1e-9)
+        expected = {shard: int(hits.get(shard, 0.0) / total * PPM) for shard in every}
+    else:
+        likely, expected = named | set(choice.likely), dict(choice.expected_ppm)
+    every = tuple(sorted(every))
+    return replace(
+        choice,
+        likely=tuple(shard for shard in every if shard in likely),
+        others=tuple(shard for shard in every if shard not in likely),
+        expected_ppm=expected,
+    )
+
+
+def _first(hits: Mapping[Prefix, float], mass: float, most: int) -> Sequence[Prefix]:
+    """The shards of most expected answers until this part of all is reached."""
+    shards = sorted(hits, key=lambda shard: (-hits[shard], shard))
+    running: NDArray[np.float64] = np.cumsum([hits[shard] for shard in shards])
+    if not len(running) or running[-1] <= 0:
+        return ()
+    return shards[: min(int(np.searchsorted(running, mass * running[-1])) + 1, most)]
