@@ -397,6 +397,7 @@ class Parts:
                 random,
                 run_blocking,
             ),
+            derived,
             run_blocking,
         )
         """What words are worth, and where they lie."""

@@ -47,9 +47,11 @@ class Choice:
     likely: tuple[Prefix, ...]
     others: tuple[Prefix, ...]
     expected_ppm: Mapping[Prefix, int]
+    idle: tuple[Prefix, ...] = ()
+    """Shards that are known to have nothing that is asked for."""
 
     def __len__(self) -> int:
-        return len(self.likely) + len(self.others)
+        return len(self.likely) + len(self.others) + len(self.idle)
 
 
 class Ready:

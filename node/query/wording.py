@@ -3,8 +3,9 @@
 Both come from the term sketches of all shards (`sharding.term_sketch`), pulled as other blocks are
 (`dht.summaries`): their sum weighs the terms, and each by itself says how many of the best answers by words
 its shard is expected to hold (`sharding.word_routing`). Those shards are asked beside the ones that the
-vector names, up to `MOST_SHARDS`, so that a rare word is found wherever it lies. Without sketches, as with a
-node's first question, the terms that are not known weigh alike and the vector alone says where to ask.
+vector names, up to `MOST_SHARDS`, so that a rare word is found wherever it lies. As long as there are few
+sketches, as with a node's first question, terms weigh as in the node's own postings, or alike where there are
+none, and the vector alone says where to ask.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from dht.summaries.puller import Puller
 from node.query.choosing import Choice
 from node.query.question import Question
 from node.query.scoring import Words
+from node.storage.derived_state import DerivedState
 from sharding.bm25 import wanted
 from sharding.errors import TermError
 from sharding.term_sketch import TermSketch, TermTable, read_rows
@@ -53,8 +55,11 @@ log = logging.getLogger(f"roseforest.{__name__}")
 class Wording:
     """Weighs words and finds their shards, by the blocks that `puller` brings."""
 
-    def __init__(self, layouts: Layouts, puller: Puller, run_blocking: RunBlocking) -> None:
+    def __init__(
+        self, layouts: Layouts, puller: Puller, derived: DerivedState, run_blocking: RunBlocking
+    ) -> None:
         self._layouts = layouts
+        self._derived = derived
         self.puller = puller
         self._run_blocking = run_blocking
         self._sketches: dict[Prefix, tuple[Block, TermSketch]] = {}
@@ -88,7 +93,12 @@ class Wording:
         found = table.frequencies(ids)
         texts = int(table.texts.sum())
         sums = dict(zip(ids, found.sum(axis=0).tolist(), strict=True))
-        asked = wanted(ids, sums, texts, table.length / texts if texts else SOME_LENGTH)
+        mean = table.length / texts if texts else SOME_LENGTH
+        here = self._derived.count() if self._derived.indexed else 0
+        if texts < here:  # what lies here says more than the sketches that have come
+            sums = {one: len(self._derived.with_term(one)) for one in ids}
+            texts, mean = here, self._derived.mean_length() or SOME_LENGTH
+        asked = wanted(ids, sums, texts, mean)
         if asked is None:
             return None, {}, liars
         place = {one: column for column, one in enumerate(ids)}
@@ -129,10 +139,12 @@ class Wording:
 def _joined(choice: Choice, hits: Mapping[Prefix, float], alone: bool) -> Choice:
     """The shards of the vector and those of the words; `alone`: the words', and what is not known."""
     named = set(_first(hits, MASS_ALONE if alone else MASS, MOST_ALONE if alone else MOST_SHARDS))
-    every = (*choice.likely, *choice.others)
+    every: tuple[Prefix, ...] = (*choice.likely, *choice.others)
+    idle: tuple[Prefix, ...] = ()
     if alone:
         unknown = {shard for shard in every if shard not in hits}
         likely = named | (unknown & set(choice.likely))
+        idle = tuple(shard for shard in every if hits.get(shard, 1.0) <= 0)
         every = tuple(shard for shard in every if hits.get(shard, 1.0) > 0)
         total = max(sum(hits.values()), 1e-9)
         expected = {shard: int(hits.get(shard, 0.0) / total * PPM) for shard in every}
@@ -144,6 +156,7 @@ def _joined(choice: Choice, hits: Mapping[Prefix, float], alone: bool) -> Choice
         likely=tuple(shard for shard in every if shard in likely),
         others=tuple(shard for shard in every if shard not in likely),
         expected_ppm=expected,
+        idle=idle,
     )
 
 

@@ -86,6 +86,7 @@ LAYOUT: Final = Layout(
     recovery="it only holds what can be computed again: stop the node and run `roseforest index rebuild`",
 )
 _COLUMNS = "number, shard_key, entry, record, codes, tags, author, hlc, domain, confidence"
+LENGTHS_LOOKED_AT: Final = 256
 MATCHING_PAGE: Final = 4_096
 """Rows of `DerivedState.matching` in memory at a time."""
 
@@ -301,6 +302,12 @@ class DerivedState:
         """The counted terms of these postings, of those that are there."""
         sql = "SELECT number, terms FROM words WHERE number IN ({})"
         return {row[0]: Counted.decode(row[1]) for row in self._database.rows_in(sql, numbers)}
+
+    def mean_length(self) -> float | None:
+        """How many terms a text has, on average of `LENGTHS_LOOKED_AT`; None without postings."""
+        rows = self._database.rows("SELECT terms FROM words LIMIT ?", (LENGTHS_LOOKED_AT,))
+        lengths = [Counted.decode(row[0]).length for row in rows]
+        return sum(lengths) / len(lengths) if lengths else None
 
     def words_in(self, low_key: bytes, high_key: bytes) -> list[Counted]:
         """The counted terms of the postings of `in_range`, in any order; O(answer)."""

@@ -1,0 +1,177 @@
+"""Questions by words: rare ones reach the shard that has them, and no holder is believed about a score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from node.models import Answer, NewEntry, QueryOptions
+from node.node import Node
+from node.query.question import QueryError, mode_of
+from node.query.scoring import Scores
+from node.query.search_protocol import SearchRequest
+from node.storage.derived_state import Posting
+from sharding.bm25 import blended
+from sharding.terms import term_id
+from tests.node.simulated_nodes import override, until
+from tests.node.test_widening import within
+
+GUEST = 4
+RARE = "Badgers dig their setts beside the zorblax."
+TEXTS = [
+    *(f"Sort a list of {number} numbers in place." for number in range(30)),
+    *(f"A recipe for soup with {number} leeks and potatoes." for number in range(30)),
+    RARE,
+]
+QUESTION = "sort numbers by the zorblax"
+
+
+async def asked(node: Node, mode: str | None, question: str = QUESTION, explain: bool = False) -> Answer:
+    return await node.query(question, None, 5, (), None, options=QueryOptions(mode=mode, explain=explain))
+
+
+async def warmed(nodes: Sequence[Node]) -> None:
+    """Until nodes 1 and the guest have the terms of all shards: the first question sends for them."""
+    for node in (nodes[1], nodes[GUEST]):
+        await asked(node, "hybrid")
+    await trio.sleep(10)
+
+
+def said(answer: Answer) -> list[str]:
+    return [hit.text for hit in answer.hits]
+
+
+def in_network(folder: Path, scenario: Callable[[Sequence[Node]], object]) -> None:
+    within(folder, [NewEntry(text) for text in TEXTS], scenario)  # type: ignore[arg-type]
+
+
+def test_a_rare_word_is_found_in_a_shard_that_the_vector_does_not_ask(tmp_path: Path) -> None:
+    async def scenario(nodes: Sequence[Node]) -> None:
+        guest = nodes[GUEST]
+        await warmed(nodes)
+        by_vector = await asked(guest, "vector", explain=True)
+        assert by_vector.cost.shards_contacted < by_vector.cost.shards_total
+        assert RARE not in said(by_vector)
+        assert [hit.lexical for hit in by_vector.hits] == [None] * 5
+        for mode in ("hybrid", "lexical"):
+            answer = await asked(guest, mode, explain=True)
+            (hit,) = [hit for hit in answer.hits if hit.text == RARE]
+            assert hit.lexical is not None
+            assert hit.score == (hit.lexical if mode == "lexical" else blended(hit.cosine, hit.lexical))
+            assert answer.route is not None
+            assert by_vector.route is not None
+            (home,) = guest.parts.layouts.shards_of([(hit.record, guest.parts.intake.content(hit.record))])[0]
+            assert home not in [one.shard for one in by_vector.route.shards if one.why == "likely"]
+            assert answer.cost.shards_contacted < answer.cost.shards_total
+            assert answer.cost.hits_refused == 0
+        assert said(answer)[0] == RARE
+        assert "soup" not in "".join(said(answer)), "words alone find nothing without one of them"
+        assert nodes[1].parts.derived.indexed
+        # Whoever holds the text weighs and scores alike.
+        own = await asked(nodes[1], "lexical")
+        assert [(hit.id, hit.score) for hit in own.hits] == [(hit.id, hit.score) for hit in answer.hits]
+
+    in_network(tmp_path, scenario)
+
+
+def test_a_holder_that_claims_a_false_score_by_words_loses_the_hit(tmp_path: Path) -> None:
+    async def scenario(nodes: Sequence[Node]) -> None:
+        def lies(node: Node) -> None:
+            true = node.parts.holder.best
+
+            def best(request: SearchRequest) -> list[tuple[Posting, Scores]]:
+                return [
+                    (posting, replace(scores, lexical=scores.lexical + 1) if is_rare(posting) else scores)
+                    for posting, scores in true(request)
+                    if scores.lexical is not None
+                ]
+
+            override(node.parts.holder, "best", best)
+
+        def is_rare(posting: Posting) -> bool:
+            return posting.entry == rare
+
+        guest = nodes[GUEST]
+        await warmed(nodes)
+        first = await asked(guest, "lexical")
+        assert said(first)[0] == RARE
+        rare = first.hits[0].id
+        for node in nodes[:GUEST]:
+            lies(node)
+        answer = await guest.query(
+            QUESTION, None, 6, (), None, options=QueryOptions(mode="lexical", cache=False)
+        )
+        assert RARE not in said(answer)
+        assert len(answer.hits) >= 4
+        assert answer.cost.hits_refused >= 1
+
+    in_network(tmp_path, scenario)
+
+
+def test_the_words_of_a_purged_entry_are_in_no_file_and_found_by_nobody(tmp_path: Path) -> None:
+    word = term_id("zorblax")
+
+    def traces() -> list[str]:
+        return [
+            one.name
+            for one in sorted(tmp_path.rglob("*"))
+            if one.is_file()
+            and any(
+                trace in one.read_bytes() for trace in (f"{word:08x}".encode(), word.to_bytes(4, "little"))
+            )
+        ]
+
+    async def scenario(nodes: Sequence[Node]) -> None:
+        (hit, *_) = (await asked(nodes[1], "lexical")).hits
+        assert hit.text == RARE
+        assert traces()
+        await nodes[1].purge(hit.id)
+        await until(lambda: not traces() and not any(node.parts.erasing.pending for node in nodes), 60, 0.5)
+        for node in nodes:
+            answer = await node.query("zorblax", None, 5, (), None, options=QueryOptions(mode="lexical"))
+            assert answer.hits == ()
+
+    in_network(tmp_path, scenario)
+
+
+def test_private_entries_are_found_by_their_words(tmp_path: Path) -> None:
+    async def scenario(nodes: Sequence[Node]) -> None:
+        await nodes[1].private.add(NewEntry("The key lies under the quuxly stone."))
+        (hit,) = (await asked(nodes[1], "lexical", "quuxly")).hits
+        assert hit.private
+        assert hit.score == hit.lexical
+        hybrid = (await asked(nodes[1], "hybrid", "where is the quuxly key")).hits
+        assert hybrid[0].private
+        assert hybrid[0].score == blended(hybrid[0].cosine, hybrid[0].lexical or 0)
+        assert (await asked(nodes[2], "lexical", "quuxly")).hits == ()
+        assert not any(files_with_quux(nodes, tmp_path))
+
+    def files_with_quux(nodes: Sequence[Node], folder: Path) -> list[bool]:
+        return [b"quuxly" in one.read_bytes() for one in folder.rglob("*") if one.is_file()]
+
+    in_network(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "vector"),
+    [
+        (None, True, True),
+        ("vector", True, True),
+        (None, False, False),
+        ("lexical", False, True),
+        ("x", True, False),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(mode: str | None, text: bool, vector: bool) -> None:
+    with pytest.raises(QueryError):
+        mode_of(mode, text, vector)
+
+
+def test_the_mode_decides_by_what_hits_are_ordered() -> None:
+    assert Scores(400_000, 300_000).score == 350_000
+    assert Scores(400_000, 300_000, True).score == 300_000
+    assert Scores(400_000).score == 400_000
