@@ -190,16 +190,17 @@ def get(id: str, provenance: bool, home: str | None, as_json: bool) -> None:
     "--vector",
     metavar="FILE",
     shell_complete=complete_file,
-    help="Ask with a vector (JSON list) instead of TEXT.",
+    help="Ask with a vector (JSON list) instead of TEXT, or for what TEXT means.",
 )
 @home_option
 @json_option
 def query(
     text: str | None, k: int, vector: str | None, home: str | None, as_json: bool, **options: Any
 ) -> None:
-    """Ask the network by meaning; TEXT, or - for standard input."""
-    if (text is None) == (vector is None):
-        raise click.UsageError("give either TEXT or --vector FILE")
+    """Ask the network by meaning, by words, or both; TEXT, or - for standard input."""
+    both = text is not None and vector is not None and options["mode"] in ("hybrid", "lexical")
+    if (text is None) == (vector is None) and not both:
+        raise click.UsageError("give either TEXT or --vector FILE, or both with --mode hybrid or lexical")
     question = question_of(k, **options)
     from node.api_client import LONG_SECONDS, ApiClient
     from node.home import open_home
@@ -207,7 +208,7 @@ def query(
     client = ApiClient(open_home(home))
     if text is not None:
         question["text"] = read_text(text)
-    else:
+    if vector is not None:
         question["vector"] = read_vector(vector)
     answer = client.post("/v1/query", question, LONG_SECONDS)
     if as_json:

@@ -41,6 +41,12 @@ async def warmed(nodes: Sequence[Node]) -> None:
     await trio.sleep(10)
 
 
+def with_any(folder: Path, traces: Sequence[bytes]) -> list[str]:
+    """The files that hold one of these."""
+    files = [one for one in sorted(folder.rglob("*")) if one.is_file()]
+    return [one.name for one in files if any(trace in one.read_bytes() for trace in traces)]
+
+
 def said(answer: Answer) -> list[str]:
     return [hit.text for hit in answer.hits]
 
@@ -49,7 +55,8 @@ def in_network(folder: Path, scenario: Callable[[Sequence[Node]], object]) -> No
     within(folder, [NewEntry(text) for text in TEXTS], scenario)  # type: ignore[arg-type]
 
 
-def test_a_rare_word_is_found_in_a_shard_that_the_vector_does_not_ask(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_rare_word_is_found_where_the_vector_does_not_ask_and_no_holder_is_believed(tmp_path: Path) -> None:
     async def scenario(nodes: Sequence[Node]) -> None:
         guest = nodes[GUEST]
         await warmed(nodes)
@@ -75,11 +82,8 @@ def test_a_rare_word_is_found_in_a_shard_that_the_vector_does_not_ask(tmp_path: 
         own = await asked(nodes[1], "lexical")
         assert [(hit.id, hit.score) for hit in own.hits] == [(hit.id, hit.score) for hit in answer.hits]
 
-    in_network(tmp_path, scenario)
+        # A holder that claims another score by words loses the hit.
 
-
-def test_a_holder_that_claims_a_false_score_by_words_loses_the_hit(tmp_path: Path) -> None:
-    async def scenario(nodes: Sequence[Node]) -> None:
         def lies(node: Node) -> None:
             true = node.parts.holder.best
 
@@ -95,11 +99,7 @@ def test_a_holder_that_claims_a_false_score_by_words_loses_the_hit(tmp_path: Pat
         def is_rare(posting: Posting) -> bool:
             return posting.entry == rare
 
-        guest = nodes[GUEST]
-        await warmed(nodes)
-        first = await asked(guest, "lexical")
-        assert said(first)[0] == RARE
-        rare = first.hits[0].id
+        rare = answer.hits[0].id
         for node in nodes[:GUEST]:
             lies(node)
         answer = await guest.query(
@@ -112,18 +112,12 @@ def test_a_holder_that_claims_a_false_score_by_words_loses_the_hit(tmp_path: Pat
     in_network(tmp_path, scenario)
 
 
-def test_the_words_of_a_purged_entry_are_in_no_file_and_found_by_nobody(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_words_of_private_and_purged_entries_are_in_no_file_and_found_by_nobody_else(tmp_path: Path) -> None:
     word = term_id("zorblax")
 
     def traces() -> list[str]:
-        return [
-            one.name
-            for one in sorted(tmp_path.rglob("*"))
-            if one.is_file()
-            and any(
-                trace in one.read_bytes() for trace in (f"{word:08x}".encode(), word.to_bytes(4, "little"))
-            )
-        ]
+        return with_any(tmp_path, (f"{word:08x}".encode(), word.to_bytes(4, "little")))
 
     async def scenario(nodes: Sequence[Node]) -> None:
         (hit, *_) = (await asked(nodes[1], "lexical")).hits
@@ -135,11 +129,7 @@ def test_the_words_of_a_purged_entry_are_in_no_file_and_found_by_nobody(tmp_path
             answer = await node.query("zorblax", None, 5, (), None, options=QueryOptions(mode="lexical"))
             assert answer.hits == ()
 
-    in_network(tmp_path, scenario)
-
-
-def test_private_entries_are_found_by_their_words(tmp_path: Path) -> None:
-    async def scenario(nodes: Sequence[Node]) -> None:
+        # Private entries are found by their words too, by their owner alone.
         await nodes[1].private.add(NewEntry("The key lies under the quuxly stone."))
         (hit,) = (await asked(nodes[1], "lexical", "quuxly")).hits
         assert hit.private
@@ -148,10 +138,7 @@ def test_private_entries_are_found_by_their_words(tmp_path: Path) -> None:
         assert hybrid[0].private
         assert hybrid[0].score == blended(hybrid[0].cosine, hybrid[0].lexical or 0)
         assert (await asked(nodes[2], "lexical", "quuxly")).hits == ()
-        assert not any(files_with_quux(nodes, tmp_path))
-
-    def files_with_quux(nodes: Sequence[Node], folder: Path) -> list[bool]:
-        return [b"quuxly" in one.read_bytes() for one in folder.rglob("*") if one.is_file()]
+        assert not with_any(tmp_path, (b"quuxly", f"{term_id('quuxly'):08x}".encode()))
 
     in_network(tmp_path, scenario)
 
