@@ -18,9 +18,9 @@ from chain.source_chain import Draft, next_record
 from dht.ports import SystemClock
 from node.embedding.errors import EmbeddingError
 from node.models import Hit, NewEntry
-from node.node import QueryError
 from node.query.asker import HEDGE_MOST_S
 from node.query.gathering import Gathered
+from node.query.question import QueryError
 from node.query.search_protocol import MAX_K
 from node.query.steps import Steps
 from node.query.trail import Trail
