@@ -65,8 +65,8 @@ def test_a_network_of_an_endpoints_space_and_a_member_without_it(daemons: Daemon
 
 def test_an_endpoint_that_fails_is_one_line_and_nothing_is_added(daemons: Daemons, stub: Stub) -> None:
     home = founded(daemons, stub)
-    with open(home / "config.toml", "a") as file:
-        file.write("retries = 0\n")
+    config = home / "config.toml"
+    config.write_text("query_check_texts = true\n" + config.read_text() + "retries = 0\n")
     daemon = daemons.run(home)
     stub.script.append(status(500, "out of memory"))
     done = daemons.command(home, "add", BEES)
@@ -76,6 +76,10 @@ def test_an_endpoint_that_fails_is_one_line_and_nothing_is_added(daemons: Daemon
     assert (reply.status, reply.value["error"]["code"]) == (503, "embedder")
     assert daemon.get("/v1/status")["records"] == 3
     daemon.add(BEES)
+    asked = len(stub.asked)
+    cost = daemon.ask("POST", "/v1/query", {"text": "bees", "k": 1}).value["cost"]
+    assert (cost["texts_checked"], cost["texts_unlike"]) == (1, 0)
+    assert len(stub.asked) == asked + 2, "the question, and the one hit's text"
     assert finds(daemon, "bees") == [BEES]
 
 
