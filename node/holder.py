@@ -49,7 +49,7 @@ REFRESH_BATCH = 50
 """Entries derived in one call off the event loop."""
 WIDEN = 4
 """Factor by which k grows while filters leave too few hits, or a tie reaches beyond the candidates."""
-SHALLOW = 16
+SHALLOW = 4
 """So many times k candidates are looked at for hits that pass the filters; then every posting is asked."""
 
 log = logging.getLogger(f"roseforest.{__name__}")
