@@ -1,10 +1,10 @@
 """What filters cost a holder, and what embedding ten hits again costs an asker.
 
 `python -m benchmarks.filters [--quick]` asks one holder of 20,000 postings of random vectors for the best ten
-that pass a filter or bear a tag, which lets one of 2, 50 or 2,000 through, or nothing: over all 64 shards, the
-worst case, and over eight. The peer, interleaved, is what a holder without a pass over its postings does: look
-four times deeper until ten pass or nothing is left. Beside it, the same without a filter. Processor time,
-medians.
+that pass a filter or bear a tag, which lets one of 2, 50 or 2,000 through, or nothing: over 64 shards, the
+worst case, and over eight. The peer, interleaved, is what a holder without a pass over its postings does: it
+looks four times deeper until ten pass or nothing is left. Beside it, the same without a filter. Processor
+time, medians.
 """
 
 from __future__ import annotations
