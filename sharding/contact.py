@@ -11,7 +11,7 @@ block.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sharding.errors import RoutingError
 from sharding.routing import Scored
@@ -39,10 +39,13 @@ def weigh(scored: Sequence[Scored], known: Mapping[Prefix, float]) -> dict[Prefi
     return dict(sorted(parts.items(), key=lambda pair: -pair[1]))
 
 
-def contacts(parts: Mapping[Prefix, float], scored: Sequence[Scored], recall: float) -> set[Prefix]:
+def contacts(
+    parts: Mapping[Prefix, float], scored: Sequence[Scored], recall: float, here: Collection[Prefix] = ()
+) -> set[Prefix]:
     """The shards to ask for this recall, 0 to 1: one of 1 takes them all. `parts`: from `weigh`.
 
-    The last one mostly goes beyond: on average a little more is reached. Raises `RoutingError`.
+    What lies `here` is looked through in any case, so its parts count from the beginning. The last shard
+    mostly goes beyond: on average a little more is reached. Raises `RoutingError`.
     """
     if not 0 <= recall <= 1:
         raise RoutingError(f"a recall of {recall}: choose 0 to 1")
@@ -50,10 +53,10 @@ def contacts(parts: Mapping[Prefix, float], scored: Sequence[Scored], recall: fl
         return set(parts)
     enough = recall * sum(parts.values())
     chosen = {one.prefix for one in scored[:ALWAYS]}
-    held = 0.0
+    held = sum(parts.get(shard, 0.0) for shard in here)
     for shard, part in parts.items():
         if held >= enough:
             break
         chosen.add(shard)
-        held += part
+        held += 0.0 if shard in here else part
     return chosen

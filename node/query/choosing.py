@@ -8,7 +8,7 @@ the atlas puts first are wanted. While postings move from one atlas to the next,
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +41,8 @@ class Choice:
     """The shards of a question: `likely` to ask first and all `others`, each in the order of the curve.
 
     `expected_ppm` is the part of the best answers that each shard is expected to hold; those of one
-    generation add up to 1,000,000 but for rounding down.
+    generation add up to 1,000,000 but for rounding down. `here`: shards of which this node has everything, so
+    that they need not be asked.
     """
 
     likely: tuple[Prefix, ...]
@@ -49,6 +50,7 @@ class Choice:
     expected_ppm: Mapping[Prefix, int]
     idle: tuple[Prefix, ...] = ()
     """Shards that are known to have nothing that is asked for."""
+    here: frozenset[Prefix] = frozenset()
 
     def __len__(self) -> int:
         return len(self.likely) + len(self.others) + len(self.idle)
@@ -82,9 +84,11 @@ class ShardChoice:
         puller: Puller,
         calibration: Calibration,
         dim: int,
+        is_complete: Callable[[Prefix], bool],
         run_blocking: RunBlocking,
     ) -> None:
         self._layouts = layouts
+        self._is_complete = is_complete
         self._puller = puller
         self._calibration = calibration
         self._dim = dim
@@ -106,6 +110,7 @@ class ShardChoice:
             likely=tuple(shard for one in chosen for shard in one.likely),
             others=tuple(shard for one in chosen for shard in one.others),
             expected_ppm={shard: ppm for one in chosen for shard, ppm in one.expected_ppm.items()},
+            here=frozenset(shard for one in chosen for shard in one.here),
         )
 
     async def _choose_in(
@@ -120,11 +125,13 @@ class ShardChoice:
             blocks = await self._blocks(scored, leaves, wait_s)
         known = await self._run_blocking(self._expected, layout.atlas, blocks, codes, k)
         parts = weigh(scored, known)
-        asked = contacts(parts, scored, recall_ppm / PPM)
+        here = frozenset(filter(self._is_complete, leaves))
+        asked = contacts(parts, scored, recall_ppm / PPM, here)
         return Choice(
             likely=tuple(leaf for leaf in leaves if leaf in asked),
             others=tuple(leaf for leaf in leaves if leaf not in asked),
             expected_ppm={shard: int(part * PPM) for shard, part in parts.items()},
+            here=here,
         )
 
     async def _blocks(
@@ -168,7 +175,7 @@ def expected_recall_ppm(choice: Choice, answered: Container[Prefix]) -> int:
     lacking: set[int] = set()
     for shard in (*choice.likely, *choice.others):
         reached.setdefault(shard.generation, 0)
-        if shard in answered:
+        if shard in answered or shard in choice.here:
             reached[shard.generation] += choice.expected_ppm.get(shard, 0)
         else:
             lacking.add(shard.generation)

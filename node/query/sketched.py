@@ -53,7 +53,7 @@ class SketchedRouting:
             lambda block: sketches_in(block, dim),
         )
         self.calibration = Calibration(derived, dim, calibration)
-        self.choice = ShardChoice(layouts, self.puller, self.calibration, dim, run_blocking)
+        self.choice = ShardChoice(layouts, self.puller, self.calibration, dim, is_complete, run_blocking)
         self.spots = SpotChecks(
             kademlia.agent,
             self.puller,

@@ -59,6 +59,9 @@ def test_blocks_decide_between_what_they_know() -> None:
     assert list(parts)[:2] == [LEAVES[40], LEAVES[50]]
     assert contacts(parts, scored, 0.9) == {*LEAVES[:ALWAYS], LEAVES[40]}
     assert contacts(parts, scored, 1.0) == set(LEAVES)
+    # What lies here counts without being asked; of the others only what is still lacking is.
+    assert contacts(parts, scored, 0.95, {LEAVES[40]}) == {*LEAVES[:ALWAYS], LEAVES[40], LEAVES[50]}
+    assert contacts(parts, scored, 0.9, {LEAVES[40]}) == set(LEAVES[:ALWAYS])
     # Half of the shards without blocks: what they are worth by centroids stays.
     half = {leaf: hits for leaf, hits in known.items() if leaf.bits >= 32}
     parts = weigh(scored, half)
