@@ -148,8 +148,8 @@ class ShardChoice:
     def _expected(
         self, atlas: Atlas, blocks: Mapping[Prefix, Block], codes: Codes, k: int
     ) -> dict[Prefix, float]:
-        """Expected hits of the shards whose blocks these are."""
-        if not blocks:
+        """Expected hits of the shards whose blocks these are; none for a question without a direction."""
+        if not blocks or not codes.any():
             return {}
         ready = self._made_ready(blocks)
         estimates = ready.sketches.cosines(rotation_of(atlas.cid, self._dim), codes)

@@ -21,6 +21,7 @@ from chain.cid import DIGEST_SIZE, record_cid_of_digest
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.record import Record
+from chain.vector import PPM
 from dht.errors import FrameError, NetworkError
 from dht.ports import Random, RunBlocking
 from dht.records.bundle import Item
@@ -47,11 +48,11 @@ log = logging.getLogger(f"roseforest.{__name__}")
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A hit, and what its estimate was compared with."""
+    """A hit, and what its estimate is compared with; None: it was not found by its vector alone."""
 
     record: Record
     question: bytes
-    score_ppm: int
+    cosine_ppm: int | None
     of_others: bool
 
 
@@ -160,11 +161,11 @@ class SpotChecks:
                 self._puller.shelf.doubt(shard)
             return
         self._judge(copy.holder, true, body)
-        if body == true:
+        if body == true and seen.cosine_ppm is not None and any(seen.question):
             question = np.frombuffer(seen.question, dtype=np.int8)
             rotation = rotation_of(layout.atlas.cid, self._dim)
             estimate = Sketches.decode(true, self._dim).cosines(rotation, question)
-            self._calibration.observe(float(estimate[0]) - seen.score_ppm / 1_000_000)
+            self._calibration.observe(float(estimate[0]) - seen.cosine_ppm / PPM)
 
     async def _look(self, probe: _Probe) -> None:
         """Have a holder show the records behind rows; raises `NetworkError`."""
