@@ -33,7 +33,7 @@ BAD_REQUEST, FORBIDDEN, UNKNOWN_METHOD = 3, 4, 1
 ROSES, IRON = "Roses climb over old walls.", "Iron rusts in the rain."
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """The founder of a network with the built-in space and atlas, on loopback."""
     daemons = Daemons(tmp_path_factory.mktemp("second"))
