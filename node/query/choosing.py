@@ -19,7 +19,6 @@ from dht.records.layouts import Layouts
 from dht.records.placement import Layout
 from dht.summaries.block import Block
 from dht.summaries.puller import WAIT_S, Puller
-from dht.summaries.shelf import MAX_ROWS_KEPT
 from node.query.calibration import Calibration
 from node.sketch_rows import rotation_of, sketches_in
 from sharding.atlas import Atlas
@@ -141,7 +140,7 @@ class ShardChoice:
             self._leaves = leaves, frozenset(leaves)
         shelf = self._puller.shelf
         wanted = [one.prefix for one in scored]
-        if len(shelf) and shelf.rows / len(shelf) * len(wanted) > MAX_ROWS_KEPT:
+        if len(shelf) and shelf.rows / len(shelf) * len(wanted) > shelf.max_rows:
             wanted = wanted[: -(-len(wanted) // BEST)]
         return await self._puller.blocks(wanted, self._leaves[1], wait_s)
 
