@@ -421,10 +421,9 @@ class Kademlia:
             table.proven(lookup.radius)
         if not widely:
             return
-        thin = table.thin(FEW)
-        for index in thin[:MAX_REFRESH]:
+        for index in table.thin(FEW)[:MAX_REFRESH]:
             key = key_in_bucket(position, index, self._rng.randbytes(len(position)))
-            await self._look_up(key, 1, None, k=FEW if index < thin[-1] else K)
+            await self._look_up(key, 1, None, k=FEW)
 
     async def _meet_neighbours(self) -> None:
         """Have one of the nearest nodes name those it knows around us, and meet who is new.

@@ -249,14 +249,11 @@ class RoutingTable:
         return list(range(deepest + 1))
 
     def thin(self, few: int) -> list[int]:
-        """The buckets worth refreshing, from the farthest: of those of which we know a sample only, each with
-        fewer than `few` members, and the one next to the part that we know in full, unless it is full."""
-        beyond = min(self.known_from, max(self._index.values(), default=-1) + 1)
-        wanted = [few] * (beyond - 1) + [self._k] * (beyond > 0)
-        return [index for index, least in enumerate(wanted) if len(self._members_of(index)) < least]
-
-    def _members_of(self, index: int) -> OrderedDict[AgentId, Contact]:
-        return self._buckets[index].members if index in self._buckets else OrderedDict()
+        """The buckets worth refreshing, from the farthest: those with fewer than `few` members, outside of
+        the part of the network that is known in full."""
+        outside = self.occupied()[: self.known_from]
+        there = Counter(self._index.values())
+        return [index for index in outside if there[index] < few]
 
     def _insert(self, contact: Contact) -> Offer:
         offer = self._take_in(contact)
