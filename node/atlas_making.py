@@ -27,8 +27,8 @@ from sharding.errors import AtlasError
 
 SAMPLE = 60_000
 """Vectors used at most."""
-PER_CELL = 8
-"""Vectors for each cell, at least, unless a number of cells is asked for."""
+PER_CELL = 4
+"""Vectors for each cell, at least, unless a number of cells is asked for (measured: docs/sharding.md)."""
 LEAST_CELLS = 64
 """One for each shard: fewer would leave shards empty."""
 

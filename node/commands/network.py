@@ -165,8 +165,8 @@ def say_how(made: MadeAtlas) -> None:
     """Say on standard error what an atlas lacks that was made without scikit-learn."""
     if not made.learned:
         print_line(
-            "scikit-learn is not installed: the cells lie in the order of their principal components, and "
-            "queries ask more shards than they need. Install roseforest[atlas] for a better atlas.",
+            "scikit-learn is not installed: cells are laid out by principal components, which spreads answers "
+            "over some more shards. Install roseforest[atlas] for a better atlas.",
             err=True,
         )
 

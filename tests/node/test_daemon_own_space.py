@@ -37,7 +37,7 @@ def test_a_network_is_founded_with_a_sample_and_asks_a_part_of_its_shards(daemon
         assert not first.exists()
     new = daemons.command(first, *founding, "--sample", str(folder / "sample.npy"))
     assert new.code == 0, new
-    assert ": 128 cells of 1100 vectors" in new.out
+    assert ": 256 cells of 1100 vectors" in new.out
     founder = daemons.run(first)
     assert founder.get("/v1/status")["space"] == "caller-vectors:e5-small"
     member = daemons.run(daemons.home("second", "--join", founder.address))
