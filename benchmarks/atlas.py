@@ -1,4 +1,4 @@
-"""How good an atlas does a sample of some size make, and what does t-SNE bring over principal components?
+"""How good an atlas does a sample of some size make, and what is t-SNE worth?
 
 WordNet definitions are stored, other definitions are asked, and others again are the sample: by the built-in
 embedder, or, with `--vectors`, whatever space a file has (`numpy.savez` of `sample`, `stored` and

@@ -56,6 +56,7 @@ NOISE = 0.35
 """Standard deviation of the noise on copies, in that of a vector's components: cosine .94 to the original."""
 MOST_HNSW = 100_000
 """Vectors up to which HNSW is built: four times as many take more than ten minutes."""
+MOST_LISTS = 1024
 BREADTHS = (16, 32, 64, 128, 256, 512)
 """efSearch of HNSW, nprobe of IVF, tried until recall is reached."""
 RESCORED = (26, 100, 400)
@@ -124,7 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ),
         ]
         print(table(size, rows), flush=True)
-    emit("local_index", figures, targets, None if options.quick else RESULTS / "local_index.json")
+        figures["sizes"] = [done for done in sizes if done <= size]
+        if size == sizes[-1] or not options.quick:  # a million take long: what is there is kept
+            emit("local_index", figures, targets, None if options.quick else RESULTS / "local_index.json")
     return 0
 
 
@@ -231,10 +234,10 @@ def built(stored: Stored, truth: NDArray[np.int64]) -> Iterator[tuple[str, Kind]
             lambda depth: by_shard(stored, lambda: trained(stored), dim + dim, depth), RESCORED, stored, truth
         ),
     )
-    lists = max(16, 1 << (int(4 * size**0.5).bit_length() - 1))
+    lists = min(MOST_LISTS, max(16, 1 << (int(4 * size**0.5).bit_length() - 1)))
     ivf = faiss.index_factory(dim, f"IVF{lists},RaBitQ", faiss.METRIC_INNER_PRODUCT)
     began = time.perf_counter()
-    ivf.train(stored.units[:: max(1, size // (64 * lists))])
+    ivf.train(stored.units[:: max(1, size // (40 * lists))])
     ivf.add(stored.units)
     took = time.perf_counter() - began
     held = len(faiss.serialize_index(ivf)) / size + dim
