@@ -165,7 +165,7 @@ def say_how(made: MadeAtlas) -> None:
     """Say on standard error what an atlas lacks that was made without scikit-learn."""
     if not made.learned:
         print_line(
-            "scikit-learn is not installed: cells are laid out by principal components, which spreads answers "
+            "scikit-learn is not installed: cells are laid out by principal components, so answers spread "
             "over some more shards. Install roseforest[atlas] for a better atlas.",
             err=True,
         )
