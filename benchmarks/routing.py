@@ -48,7 +48,7 @@ from sharding.expectation import expected_hits
 from sharding.key import shard_keys
 from sharding.routing import CONTACT_MASS_PPM, Scored, route
 from sharding.sketch import Rotation, Sketches, sketches
-from sharding.tree import Prefix, ShardTree, key_head
+from sharding.tree import MAX_DEPTH, MAX_LEAVES, Prefix, ShardTree, key_head
 
 SHARDS = (64, 256, 1_024)
 NODES = 1_000
@@ -67,8 +67,8 @@ SHARES = (0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5)
 """Shares of the shards at which orders are compared."""
 WAYS = ("random", "hilbert", "centroids", "sketches", "oracle")
 SEED = 1
-BLOCK = 250
-"""Questions scored at a time by the exact search: with 36,000 stored, 72 MB of scores."""
+SCORED = 9_000_000
+"""Pairs of a question and a stored vector scored at a time by the exact search: 72 MB of scores."""
 SIGMA_SAMPLE = 4_096
 """Stored vectors on which it is measured how far estimates are from the truth, as a node does."""
 MOST_COVERED = 40_000
@@ -279,27 +279,29 @@ def with_shards(heads: Sequence[int], size: int) -> tuple[int, ShardTree]:
     low, high = 1, len(heads)
     while high - low > 1:
         middle = (low + high) // 2
-        if len(grown_tree(heads, middle).leaves) >= size:
+        if len(grown(heads, middle)) >= size:
             low = middle
         else:
             high = middle
-    return min(
-        ((most, grown_tree(heads, most)) for most in (low, high)),
-        key=lambda found: abs(len(found[1].leaves) - size),
+    most, leaves = min(
+        ((most, grown(heads, most)) for most in (low, high)),
+        key=lambda found: (len(found[1]) > MAX_LEAVES, abs(len(found[1]) - size)),
     )
+    return most, ShardTree.of(leaves)
 
 
-def grown_tree(heads: Sequence[int], most: int) -> ShardTree:
-    """The tree in which no leaf holds more than `most` of these key heads, given ascending."""
+def grown(heads: Sequence[int], most: int) -> list[Prefix]:
+    """The leaves where none holds more than `most` of these key heads, given ascending."""
     leaves: list[Prefix] = []
     waiting = [Prefix(0, 0)]
     while waiting:
         prefix = waiting.pop()
-        if prefix.length < 48 and bisect_left(heads, prefix.end) - bisect_left(heads, prefix.start) > most:
+        held = bisect_left(heads, prefix.end) - bisect_left(heads, prefix.start)
+        if held > most and prefix.length < MAX_DEPTH:
             waiting.extend(prefix.children())
         else:
             leaves.append(prefix)
-    return ShardTree.of(leaves)
+    return leaves
 
 
 def nearest(stored: NDArray[np.int8], questions: NDArray[np.int8]) -> NDArray[np.int64]:
@@ -307,9 +309,10 @@ def nearest(stored: NDArray[np.int8], questions: NDArray[np.int8]) -> NDArray[np
     lengths = np.linalg.norm(stored.astype(np.float64), axis=1)
     columns = np.ascontiguousarray(stored.T, dtype=np.float32)
     found = np.empty((len(questions), TOP), dtype=np.int64)
-    for begin in range(0, len(questions), BLOCK):
-        scores = questions[begin : begin + BLOCK].astype(np.float32) @ columns / lengths
-        found[begin : begin + BLOCK] = np.argpartition(-scores, TOP - 1, axis=1)[:, :TOP]
+    rows = max(1, SCORED // max(1, len(stored)))
+    for begin in range(0, len(questions), rows):
+        scores = questions[begin : begin + rows].astype(np.float32) @ columns / lengths
+        found[begin : begin + rows] = np.argpartition(-scores, TOP - 1, axis=1)[:, :TOP]
     return found
 
 
