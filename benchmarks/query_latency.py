@@ -19,7 +19,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -32,7 +32,7 @@ import trio
 
 from benchmarks.corpora import WORDNET, Corpus, NoCorpus, wordnet
 from benchmarks.peers import FAISS, peers_here
-from benchmarks.report import RESULTS, at_least, at_most, emit, rounded
+from benchmarks.report import RESULTS, at_least, at_most, document, emit, rounded
 from node.query.steps import STEPS
 from sim.testnet import RunningNode, TestNetwork, open_test_network
 
@@ -282,6 +282,34 @@ def beside(name: str, times: Sequence[float], took: float) -> dict[str, Any]:
     }
 
 
+def table(figures: dict[str, Any]) -> Iterator[str]:
+    """Lines of the tables of docs/sharding.md, as Markdown."""
+    yield "| | 1 client: p50 / p95 ms, a second | 16 clients: p50 / p95 ms, a second | recall@10 |"
+    yield "|---|---|---|---|"
+
+    def row(name: str, one: str, many: str, recall: float) -> str:
+        cells = [
+            f"{figures[f'{at}_p50_ms']} / {figures[f'{at}_p95_ms']}, {figures[f'{at}_queries_per_s']}"
+            for at in (one, many)
+        ]
+        return f"| {name} | {cells[0]} | {cells[1]} | {recall} |"
+
+    count = figures["nodes"]
+    ours = figures["recall_at_10"]
+    yield row(f"{count} daemons, one asked", "1_client", "16_clients_1_node", ours)
+    yield row(f"{count} daemons, all asked", "1_client", f"16_clients_{count}_nodes", ours)
+    for name in figures["peers"]:
+        found = figures.get(f"{name}_recall_at_10", 1.0)
+        yield row(name, f"{name}_1_client", f"{name}_16_clients", found)
+    yield ""
+    shown = {step: ms for step, ms in figures["1_client_steps_median_ms"].items() if ms}
+    slow = figures["1_client_steps_slowest_5_percent_ms"]
+    yield "| ms of a question from 1 client, by step | " + " | ".join(shown) + " |"
+    yield "|---|" + "---|" * len(shown)
+    yield "| median | " + " | ".join(map(str, shown.values())) + " |"
+    yield "| slowest twentieth | " + " | ".join(str(slow[step]) for step in shown) + " |"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Latency of a question, and where it goes.")
     parser.add_argument("--quick", action="store_true", help="under a minute, not kept")
@@ -299,6 +327,9 @@ def main() -> int:
         at_most("1_client_p50_ms", P50_CEILING_MS, figures["1_client_p50_ms"]),
         at_most("1_client_p95_ms", P95_CEILING_MS, figures["1_client_p95_ms"]),
     ]
+    print(*table(figures), sep="\n")
+    if not arguments.quick:
+        document("query_latency", table(figures))
     emit("query_latency", figures, targets, None if arguments.quick else RESULTS / "query_latency.json")
     return 0
 

@@ -11,12 +11,14 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
+PAGE = ROOT / "docs" / "sharding.md"
+"""Where the tables of some benchmarks stand."""
 
 
 class Target(NamedTuple):
@@ -88,6 +90,21 @@ def emit(
         out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(json.dumps(result, ensure_ascii=False), flush=True)
     return result
+
+
+def document(name: str, lines: Iterable[str], page: Path = PAGE) -> None:
+    """Put these lines between the two comments in a page of docs/ that bear this name.
+
+    Raises `ValueError` where there are not exactly two.
+    """
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    text = page.read_text(encoding="utf-8")
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{page.name} has no place for {name}: {begin} and {end} in this order")
+    body = "\n".join(lines).strip()
+    page.write_text(f"{before}{begin}\n\n{body}\n\n{end}{after}", encoding="utf-8")
 
 
 def _git(*arguments: str) -> str:

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from benchmarks import minilm
 from benchmarks.corpora import WORDNET, Corpus, NoCorpus, debian, wordnet
 from benchmarks.holders import REPLICAS, Nodes, Placement, by_distance, capped
-from benchmarks.report import RESULTS, Target, at_least, at_most, emit, rounded
+from benchmarks.report import RESULTS, Target, at_least, at_most, document, emit, rounded
 from chain.cid import raw_cid, to_text
 from chain.vector import PPM
 from node.embedding.packaged import packaged_atlas
@@ -156,6 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{space.name}, {age} atlas, {size} shards: measured", file=sys.stderr, flush=True)
     targets = promised(figures, sizes[-1])
     print(*tables(figures), sep="\n")
+    if not quick:
+        document("routing", tables(figures))
     emit("routing", figures, targets, None if quick else RESULTS / "routing.json")
     return 0
 

@@ -25,7 +25,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from benchmarks.corpora import WORDNET, NoCorpus, wordnet
 from benchmarks.holders import REPLICAS, Nodes, by_distance
-from benchmarks.report import RESULTS, ROOT, at_most, emit, rounded
+from benchmarks.report import RESULTS, ROOT, at_most, document, emit, rounded
 from benchmarks.routing import SHIPPED, SIGMA_SAMPLE, TOP, nearest, with_shards
 from chain.cid import Cid, raw_cid
 from chain.identity import Identity, peer_id
@@ -112,6 +112,9 @@ def main() -> int:
             ("join", "bytes"),
         )
     }
+    print(*table(rows), sep="\n")
+    if not quick:
+        document("scale", table(rows))
     largest = rows[-1]
     targets = [
         at_most("hops_mean_at_the_largest", math.log2(largest["nodes"]) / 2, largest["lookup"]["hops_mean"]),
@@ -120,6 +123,33 @@ def main() -> int:
     ]
     emit("scale", figures, targets, None if quick else RESULTS / "scale.json")
     return 0
+
+
+def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Lines of the table of docs/sharding.md, as Markdown."""
+    yield "| | " + " | ".join(f"{row['nodes']:,} nodes" for row in rows) + " |"
+    yield "|---|" + "---|" * len(rows)
+    for name, (group, key) in {
+        "entries": ("question", "entries"),
+        "shards": ("question", "shards"),
+        "hops a lookup": ("lookup", "hops_mean"),
+        "messages a lookup": ("lookup", "messages_mean"),
+        "shards a question asks": ("question", "shards_asked"),
+        "nodes a question asks": ("question", "nodes_asked"),
+        "its recall": ("question", "recall"),
+        "recall expected": ("question", "recall_expected"),
+        "bytes a question, holders known": ("question", "bytes_warm"),
+        "bytes a question, nobody known": ("question", "bytes_cold"),
+        "finds a join makes": ("join", "finds"),
+        "bytes of them": ("join", "bytes"),
+        "records a joiner takes over, bytes": ("join", "taken_over_bytes"),
+        "sketches of all, bytes": ("question", "sketch_bytes_of_all"),
+        "fullest node / mean": ("question", "records_max_over_mean"),
+        "busiest node's share of requests": ("question", "busiest_share_of_requests"),
+    }.items():
+        cells = [row[group][key] for row in rows]
+        shown = [f"{cell:,.0f}" if cell >= 1_000 else f"{cell:g}" for cell in cells]
+        yield f"| {name} | " + " | ".join(shown) + " |"
 
 
 def part(folder: Path, *arguments: int) -> dict[str, Any]:
