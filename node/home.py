@@ -9,6 +9,7 @@
 | grant, invite-links | the founder's leave to invite; open invite links | links: 0600 |
 | atlas/CID | atlas blobs, by content | |
 | chain.db, held.db, derived.db | own chain, others' records, rebuildable state | |
+| calibration.json | how far estimates from sketches are off, rebuildable | |
 | learning.db | the learning tasks followed, and updates promised | |
 | learning.db | what this node promised in learning tasks | |
 | blobs/ | large content by digest: model parameters, see `node.storage.blob_files` | |

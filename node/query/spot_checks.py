@@ -21,7 +21,7 @@ from chain.cid import DIGEST_SIZE, record_cid_of_digest
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.record import Record
-from chain.vector import PPM
+from chain.vector import PPM, codes_from_bytes
 from dht.errors import FrameError, NetworkError
 from dht.ports import Random, RunBlocking
 from dht.records.bundle import Item
@@ -33,6 +33,7 @@ from dht.summaries.shelf import Copy
 from node.models import Hit
 from node.query.calibration import Calibration
 from node.sketch_rows import key_of, rotation_of
+from sharding.errors import ShardingError
 from sharding.sketch import Sketches, sketches
 from sharding.tree import Prefix
 
@@ -211,11 +212,11 @@ class SpotChecks:
             return None
         try:
             content = self._intake.content(record)
-        except ChainError:
-            return None
-        codes = np.frombuffer(content.codes, dtype=np.int8)[np.newaxis]
-        (key,) = layout.keys([(record, content)])
-        row = sketches(rotation_of(layout.atlas.cid, self._dim), codes)[0].tobytes()
+            codes = codes_from_bytes(content.codes, self._dim)
+            (key,) = layout.keys([(record, content)])
+            row = sketches(rotation_of(layout.atlas.cid, self._dim), codes[np.newaxis])[0].tobytes()
+        except (ChainError, ShardingError):
+            return None  # whoever holds that has been judged by others: here it only cannot be compared
         return layout.tree.leaf_of(key), key_of(record.cid), row
 
     def _key(self, record: Record) -> bytes:
