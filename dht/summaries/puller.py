@@ -94,7 +94,7 @@ class Puller:
         self.on_whole: Callable[[AgentId, Sequence[Prefix]], None] = lambda holder, shards: None
         """Told of the shards of which a holder gave the whole block."""
         self.on_changed: Callable[[Prefix], None] = lambda shard: None
-        """Told of a shard whose block is another than it was here."""
+        """Told of a shard whose block is new here, or another than it was."""
 
     async def blocks(
         self, shards: Sequence[Prefix], every: Collection[Prefix], wait_s: float = WAIT_S
@@ -269,7 +269,7 @@ class Puller:
                 failed.append(shard)
                 continue
             after = self.shelf.copy(shard)
-            if before is not None and after is not None and after.version.digest != before.version.digest:
+            if after is not None and (before is None or after.version.digest != before.version.digest):
                 self.on_changed(shard)
             if one.state is State.WHOLE and after is not None:
                 whole.append(shard)

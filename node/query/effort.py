@@ -84,7 +84,8 @@ def advice(short: Shortfall) -> str:
         offers.append(f"--effort {short.effort} is met")
     if not offers:
         offers.append("ask again when more of its nodes are back")
-    why = f" ({short.shards_missed} shards without an answer)" if short.shards_missed else ""
+    shards = f"{short.shards_missed} shard{'' if short.shards_missed == 1 else 's'}"
+    why = f" ({shards} without an answer)" if short.shards_missed else ""
     return f"{said}{why}: {', or '.join(offers)}"
 
 

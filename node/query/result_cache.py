@@ -4,7 +4,7 @@ An answer is kept under the whole question, and only when it is whole: all its s
 as were wanted, and nothing heard while it was made that concerns it. It goes when its time is up,
 when others are used more (least recently used first, within bounds of entries and bytes), and as soon as this
 node hears of a change that concerns it: a record that comes to a shard that was asked or is about an entry
-that it shows, or another's block of such a shard that is not what it was.
+that it shows, or another's block of such a shard, new or not what it was.
 What this node writes itself ends all of them, so what you add, change or delete shows in your next question.
 Whatever judges records (warrants, doubts, blocks, the layout of the shards) is compared again when an answer
 is taken out. What this node does not hear of may be as old as the time to live; `fresh` asks anew.

@@ -165,7 +165,7 @@ def test_what_the_deadline_leaves_is_said_with_the_deadline_that_would_do(tmp_pa
         ),
         (
             Reached(960_000, False, 1),
-            "reached 0.96 of 0.99 asked for (1 shards without an answer): --effort medium is met",
+            "reached 0.96 of 0.99 asked for (1 shard without an answer): --effort medium is met",
         ),
         (
             Reached(0, False, 64),
