@@ -138,7 +138,7 @@ class Wording:
 
 def _joined(choice: Choice, hits: Mapping[Prefix, float], alone: bool) -> Choice:
     """The shards of the vector and those of the words; `alone`: the words', and what is not known."""
-    named = set(_first(hits, MASS_ALONE if alone else MASS, MOST_ALONE if alone else MOST_SHARDS))
+    named = set(named_first(hits, MASS_ALONE if alone else MASS, MOST_ALONE if alone else MOST_SHARDS))
     every: tuple[Prefix, ...] = (*choice.likely, *choice.others)
     idle: tuple[Prefix, ...] = ()
     if alone:
@@ -160,7 +160,7 @@ def _joined(choice: Choice, hits: Mapping[Prefix, float], alone: bool) -> Choice
     )
 
 
-def _first(hits: Mapping[Prefix, float], mass: float, most: int) -> Sequence[Prefix]:
+def named_first(hits: Mapping[Prefix, float], mass: float, most: int) -> Sequence[Prefix]:
     """The shards of most expected answers until this part of all is reached."""
     shards = sorted(hits, key=lambda shard: (-hits[shard], shard))
     running: NDArray[np.float64] = np.cumsum([hits[shard] for shard in shards])
