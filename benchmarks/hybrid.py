@@ -58,9 +58,9 @@ from sim.virtual_clock import run_deterministic
 from sim.whole_node import found_network, start_node
 
 STORED, QUICK_STORED = 30_000, 3_000
-QUESTIONS, QUICK_QUESTIONS = 1_000, 200
+QUESTIONS, QUICK_QUESTIONS = 600, 200
 """Of each half."""
-ASKED, QUICK_ASKED = 500, 60
+ASKED, QUICK_ASKED = 400, 60
 """Questions of the second half that go through the network, in each mode."""
 TOP = 10
 SEED = 1
