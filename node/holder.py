@@ -21,7 +21,7 @@ from chain.content import Content
 from chain.errors import ChainError
 from chain.kinds import CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, VOTE
 from chain.record import Record
-from chain.vector import Codes, codes_from_bytes, score_ppm
+from chain.vector import Codes
 from crdt.operations import content_of
 from crdt.postings import shown
 from crdt.standing import CLEAR, Standing
@@ -35,7 +35,7 @@ from node.query.exhaustive import ROUNDING_PPM, Found, best_of_all
 from node.query.filters import ANY, Facts, Filters
 from node.query.scoring import Scores
 from node.query.search_protocol import SearchRequest
-from node.query.word_search import Told, best_by_both, best_by_words
+from node.query.word_search import WordSearch
 from node.storage.derived_state import MAX_POSTINGS, DerivedState, Posting
 from sharding.terms import counted
 from sharding.tree import Prefix
@@ -280,18 +280,9 @@ class Holder:
 
         if words is None:
             return [(posting, Scores(score)) for posting, score in near(k)]
-        wanted = words.wanted
         where = None if self._is_everywhere(shards) else shards
-
-        def told(depth: int) -> list[Told]:
-            return best_by_words(self._derived, where, wanted, depth, tags, filters)
-
-        if words.only:
-            return [
-                (posting, Scores(score_ppm(codes, codes_from_bytes(posting.codes, self._dim)), score, True))
-                for posting, score in told(k)
-            ]
-        return best_by_both(self._derived, near, told, codes, words, k)
+        search = WordSearch(self._derived, where, codes, words.wanted, tags, filters)
+        return search.by_words(k) if words.only else search.by_both(near, k)
 
     def _is_everywhere(self, shards: Sequence[Prefix]) -> bool:
         """Whether everything has to be searched: postings are moving, or lie by another layout."""

@@ -1,147 +1,162 @@
 """Searching postings by their words, and by words and vector together.
 
-By words the heaviest terms are looked up first. Each brings postings, which are scored whole; as soon as the
-k best are worth more than all terms left could be, the common terms need not be looked up (MaxScore; Turtle
-and Flood 1995). By both, the best of each list are taken together, and the lists are made longer until
-nothing that is in neither could be among the k best (the threshold algorithm; Fagin 2001). Both are exact
-within `MAX_SCORED` and `DEEPEST`.
+The heaviest terms are looked up first, and each posting that has one is scored whole. By words alone this
+ends as soon as the k best are worth more than all terms left could be (MaxScore; Turtle and Flood 1995), so
+common words need hardly ever be looked up. By both, the nearest postings are taken besides: what is not among
+them is at most as near as the last of them, and needs so many words to be among the k best after all that the
+lookups end even sooner (the threshold algorithm; Fagin, Lotem and Naor 2001). Where all postings of the
+shards are among the nearest, nothing is looked up. Both are exact up to `MAX_SCORED` postings.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from chain.vector import Codes, codes_from_bytes, score_ppm
+from chain.vector import PPM, Codes, codes_from_bytes, score_ppm
 from node.query.exhaustive import EVERYTHING, key_ranges
 from node.query.filters import Filters
-from node.query.scoring import Scores, Words
+from node.query.scoring import Scores
 from node.storage.derived_state import DerivedState, Posting
 from sharding.bm25 import Wanted, most, scores
+from sharding.terms import Counted
 from sharding.tree import Prefix
 
 MAX_SCORED = 16_384
 """Postings scored by their words for one search: of those that only have common terms, some are left out."""
 AT_ONCE = 1_024
 """Postings scored in one go."""
-READ = 64
-"""Postings read whole beyond k at a time."""
-WIDEN = 4
-DEEPEST = 64
-"""So many times k, or as many as `LEAST_DEEP`, the lists are made long at most."""
-LEAST_DEEP = 1_000
+MANY = 2_048
+"""Postings of a term beyond which it is looked first which of them lie in the shards asked."""
+NEAR = 64
+"""Nearest postings taken besides, or four times k."""
+SLACK = 16
+"""Candidates beyond k whose score is computed exactly, so that float rounding drops none of the best."""
 
-Told = tuple[Posting, int]
-"""A posting and its score by words."""
 Near = Callable[[int], list[tuple[Posting, int]]]
 """The so many nearest postings that pass, with their cosines in ppm."""
 
 
-def best_by_words(
-    derived: DerivedState,
-    shards: Sequence[Prefix] | None,
-    question: Wanted,
-    k: int,
-    tags: Sequence[str],
-    filters: Filters,
-) -> list[Told]:
-    """The `k` best postings with keys under these prefixes (None: all) that carry `tags` and pass `filters`.
+class WordSearch:
+    """One search among the postings with keys under some prefixes (None: all). Blocking throughout."""
 
-    Only such as have one of the terms. Of equals those of smaller records first. Blocking.
-    """
-    passing = _passing(derived, shards, tags, filters)
-    found: dict[int, int] = {}
-    if not derived.indexed:  # every posting is looked at
-        numbers = derived.numbers_in([EVERYTHING]) if passing is None else passing.tolist()
-        _score(derived, question, numbers, found)
-        return _read(derived, {number: one for number, one in found.items() if one}, k, tags)
-    left = sum(weight for _, weight in question.terms)
-    for term, weight in sorted(question.terms, key=lambda one: (-one[1], one[0])):
-        if len(found) >= MAX_SCORED or (len(found) >= k and _kth(found, k) > most(left)):
-            break
-        numbers = np.array(derived.with_term(term), dtype=np.int64)
-        if passing is not None:
-            numbers = np.intersect1d(numbers, passing)
-        new = [number for number in numbers.tolist() if number not in found]
-        _score(derived, question, new[: MAX_SCORED - len(found)], found)
-        left -= weight
-    return _read(derived, found, k, tags)
+    def __init__(
+        self,
+        derived: DerivedState,
+        shards: Sequence[Prefix] | None,
+        codes: Codes,
+        question: Wanted,
+        tags: Sequence[str],
+        filters: Filters,
+    ) -> None:
+        """Only postings that carry `tags` and pass `filters` are found."""
+        self._derived = derived
+        self._codes = codes
+        self._wide = codes.astype(np.float64) / np.linalg.norm(codes.astype(np.float64))
+        self._question = question
+        self._tags = tuple(tags)
+        self._condition = filters.condition()
+        self._all = shards is None and not tags and not filters
+        self._ranges = [EVERYTHING] if shards is None else key_ranges(shards)
+        self._lows = [low for low, _ in self._ranges]
+        self._passing: frozenset[int] | None = None
+        self._found: dict[int, tuple[int, float]] = {}
+        """By number the score by words, and about the cosine in ppm."""
 
+    def by_words(self, k: int) -> list[tuple[Posting, Scores]]:
+        """The `k` best by words, of such as have one of the terms; of equals those of smaller records."""
 
-def best_by_both(
-    derived: DerivedState,
-    near: Near,
-    told: Callable[[int], list[Told]],
-    codes: Codes,
-    words: Words,
-    k: int,
-) -> list[tuple[Posting, Scores]]:
-    """The `k` best postings by vector and words together. `near` and `told` give the best of each alone."""
-    depth = k
-    while True:
-        by_vector, by_words = near(depth), told(depth)
-        every = {posting.number: posting for posting, _ in (*by_vector, *by_words)}
-        cosine = {posting.number: one for posting, one in by_vector}
-        lexical = {posting.number: one for posting, one in by_words}
-        unknown = derived.words([number for number in every if number not in lexical])
-        lexical.update(zip(unknown, scores(words.wanted, list(unknown.values())).tolist(), strict=True))
-        found = [
-            (
-                posting,
-                Scores(
-                    cosine[number]
-                    if number in cosine
-                    else score_ppm(codes, codes_from_bytes(posting.codes, len(codes))),
-                    lexical.get(number, 0),
-                ),
-            )
-            for number, posting in every.items()
-        ]
-        found.sort(key=lambda one: (-one[1].score, one[0].record))
-        if len(by_vector) < depth or depth >= max(DEEPEST * k, LEAST_DEEP):
-            break
-        unseen = Scores(by_vector[-1][1], by_words[-1][1] if len(by_words) >= depth else 0)
-        if len(found) >= k and found[k - 1][1].score > unseen.score:
-            break
-        depth *= WIDEN
-    return found[:k]
+        def enough(left: int) -> bool:
+            return len(self._found) >= k and self._kth(k, alone=True) > left
 
+        self._look_up(enough)
+        have = [number for number, (lexical, _) in self._found.items() if lexical]
+        return self._read(sorted(have, key=lambda number: (-self._found[number][0], number)), k, True)
 
-def _passing(
-    derived: DerivedState, shards: Sequence[Prefix] | None, tags: Sequence[str], filters: Filters
-) -> NDArray[np.int64] | None:
-    """The numbers of the postings that may be wanted, ascending; None: all."""
-    if shards is None and not tags and not filters:
-        return None
-    ranges = [EVERYTHING] if shards is None else key_ranges(shards)
-    return np.sort(np.array(derived.numbers_in(ranges, tags, *filters.condition()), dtype=np.int64))
+    def by_both(self, near: Near, k: int, depth: int | None = None) -> list[tuple[Posting, Scores]]:
+        """The `k` best by vector and words together; of equals those of smaller records.
 
-
-def _score(derived: DerivedState, question: Wanted, numbers: Sequence[int], found: dict[int, int]) -> None:
-    for start in range(0, len(numbers), AT_ONCE):
-        words = derived.words(numbers[start : start + AT_ONCE])
-        found.update(zip(words, scores(question, list(words.values())).tolist(), strict=True))
-
-
-def _kth(found: dict[int, int], k: int) -> int:
-    values = np.fromiter(found.values(), dtype=np.int64, count=len(found))
-    return int(np.partition(values, len(values) - k)[len(values) - k])
-
-
-def _read(derived: DerivedState, found: dict[int, int], k: int, tags: Sequence[str]) -> list[Told]:
-    """The k best of what was scored, read whole; who has not the tags after all is left out."""
-    order = sorted(found, key=lambda number: (-found[number], number))
-    ranked: list[Told] = []
-    for start in range(0, len(order), k + READ):
-        part = order[start : start + k + READ]
-        if len(ranked) >= k and ranked[k - 1][1] > found[part[0]]:
-            break
-        ranked.extend(
-            (posting, found[posting.number])
-            for posting in derived.get_many(part)
-            if posting is not None and set(tags) <= set(posting.tags)
+        `depth` of the nearest are taken besides, `NEAR` or four times k when it is None.
+        """
+        depth = depth or max(NEAR, 4 * k)
+        nearest = near(depth)
+        words = self._derived.words([posting.number for posting, _ in nearest])
+        lexical = dict(zip(words, scores(self._question, list(words.values())).tolist(), strict=True))
+        self._found.update(
+            (posting.number, (lexical.get(posting.number, 0), float(cosine))) for posting, cosine in nearest
         )
-        ranked.sort(key=lambda pair: (-pair[1], pair[0].record))
-    return ranked[:k]
+        if len(nearest) >= depth:
+            last = nearest[-1][1]
+
+            def enough(left: int) -> bool:
+                return self._kth(k, alone=False) > left + last + 2  # a blend is rounded down
+
+            self._look_up(enough)
+        order = sorted(self._found, key=lambda number: (-sum(self._found[number]), number))
+        return self._read(order, k, False)
+
+    def _look_up(self, enough: Callable[[int], bool]) -> None:
+        """Score the postings that have terms, the heaviest first, until the others could add nothing."""
+        if not self._derived.indexed:  # every posting is looked at
+            self._score(sorted(self._those_that_pass()))
+            return
+        left = sum(weight for _, weight in self._question.terms)
+        for term, weight in sorted(self._question.terms, key=lambda one: (-one[1], one[0])):
+            if len(self._found) >= MAX_SCORED or enough(most(left)):
+                break
+            numbers = [one for one in self._derived.with_term(term) if one not in self._found]
+            if len(numbers) > MANY and not self._all:
+                passing = self._those_that_pass()
+                numbers = [one for one in numbers if one in passing]
+            self._score(numbers[: MAX_SCORED - len(self._found)])
+            left -= weight
+
+    def _score(self, numbers: Sequence[int]) -> None:
+        for start in range(0, len(numbers), AT_ONCE):
+            part = numbers[start : start + AT_ONCE]
+            rows = self._derived.with_words(part, self._tags, *self._condition)
+            rows = [row for row in rows if self._lies_here(row[1])]
+            if not rows:
+                continue
+            table = np.frombuffer(b"".join(row[2] for row in rows), dtype=np.int8).reshape(len(rows), -1)
+            wide = table.astype(np.float64)
+            cosines = PPM * (wide @ self._wide) / np.linalg.norm(wide, axis=1)
+            lexical = scores(self._question, [Counted.decode(row[3]) for row in rows])
+            for row, one, cosine in zip(rows, lexical.tolist(), cosines.tolist(), strict=True):
+                self._found[row[0]] = (one, cosine)
+
+    def _lies_here(self, key: bytes) -> bool:
+        place = bisect_right(self._lows, key) - 1
+        return place >= 0 and key <= self._ranges[place][1]
+
+    def _those_that_pass(self) -> frozenset[int]:
+        if self._passing is None:
+            numbers = self._derived.numbers_in(self._ranges, self._tags, *self._condition)
+            self._passing = frozenset(numbers)
+        return self._passing
+
+    def _kth(self, k: int, alone: bool) -> float:
+        """What the k-th best so far is worth: by words, or the sum of both."""
+        if len(self._found) < k:
+            return float("-inf")
+        table = np.array(list(self._found.values()))
+        values = table[:, 0] if alone else table.sum(axis=1)
+        return float(np.partition(values, len(values) - k)[len(values) - k])
+
+    def _read(self, order: Sequence[int], k: int, alone: bool) -> list[tuple[Posting, Scores]]:
+        """The k best of what was scored, exactly; who has not the tags after all is left out."""
+        ranked: list[tuple[Posting, Scores]] = []
+        for start in range(0, len(order), k + SLACK):
+            part = order[start : start + k + SLACK]
+            if len(ranked) >= k:
+                next_one = self._found[part[0]]
+                if ranked[k - 1][1].score > (next_one[0] if alone else sum(next_one) / 2) + 1:
+                    break
+            for posting in self._derived.get_many(part):
+                if posting is not None and set(self._tags) <= set(posting.tags):
+                    cosine = score_ppm(self._codes, codes_from_bytes(posting.codes, len(self._codes)))
+                    ranked.append((posting, Scores(cosine, self._found[posting.number][0], alone)))
+            ranked.sort(key=lambda one: (-one[1].score, one[0].record))
+        return ranked[:k]

@@ -25,7 +25,7 @@ from chain.errors import EncodingError
 from chain.identity import AgentId
 from dht.ports import RunBlocking
 from node.storage import lexicon
-from node.storage.database import Layout, Options, Row, open_database, remove_database
+from node.storage.database import MAX_BOUND, Layout, Options, Row, open_database, remove_database
 from node.storage.erasure import scrub
 from node.storage.errors import StorageLimit
 from node.storage.group_writer import GroupWriter
@@ -297,6 +297,29 @@ class DerivedState:
         """The numbers of the postings whose text has a term (its 32 bits); only when `indexed`."""
         sql = "SELECT rowid FROM lexicon WHERE lexicon MATCH ?"
         return [row[0] for row in self._database.rows(sql, (f'"{lexicon.token(term)}"',))]
+
+    def with_words(
+        self,
+        numbers: Sequence[int],
+        tags: Sequence[str] = (),
+        condition: str = "",
+        parameters: Sequence[str | bytes | int] = (),
+    ) -> list[tuple[int, bytes, bytes, bytes]]:
+        """(number, shard key, codes, encoded terms) of those of these postings that may be wanted.
+
+        As `matching` has it of tags and condition.
+        """
+        where = [*(["instr(tags, ?) > 0"] * len(tags)), *([f"({condition})"] if condition else [])]
+        sql = (
+            "SELECT number, shard_key, codes, terms FROM postings JOIN words USING (number) "
+            f"WHERE {' AND '.join([*where, 'number IN ({})'])}"
+        )
+        wanted = (*map(canonical.encode, tags), *parameters)
+        found: list[tuple[int, bytes, bytes, bytes]] = []
+        for start in range(0, len(numbers), MAX_BOUND):
+            part = numbers[start : start + MAX_BOUND]
+            found += self._database.rows(sql.format(",".join("?" * len(part))), (*wanted, *part))
+        return found
 
     def words(self, numbers: Sequence[int]) -> dict[int, Counted]:
         """The counted terms of these postings, of those that are there."""
