@@ -289,9 +289,8 @@ class Holder:
         return self._moving or any(shard.generation != self._layout.generation for shard in shards)
 
     def _load(self) -> None:
-        leaf_of = self._layout.tree.leaf_of
         for rows in self._derived.vectors(LOAD_BATCH):
-            self._index.add([IndexedPosting(number, leaf_of(key), codes) for number, key, codes in rows])
+            self._index.fill(self._layout.tree.leaves, rows)
 
     async def _remove(self, records: Sequence[Cid]) -> None:
         shards = await self._run_blocking(self._shards_of, records)

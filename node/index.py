@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from chain.vector import Codes, cosine_ppm, squared_norm
 from node.shard_directory import ShardDirectory
 from node.shard_vectors import ShardVectors, nearest
-from sharding.tree import Prefix
+from sharding.tree import MAX_DEPTH, Prefix
 
 SLACK = 16
 """Candidates beyond k, so that the caller can break ties at the end."""
@@ -72,10 +72,31 @@ class LocalIndex:
         for shard, group in grouped.items():
             codes = np.frombuffer(b"".join(one.codes for one in group), dtype=np.int8)
             numbers = np.array([one.number for one in group], dtype=np.int64)
-            if shard not in self._shards:
-                self._shards[shard] = ShardVectors(self.dim)
-            self._shards[shard].add(codes.reshape(-1, self.dim), numbers)
+            self._vectors(shard).add(codes.reshape(-1, self.dim), numbers)
             self._directory.put(numbers, shard)
+
+    def fill(self, leaves: Sequence[Prefix], rows: Sequence[tuple[int, bytes, bytes]]) -> None:
+        """Add vectors of which none is here, each with number, shard key and codes, to a tree's `leaves`.
+
+        As `add`, at a third of its cost: for a start.
+        """
+        numbers = np.array([number for number, _, _ in rows], dtype=np.int64)
+        heads = np.frombuffer(b"".join(key[:8] for _, key, _ in rows), dtype=">u8") >> (64 - MAX_DEPTH)
+        starts = np.array([leaf.start for leaf in leaves], dtype=np.uint64)
+        place = np.searchsorted(starts, heads.astype(np.uint64), side="right") - 1
+        order = np.argsort(place, kind="stable")
+        codes = np.frombuffer(b"".join(one for _, _, one in rows), dtype=np.int8).reshape(-1, self.dim)
+        there, begins = np.unique(place[order], return_index=True)
+        with self._lock:
+            for at, part in zip(there.tolist(), np.split(order, begins[1:]), strict=True):
+                shard = leaves[at]
+                self._vectors(shard).add(codes[part], numbers[part])
+                self._directory.put(numbers[part], shard)
+
+    def _vectors(self, shard: Prefix) -> ShardVectors:
+        if shard not in self._shards:
+            self._shards[shard] = ShardVectors(self.dim)
+        return self._shards[shard]
 
     def remove(self, numbers: Sequence[int]) -> None:
         """Remove postings; numbers that are not there are passed over."""

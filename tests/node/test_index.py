@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from chain.vector import Codes, score_ppm
 from node.index import SLACK, IndexedPosting, LocalIndex
 from node.shard_directory import ShardDirectory
-from sharding.tree import Prefix
+from sharding.tree import Prefix, ShardTree
 
 DIM = 16
 SHARDS = [Prefix(bits=bits, length=2) for bits in range(4)]
@@ -125,6 +125,24 @@ def test_a_hit_of_small_norm_is_found_behind_many_of_larger_products() -> None:
     index.add(list(items.values()))
     check(index, items, SHARDS[:1], query, 1)
     assert {number for number, _ in index.search(SHARDS, query, 1)[:5]} == set(range(1_000, 1_005))
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 200), st.integers(0, 1_000))
+def test_filled_by_keys_or_added_one_by_one_it_is_the_same(count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    tree = ShardTree.of((*SHARDS[:3], *SHARDS[3].children()))
+    rows = [(n, rng.bytes(32), row.tobytes()) for n, row in enumerate(drawn(rng, count))]
+    filled, added = LocalIndex(DIM), LocalIndex(DIM)
+    for begin in range(0, count, 70):
+        filled.fill(tree.leaves, rows[begin : begin + 70])
+    added.add([IndexedPosting(number, tree.leaf_of(key), codes) for number, key, codes in rows])
+    assert filled.shards() == added.shards()
+    query = drawn(rng, 1)[0]
+    for leaf in tree.leaves:
+        assert filled.search([leaf], query, 5) == added.search([leaf], query, 5)
+    filled.remove(range(0, count, 2))
+    assert len(filled) == count // 2
 
 
 def test_what_went_gives_its_memory_back() -> None:
