@@ -287,9 +287,11 @@ def table(figures: dict[str, Any]) -> Iterator[str]:
     yield "| | 1 client: p50 / p95 ms, a second | 16 clients: p50 / p95 ms, a second | recall@10 |"
     yield "|---|---|---|---|"
 
-    def row(name: str, one: str, many: str, recall: float) -> str:
+    def row(name: str, one: str | None, many: str, recall: float) -> str:
         cells = [
             f"{figures[f'{at}_p50_ms']} / {figures[f'{at}_p95_ms']}, {figures[f'{at}_queries_per_s']}"
+            if at
+            else ""
             for at in (one, many)
         ]
         return f"| {name} | {cells[0]} | {cells[1]} | {recall} |"
@@ -297,7 +299,7 @@ def table(figures: dict[str, Any]) -> Iterator[str]:
     count = figures["nodes"]
     ours = figures["recall_at_10"]
     yield row(f"{count} daemons, one asked", "1_client", "16_clients_1_node", ours)
-    yield row(f"{count} daemons, all asked", "1_client", f"16_clients_{count}_nodes", ours)
+    yield row(f"{count} daemons, all asked", None, f"16_clients_{count}_nodes", ours)
     for name in figures["peers"]:
         found = figures.get(f"{name}_recall_at_10", 1.0)
         yield row(name, f"{name}_1_client", f"{name}_16_clients", found)
