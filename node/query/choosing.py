@@ -122,16 +122,20 @@ class ShardChoice:
         blocks: dict[Prefix, Block] = {}
         if layout.generation == self._layouts.current.generation:
             blocks = await self._blocks(scored, leaves, wait_s)
-        known = await self._run_blocking(self._expected, layout.atlas, blocks, codes, k)
-        parts = weigh(scored, known)
         here = frozenset(filter(self._is_complete, leaves))
-        asked = contacts(parts, scored, recall_ppm / PPM, here)
-        return Choice(
-            likely=tuple(leaf for leaf in leaves if leaf in asked),
-            others=tuple(leaf for leaf in leaves if leaf not in asked),
-            expected_ppm={shard: int(part * PPM) for shard, part in parts.items()},
-            here=here,
-        )
+        atlas = layout.atlas
+
+        def decide() -> Choice:
+            parts = weigh(scored, self._expected(atlas, blocks, codes, k))
+            asked = contacts(parts, scored, recall_ppm / PPM, here)
+            return Choice(
+                likely=tuple(leaf for leaf in leaves if leaf in asked),
+                others=tuple(leaf for leaf in leaves if leaf not in asked),
+                expected_ppm={shard: int(part * PPM) for shard, part in parts.items()},
+                here=here,
+            )
+
+        return await self._run_blocking(decide)
 
     async def _blocks(
         self, scored: Sequence[Scored], leaves: tuple[Prefix, ...], wait_s: float
