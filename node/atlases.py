@@ -137,7 +137,8 @@ class Atlases:
                     self._refuse(step.atlas, error)
 
     def apply(self) -> None:
-        """Place and ask as the epoch that this node works in has it now."""
+        """Place and ask as the epoch that this node works in, and the tree of shards, have it now."""
+        self._layouts.grow()
         history = [self._layout(step) for step in self._epochs.steps()]
         if not history[-1].known:
             return  # it is being fetched
@@ -181,6 +182,7 @@ class Atlases:
         if self.missing:
             return RETRY_S * self._rng.uniform(0.8, 1.2)
         left = [at - self.age_s for at in (SPREAD_S, OVERLAP_S, ASK_S)]
+        left.append(self._layouts.changes_at() - self._clock.wall_us() / 1_000_000)
         return min((pause for pause in left if pause > 0), default=float("inf"))
 
     def _layout(self, step: Step) -> Layout:

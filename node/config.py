@@ -68,6 +68,10 @@ class Settings(BaseModel):
             ge=0, le=MAX_CAPACITY, description="share of the network's data to hold, relative to 100; 0: none"
         ),
     ] = DEFAULT_CAPACITY
+    divide_shards: Annotated[
+        bool,
+        Field(description="propose and sign that full shards divide and thin ones are joined"),
+    ] = False
     query_deadline_ms: Annotated[
         int, Field(ge=1, le=60_000, description="milliseconds after which a query answers with what it has")
     ] = 3_000

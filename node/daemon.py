@@ -254,6 +254,7 @@ async def _run(
     clock = SystemClock()
     options = NodeOptions(
         capacity=settings.capacity,
+        divides_shards=settings.divide_shards,
         bootstrap=settings.bootstrap,
         query_deadline_ms=settings.query_deadline_ms,
         query_cache_s=settings.query_cache_s,

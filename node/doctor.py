@@ -256,6 +256,7 @@ def _daemon(home: Home) -> Findings:
     if status["read_only"]:
         yield Finding("daemon", Severity.PROBLEM, f"it takes no writes: {status['read_only']}")
     yield from _room(status)
+    yield from _shards(status["counters"])
     yield from _listening(client.daemon)
     yield from _peers(status, client)
     yield from _clock(client)
@@ -295,6 +296,21 @@ def _peers(status: dict[str, object], client: ApiClient) -> Findings:
         yield Finding("peers", Severity.WARNING, f"{len(peers)} known, none of them connected")
     else:
         yield _ok("peers", f"{len(peers)} known, {silent} of them silent")
+
+
+def _shards(counters: dict[str, int]) -> Findings:
+    text = f"{counters.get('shards', 0)} in the network"
+    if waiting := counters.get("shard_decisions_waiting", 0):
+        yield Finding(
+            "shards",
+            Severity.WARNING,
+            f"{text}; {waiting} were decided to be divided or joined by somebody who is not known here",
+            "nothing, unless it stays so: the holders of these shards are asked for their word",
+        )
+    elif asked := counters.get("former_shards_asked", 0):
+        yield _ok("shards", f"{text}, {asked} former ones are still asked while postings move")
+    else:
+        yield _ok("shards", text)
 
 
 def _clock(client: ApiClient) -> Findings:

@@ -73,13 +73,16 @@ class EntryRecords:
         lacking = self._held.lacking(pairs)
         return own | {cid for (_, cid), lacks in zip(pairs, lacking, strict=True) if not lacks}
 
-    def left_behind(self, contents: Sequence[Cid], is_former: Callable[[bytes], bool]) -> set[Cid]:
-        """Those of these content records that lie at a shard of an earlier atlas, where others find them."""
-        places = self._held.places_of(contents)
+    def at_former_home(
+        self, contents: Sequence[tuple[Cid, bytes]], is_home: Callable[[bytes, bytes], bool]
+    ) -> set[Cid]:
+        """Those of these content records, each with its key, that lie at a basis for which `is_home(basis,
+        key)`: a shard that is none any more, where others find them."""
+        places = self._held.places_of([cid for cid, _ in contents])
         return {
             cid
-            for cid, at in zip(contents, places, strict=True)
-            if any(roles & Role.SHARD and is_former(basis) for roles, basis in at)
+            for (cid, key), at in zip(contents, places, strict=True)
+            if any(roles & Role.SHARD and is_home(basis, key) for roles, basis in at)
         }
 
     def to_index(self, contents: Sequence[Cid]) -> set[Cid]:

@@ -36,7 +36,9 @@ from node.query.filters import ANY, Facts, Filters
 from node.query.scoring import Scores
 from node.query.search_protocol import SearchRequest
 from node.query.word_search import WordSearch
+from node.sketch_rows import key_range
 from node.storage.derived_state import MAX_POSTINGS, DerivedState, Posting
+from sharding.growth import overlap, within
 from sharding.terms import counted
 from sharding.tree import Prefix
 
@@ -102,6 +104,7 @@ class Holder:
             self._moving = self._derived.generation != layout.generation
             self.on_changed_all()
         if not self._moving:
+            await self._follow_tree(layout)
             return
         after = 0
         while True:
@@ -116,6 +119,22 @@ class Holder:
         await self._derived.note_generation(layout.generation)
         self._moving = False
         self.on_changed_all()
+
+    async def _follow_tree(self, layout: Layout) -> None:
+        """Put postings of shards that the tree has not got any more into those that it has."""
+        stale = [one for one in self._index.shards() if one not in layout.tree and self._index.size(one)]
+        for shard in stale:
+            low, high = key_range(shard)
+            async with self._turn:
+                rows = await self._run_blocking(self._derived.records_in_range, low, high)
+                numbers = [number for number, _ in rows]
+                for start in range(0, len(numbers), REKEY_BATCH):
+                    part = numbers[start : start + REKEY_BATCH]
+                    found = await self._run_blocking(self._derived.get_many, part)
+                    moved = [self._indexed(one) for one in found if one is not None]
+                    await self._run_blocking(self._index.move, moved)
+        if stale:
+            self.on_changed_all()
 
     def _rekeyed(self, after: int, layout: Layout) -> tuple[list[Posting], dict[int, bytes]]:
         page = next(self._derived.all(REKEY_BATCH, after), [])
@@ -182,12 +201,16 @@ class Holder:
                 plain = [one for one in plain if one.cid in here]
             postings = await self._run_blocking(self._postings, plain)
             if held_at is not None:
-                former = {cid for basis, cid in held_at if self._layouts.is_former(basis)}
+                at: dict[Cid, list[bytes]] = {}
+                for basis, cid in held_at:
+                    at.setdefault(cid, []).append(basis)
                 postings = [
                     posting
                     for posting in postings
-                    if (self._layout.shard_basis(posting.shard_key), posting.record) in held_at
-                    or posting.record in former
+                    if any(
+                        self._layouts.is_home(basis, posting.shard_key, self._layout)
+                        for basis in at.get(posting.record, ())
+                    )
                 ]
             if postings:
                 await self._index_postings(await self._derived.put(postings))
@@ -217,8 +240,11 @@ class Holder:
             living = self._postings([records[cid] for cid, _ in show.values], show.tags)
             # A value may lie here only beside another one of its entry: then others show it.
             mine = self._entries.at_home([(self._layout.shard_basis(p.shard_key), p.record) for p in living])
-            if self._layout.generation:
-                mine |= self._entries.left_behind([p.record for p in living], self._layouts.is_former)
+            if self._layout.generation or self._layouts.growth.decisions:
+                mine |= self._entries.at_former_home(
+                    [(p.record, p.shard_key) for p in living],
+                    lambda basis, key: self._layouts.is_home(basis, key, self._layout),
+                )
             living = [posting for posting in living if posting.record in mine]
             new = [posting for posting in living if posting.record not in there]
             gone = sorted(there.keys() - mine)
@@ -243,12 +269,11 @@ class Holder:
         """The `k` best postings of `shards` that carry all `tags` and pass `filters`; blocking.
 
         All `k` of them however few pass: first of `SHALLOW` * k candidates, then of all postings of the
-        shards, which are then read once: O(postings in the shards). Where a former shard is among them, the
-        best of all that is here: each posting is kept by its newest key alone.
+        shards, which are then read once: O(postings in the shards). Where one of another atlas is among them,
+        the best of all that is here: each posting is kept by its newest key alone.
         """
         everywhere = self._is_everywhere(shards)
-        if everywhere:
-            shards = self._index.shards()
+        shards = self._index.shards() if everywhere else self._leaves_of(shards)
         wanted = set(tags)
         depth = k
         while True:
@@ -266,7 +291,8 @@ class Holder:
             if len(ranked) >= k and ranked[k - 1][1] > found[-1][1] + ROUNDING_PPM:
                 break
             if (wanted or filters) and depth >= SHALLOW * k:
-                return best_of_all(self._derived, None if everywhere else shards, codes, k, tags, filters)
+                leaves = None if everywhere else self._whole_leaves(shards)
+                return best_of_all(self._derived, leaves, codes, k, tags, filters)
             depth *= WIDEN
         return ranked[:k]
 
@@ -280,13 +306,26 @@ class Holder:
 
         if words is None:
             return [(posting, Scores(score)) for posting, score in near(k)]
-        where = None if self._is_everywhere(shards) else shards
+        where = None if self._is_everywhere(shards) else self._whole_leaves(shards)
         search = WordSearch(self._derived, where, codes, words.wanted, tags, filters)
         return search.by_words(k) if words.only else search.by_both(near, k)
 
     def _is_everywhere(self, shards: Sequence[Prefix]) -> bool:
         """Whether everything has to be searched: postings are moving, or lie by another layout."""
         return self._moving or any(shard.generation != self._layout.generation for shard in shards)
+
+    def _whole_leaves(self, shards: Sequence[Prefix]) -> list[Prefix]:
+        """The leaves in which these shards lie, or that lie in them, each once."""
+        return sorted({leaf for shard in shards for leaf in within(self._layout.tree, shard)})
+
+    def _leaves_of(self, shards: Sequence[Prefix]) -> Sequence[Prefix]:
+        """Where in the index their postings are, also while some go from one leaf to another."""
+        tree = self._layout.tree
+        if not self._layouts.growth.decisions and all(shard in tree for shard in shards):
+            return shards
+        leaves = {leaf for shard in shards for leaf in within(tree, shard)}
+        leaves |= {one for one in self._index.shards() if any(overlap(one, shard) for shard in shards)}
+        return sorted(leaves)
 
     def _load(self) -> None:
         for rows in self._derived.vectors(LOAD_BATCH):

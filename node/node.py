@@ -342,6 +342,7 @@ class Node:
         """Load the index, and index what a crash left without postings."""
         parts = self.parts
         await self.governance.load()
+        await parts.decisions.load()
         await parts.erasing.catch_up()
         await self.private.load()
         await parts.holder.open()
@@ -366,6 +367,8 @@ class Node:
             for work in (
                 parts.atlases.run,
                 parts.migration.run,
+                parts.decisions.run,
+                parts.proposer.run,
                 parts.retrial.run,
                 parts.activity.run,
                 parts.links.run,

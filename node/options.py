@@ -70,3 +70,5 @@ class NodeOptions:
     """What is held for others takes up so much."""
     invitation: tuple[bytes, ...] = ()
     """The proof that lets this agent into a network by invitation; only its first start needs it."""
+    divides_shards: bool = True
+    """Whether this node proposes and signs that shards divide, or are joined; it follows those of others."""

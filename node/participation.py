@@ -19,6 +19,7 @@ from dht.repair.catch_up import CatchUp
 from dht.repair.offers import Offers
 from dht.repair.publisher import Publisher
 from dht.repair.repairer import LEAVE_WAIT_S, Repairer
+from dht.shards.decisions import Decisions
 from node.errors import HomeError
 from node.governance import Governance
 from node.peer_memory import read_peers, write_peers
@@ -55,9 +56,11 @@ class Participation:
         read_only: Callable[[], str | None],
         run_blocking: RunBlocking,
         governance: Governance,
+        decisions: Decisions,
         supervisor: Supervisor,
     ) -> None:
         self._governance = governance
+        self._decisions = decisions
         self._keep = supervisor.keep
         self._kademlia = kademlia
         self._publisher = publisher
@@ -83,6 +86,7 @@ class Participation:
             await self._enter()
             nursery.start_soon(self._keep, self._governance.spread)
             await self._governance.meet()
+            await self._decisions.meet()
             self.joined = True
             nursery.start_soon(self._keep, self._guard)
             nursery.start_soon(self._keep, self._publisher.run)

@@ -49,6 +49,8 @@ from dht.repair.migration import Migration
 from dht.repair.offers import Offers
 from dht.repair.publisher import Publisher
 from dht.repair.repairer import Repairer
+from dht.shards.decisions import Decisions
+from dht.shards.proposer import Proposer
 from dht.summaries.block import INSTANCE_BYTES
 from dht.summaries.puller import Puller
 from dht.summaries.service import SummaryService
@@ -83,13 +85,15 @@ from node.query.text_check import TextCheck, embedder_to_check
 from node.query.verifying import Verifier
 from node.query.wording import Wording
 from node.receipts import Receipts
-from node.sketch_rows import sketch_source
+from node.sketch_rows import key_range, sketch_source
 from node.storage.blob_files import BlobFiles
 from node.storage.derived_state import DerivedState
 from node.storage.errors import StorageError
 from node.storage.held_records import HeldRecords
 from node.storage.learning_memory import LearningMemory
 from node.storage.own_chain import OwnChain
+from node.storage.shard_file import FILE as SHARD_FILE
+from node.storage.shard_file import ShardFile
 from node.supervision import Supervisor
 from node.term_rows import TERMS, term_source
 from sharding.tree import Prefix
@@ -138,7 +142,7 @@ class Parts:
         self.blocks = Blocklist(paths.blocked)
         self.entries = EntryRecords(own, held, self.blocks)
         self.embedder = ground.embedder
-        self.layouts = Layouts(ground.layout, lambda basis: held.digest_of(basis)[0] > 0)
+        self.layouts = Layouts(ground.layout, lambda basis: held.digest_of(basis)[0] > 0, clock.wall_us)
         self.started = clock.monotonic()
         self.kademlia = Kademlia(
             network=network,
@@ -191,6 +195,20 @@ class Parts:
             lambda: self.governance.standing,
         )
         self.atlases.follow = self.holder.follow_layout
+        self.decisions = Decisions(
+            network,
+            self.kademlia,
+            self.layouts,
+            self.network_id,
+            manifest.replication,
+            ShardFile(paths.chain.with_name(SHARD_FILE)),
+            lambda basis: held.digest_of(basis)[0],
+            clock,
+            run_blocking,
+            random,
+        )
+        """What is known about shards that were divided or joined."""
+        self.decisions.on_changed = self.atlases.heard
         self.intake = Intake(
             manifest,
             self.find,
@@ -306,11 +324,30 @@ class Parts:
             held,
             self.layouts,
             lambda: self.atlases.age_s,
+            self.decisions.left,
             manifest.replication,
             self.on_dropped,
             run_blocking,
             random,
         )
+        self.proposer = Proposer(
+            network,
+            self.kademlia,
+            self.records,
+            self.decisions,
+            self.layouts,
+            identity,
+            self.network_id,
+            manifest.replication,
+            manifest.shard_target if options.divides_shards and options.capacity else 0,
+            lambda shard: derived.count_in(*key_range(shard)),
+            lambda shard: derived.heads_in(*key_range(shard)),
+            self.is_complete,
+            clock,
+            run_blocking,
+            random,
+        )
+        self.records.on_stale = self.publisher.on_stale = self.decisions.stale
         self.governance.connect(
             network,
             self.kademlia,
@@ -424,6 +461,7 @@ class Parts:
             is_complete=self.is_complete,
             layouts=self.layouts,
             finished=self.migration.finished,
+            heard=self.decisions.take,
             replication=manifest.replication,
             clock=clock,
             run_blocking=run_blocking,
@@ -441,6 +479,7 @@ class Parts:
             clock=clock,
             run_blocking=run_blocking,
             standing=lambda: self.governance.standing,
+            moved=self.decisions.proofs_about,
         )
         self.editor = Editor(
             self.agent,
@@ -553,6 +592,7 @@ class Parts:
             read_only=lambda: self.read_only,
             run_blocking=run_blocking,
             governance=self.governance,
+            decisions=self.decisions,
             supervisor=self.supervisor,
         )
         post = Post(

@@ -94,6 +94,7 @@ class Intake:
         self._epochs = epochs
         self._on_offence = on_offence
         self.epoch_missing = False
+        self.tree_missing = False
         """Set when a record had to wait for an epoch that is not known here; whoever fetches it clears it."""
         self._admitted: OrderedDict[AgentId, None] = OrderedDict()
         self._known: OrderedDict[Cid, bytes] = OrderedDict()  # the signature that was checked
@@ -130,8 +131,8 @@ class Intake:
             if Taking.WAITS in taking or (
                 kind in CARRIES_CONTENT and roles & Role.SHARD and not shards and unnamed is None
             ):
-                # Who sends it works by another epoch's atlas; one of us will hear of the newer one.
-                self.epoch_missing = True
+                # Who sends it works by another epoch's atlas, or another tree; one of us will hear of it.
+                self.epoch_missing = self.tree_missing = True
                 outcomes.append(Judged(StoreStatus.PENDING))
                 continue
             if record.payload is None and needs_payload(kind, roles) and purge is None:
@@ -160,6 +161,7 @@ class Intake:
                 basis = unnamed.shard_basis(key)
                 outcomes[place] = Judged(StoreStatus.HELD, held=Held(record, bases_of(record, roles, basis)))
                 if self._layouts.taking(basis) is not Taking.TAKES:
+                    self.tree_missing = True
                     outcomes[place] = Judged(StoreStatus.PENDING)
         broken = [one.rule for one in outcomes if one.rule]
         if broken:

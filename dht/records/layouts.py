@@ -13,11 +13,15 @@ new any more unless something still lies there. After `ASK_S` its holders may dr
 proven all of it, and when those nearest to it say that nothing is left, it is not asked any more. (So nobody
 acts on a state that another one's last step does not allow for; Rae et al., "Online, asynchronous schema
 change in F1", 2013.) `places_at` decides; a `Layouts` is what all parts of a node look at.
+
+A shard that divides, or two that become one, are a small change of the same kind inside one generation
+(`sharding.growth`), with the same steps counted from the time of the decision: the prefixes that were leaves
+before it are former shards, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
@@ -25,8 +29,10 @@ import trio
 
 from chain.content import Content
 from chain.record import Record
+from dht.records.bundle import MAX_SHARDS
 from dht.records.placement import Layout
-from sharding.tree import Prefix, shard_at
+from sharding.growth import Growth, overlap, with_leaf, within
+from sharding.tree import FIRST_DEPTH, Prefix, ShardTree, shard_at
 
 SPREAD_S = 60.0
 """Seconds after which an epoch is known to all that can be reached: notices are compared every 30."""
@@ -86,11 +92,23 @@ def places_at(history: Sequence[Layout], age_s: float) -> Places:
 class Layouts:
     """The layouts of one network as a node knows them. Reads from any thread, changes on the event loop."""
 
-    def __init__(self, layout: Layout, here: Callable[[bytes], bool] = lambda basis: False) -> None:
-        """`here` tells whether something lies here at a basis."""
+    def __init__(
+        self,
+        layout: Layout,
+        here: Callable[[bytes], bool] = lambda basis: False,
+        now_us: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`here` tells whether something lies here at a basis, `now_us` the time on the wall."""
         self.here = here
-        self._places = Places(layout, layout, generations=(layout.generation,))
+        self.now_us = now_us
+        self._born = Places(layout, layout, generations=(layout.generation,))
+        self._places = self._born
+        self._growth = Growth()
+        self._former: Mapping[Prefix, int] = {}
+        self._layers: tuple[Layout, ...] = ()
         self._done: frozenset[Prefix] = frozenset()
+        self.finished: dict[Prefix, int] = {}
+        """Former shards of the tree at which nothing is left, each with since when it was one, in µs."""
         self._changed = trio.Event()
         self.version = 0
         """Counts changes."""
@@ -111,24 +129,62 @@ class Layouts:
         return self._places.writes
 
     @property
+    def birth(self) -> Layout:
+        """The newest layout as it was before anything divided."""
+        return self._born.current
+
+    @property
+    def growth(self) -> Growth:
+        """What was decided about shards."""
+        return self._growth
+
+    @property
     def moving(self) -> bool:
         """Whether former shards are still asked."""
-        return bool(self._places.former)
+        return bool(self._places.former) or bool(self.settling())
 
     def change(self, places: Places) -> bool:
-        """Go on with these; whether they are others."""
-        former = tuple(one for one in places.former if not self._done.issuperset(one.tree.leaves))
-        places = replace(places, former=former)
-        if places == self._places:
+        """Go on with these, whose trees are as they were born; whether that changes anything."""
+        self._born = places
+        return self._go_on()
+
+    def grow(self, growth: Growth | None = None) -> bool:
+        """Go on with these decisions, None: with the same, as time has passed; whether something changed."""
+        if growth is not None:
+            self._growth = growth
+        return self._go_on()
+
+    def _go_on(self) -> bool:
+        born, growth = self._born, self._growth
+        former = tuple(self._grown(one) for one in born.former)
+        former = tuple(one for one in former if not self._done.issuperset(one.tree.leaves))
+        written_us = self.now_us() - int(SPREAD_S * 1_000_000)
+        places = replace(
+            born,
+            current=self._grown(born.current),
+            writes=self._grown(born.writes, written_us),
+            former=former,
+        )
+        asked = (born.current, *born.former)
+        were = {leaf: since for one in asked for leaf, since in growth.former(one.tree).items()}
+        if places == self._places and were == self._former:
             return False
-        self._places = places
+        self._places, self._former = places, were
+        self.finished = {one: since for one, since in self.finished.items() if were.get(one) == since}
+        self._layers = tuple(self._layered())
         self._tell()
         return True
 
     def finish(self, shards: Iterable[Prefix]) -> None:
         """Nothing is left at these former shards."""
-        self._done |= frozenset(shards)
-        self.change(self._places)
+        shards = tuple(shards)
+        self._done |= frozenset(one for one in shards if one not in self._former)
+        grown = {one: self._former[one] for one in shards if one in self._former}
+        if grown.keys() - self.finished.keys():
+            self.finished = self.finished | grown
+            self._layers = tuple(self._layered())
+            self._tell()
+        self._go_on()
 
     async def wait_changed(self, seen: int) -> int:
         """Wait until `version` is not `seen`; return the new one."""
@@ -136,71 +192,172 @@ class Layouts:
             await self._changed.wait()
         return self.version
 
+    def settling(self) -> list[Prefix]:
+        """The shards that the tree has not got any more and that are still asked."""
+        return [one for one, since in self._former.items() if self.finished.get(one) != since]
+
+    def changes_at(self) -> float:
+        """When, in seconds of the wall clock, time alone changes what is written; inf: it does not."""
+        times = (one.at_us / 1_000_000 + SPREAD_S for one in self._growth.decisions.values())
+        now = self.now_us() / 1_000_000
+        return min((time for time in times if time > now), default=float("inf"))
+
+    def age_s(self, shard: Prefix, layout_age_s: float) -> float:
+        """Seconds since this shard is a former one; `layout_age_s`: since the newest atlas was published."""
+        since = self._former.get(shard)
+        if since is None:
+            return layout_age_s
+        own = (self.now_us() - since) / 1_000_000
+        return own if shard.generation == self.current.generation else max(0.0, min(own, layout_age_s))
+
     def former_shards(self) -> tuple[Prefix, ...]:
         """The former shards that are still asked."""
-        return tuple(leaf for one in self._places.former for leaf in self.leaves_of(one))
+        left = tuple(leaf for one in self._places.former for leaf in self.leaves_of(one))
+        return (*left, *self.settling())
 
     def leaves_of(self, layout: Layout) -> tuple[Prefix, ...]:
-        """The shards of a layout that are asked."""
+        """The shards of a layout's tree that are asked."""
         if layout.generation == self._places.current.generation:
             return layout.tree.leaves
         return tuple(leaf for leaf in layout.tree.leaves if leaf not in self._done)
 
+    def beside(self, layout: Layout) -> list[Prefix]:
+        """The shards that a layout's tree has not got any more and that are asked as well."""
+        return [one for one in self.settling() if one.generation == layout.generation]
+
     def shards(self) -> tuple[Prefix, ...]:
         """The shards to be complete in: the current ones, and former ones until they may be dropped."""
         kept = self._places.kept
-        former = (leaf for leaf in self.former_shards() if kept or self.here(leaf.basis()))
-        return (*self.current.tree.leaves, *former)
+        grown = [one for one in self.settling() if self._is_open(one) or self.here(one.basis())]
+        former = (
+            leaf
+            for one in self._places.former
+            for leaf in self.leaves_of(one)
+            if kept or self.here(leaf.basis())
+        )
+        return (*self.current.tree.leaves, *former, *grown)
 
     def every_shard(self) -> list[Prefix]:
-        """The shards of all generations, the newest first."""
-        leaves = self.current.tree.leaves
-        return [
-            Prefix(leaf.bits, leaf.length, generation)
-            for generation in reversed(self._places.generations)
-            for leaf in leaves
-        ]
+        """The shards that there ever were in all generations, the present ones first."""
+        current = self.current.tree.leaves
+        shards = list(current)
+        for generation in reversed(self._places.generations):
+            birth = ShardTree(
+                tuple(replace(one, generation=generation) for one in self._born.current.tree.leaves)
+            )
+            tree = self._growth.tree(birth)
+            shards += [
+                one for one in (*tree.leaves, *self._growth.former(birth)) if one not in self.current.tree
+            ]
+        return shards
 
     def left_behind(self) -> list[Prefix]:
-        """The shards of earlier generations at which something lies here; a look-up for each."""
-        generation = self.current.generation
-        return [one for one in self.every_shard() if one.generation != generation and self.here(one.basis())]
+        """The shards that are none any more and at which something lies here; a look-up for each."""
+        present = self.current.tree
+        return [one for one in self.every_shard() if one not in present and self.here(one.basis())]
 
     def is_former(self, basis: bytes) -> bool:
-        """Whether this is the basis of a shard of an earlier generation."""
-        return self.current.generation > 0 and is_other(basis, self.current)
+        """Whether this is the basis of a shard that is none any more."""
+        shard = shard_at(basis)
+        return shard is not None and shard not in self.current.tree
+
+    def is_home(self, basis: bytes, key: bytes, layout: Layout) -> bool:
+        """Whether a record with this key by `layout` lies at this basis for its own sake, now or formerly."""
+        shard = shard_at(basis)
+        if shard is None:
+            return False
+        return shard.contains(key) if shard.generation == layout.generation else self.is_former(basis)
 
     def taking(self, basis: bytes) -> Taking:
         """Whether a record may be held at the shard of this basis now."""
         shard, places = shard_at(basis), self._places
         if shard is None:
             return Taking.REFUSES
-        plain = Prefix(shard.bits, shard.length, places.current.generation)
-        if plain not in places.current.tree:
+        least = self._born.current.tree.leaves[0].length
+        if shard.length < least:
             return Taking.REFUSES
-        if shard.generation == places.current.generation:
+        if shard in places.current.tree:
             return Taking.TAKES
-        if shard.generation not in places.generations:
-            return Taking.WAITS
-        return Taking.TAKES if places.open or self.here(basis) else Taking.WAITS
+        if shard in self._former:
+            open_here = self._is_open(shard) or self.here(basis)
+        elif (
+            shard.generation in places.generations
+            and shard.generation != places.current.generation
+            and (shard.length == least or any(shard in one.tree for one in places.former))
+        ):
+            open_here = places.open or self.here(basis)
+        else:
+            return Taking.WAITS  # of an atlas, or divided as, nobody told us yet
+        return Taking.TAKES if open_here else Taking.WAITS
+
+    def _is_open(self, shard: Prefix) -> bool:
+        """Whether a shard that the tree has not got any more takes what comes."""
+        return (self.now_us() - self._former.get(shard, 0)) / 1_000_000 < OVERLAP_S
 
     def unnamed(self) -> Layout | None:
         """The layout of records that come without the names of their shards, if it is known here."""
-        for one in self._places.asked:
+        for one in (self._born.current, *self._born.former):
             if one.generation == 0 and one.known:
                 return one
         return None
 
+    def written(self) -> tuple[Layout, ...]:
+        """The layouts by whose shards entries are shown: operations have to reach those of them all.
+
+        First the one that content is written by.
+        """
+        places = self._places
+        former = (one for one in places.former if one.known and one.generation < places.writes.generation)
+        return (places.writes, *self._layers, *former)
+
     def shards_of(self, items: Sequence[tuple[Record, Content]]) -> list[frozenset[Prefix]]:
         """For each content record its shards in all layouts asked whose atlas is known."""
         known = [one for one in self._places.asked if one.known]
-        columns = [[one.tree.leaf_of(key) for key in one.keys(items)] for one in known]
-        return [frozenset(column[place] for column in columns) for place in range(len(items))]
+        columns: list[list[tuple[Prefix, ...]]] = []
+        for one in known:
+            beside = self.beside(one)
+            columns.append(
+                [
+                    (one.tree.leaf_of(key), *(shard for shard in beside if shard.contains(key)))
+                    for key in one.keys(items)
+                ]
+            )
+        return [
+            frozenset(shard for column in columns for shard in column[place]) for place in range(len(items))
+        ]
 
     def unknown(self, shards: Collection[Prefix]) -> bool:
         """Whether one of these shards is of a generation whose atlas is not known here."""
         strange = {one.generation for one in self._places.former if not one.known}
         return bool(strange) and any(shard.generation in strange for shard in shards)
+
+    def _grown(self, layout: Layout, before_us: int | None = None) -> Layout:
+        tree = (
+            self._growth.tree(layout.tree) if before_us is None else self._growth.tree(layout.tree, before_us)
+        )
+        return layout if tree is layout.tree else replace(layout, tree=tree)
+
+    def _layered(self) -> Iterator[Layout]:
+        """Layouts that have among them all shards that are still asked beside the trees; few."""
+        for layout in self._places.asked:
+            if not layout.known:
+                continue
+            left = sorted(self.beside(layout))
+            if (
+                layout.tree != self._places.writes.tree
+                and layout.generation == self._places.writes.generation
+            ):
+                yield layout
+            while left:
+                tree, chosen, rest = layout.tree, list[Prefix](), list[Prefix]()
+                for one in left:
+                    if any(overlap(one, other) for other in chosen):
+                        rest.append(one)
+                    else:
+                        tree = with_leaf(tree, one)
+                        chosen.append(one)
+                yield replace(layout, tree=tree)
+                left = rest
 
     def _tell(self) -> None:
         self.version += 1
@@ -208,23 +365,36 @@ class Layouts:
         self._changed = trio.Event()
 
 
-def is_other(basis: bytes, layout: Layout) -> bool:
-    """Whether this is the basis of a shard of another generation than the layout's."""
+def shards_for(basis: bytes, layout: Layout) -> tuple[bytes, ...]:
+    """The bases of the layout's shards where what once lay at this one may lie now, at most `MAX_SHARDS`."""
     shard = shard_at(basis)
-    return shard is not None and shard.generation != layout.generation
+    if shard is None or shard in layout.tree:
+        return (basis,)
+    return tuple(leaf.basis() for leaf in within(layout.tree, shard)[:MAX_SHARDS])
+
+
+def is_other(basis: bytes, layout: Layout) -> bool:
+    """Whether this is the basis of a shard that the layout has not got."""
+    shard = shard_at(basis)
+    return shard is not None and shard not in layout.tree
 
 
 def shard_named(basis: bytes | None) -> tuple[bytes, ...]:
-    """The shards named beside a record that is to lie at this one; those of generation 0 need no name."""
+    """The shards named beside a record that is to lie at this one; the first of all need no name."""
     shard = None if basis is None else shard_at(basis)
-    return (basis,) if basis is not None and shard is not None and shard.generation else ()
+    plain = shard is None or (shard.generation == 0 and shard.length == FIRST_DEPTH)
+    return () if basis is None or plain else (basis,)
 
 
 def bases_ever(record_basis: bytes | None, layouts: Layouts) -> Iterable[bytes]:
     """Bases at which a record may have lain, that of its present shard first if that is known.
 
-    As many as there are shards in all generations.
+    Of the present atlas's shards those that have keys in common with that one; of others all.
     """
+    present = None if record_basis is None else shard_at(record_basis)
     if record_basis is not None:
         yield record_basis
-    yield from (basis for one in layouts.every_shard() if (basis := one.basis()) != record_basis)
+    for one in layouts.every_shard():
+        elsewhere = present is not None and one.generation == present.generation and not overlap(one, present)
+        if not elsewhere and (basis := one.basis()) != record_basis:
+            yield basis

@@ -135,6 +135,8 @@ class RecordService:
         """Records that are held and passed on, but not shown to who reads an entry: this node doubts them."""
         self.on_waiting: OnWaiting = _let_go
         """Told of bundles some records of which are pending or parked, and who sent them."""
+        self.on_stale: Callable[[AgentId], None] = lambda agent: None
+        """Told of a peer that may know of other shards than we do."""
         for method, handler, heavy in (
             ("record.store", self._serve_store, True),
             ("record.fetch", self._serve_fetch, True),
@@ -183,7 +185,14 @@ class RecordService:
         """
         body, sent = await self._run_blocking(self._frame, items)
         reply = await self._kademlia.request(agent, "record.store", body, most=STORE_TIMEOUT_S)
-        return [status for status, _ in read_statuses(reply, sent)], len(body)
+        statuses = [status for status, _ in read_statuses(reply, sent)]
+        self.note_statuses(agent, statuses)
+        return statuses, len(body)
+
+    def note_statuses(self, agent: AgentId, statuses: Iterable[StoreStatus]) -> None:
+        """What a holder said of what it was sent: one that waits may know of other shards than we do."""
+        if StoreStatus.PENDING in statuses:
+            self.on_stale(agent)
 
     def _frame(self, items: Sequence[Item]) -> tuple[bytes, int]:
         value, sent = self.pack(items, FRAME_BYTES, True, lean=True)
@@ -270,6 +279,9 @@ class RecordService:
         if not self._accepts() and not await self._run_blocking(self._only_erases, bundle):
             raise RequestRefused(RefusalCode.FORBIDDEN, "this node stores nothing for others")
         judged = await self.admit(bundle, sender=sender)
+        if self._intake.tree_missing:
+            self._intake.tree_missing = False
+            self.on_stale(sender)
         refused = [one for one in judged if one.rule]
         if refused:
             self._kademlia.report(sender, Misdeed.INVALID_RECORD, min(len(refused), MAX_BLAME))

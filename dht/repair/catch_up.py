@@ -144,8 +144,8 @@ class CatchUp:
     @property
     def shards_held(self) -> int:
         """How many of the network's shards this node is a complete holder of."""
-        generation = self._layouts.current.generation
-        return sum(shard.generation == generation for shard in self._complete)
+        tree = self._layouts.current.tree
+        return sum(shard in tree for shard in self._complete)
 
     async def run(self) -> None:
         """Catch up at every change of membership and once a minute, for ever."""

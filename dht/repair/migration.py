@@ -32,6 +32,7 @@ from dht.records.placement import Role, needs_payload
 from dht.records.proofs import Proofs
 from dht.records.record_store import Digest, HeldStore
 from dht.repair.offers import Offers
+from dht.shards.messages import MAX_PREFIXES
 from sharding.tree import Prefix
 
 BATCH = 100
@@ -47,6 +48,9 @@ SAMPLE = 32
 """Records of a former shard that their new holders have to prove, a random run of them."""
 MORE = 2
 """Nodes beyond the R nearest that are asked, too, whether something is left at a former shard."""
+
+MAX_ASKED = min(MAX_DIGESTS, MAX_PREFIXES)
+"""Former shards asked about in one request."""
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
@@ -71,14 +75,18 @@ def is_due(moved: Moved | None, digest: Digest, age_s: float, now: float) -> boo
     return moved is not None and moved.digest == digest and now - moved.since >= CONFIRM_S and age_s >= ASK_S
 
 
-def is_over(digests: Sequence[Digest], age_s: float) -> bool:
-    """Whether a former shard at which the nearest nodes hold this need not be asked any more."""
-    return bool(digests) and age_s >= ASK_S and not any(count for count, _ in digests)
+def is_over(counts: Sequence[int | None], age_s: float) -> bool:
+    """Whether a former shard at which the nearest nodes hold so many need not be asked any more.
+
+    None: one of them does not know yet that it is a former shard.
+    """
+    return bool(counts) and age_s >= ASK_S and all(count == 0 for count in counts)
 
 
 class Migration:
     """Drives the moves of one node. `age_s`: seconds since the newest atlas was published.
 
+    `left` asks a holder what lies with it at former shards of the tree (`dht.shards.decisions`).
     `on_dropped` is told of a basis that went, and each record there with the roles that it still has here.
     """
 
@@ -91,6 +99,7 @@ class Migration:
         store: HeldStore,
         layouts: Layouts,
         age_s: Callable[[], float],
+        left: Callable[[AgentId, Sequence[Prefix]], Awaitable[list[int | None]]],
         replication: int,
         on_dropped: OnDropped,
         run_blocking: RunBlocking,
@@ -103,6 +112,7 @@ class Migration:
         self._store = store
         self._layouts = layouts
         self._age_s = age_s
+        self._left = left
         self._replication = replication
         self._on_dropped = on_dropped
         self._run_blocking = run_blocking
@@ -118,7 +128,7 @@ class Migration:
         """Move for ever; waits while there is but one atlas."""
         while True:
             seen = self._layouts.version
-            if len(self._layouts.places.generations) == 1:
+            if len(self._layouts.places.generations) == 1 and not self._layouts.growth.decisions:
                 await self._layouts.wait_changed(seen)
             await self.look()
             await self.finished(self._layouts.former_shards())
@@ -135,49 +145,67 @@ class Migration:
             agents = [contact.agent for contact in near]
             me = self._kademlia.agent
             rank = agents.index(me) if me in agents else len(agents)
-            if may_begin(self._age_s(), rank):
+            if may_begin(self._layouts.age_s(shard, self._age_s()), rank):
                 await self._look_at(shard)
 
     async def finished(self, shards: Sequence[Prefix]) -> set[Prefix]:
         """Those of these former shards at which nothing is left; they are not asked any more."""
-        if not shards or self._age_s() < ASK_S:
+        shards = [one for one in shards if self._layouts.age_s(one, self._age_s()) >= ASK_S]
+        if not shards:
             return set()
         async with self._asking:
             asked: dict[AgentId, list[Prefix]] = {}
-            heard: dict[Prefix, list[Digest]] = {shard: [] for shard in shards}
+            heard: dict[Prefix, list[int | None]] = {shard: [] for shard in shards}
             silent: set[Prefix] = set()
             for shard in shards:
                 for contact in await self._kademlia.holders(shard.basis(), self._replication + MORE):
                     if contact.agent == self._kademlia.agent:
-                        heard[shard].append(self._store.digest_of(shard.basis()))
+                        heard[shard].append(self._store.digest_of(shard.basis())[0])
                     else:
                         asked.setdefault(contact.agent, []).append(shard)
 
             async def ask(agent: AgentId) -> None:
-                for start in range(0, len(asked[agent]), MAX_DIGESTS):
-                    part = asked[agent][start : start + MAX_DIGESTS]
+                for start in range(0, len(asked[agent]), MAX_ASKED):
+                    part = asked[agent][start : start + MAX_ASKED]
                     try:
-                        digests = await self._records.digests(agent, [shard.basis() for shard in part])
+                        counts = await self._counts(agent, part)
                     except NetworkError as error:
                         self._failed(agent, error)
                         silent.update(part)
                         continue
-                    for shard, digest in zip(part, digests, strict=True):
-                        heard[shard].append(digest)
+                    for shard, count in zip(part, counts, strict=True):
+                        heard[shard].append(count)
 
             async with trio.open_nursery() as nursery:
                 for agent in sorted(asked):
                     nursery.start_soon(ask, agent)
-            over = {shard for shard in shards if shard not in silent and is_over(heard[shard], self._age_s())}
+            over = {
+                shard
+                for shard in shards
+                if shard not in silent and is_over(heard[shard], self._layouts.age_s(shard, self._age_s()))
+            }
             if over:
                 self._layouts.finish(over)
             return over
+
+    async def _counts(self, agent: AgentId, shards: Sequence[Prefix]) -> list[int | None]:
+        """What lies with a holder at these; None where it has not heard that they are former shards."""
+        generation = self._layouts.current.generation
+        earlier = [one for one in shards if one.generation != generation]
+        ours = [one for one in shards if one.generation == generation]
+        counts: dict[Prefix, int | None] = {}
+        if earlier:
+            digests = await self._records.digests(agent, [one.basis() for one in earlier])
+            counts.update((one, count) for one, (count, _) in zip(earlier, digests, strict=True))
+        if ours:
+            counts.update(zip(ours, await self._left(agent, ours), strict=True))
+        return [counts[one] for one in shards]
 
     async def _look_at(self, shard: Prefix) -> None:
         basis, now = shard.basis(), trio.current_time()
         digest = self._store.digest_of(basis)
         known = self._moved.get(shard)
-        due = is_due(known, digest, self._age_s(), now)
+        due = is_due(known, digest, self._layouts.age_s(shard, self._age_s()), now)
         if known is not None and known.digest == digest and not due:
             return
         if not await self._bring(basis):

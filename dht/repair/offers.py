@@ -32,7 +32,7 @@ from dht.overlay.kademlia import Kademlia
 from dht.ports import RunBlocking
 from dht.records.basis import subject_basis
 from dht.records.bundle import MAX_SHARDS, Item
-from dht.records.layouts import Layouts, is_other
+from dht.records.layouts import Layouts, is_other, shards_for
 from dht.records.methods import HAS_ERASED, LACKS, MAX_LACKS, RecordService
 from dht.records.placement import Layout, Role, beside
 from dht.records.record_store import Held, HeldStore
@@ -97,6 +97,7 @@ def plan(
         for cid, value in said[entry].items()
         if isinstance(value, Content)
     ]
+    placed: dict[Cid, set[bytes]] = {}
     for number, layout in enumerate(layouts):
         keys = layout.keys(contents)
         shards = {
@@ -106,7 +107,7 @@ def plan(
             erased = purged_by(records, said[entry])
             own = {cid: shards[cid] for cid in said[entry] if cid in shards}
             lay = {cid: (purged or {})[cid] for cid in erased if cid in (purged or {})}
-            own |= {cid: basis for cid, basis in lay.items() if not is_other(basis, layout)}
+            own |= {cid: basis for cid, basis in lay.items() if shards_for(basis, layout)}
             at_shards = beside(records, said[entry], own, standing)
             for cid in sorted(records):
                 if records[cid].payload is None and cid not in erased:
@@ -114,8 +115,12 @@ def plan(
                 made.records[cid] = records[cid]
                 if not number:
                     made.add((int(Role.SUBJECT), subject_basis(entry)), entry, cid)
-                for basis in sorted(at_shards.get(cid, ()))[:MAX_SHARDS]:
+                # Where something purged lay nobody can tell any more when its shard has been divided.
+                bases = {one for basis in at_shards.get(cid, ()) for one in shards_for(basis, layout)}
+                before = placed.setdefault(cid, set())
+                for basis in sorted(bases - before)[:MAX_SHARDS]:
                     made.add((int(Role.SHARD), basis), entry, cid)
+                before |= bases
     return made
 
 
@@ -203,7 +208,7 @@ class Offers:
         """Look at these entries once; what is not everywhere afterwards is looked at again."""
         for entry in entries:
             self._due.pop(entry, None)  # whoever is there again afterwards has changed meanwhile
-        made = await self._run_blocking(self._plan, entries, self._written())
+        made = await self._run_blocking(self._plan, entries, self._layouts.written())
         holders: dict[Place, tuple[AgentId, ...]] = {}
         for place in made.places:
             found = await self._kademlia.holders(place[1], self._replication)
@@ -279,12 +284,6 @@ class Offers:
     async def places_of(self, entries: Sequence[Cid]) -> Plan:
         """Where what is known here of these entries lies, as it is placed now."""
         return await self._run_blocking(self._plan, entries, (self._layouts.writes,))
-
-    def _written(self) -> tuple[Layout, ...]:
-        """The layouts by whose shards entries are shown: operations have to reach those of them all."""
-        places = self._layouts.places
-        former = (one for one in places.former if one.known and one.generation < places.writes.generation)
-        return (places.writes, *former)
 
     def _plan(self, entries: Sequence[Cid], layouts: Sequence[Layout]) -> Plan:
         about = {entry: self._about(entry) for entry in entries}

@@ -165,6 +165,8 @@ class Publisher:
         self._undecided: dict[tuple[Cid, AgentId], float] = {}
         self._mute: dict[AgentId, float] = {}
         self._confirmed_to = -1
+        self.on_stale: Callable[[AgentId], None] = lambda agent: None
+        """Told of a holder that may know of other shards than we do."""
         self.refused = 0
         """Own records that a holder judged invalid, each time: a sign of a bug or of a lying holder."""
         self.waits = True
@@ -456,6 +458,8 @@ class Publisher:
             return
         reply = await self._kademlia.request(agent, "record.store", body, most=STORE_TIMEOUT_S)
         statuses, statement = read_receipted(reply, len(batch))
+        if any(status is StoreStatus.PENDING for status, _ in statuses):
+            self.on_stale(agent)
         held = [
             Placement(record.cid, roles, agent)
             for (record, roles), (status, _) in zip(batch, statuses, strict=True)

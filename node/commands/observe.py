@@ -62,6 +62,10 @@ def status(home: str | None, as_json: bool) -> None:
         rows.append(("routing", f"{held}, {counts['summary_bytes_held'] / 1_000_000:.1f} MB"))
     if counts.get("epoch"):
         rows.append(("epoch", str(counts["epoch"])))
+    if counts.get("shard_decisions"):
+        asked = counts.get("former_shards_asked", 0)
+        settling = f", {asked} former ones still asked, {counts['former_shards']} to be moved from here"
+        rows.append(("shards", f"{counts['shards']}{settling if asked else ''}"))
     if counts.get("agents_excluded"):
         rows.append(("warrants", f"agents not shown: {counts['agents_excluded']}; see roseforest warrants"))
     if answer["read_only"]:

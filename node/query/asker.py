@@ -36,7 +36,7 @@ from node.query.search_protocol import (
 from node.query.spot_checks import SpotChecks
 from node.query.steps import Steps
 from node.query.text_check import Looked, TextCheck
-from node.query.trail import LIKELY, TO_CONFIRM, TOO_FEW, Trail, route_of
+from node.query.trail import LIKELY, MOVED, TO_CONFIRM, TOO_FEW, Trail, route_of
 from node.query.verifying import Verifier
 from node.query.wave import Ask, Wave
 from node.query.wording import Wording
@@ -59,6 +59,8 @@ TEXTS_MARGIN_S = 0.005
 """Hits' texts are looked at until so long before the deadline: who has all hits is not cut off by that."""
 WAIT_PART = 4
 """One part of so many of the deadline may go by in asking what has changed in others' shards."""
+MAX_REPLANS = 3
+"""So often a question goes on by a tree of shards that it has just heard of."""
 EXTRA_HOLDERS = 2
 """Holders looked up beyond R, for when the first ones are new, slow or gone."""
 
@@ -82,11 +84,13 @@ class Asker:
         is_complete: Callable[[Prefix], bool],
         layouts: Layouts,
         finished: Callable[[Sequence[Prefix]], Awaitable[set[Prefix]]],
+        heard: Callable[[Sequence[bytes], AgentId], Awaitable[object]],
         replication: int,
         clock: Clock,
         run_blocking: RunBlocking,
     ) -> None:
-        """`finished`: which of these former shards have nothing left that could be asked for."""
+        """`finished`: which of these former shards have nothing left that could be asked for. `heard` takes
+        the proofs that a holder sends, that shards are none any more."""
         self._kademlia = kademlia
         self._choice = choice
         self._spots = spots
@@ -99,6 +103,7 @@ class Asker:
         self._is_complete = is_complete
         self._layouts = layouts
         self._finished = finished
+        self._heard = heard
         self._replication = replication
         self._clock = clock
         self._run_blocking = run_blocking
@@ -116,6 +121,7 @@ class Asker:
         started = self._clock.monotonic()
         trail = Trail(self._clock, started)
         gathered = Gathered(steps or Steps(self._clock), trail)
+        growth = self._layouts.growth
         with gathered.steps.step("route"):
             depth = max(question.k, LEAST_HITS) * (FILTERED if question.tags or question.filters else 1)
             wait_s = question.deadline_ms / 1_000 / WAIT_PART
@@ -136,13 +142,17 @@ class Asker:
         freshened = Freshened()
         looked = Looked()
         with trio.move_on_after(max(0.0, left)) as scope:
-            for shards in (likely, others):
-                why = TOO_FEW if contacted else LIKELY
-                if contacted and len(gathered.settled()[0]) >= request.k:
-                    wanted = gathered.to_confirm(question.k) - set(likely)
-                    shards, why = tuple(shard for shard in others if shard in wanted), TO_CONFIRM
-                    if not shards:
-                        break
+            asked: set[Prefix] = set()
+            waves = [(likely, LIKELY), (others, TOO_FEW)]
+            replans = 0
+            while waves:
+                shards, why = waves.pop(0)
+                if why == TOO_FEW and contacted and len(gathered.settled()[0]) >= request.k:
+                    wanted = gathered.to_confirm(question.k) - asked
+                    shards, why = tuple(shard for shard in shards if shard in wanted), TO_CONFIRM
+                if not shards:
+                    continue
+                asked |= set(shards)
                 trail.begin_wave(shards, why)
                 contacted += len(shards)
                 missed += len(shards)  # until their holders have answered
@@ -154,7 +164,17 @@ class Asker:
                 finally:
                     missed += len(wave.missed) - len(shards)
                     gathered.answered |= set(shards) - set(wave.missed)
-                missed -= len(await self._finished([one for one in wave.missed if self._is_former(one)]))
+                over = await self._finished([one for one in wave.missed if self._is_former(one)])
+                missed -= len(over)
+                gathered.answered |= over  # that nothing is there is an answer
+                if self._layouts.growth is not growth and replans < MAX_REPLANS:
+                    # We asked by a tree that is none any more; what has moved is asked for at once.
+                    replans, growth = replans + 1, self._layouts.growth
+                    choice = await self._choice.choose(question.codes, depth, question.recall_ppm, 0.0)
+                    _, choice = await self._wording.ask(question, choice, 0.0)
+                    first = tuple(one for one in choice.likely if one not in asked)
+                    rest = tuple(one for one in choice.others if one not in asked)
+                    waves = [(first, MOVED), (rest, TOO_FEW)]
             best, outdated = gathered.settled()
             if question.fresh:
                 with gathered.steps.step("heads"):
@@ -217,7 +237,7 @@ class Asker:
         return (max(ends, default=now) - trail.began_s) * 1_000
 
     def _is_former(self, shard: Prefix) -> bool:
-        return shard.generation != self._layouts.current.generation
+        return shard not in self._layouts.current.tree
 
     async def _plan(self, shards: Sequence[Prefix]) -> Wave:
         count = self._replication + EXTRA_HOLDERS
@@ -279,6 +299,8 @@ class Asker:
                     gathered.steps.longest("answer", self._clock.monotonic() - asked)
                     with gathered.steps.step("decode"):
                         reply = await self._run_blocking(decode_reply, body, part)
+                    if reply.moved:
+                        await self._heard(reply.moved, ask.node)
                     await self._verifier.take(ask.node, part, reply, gathered)
                 except NetworkError as error:
                     log.info("asking %s failed: %s", ask.node.hex()[:8], error)

@@ -24,6 +24,7 @@ from node.sketch_rows import rotation_of, sketches_in
 from sharding.atlas import Atlas
 from sharding.contact import contacts, weigh
 from sharding.expectation import expected_hits
+from sharding.growth import within
 from sharding.routing import Scored, route
 from sharding.tree import Prefix
 
@@ -116,21 +117,27 @@ class ShardChoice:
         self, layout: Layout, codes: Codes, k: int, recall_ppm: int, wait_s: float
     ) -> Choice:
         leaves = self._layouts.leaves_of(layout)
+        beside = self._layouts.beside(layout)
         if layout.atlas is None:
-            return Choice(leaves, (), dict.fromkeys(leaves, PPM // max(1, len(leaves))))
+            return Choice((*leaves, *beside), (), dict.fromkeys(leaves, PPM // max(1, len(leaves))))
         scored = await self._run_blocking(route, layout.atlas, layout.tree, codes)
+        # What was there before a shard was divided, or two were joined, may still lie where it lay; what the
+        # new one's holders have of it says little.
+        unsettled = {leaf for one in beside for leaf in within(layout.tree, one)}
         blocks: dict[Prefix, Block] = {}
         if layout.generation == self._layouts.current.generation:
             blocks = await self._blocks(scored, leaves, wait_s)
-        here = frozenset(filter(self._is_complete, leaves))
+            blocks = {leaf: block for leaf, block in blocks.items() if leaf not in unsettled}
+        here = frozenset(leaf for leaf in leaves if leaf not in unsettled and self._is_complete(leaf))
         atlas = layout.atlas
 
         def decide() -> Choice:
             parts = weigh(scored, self._expected(atlas, blocks, codes, k))
-            asked = contacts(parts, scored, recall_ppm / PPM, here)
+            asked = {*contacts(parts, scored, recall_ppm / PPM, here)}
+            asked |= {one for one in beside if any(leaf in asked for leaf in within(layout.tree, one))}
             return Choice(
-                likely=tuple(leaf for leaf in leaves if leaf in asked),
-                others=tuple(leaf for leaf in leaves if leaf not in asked),
+                likely=tuple(leaf for leaf in (*leaves, *beside) if leaf in asked),
+                others=tuple(leaf for leaf in (*leaves, *beside) if leaf not in asked),
                 expected_ppm={shard: int(part * PPM) for shard, part in parts.items()},
                 here=here,
             )

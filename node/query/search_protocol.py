@@ -11,6 +11,7 @@ When records do not fit into the reply the list still names them and the asker f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from crdt.postings import MAX_PROOFS
 from dht.errors import FrameError, RefusalCode, RequestRefused
 from dht.network import MAX_BODY
 from dht.records.bundle import Bundle, BundleError, open_bundle
+from dht.shards.messages import MAX_REDIRECTS, decode_proofs
 from node.query.filters import ANY, Filters, read_filters
 from node.query.scoring import Words
 from sharding.bm25 import MAX_SCORE, MAX_TERMS, Wanted
@@ -82,6 +84,8 @@ class SearchReply:
     complete: tuple[Prefix, ...]
     ranking: tuple[Ranked, ...]
     bundle: Bundle
+    moved: tuple[bytes, ...] = ()
+    """Proofs, not verified, that shards asked for are none any more."""
 
 
 def decode_request(body: bytes, dim: int) -> SearchRequest:
@@ -112,8 +116,10 @@ def decode_request(body: bytes, dim: int) -> SearchRequest:
     return SearchRequest(shards, codes, k, tuple(tags), filters, words)
 
 
-def encode_reply(complete: list[int], ranking: list[Ranked], bundle: list[Any]) -> bytes:
-    """`complete` are indexes into the request's shards."""
+def encode_reply(
+    complete: list[int], ranking: list[Ranked], bundle: list[Any], moved: Sequence[bytes] = ()
+) -> bytes:
+    """`complete` are indexes into the request's shards; `moved` proves which of them are none any more."""
     rows: list[list[Any]] = []
     for one in ranking:
         row: list[Any] = [one.record, one.score]
@@ -122,16 +128,16 @@ def encode_reply(complete: list[int], ranking: list[Ranked], bundle: list[Any]) 
         elif one.proofs:
             row.append(list(one.proofs))
         rows.append(row)
-    return canonical.encode([complete, rows, bundle])
+    return canonical.encode([complete, rows, bundle, *([list(moved)] if moved else [])])
 
 
 def decode_reply(reply: bytes, request: SearchRequest) -> SearchReply:
     """Read a holder's answer to `request`; raises `FrameError` for anything out of bounds."""
     try:
         value = canonical.decode(reply, MAX_BODY)
-        if type(value) is not list or len(value) != 3:
-            raise FrameError("a search reply is the array [complete, ranking, bundle]")
-        complete, ranking, bundle = value
+        if type(value) is not list or len(value) not in (3, 4):
+            raise FrameError("a search reply is the array [complete, ranking, bundle] or with proofs")
+        complete, ranking, bundle, *moved = value
         if type(complete) is not list or not all(
             type(place) is int and 0 <= place < len(request.shards) for place in complete
         ):
@@ -142,6 +148,7 @@ def decode_reply(reply: bytes, request: SearchRequest) -> SearchReply:
             tuple(request.shards[place] for place in sorted(set(complete))),
             tuple(_ranked(one, request.words is not None) for one in ranking),
             open_bundle(bundle),
+            decode_proofs(moved[0], MAX_REDIRECTS) if moved else (),
         )
     except (ChainError, BundleError) as error:
         raise FrameError(f"search reply is malformed: {error}") from error

@@ -6,7 +6,7 @@ before the search that it vouches for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from chain.cid import Cid
 from chain.identity import AgentId
@@ -46,7 +46,10 @@ class SearchService:
         clock: Clock,
         run_blocking: RunBlocking,
         standing: Callable[[], Standing] = lambda: CLEAR,
+        moved: Callable[[Sequence[Prefix]], list[bytes]] = lambda shards: [],
     ) -> None:
+        """`moved`: the proofs that some of these are no shards any more."""
+        self._moved = moved
         self._records = records
         self._holder = holder
         self._records_of = records_of
@@ -96,4 +99,4 @@ class SearchService:
             ranking.append(Ranked(record.cid, scores.cosine, tuple(chosen), scores.lexical))
             sent[record.cid] = record
         bundle, _ = self._records.bundle((sent | extra).values(), named=False)
-        return encode_reply(complete, ranking, bundle)
+        return encode_reply(complete, ranking, bundle, self._moved(request.shards))

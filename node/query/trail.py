@@ -17,10 +17,11 @@ from sharding.tree import Prefix
 
 LIKELY = "among the likeliest"
 TOO_FEW = "the likeliest brought too few hits"
+MOVED = "a holder proved that a shard was divided or joined"
 TO_CONFIRM = "would have to show one of the hits"
 BEYOND = "beyond the recall wanted"
 DEADLINE = "the deadline came first"
-REASONS = (LIKELY, TOO_FEW, TO_CONFIRM, BEYOND, DEADLINE)
+REASONS = (LIKELY, MOVED, TOO_FEW, TO_CONFIRM, BEYOND, DEADLINE)
 """Why a shard was asked, or was not."""
 MAX_PROBLEM = 160
 """Characters of what a holder says about itself."""

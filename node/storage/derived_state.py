@@ -237,6 +237,17 @@ class DerivedState:
         sql = "SELECT number, record FROM postings WHERE shard_key BETWEEN ? AND ?"
         return [(row[0], row[1]) for row in self._database.rows(sql, (low_key, high_key))]
 
+    def count_in(self, low_key: bytes, high_key: bytes) -> int:
+        """How many postings have keys in a range; O(answer)."""
+        sql = "SELECT COUNT(*) FROM postings WHERE shard_key BETWEEN ? AND ?"
+        row = self._database.row(sql, (low_key, high_key))
+        return 0 if row is None else int(row[0])
+
+    def heads_in(self, low_key: bytes, high_key: bytes) -> list[int]:
+        """The first 48 bits of the shard keys in a range, in any order; O(answer)."""
+        sql = "SELECT shard_key FROM postings WHERE shard_key BETWEEN ? AND ?"
+        return [int.from_bytes(row[0][:6], "big") for row in self._database.rows(sql, (low_key, high_key))]
+
     def keys_of(self, records: Sequence[Cid]) -> list[bytes]:
         """The shard keys of the postings of these content records, in any order; of those that are there."""
         sql = "SELECT shard_key FROM postings WHERE record IN ({})"

@@ -19,7 +19,9 @@ from dht.records.layouts import (
 )
 from dht.records.placement import Layout
 from dht.repair.migration import CONFIRM_S, TURN_S, Moved, is_due, is_over, may_begin
-from sharding.tree import MAX_DEPTH, MAX_GENERATION, Prefix, ShardTree, shard_at
+from sharding.growth import Decision, Growth
+from sharding.shard_life import REST_US
+from sharding.tree import FIRST_DEPTH, MAX_DEPTH, MAX_GENERATION, Prefix, ShardTree, shard_at
 
 BITS = 2
 EMPTY = (0, bytes(32))
@@ -92,7 +94,8 @@ def test_a_former_shard_takes_records_while_it_is_open_and_then_as_long_as_it_ho
             newest = generation == history[-1].generation
             former = generation in layouts.places.generations and (age < OVERLAP_S or leaf.basis() in full)
             assert taking is (Taking.TAKES if newest or former else Taking.WAITS)
-    assert layouts.taking(Prefix(0, BITS + 1).basis()) is Taking.REFUSES
+    assert layouts.taking(Prefix(0, BITS - 1).basis()) is Taking.REFUSES
+    assert layouts.taking(Prefix(0, BITS + 1).basis()) is Taking.WAITS, "it may have been divided"
     assert layouts.taking(bytes(32)) is Taking.REFUSES
     left = layouts.left_behind()
     assert {shard.basis() for shard in left} == {basis for basis in full if layouts.is_former(basis)}
@@ -129,13 +132,15 @@ def test_every_basis_that_a_record_may_have_had_is_tried_its_present_one_first(
     layouts.change(places_at(history, 0.0))
     present = history[-1].tree.leaves[1].basis() if known else None
     tried = list(bases_ever(present, layouts))
-    assert len(tried) == len(set(tried)) == len(history) << BITS
+    of_present = 1 if known else 1 << BITS
+    assert len(tried) == len(set(tried)) == (len(history) - 1 << BITS) + of_present
     assert not known or tried[0] == present
 
 
 @given(shards())
-def test_only_shards_of_later_atlases_are_named(shard: Prefix) -> None:
-    assert shard_named(shard.basis()) == ((shard.basis(),) if shard.generation else ())
+def test_only_the_first_shards_of_all_are_not_named(shard: Prefix) -> None:
+    plain = shard.generation == 0 and shard.length == FIRST_DEPTH
+    assert shard_named(shard.basis()) == (() if plain else (shard.basis(),))
     assert shard_named(None) == ()
 
 
@@ -148,15 +153,64 @@ def test_a_former_shard_goes_only_when_it_was_found_elsewhere_twice_and_nobody_w
     assert not is_due(None, now, age, at)
 
 
-@given(st.lists(digests, max_size=4), ages)
+@given(st.lists(st.none() | st.integers(0, 2), max_size=4), ages)
 def test_a_former_shard_is_over_when_all_who_were_asked_have_nothing_there(
-    heard: list[tuple[int, bytes]], age: float
+    heard: list[int | None], age: float
 ) -> None:
     over = is_over(heard, age)
-    assert over == (bool(heard) and all(count == 0 for count, _ in heard) and age >= ASK_S)
+    assert over == (bool(heard) and all(count == 0 for count in heard) and age >= ASK_S)
 
 
 @given(ages, st.integers(0, 5))
 def test_nothing_moves_before_everybody_asks_both_and_the_nearest_begins(age: float, rank: int) -> None:
     assert may_begin(age, rank) == (age >= SPREAD_S + rank * TURN_S)
     assert not may_begin(age, rank + 1) or may_begin(age, rank)
+
+
+# -- shards that divide and are joined --
+
+KEYS = [bytes([first]) + bytes(31) for first in range(0, 256, 8)]
+LATER_S = 2 * REST_US // 1_000_000
+
+
+@st.composite
+def changes(draw: st.DrawFn) -> list[Decision]:
+    """Decisions as holders make them: about each prefix by turns, with rest between them, up to now."""
+    made = []
+    for prefix in draw(st.lists(prefixes_near, unique=True, max_size=6)):
+        at_s = draw(st.integers(0, LATER_S))
+        for version in range(1, draw(st.integers(1, 3)) + 1):
+            made.append(Decision(prefix, version, version % 2 == 1, at_s * 1_000_000))
+            at_s += REST_US // 1_000_000 + draw(st.integers(0, 600))
+    return made
+
+
+prefixes_near = st.integers(BITS, BITS + 2).flatmap(
+    lambda length: st.builds(Prefix, st.integers(0, (1 << length) - 1), st.just(length))
+)
+
+
+@given(changes(), st.integers(0, 2 * LATER_S), st.sampled_from(KEYS), st.floats(0, SKEW_S), st.data())
+def test_what_anybody_writes_lies_where_everybody_asks_however_the_tree_changes(
+    made: list[Decision], now_s: int, key: bytes, skew: float, data: st.DataObject
+) -> None:
+    past = [one for one in made if one.at_us <= now_s * 1_000_000]
+
+    def node(late_s: float) -> Layouts:
+        """Knows all that has been decided for `SPREAD_S`, and what it has heard of the rest."""
+        layouts = Layouts(layout(0), now_us=lambda: int((now_s + late_s) * 1_000_000))
+        heard = [
+            one for one in past if now_s - one.at_us / 1e6 >= SPREAD_S - late_s or data.draw(st.booleans())
+        ]
+        layouts.grow(Growth().told(heard))
+        return layouts
+
+    writer, reader = node(skew), node(0.0)
+    written = writer.writes.tree.leaf_of(key)
+    asked = {reader.current.tree.leaf_of(key), *(one for one in reader.settling() if one.contains(key))}
+    assert written in asked
+    assert writer.taking(written.basis()) is Taking.TAKES
+    assert written in reader.shards(), "and its holders see to it that they have everything there"
+    operated = {one.tree.leaf_of(key) for one in writer.written()}
+    known = {writer.current.tree.leaf_of(key), *(one for one in writer.settling() if one.contains(key))}
+    assert operated >= known | {written}, "operations reach all places that are asked"

@@ -41,6 +41,7 @@ from dht.records import methods as records
 from dht.records import proofs, replies
 from dht.records.bundle import Item, bundle_value, open_bundle
 from dht.repair import frontiers
+from dht.shards import messages as shard_messages
 from dht.summaries import messages as summaries
 from dht.summaries.block import Kind, Version
 from dht.wire.addresses import parse_address
@@ -57,6 +58,7 @@ from node.invite_text import read_invite
 from node.query import search_protocol
 from sharding.atlas import Atlas
 from sharding.errors import ShardingError
+from sharding.shard_statement import open_proof
 from sharding.tree import Prefix
 from tests.dht.authors import Author
 from tests.dht.people import MANIFEST, NETWORK_ID, NOW_US, identity, signed
@@ -141,6 +143,13 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "hits": lambda data: search_protocol.decode_reply(data, REQUEST),
     "summary": lambda data: summaries.decode_question(data, [SUMMARY]),
     "summaries": lambda data: summaries.decode_answer(data, SUMMARY, SUMMARIES),
+    "tree comparison": shard_messages.decode_compare,
+    "tree page": shard_messages.decode_page,
+    "prefixes": shard_messages.decode_prefixes,
+    "shards left": lambda data: shard_messages.decode_counts(data, 2),
+    "shard proofs": lambda data: shard_messages.decode_proofs(shard_messages.decode(data), 16),
+    "decision": lambda data: shard_messages.read_decision(shard_messages.decode(data)),
+    "shard proof": open_proof,
     "delivery": post._open_delivery,
     "sign question": messages.decode_question,
     "sign reply": messages.decode_reply,
@@ -196,6 +205,7 @@ READ_BY: dict[str, str] = {
     "dht.evidence.heads:_array": "head",
     "dht.summaries.messages:decode_question": "summary",
     "dht.summaries.messages:decode_answer": "summaries",
+    "dht.shards.messages:_decoded": "tree comparison",
     "dht.records.replies:_decoded": "statuses",
     "dht.blobs.service:_question": "blob question",
     "dht.blobs.service:_read_list": "blob list",
@@ -208,9 +218,11 @@ READ_BY: dict[str, str] = {
     "node.query.search_protocol:decode_request": "search",
     "node.query.search_protocol:decode_reply": "hits",
     "sharding.atlas:decode": "atlas",
+    "sharding.shard_statement:open_proof": "shard proof",
     "sharding.tree:_decoded": NOT_OF_PEERS,  # trees come with a later release
     "node.storage.learning_memory:offer": NOT_OF_PEERS,  # its own disk
     "node.storage.derived_state:_posting": NOT_OF_PEERS,
+    "node.storage.shard_file:load": NOT_OF_PEERS,
 }
 """Functions that call `canonical.decode`, as MODULE:FUNCTION."""
 

@@ -195,7 +195,7 @@ class Peer:
         """Scores and content records, the best first; refuses an answer that does not prove itself."""
         asked = [[6, bits] for bits in shards]
         question = [asked, codes, k, list(tags), *([filters] if filters else [])]
-        complete, ranking, (openings, _, items) = self.ask("shard.search", question)
+        complete, ranking, (openings, _, items), *_moved = self.ask("shard.search", question)
         if complete != list(range(len(asked))) or len(ranking) > k:
             raise Refused("the only node of a network does not hold all of it")
         admitted = {self._admitted(*map(Record.read, pair)) for pair in openings}
