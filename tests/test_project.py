@@ -66,6 +66,7 @@ def test_exit_codes_and_settings_are_documented_as_they_are() -> None:
     for key, variable, default in documented:
         assert variable == f"ROSEFOREST_{key.upper()}"
         value = getattr(Settings(), key)
+        value = str(value).lower() if isinstance(value, bool) else value
         shown = "none" if value is None else default.strip("`")
         assert shown == (
             "none" if value is None else str(value) if not isinstance(value, tuple) else _list(value)
