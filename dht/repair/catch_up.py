@@ -73,6 +73,12 @@ EVERYTHING = float("inf")
 log = logging.getLogger(f"roseforest.{__name__}")
 
 
+def settle_s(hasty: int) -> float:
+    """How long to wait for a burst of changes to end, after so many of them in a row came fast."""
+    doubled = min(max(0, hasty - QUICK), 8)  # a network under churn has thousands in a row
+    return min(SETTLE_S * 2.0**doubled, SETTLE_MOST_S)
+
+
 @dataclass(slots=True)
 class _Pair:
     """What this node knows of one shard at one other node."""
@@ -163,7 +169,7 @@ class CatchUp:
                 await self._kademlia.wait_moved(seen)
                 self._stand_back()
                 hasty = hasty + 1 if trio.current_time() < began + CALM_S else 0
-                await trio.sleep(min(SETTLE_S * 2.0 ** max(0, hasty - QUICK), SETTLE_MOST_S))
+                await trio.sleep(settle_s(hasty))
                 nursery.cancel_scope.cancel()
 
     def _next_due(self) -> float:

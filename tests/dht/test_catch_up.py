@@ -18,6 +18,7 @@ from chain.record import Record, decode_record
 from dht.errors import RefusalCode, RequestRefused
 from dht.records.bundle import bundle_value
 from dht.records.methods import MAX_AT, MAX_CIDS
+from dht.repair.catch_up import SETTLE_MOST_S, SETTLE_S, settle_s
 from node.node import Node
 from sim.host import SimNetwork
 from tests.dht.authors import forged
@@ -297,3 +298,9 @@ def test_no_page_is_longer_than_the_limit_whatever_is_asked_for(
         assert limits == [1, most, most, most]
 
     simulate(tmp_path, (100, 0), scenario)
+
+
+def test_however_long_a_network_is_uneasy_the_wait_has_bounds() -> None:
+    waits = [settle_s(hasty) for hasty in (*range(10), 1_024, 1_100, 10**9)]
+    assert waits == sorted(waits)
+    assert (waits[0], waits[-1]) == (SETTLE_S, SETTLE_MOST_S)
