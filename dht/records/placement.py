@@ -134,15 +134,17 @@ def beside(
 
     `own` are the shard bases of the content records. All records lie at the shards of all maximal values, and
     a value besides at those that it overwrites, whose holders have to end them. What a purged value overwrote
-    nobody can tell, so it and its purge lie at the shards of all. Of `SHOWS` only; O(records).
+    nobody can tell but by what lies in its causal past, and the way there leads through records of any kind:
+    so where a value was purged, all lie at the shards of all. Of `SHOWS` only; O(records).
     `standing` decides which values are maximal, and those that do not count lie beside them all the same.
     """
     maximal = frozenset(own[cid] for cid in maximal_values(records, said, standing) if cid in own)
     purged = purged_by(records, said)
+    everywhere = any(records[cid].header.kind in CARRIES_CONTENT for cid in purged)
     placed: dict[Cid, frozenset[bytes]] = {}
     for cid in sorted(records):
         kind = records[cid].header.kind
-        if kind == PURGE or (cid in purged and kind in SHOWS):
+        if kind == PURGE or (kind in SHOWS and (everywhere or cid in purged)):
             placed[cid] = frozenset(own.values())
         elif kind in SHOWS:
             over = overwrites(cid, records, said, standing)

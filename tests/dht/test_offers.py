@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from chain.cid import Cid
 from chain.content import Content
 from chain.record import Record
-from crdt.entry_view import operations
+from chain.source_chain import Draft
+from crdt.drafts import draft_delete, draft_edit, draft_purge
+from crdt.entry_view import Entry, operations, view_of
 from crdt.postings import shown
 from dht.records.basis import subject_basis
 from dht.records.bundle import Item
@@ -58,6 +60,32 @@ def test_a_shard_shows_of_an_entry_what_its_whole_view_shows(drawn: tuple[Histor
             assert here == tuple((cid, said) for cid, said in whole.values if own[cid] == leaf.basis())
             if here:
                 assert part.tags == whole.tags
+
+
+def test_a_purged_edit_that_followed_a_delete_brings_back_no_text() -> None:
+    """What the edit had overwritten is told by the way through the delete, so that lies at the shard too."""
+    author, other = (Author(number, MANIFEST, NOW_US) for number in (1, 2))
+    create = author.create("text", CODES)
+    records = {create.cid: create}
+
+    def view() -> Entry:
+        found = view_of(create.cid, records)
+        assert found is not None
+        return found
+
+    def write(by: Author, draft: Draft) -> Record:
+        record = by.append(draft)
+        records[record.cid] = record
+        return record
+
+    write(other, draft_delete(view(), other.agent))
+    edit = write(author, draft_edit(view(), author.agent, Content("more", CODES)))
+    assert [cid for cid, _ in shown(create.cid, records).values] == [edit.cid]
+    write(author, draft_purge(view(), author.agent, [edit.cid]))
+    made = plan({create.cid: records}, [LAYOUT])
+    basis = LAYOUT.shard_of(create)
+    assert basis is not None
+    assert shown(create.cid, at(made, Role.SHARD, basis)).values == shown(create.cid, records).values == ()
 
 
 @given(histories(12))
