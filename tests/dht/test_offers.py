@@ -64,8 +64,8 @@ def test_a_shard_shows_of_an_entry_what_its_whole_view_shows(drawn: tuple[Histor
 
 def test_a_purged_edit_that_followed_a_delete_brings_back_no_text() -> None:
     """What the edit had overwritten is told by the way through the delete, so that lies at the shard too."""
-    author, other = (Author(number, MANIFEST, NOW_US) for number in (1, 2))
-    create = author.create("text", CODES)
+    creator, other, author = (Author(number, MANIFEST, NOW_US) for number in (1, 2, 3))
+    create = creator.create("text", CODES)
     records = {create.cid: create}
 
     def view() -> Entry:
@@ -78,12 +78,13 @@ def test_a_purged_edit_that_followed_a_delete_brings_back_no_text() -> None:
         records[record.cid] = record
         return record
 
+    deleted = write(creator, draft_edit(view(), creator.agent, Content("next", CODES)))
     write(other, draft_delete(view(), other.agent))
     edit = write(author, draft_edit(view(), author.agent, Content("more", CODES)))
     assert [cid for cid, _ in shown(create.cid, records).values] == [edit.cid]
     write(author, draft_purge(view(), author.agent, [edit.cid]))
     made = plan({create.cid: records}, [LAYOUT])
-    basis = LAYOUT.shard_of(create)
+    basis = LAYOUT.shard_of(deleted)
     assert basis is not None
     assert shown(create.cid, at(made, Role.SHARD, basis)).values == shown(create.cid, records).values == ()
 
