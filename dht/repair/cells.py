@@ -11,7 +11,7 @@ nodes that know of the same ones cut alike. Two nodes with close positions make 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from chain.identity import AgentId
@@ -30,16 +30,24 @@ class Cell:
     holders: frozenset[AgentId]
 
 
-def cells(positions: Mapping[AgentId, bytes], replication: int) -> list[Cell]:
+def cells(
+    positions: Mapping[AgentId, bytes],
+    replication: int,
+    is_worth: Callable[[int, int], bool] = lambda first, end: True,
+) -> list[Cell]:
     """The cells of the key space, ascending, where `positions` are the 32-byte keys of all nodes.
 
-    Up to `MAX_CELLS`, adjoining ones with the same holders as one. O(nodes · bits + cells · replication).
+    Up to `MAX_CELLS`, adjoining ones with the same holders as one. Of a part [first, end) of the space that
+    is not worth it no cell is cut; what is worth it has to lie in parts that are.
+    O(nodes · bits + cells · replication), and a question for each part.
     """
     where = {agent: int.from_bytes(key[:8], "big") for agent, key in positions.items()}
     done: list[Cell] = []
     open_ = deque([_Part(0, SPACE, sorted(where), replication, frozenset())])
     while open_ and len(open_) + len(done) < MAX_CELLS:
         part = open_.popleft()
+        if not is_worth(part.first, part.first + part.size):
+            continue
         if len(part.choice) <= part.wanted or not part.wanted:
             holders = part.chosen.union(part.choice) if part.wanted else part.chosen
             done.append(Cell(part.first, part.first + part.size, holders))

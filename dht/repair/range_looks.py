@@ -63,6 +63,10 @@ class RangeLooks:
         self._frontiers = frontiers
         self._store = store
         self._run_blocking = run_blocking
+        self._positions: Mapping[AgentId, bytes] = {}
+        self._replication = 0
+        self._cut_for: int | None = None
+        """How many records lay here when the cells were cut; None: they are to be cut."""
         self._cells: list[Cell] = []
         self._starts: list[int] = []
         self._agreed: set[tuple[AgentId, Cell]] = set()
@@ -72,20 +76,19 @@ class RangeLooks:
         self._held: dict[Cell, int] = {}
 
     def place(self, positions: Mapping[AgentId, bytes], replication: int) -> None:
-        """From now on these nodes, by their positions, hold things. O(cells)."""
-        self._cells = cells(positions, replication)
-        self._starts = [cell.first for cell in self._cells]
-        there = set(self._cells)
-        self._agreed = {pair for pair in self._agreed if pair[1] in there}
-        self._poor = {pair for pair in self._poor if pair[1] in there}
+        """From now on these nodes, by their positions, hold things."""
+        self._positions, self._replication, self._cut_for = positions, replication, None
 
     async def begin(self, me: AgentId, everything: bool) -> dict[AgentId, list[Cell]]:
         """Forget the last look; returns whom to `compare` with in this one, and what."""
         restless = {cell for cell, count in self._restless.items() if count >= MIN_RESTLESS}
         self._restless.clear()
         self._said.clear()
-        counts = await self._run_blocking(self._counts)
-        self._held = dict(zip(self._cells, counts, strict=True))
+        cut, here, self._held = await self._run_blocking(self._look_at_store)
+        if cut is not None:
+            self._cut_for, self._cells, self._starts = here, cut, [cell.first for cell in cut]
+            self._agreed = {pair for pair in self._agreed if pair[1] in self._held}
+            self._poor = {pair for pair in self._poor if pair[1] in self._held}
         asked: dict[AgentId, list[Cell]] = {}
         for cell, count in self._held.items():
             if count >= MIN_ITEMS:
@@ -147,23 +150,25 @@ class RangeLooks:
         place = bisect_right(self._starts, prefix) - 1
         return self._cells[place] if place >= 0 and prefix < self._cells[place].end else None
 
-    def _counts(self) -> list[int]:
-        """How many records lie in each cell; 0 where it is not worth comparing anyway."""
-        counts = [0] * len(self._cells)
+    def _look_at_store(self) -> tuple[list[Cell] | None, int, dict[Cell, int]]:
+        """The cells if they have to be cut, how many records are here, and how many in each cell.
+
+        They are cut when others hold things, or much more is here; and only where there is enough to compare:
+        in a network of N nodes nearly all of some N cells are others'.
+        """
         with self._store.ranges() as view:
-            open_ = [(0, len(self._cells))] if self._cells else []
-            while open_:
-                first, end = open_.pop()
-                below = view.below(_bound(self._cells[end - 1].end)).count
-                count = below - view.below(_bound(self._cells[first].first)).count
-                if count < MIN_ITEMS:
-                    continue  # so has each of them
-                if end - first == 1:
-                    counts[first] = count
-                else:
-                    middle = (first + end) // 2
-                    open_ += [(first, middle), (middle, end)]
-        return counts
+
+            def count(first: int, end: int) -> int:
+                return view.below(_bound(end)).count - view.below(_bound(first)).count
+
+            here = count(0, SPACE)
+            cut = None
+            if self._cut_for is None or here >= self._cut_for + max(MIN_ITEMS, self._cut_for // 4):
+                cut = cells(
+                    self._positions, self._replication, lambda first, end: count(first, end) >= MIN_ITEMS
+                )
+            there = self._cells if cut is None else cut
+            return cut, here, {cell: count(cell.first, cell.end) for cell in there}
 
 
 def _bound(prefix: int) -> Bound:
