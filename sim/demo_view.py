@@ -105,6 +105,7 @@ class RichView:
             *(f"{part['nodes_contacted_median']:g} of {report.nodes}" for part in (before, after)),
         )
         table.add_row("same answers, ids and order", "", f"{report.same} of {questions}")
+        table.add_row("entries lost", "", str(report.lost))
         self._out.print()
         self._out.print(table)
         seconds = report.seconds

@@ -65,8 +65,6 @@ def test_a_run_that_keeps_its_promises_passes() -> None:
 @pytest.mark.parametrize(
     ("after", "reason"),
     [
-        ([answer("one", "b", "a"), GOOD[1]], "1 of 2 answers changed .*node-3.*'one'"),
-        ([answer("one", "a"), answer("two", "c", "d")], "2 of 2 answers changed"),
         ([GOOD[0], answer("two")], "no answer to 'two' after"),
         ([GOOD[0], answer("two", "c", verified=False)], "id-c for 'two' is not verified"),
     ],
@@ -75,6 +73,14 @@ def test_a_broken_promise_is_one_clear_line(after: list[ShownAnswer], reason: st
     with pytest.raises(PromiseBroken, match=reason) as caught:
         check_promises(report(GOOD, after))
     assert "\n" not in str(caught.value)
+
+
+def test_answers_may_change_and_entries_may_not_be_lost() -> None:
+    other = report(GOOD, [answer("one", "b", "a"), GOOD[1]])
+    check_promises(other)
+    assert other.figures()["same_answers"] == 1
+    with pytest.raises(PromiseBroken, match=r"1 entries .* cannot be had any more since node-3"):
+        check_promises(replace(other, lost=1))
 
 
 def test_rejected_entries_break_a_promise() -> None:
@@ -154,8 +160,8 @@ def test_the_whole_demo_with_all_forty_questions(capsys: pytest.CaptureFixture[s
         )
     assert figures["entries"] > 6_000
     assert figures["rejected"] == 0
-    assert figures["same_answers"] == 40
-    assert summary["before"]["accepted_in_top_3"] == summary["after"]["accepted_in_top_3"]
+    assert figures["lost"] == 0
+    assert figures["same_answers"] >= 36, "which shards are asked may change, for few questions"
     for when in ("before", "after"):
         assert [len(shown["ids"]) for shown in figures[when]] == [ASKED] * 40
         assert all(hit["verified"] for shown in figures[when] for hit in shown["hits"])
