@@ -13,7 +13,10 @@ a row. When our own machine is late, all waits are longer. Who comes back and sp
 unless that proved wrong twice since its last answer (it reaches us, we do not reach it). Old failures fade.
 Not to be asked is one thing, not to be counted on another: a single lost message makes a suspect, but what
 lies where is only decided anew once a peer is *gone*: it could not be reached, or a second request to it
-timed out as well, or it said good-bye.
+timed out as well, or it said good-bye. Where messages get lost two are not enough: of every few hundred
+living peers one would be gone with each round of probes. So suspicions that soon proved wrong are counted,
+and as many timeouts in a row are asked for as chance makes rarer than `FALSE_GONE` (as Lifeguard does for a
+node that is slow itself; Dadgar, Phillips and Currey, 2017).
 Pure: `now` is an argument, in seconds of a monotonic clock; state is kept of a bounded number of peers.
 """
 
@@ -62,6 +65,14 @@ SMOOTHING = 0.125
 """Weight of a new round-trip time in the moving average (as TCP's; RFC 6298)."""
 GONE_AFTER = 2
 """Failures since the last answer that make a peer gone; one is enough when it cannot be reached at all."""
+GONE_AFTER_MOST = 5
+"""So many at most where messages get lost."""
+FALSE_GONE = 1e-4
+"""How likely so many losses in a row may be."""
+FALSE_WITHIN = 10.0
+"""Who shows life so soon after it became a suspect was alive all the time: messages failed, not the peer."""
+LOSS_WEIGHT = 1 / 512
+"""Weight of one answer, or of one timeout of a living peer, in the share of requests that get lost."""
 SLOW_STRIKES = 3
 """Timeouts of one method in a row that make a peer suspect although it answers other methods."""
 BACKOFF_FIRST = 0.25
@@ -92,7 +103,11 @@ class _Peer:
     failures: int = 0
     failed_at: float = -math.inf
     suspect: bool = False
+    suspect_at: float = -math.inf
+    gone: bool = False
     misses: int = 0
+    unanswered: int = 0
+    """How many of the misses were timeouts."""
     probe_at: float = -math.inf
     departed_at: float = -math.inf
     on_its_word: bool = False
@@ -110,6 +125,8 @@ class Liveness:
         self._shared: OrderedDict[str, deque[float]] = OrderedDict()
         self._first: deque[float] = deque(maxlen=SHARED_HISTORY)
         self._lag = 0.0
+        self.loss = 0.0
+        """Share of requests to living peers that get lost, as it has been lately."""
 
     def __len__(self) -> int:
         return len(self._peers)
@@ -157,6 +174,7 @@ class Liveness:
         else:
             self._share(method).append(seconds)
         peer.rtt = seconds if peer.rtt is None else (1 - SMOOTHING) * peer.rtt + SMOOTHING * seconds
+        self.loss *= 1 - LOSS_WEIGHT
         return self.replied(agent, now)
 
     def replied(self, agent: AgentId, now: float) -> bool:
@@ -199,7 +217,7 @@ class Liveness:
         """`agent` said that it goes: suspect it, and do not probe it soon."""
         peer = self._touch(agent)
         peer.suspect, peer.probe_at, peer.departed_at = True, now + DEPARTED_FOR, now
-        peer.misses = max(GONE_AFTER, peer.misses)
+        peer.misses, peer.gone = max(GONE_AFTER, peer.misses), True
         self._suspects.add(agent)
 
     def is_suspect(self, agent: AgentId) -> bool:
@@ -207,8 +225,15 @@ class Liveness:
         return agent in self._suspects
 
     def is_gone(self, agent: AgentId) -> bool:
-        """Whether `agent` is a suspect, and more than one lost message speaks against it."""
-        return agent in self._suspects and self._peers[agent].misses >= GONE_AFTER
+        """Whether `agent` is a suspect, and more than lost messages speaks against it."""
+        return agent in self._suspects and self._peers[agent].gone
+
+    @property
+    def gone_after(self) -> int:
+        """So many failures in a row make a peer gone as things are."""
+        if self.loss**GONE_AFTER <= FALSE_GONE:
+            return GONE_AFTER
+        return min(GONE_AFTER_MOST, math.ceil(math.log(FALSE_GONE) / math.log(min(self.loss, 0.5))))
 
     def misses(self, agent: AgentId) -> int:
         """How often `agent` has failed since it last showed life."""
@@ -247,8 +272,10 @@ class Liveness:
 
     def _alive(self, agent: AgentId, peer: _Peer, now: float) -> bool:
         was_suspect = peer.suspect
+        if was_suspect and now <= peer.suspect_at + FALSE_WITHIN:
+            self.loss = 1 - (1 - self.loss) * (1 - LOSS_WEIGHT) ** peer.unanswered
         peer.heard_at = now
-        peer.suspect, peer.misses = False, 0
+        peer.suspect, peer.gone, peer.misses, peer.unanswered = False, False, 0, 0
         self._suspects.discard(agent)
         if now - peer.failed_at > FADE_AFTER:
             peer.failures = 0
@@ -259,6 +286,10 @@ class Liveness:
             return False  # one of many requests that were under way when it failed: the same failure
         is_new = not peer.suspect
         peer.misses = max(peer.misses + 1, GONE_AFTER if sure else 0)
+        peer.unanswered += not sure
+        peer.gone |= sure or peer.misses >= self.gone_after
+        if is_new:
+            peer.suspect_at = now
         if peer.on_its_word:
             peer.on_its_word = False
             peer.broken += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -206,6 +208,29 @@ def test_latency_is_smoothed_and_methods_are_bounded() -> None:
             liveness.answered(A, f"method {number}", 0.01, 0.0)
     assert liveness.timeout(A, "method 999") == TIMEOUT_FLOOR
     assert liveness.timeout(A, "method 1") == TIMEOUT_CAP, "the methods used least recently are forgotten"
+
+
+def test_the_more_gets_lost_the_more_failures_it_takes_to_be_gone() -> None:
+    """And a crash is no loss: who stays silent for long does not make the others harder to lose."""
+    rng = random.Random(1)
+    for share, wanted in ((0.0, {2}), (0.05, {3, 4}), (0.2, {5})):
+        liveness, now, gone = Liveness(), 0.0, 0
+        for _ in range(20_000):
+            now += 1.0
+            if rng.random() >= share:
+                liveness.answered(A, "m", 0.01, now)
+                continue
+            liveness.timed_out(A, "m", 0.3, now, now)
+            gone += liveness.is_gone(A)
+        assert liveness.gone_after in wanted
+        assert gone <= 20
+        for number in range(100):
+            other = bytes([number]) * 32
+            liveness.timed_out(other, "m", 0.3, now, now)
+            liveness.timed_out(other, "m", 0.3, now + 1, now + 1)
+            now += 60
+            liveness.answered(other, "m", 0.01, now)
+        assert liveness.gone_after <= max(wanted)
 
 
 def test_one_lost_message_makes_a_suspect_and_two_or_a_refused_connection_make_it_gone() -> None:
