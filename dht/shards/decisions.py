@@ -65,6 +65,8 @@ MORE = 2
 MEET = 3
 MEET_S = 10.0
 """A node that joins compares with so many, at most so long."""
+COMPARE_MOST_S = 20.0
+"""One comparison lasts at most so long: a peer that trickles its answers must not keep us from all others."""
 AGAIN_S = 5.0
 """Between two comparisons with one peer that seems to know more, or less."""
 MAX_DUE = 64
@@ -258,7 +260,8 @@ class Decisions:
             self._compared.clear()
         self._compared[agent] = trio.current_time()
         try:
-            await self._compare(agent)
+            with trio.move_on_after(COMPARE_MOST_S):
+                await self._compare(agent)
         except NetworkError as error:
             log.info("comparing shards with %s failed: %s", agent.hex()[:8], error)
             if isinstance(error, FrameError):

@@ -45,6 +45,8 @@ ROUNDS = 64
 """Questions to one holder in one go."""
 PATIENCE_S = 10.0
 """For one answer: a holder may have to make hundreds of blocks first."""
+HOLDER_S = 20.0
+"""For all that one holder is asked in one go: who trickles its blocks holds nobody up for longer."""
 TRIES = 3
 """Holders asked for one shard in one go."""
 SMALLER = 0.9
@@ -151,6 +153,11 @@ class Puller:
                 await trio.sleep(min(1.0, pause))
             self._wake = trio.Event()
 
+    def report(self, holder: AgentId, error: NetworkError) -> None:
+        """Hold an answer that is out of bounds against who sent it; to be silent or busy is no misdeed."""
+        if isinstance(error, FrameError):
+            self._kademlia.report(holder)
+
     def accuse(self, holder: AgentId, reason: str) -> None:
         """`holder` gave a block that is proven to be false: it is reported, and nothing of it stays."""
         log.warning("%s lies about what its shards hold: %s", holder.hex()[:8], reason)
@@ -169,12 +176,11 @@ class Puller:
 
         `look_up`: their holders may be looked up; otherwise only who gave a copy is asked.
         """
-        shards = list(dict.fromkeys(shards))
-        self._asking.update(shards)
+        shards = left = list(dict.fromkeys(shards))
         asked = 0
         try:
-            left = shards
             for _ in range(TRIES):
+                self._asking.update(left)
                 asks = cover(await self._holders(left, look_up))
                 if not asks:
                     break
@@ -220,20 +226,21 @@ class Puller:
         left = list(shards)
         whole: list[Prefix] = []
         try:
-            for _ in range(ROUNDS):
-                if not left:
-                    break
-                left = await self._ask(holder, left, failed, whole)
+            with trio.move_on_after(HOLDER_S):
+                for _ in range(ROUNDS):
+                    if not left:
+                        break
+                    left = await self._ask(holder, left, failed, whole)
         except NetworkError as error:
             log.info("%s gives no blocks: %s", holder.hex()[:8], error)
-            if isinstance(error, FrameError):
-                self._kademlia.report(holder)
-            now = self._clock.monotonic()
-            for shard in left:
-                self.shelf.failed(shard, holder, now)
-            failed.extend(left)
+            self.report(holder, error)
         finally:
             slots.release()
+        now = self._clock.monotonic()
+        for shard in left:
+            self.shelf.failed(shard, holder, now)
+        failed.extend(left)
+        self._asking.difference_update(set(shards).difference(failed))
         if whole:
             self.on_whole(holder, whole)
 

@@ -118,6 +118,7 @@ class SpotChecks:
                     await self._look(one)
                 except NetworkError as error:
                     log.info("%s does not show what its block names: %s", one.holder.hex()[:8], error)
+                    self._puller.report(one.holder, error)
                     self._puller.shelf.doubt(one.shard)
 
     def _note(self, one: _Seen | _Probe) -> None:
