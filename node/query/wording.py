@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from threading import Lock
 from typing import Final
 
 import numpy as np
@@ -64,6 +65,7 @@ class Wording:
         self._run_blocking = run_blocking
         self._sketches: dict[Prefix, tuple[Block, TermSketch]] = {}
         self._table: tuple[tuple[Prefix, ...], TermTable] = ((), TermTable(()))
+        self._lock = Lock()  # questions are weighed on threads, and the sketches read are for all of them
         puller.shelf.max_rows = MAX_ROWS_KEPT
 
     async def ask(self, question: Question, choice: Choice, wait_s: float) -> tuple[Words | None, Choice]:
@@ -88,8 +90,9 @@ class Wording:
     ) -> tuple[Words | None, dict[Prefix, float], list[Prefix]]:
         """The weighed words, what is expected of each shard that is known, and whose blocks are none."""
         ids = counted(question.text or "").ids.tolist()
-        liars = self._read(blocks)
-        shards, table = self._joined_table()
+        with self._lock:
+            liars = self._read(blocks)
+            shards, table = self._joined_table()
         found = table.frequencies(ids)
         texts = int(table.texts.sum())
         sums = dict(zip(ids, found.sum(axis=0).tolist(), strict=True))
