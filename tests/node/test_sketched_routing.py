@@ -7,16 +7,20 @@ that alters sketches is found out by what it cannot sign.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import trio
 
+from chain import canonical
 from chain.cid import blob_cid
 from chain.vector import score_ppm
 from dht.overlay.hello import Founding
+from dht.summaries.block import Kind
+from dht.summaries.messages import MAX_REPLY, Item, State
+from dht.summaries.puller import HOLDER_S, PATIENCE_S
 from dht.summaries.service import Source
 from dht.summaries.shelf import STALE_S
 from node.embedding.caller import CallerVectors
@@ -29,7 +33,7 @@ from sharding.tree import Prefix
 from sim.network import open_world
 from sim.virtual_clock import EPOCH_US, run_deterministic
 from sim.whole_node import JOIN_BITS
-from tests.node.simulated_nodes import Network, identity, until
+from tests.node.simulated_nodes import Network, identity, override, until
 
 DIM = 96
 CLUSTERS = 60
@@ -214,5 +218,37 @@ def test_a_holder_that_alters_sketches_is_found_out(tmp_path: Path) -> None:
         assert abs(recall - expected) < 0.04
         assert share < 0.33
         assert all(not guest.kademlia.standing(node.agent).slowed for node in honest_ones)
+
+    play(tmp_path, scenario)
+
+
+@pytest.mark.slow
+def test_a_holder_that_trickles_its_blocks_keeps_no_others_away(tmp_path: Path) -> None:
+    """It puts off all but one shard each time, and takes nearly as long as it may."""
+
+    async def scenario(clustered: Clustered) -> None:
+        network = clustered.network
+        guest = network.nodes[GUEST]
+        # The one that is asked first, as it can tell of most shards.
+        liar = max(network.nodes.values(), key=lambda node: node.status().shards_held)
+        honest = liar.parts.summaries._answer
+
+        def trickle(kind: Kind, items: Sequence[Item], here: Sequence[bool]) -> bytes:
+            instance, told = canonical.decode(honest(kind, items, here), MAX_REPLY)
+            return canonical.encode([instance, [told[0], *([int(State.LATER)] for _ in told[1:])]])
+
+        serve = liar.parts.summaries._run_blocking
+
+        async def slowly(*work: object) -> object:
+            await trio.sleep(PATIENCE_S - 1)
+            return await serve(*work)  # type: ignore[arg-type]
+
+        override(liar.parts.summaries, "_answer", trickle)
+        override(liar.parts.summaries, "_run_blocking", slowly)
+        leaves = guest.parts.layout.tree.leaves
+        began = trio.current_time()
+        await guest.query(None, vectors(1, 1)[0].tolist(), 10, (), None)
+        await until(lambda: not guest.parts.routing.puller.shelf.missing(leaves), 120)
+        assert trio.current_time() - began < 3 * HOLDER_S
 
     play(tmp_path, scenario)
