@@ -15,6 +15,7 @@ kana, which have no spaces, are cut into overlapping pairs. A term goes by 32 bi
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -102,7 +103,7 @@ def terms_of(text: str) -> list[str]:
     return found
 
 
-@lru_cache(maxsize=8_192)
+@lru_cache(maxsize=32_768)
 def term_id(term: str) -> int:
     """By what a term goes: the first 32 bits of its BLAKE2b hash."""
     return int.from_bytes(
@@ -113,8 +114,14 @@ def term_id(term: str) -> int:
 def counted(text: str) -> Counted:
     """The terms of a text, counted by id. O(characters)."""
     found = terms_of(text)
-    ids, times = np.unique(np.array([term_id(term) for term in found], dtype=np.uint32), return_counts=True)
-    return Counted(min(len(found), MAX_LENGTH), ids, np.minimum(times, MAX_TIMES).astype(np.uint8))
+    counts = Counter(map(term_id, found))
+    ids = sorted(counts)
+    times = [counts[one] for one in ids]
+    return Counted(
+        min(len(found), MAX_LENGTH),
+        np.array(ids, dtype=np.uint32),
+        np.minimum(times, MAX_TIMES).astype(np.uint8) if len(found) > MAX_TIMES else np.array(times, np.uint8),
+    )
 
 
 def _folded(text: str) -> str:

@@ -18,7 +18,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sharding.terms import Counted
+from sharding.terms import ID_BYTES, Counted
 
 TABLE: Final = "CREATE TABLE words (number INTEGER PRIMARY KEY, terms BLOB NOT NULL);"
 SECURE_DELETE_SINCE: Final = (3, 42, 0)
@@ -104,4 +104,4 @@ def _index(connection: sqlite3.Connection, words: Sequence[tuple[int, bytes]]) -
 
 
 def _as_text(terms: bytes) -> str:
-    return " ".join(map(token, Counted.decode(terms).ids.tolist()))
+    return Counted.decode(terms).ids.astype(">u4").tobytes().hex(" ", ID_BYTES)
