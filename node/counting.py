@@ -55,6 +55,8 @@ def counters_of(parts: Parts) -> dict[str, int]:
     )
     counters.update(parts.governance.counters())
     counters.update(parts.routing.counters())
+    counters["term_sketches_audited_total"] = parts.audits.audited
+    counters["term_lies_total"] = parts.audits.lies
     counters["summaries_served_total"] = parts.summaries.served
     counters["summary_bytes_served_total"] = parts.summaries.served_bytes
     counters.update(

@@ -380,6 +380,7 @@ class Node:
                 parts.routing.puller.run,
                 parts.wording.puller.run,
                 parts.routing.spots.run,
+                parts.audits.run,
             ):
                 nursery.start_soon(keep, work)
             await nursery.start(self.learning.run)

@@ -81,11 +81,12 @@ from node.query.freshness import Freshness
 from node.query.result_cache import ResultCache
 from node.query.serving import SearchService
 from node.query.sketched import SketchedRouting
+from node.query.term_audits import TermAudits
 from node.query.text_check import TextCheck, embedder_to_check
 from node.query.verifying import Verifier
 from node.query.wording import Wording
 from node.receipts import Receipts
-from node.sketch_rows import key_range, sketch_source
+from node.sketch_rows import key_range, sketch_kind, sketch_source
 from node.storage.blob_files import BlobFiles
 from node.storage.derived_state import DerivedState
 from node.storage.errors import StorageError
@@ -438,6 +439,17 @@ class Parts:
             run_blocking,
         )
         """What words are worth, and where they lie."""
+        self.audits = TermAudits(
+            self.wording.puller,
+            sketch_kind(manifest.space.dim),
+            self.kademlia,
+            self.records,
+            self.intake,
+            clock,
+            random,
+            run_blocking,
+        )
+        self.wording.on_asked = self.audits.noted
         self.wording.puller.on_changed = lambda shard: self.results.heard([shard.basis()])
         self.routing.puller.on_changed = lambda shard: self.results.heard([shard.basis()])
         self.asker = Asker(

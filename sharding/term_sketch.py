@@ -14,7 +14,7 @@ order; adding a text makes no number smaller; what is read back is what was writ
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,6 +122,31 @@ def read_rows(rows: bytes) -> TermSketch:
     return TermSketch(texts, high << 16 | low, ids, counts, bits)
 
 
+def contradiction(claimed: TermSketch, texts: Sequence[Counted], unseen: int) -> str | None:
+    """What `claimed` says that no sketch of `texts` and `unseen` others does; None: nothing.
+
+    The more is unseen the less is told apart: each text not seen may have any term once. O(terms).
+    """
+    true = sketch_of(texts)
+    if not unseen and claimed.bits != true.bits:
+        return f"ids of {claimed.bits} bits, not {true.bits}"
+    bits = min(claimed.bits, true.bits)
+    claimed, true = _coarsened(claimed, bits), _coarsened(true, bits)
+    if not true.texts <= claimed.texts <= true.texts + unseen:
+        return f"{claimed.texts} texts, where there are {true.texts} and {unseen} not seen"
+    if claimed.length < true.length or (not unseen and claimed.length > true.length):
+        return f"{claimed.length} terms in all, where there are {true.length} and {unseen} texts not seen"
+    ids = np.union1d(claimed.ids, true.ids)
+    said, least = _counts_of(claimed, ids), np.minimum(_counts_of(true, ids), MAX_COUNT)
+    wrong = np.flatnonzero((said < least) | (said > least + unseen))
+    if len(wrong):
+        one = int(wrong[0])
+        return (
+            f"term {int(ids[one]):06x} in {said[one]} texts: it is in {least[one]} and {unseen} are not seen"
+        )
+    return None
+
+
 class TermTable:
     """The sketches of many shards put together, to look terms up in all of them at once."""
 
@@ -163,6 +188,17 @@ def _coarse(ids: NDArray[np.uint32], bits: int) -> NDArray[np.uint32]:
     lost = np.uint32(ID_BITS - bits)
     coarse: NDArray[np.uint32] = np.maximum(ids >> lost << lost, np.uint32(RESERVED))
     return coarse
+
+
+def _coarsened(sketch: TermSketch, bits: int) -> TermSketch:
+    return sketch if sketch.bits == bits else summed([sketch, replace(EMPTY, bits=bits)])
+
+
+def _counts_of(sketch: TermSketch, ids: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """How many texts have each of `ids`, which include the sketch's; shape (len(ids),)."""
+    counts = np.zeros(len(ids), dtype=np.int64)
+    counts[np.searchsorted(ids, sketch.ids)] = sketch.counts
+    return counts
 
 
 def _within(sketch: TermSketch) -> TermSketch:

@@ -116,11 +116,9 @@ def counted(text: str) -> Counted:
     found = terms_of(text)
     counts = Counter(map(term_id, found))
     ids = sorted(counts)
-    times = [counts[one] for one in ids]
+    times = [min(counts[one], MAX_TIMES) for one in ids]
     return Counted(
-        min(len(found), MAX_LENGTH),
-        np.array(ids, dtype=np.uint32),
-        np.minimum(times, MAX_TIMES).astype(np.uint8) if len(found) > MAX_TIMES else np.array(times, np.uint8),
+        min(len(found), MAX_LENGTH), np.array(ids, dtype=np.uint32), np.array(times, dtype=np.uint8)
     )
 
 

@@ -88,6 +88,14 @@ class Shelf:
         copy = self._copies.get(shard)
         return copy if copy is not None and copy.complete else None
 
+    def holders(self) -> dict[AgentId, list[Prefix]]:
+        """The shards whose complete copies are each holder's; O(copies)."""
+        found: dict[AgentId, list[Prefix]] = {}
+        for shard, copy in self._copies.items():
+            if copy.complete:
+                found.setdefault(copy.holder, []).append(shard)
+        return found
+
     def blocks(self, shards: Iterable[Prefix], now: float) -> dict[Prefix, Block]:
         """The blocks of those of `shards` that may be gone by now; they are the last to make room."""
         found: dict[Prefix, Block] = {}

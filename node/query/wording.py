@@ -11,7 +11,7 @@ none, and the vector alone says where to ask.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
 from typing import Final
@@ -67,6 +67,8 @@ class Wording:
         self._table: tuple[tuple[Prefix, ...], TermTable] = ((), TermTable(()))
         self._lock = Lock()  # questions are weighed on threads, and the sketches read are for all of them
         puller.shelf.max_rows = MAX_ROWS_KEPT
+        self.on_asked: Callable[[], None] = lambda: None
+        """Told of each question by words."""
 
     async def ask(self, question: Question, choice: Choice, wait_s: float) -> tuple[Words | None, Choice]:
         """The words as they go to the holders, and the shards to ask for them and for the vector's sake.
@@ -75,6 +77,7 @@ class Wording:
         """
         if question.text is None:
             return None, choice
+        self.on_asked()
         generation = self._layouts.current.generation
         shards = [one for one in (*choice.likely, *choice.others) if one.generation == generation]
         blocks = await self.puller.blocks(shards, frozenset(shards), wait_s)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
+from dht.summaries.service import Source
 from node.models import Answer, NewEntry, QueryOptions
 from node.node import Node
 from node.query.question import QueryError, mode_of
 from node.query.scoring import Scores
 from node.query.search_protocol import SearchRequest
 from node.storage.derived_state import Posting
+from node.term_rows import TERMS
 from sharding.bm25 import blended
+from sharding.term_sketch import KEY_BYTES, RESERVED
 from sharding.terms import term_id
+from sharding.tree import Prefix
 from tests.node.simulated_nodes import override, until
 from tests.node.test_widening import within
 
@@ -31,7 +35,8 @@ QUESTION = "sort numbers by the zorblax"
 
 
 async def asked(node: Node, mode: str | None, question: str = QUESTION, explain: bool = False) -> Answer:
-    return await node.query(question, None, 5, (), None, options=QueryOptions(mode=mode, explain=explain))
+    options = QueryOptions(mode=mode, explain=explain, cache=False)
+    return await node.query(question, None, 5, (), None, options=options)
 
 
 async def warmed(nodes: Sequence[Node]) -> None:
@@ -108,6 +113,55 @@ def test_a_rare_word_is_found_where_the_vector_does_not_ask_and_no_holder_is_bel
         assert RARE not in said(answer)
         assert len(answer.hits) >= 4
         assert answer.cost.hits_refused >= 1
+
+    in_network(tmp_path, scenario)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lie", ["more", "none"])
+def test_a_holder_that_lies_about_its_terms_is_found_out(tmp_path: Path, lie: str) -> None:
+    """In later copies, too: it was honest at first, so only what has changed is asked of it."""
+
+    async def scenario(nodes: Sequence[Node]) -> None:
+        guest = nodes[GUEST]
+        await warmed(nodes)
+        copies = guest.parts.wording.puller.shelf.holders()
+        agent = max(copies, key=lambda one: (len(copies[one]), one))
+        (liar,) = [node for node in nodes if node.agent == agent]
+        true = liar.parts.summaries._sources[TERMS].rows
+
+        def false(shard: Prefix, before: Mapping[bytes, bytes]) -> Mapping[bytes, bytes] | None:
+            rows = dict(true(shard, {}) or {})
+            for place, key in enumerate(sorted(rows)[RESERVED:]):
+                if lie == "more":
+                    rows[key] = rows[bytes(KEY_BYTES)]  # in all texts
+                elif place % 2:
+                    del rows[key]
+            return rows
+
+        liar.parts.summaries._sources[TERMS] = Source(TERMS, false)
+        liar.parts.summaries.changed_all()
+
+        async def is_found_out() -> bool:
+            await asked(guest, "lexical")
+            return guest.status().counters["term_lies_total"] > 0
+
+        for _ in range(60):
+            if await is_found_out():
+                break
+            await trio.sleep(10)
+        else:
+            raise AssertionError("nobody noticed")
+        assert agent not in guest.parts.wording.puller.shelf.holders()
+        assert guest.kademlia.standing(agent).slowed
+        assert not any(guest.kademlia.standing(one.agent).slowed for one in nodes[:GUEST] if one is not liar)
+        audited = guest.status().counters["term_sketches_audited_total"]
+        for _ in range(12):
+            await asked(guest, "hybrid")
+            await trio.sleep(10)
+        assert guest.status().counters["term_sketches_audited_total"] > audited
+        assert guest.status().counters["term_lies_total"] == 1
+        assert said(await asked(guest, "lexical"))[0] == RARE
 
     in_network(tmp_path, scenario)
 

@@ -13,6 +13,7 @@ from sharding.term_sketch import (
     RESERVED,
     TermSketch,
     TermTable,
+    contradiction,
     read_rows,
     short_id,
     sketch_of,
@@ -53,6 +54,27 @@ def test_frequencies_are_exact_and_no_text_makes_one_smaller(texts: list[str]) -
     again = read_rows(written(after))
     assert written(again) == written(after)
     assert (again.texts, again.length) == (len(texts), sum(len(terms_of(text)) for text in texts))
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=12).map(" ".join), min_size=1, max_size=6),
+    st.data(),
+)
+def test_the_texts_prove_each_change_of_a_sketch_and_no_true_one(
+    texts: list[str], data: st.DataObject
+) -> None:
+    every = [counted(text) for text in texts]
+    true = sketch_of(every)
+    seen = data.draw(st.integers(0, len(every)))
+    assert contradiction(true, every[:seen], len(every) - seen) is None
+    place = data.draw(st.integers(0, len(true.ids) - 1))
+    counts = true.counts.copy()
+    counts[place] += data.draw(st.sampled_from((-1, 1)))
+    false = TermSketch(true.texts, true.length, true.ids, counts)
+    assert contradiction(false, every, 0) is not None
+    without = TermSketch(true.texts, true.length, np.delete(true.ids, place), np.delete(true.counts, place))
+    assert contradiction(without, every, 0) is not None
+    assert contradiction(TermSketch(true.texts, true.length, true.ids, true.counts, 20), every, 0) is not None
 
 
 def test_a_shard_of_too_many_terms_stays_within_bounds_and_misses_none() -> None:
