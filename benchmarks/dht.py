@@ -23,7 +23,9 @@ They do not do the same work, which the figures name rather than hide:
 All nodes of a part share one thread, so latencies grow with their number on any machine. Nodes start one
 after the other, and nothing is measured before the event loop is on time again. Each kind of call has a
 bound in seconds (a put that waits five for every dead node would else decide how long all takes); how
-many came to their turn stands beside it.
+many came to their turn stands beside it. So do the seconds of the processor that starting and each kind of
+call took of the process as a whole, whatever else the machine was doing; of Rose Forest a part also prints to
+stderr how many requests, lookups, probes and dials all nodes together made meanwhile.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -63,6 +66,16 @@ REST_S = 2.0
 LATE_S = 0.05
 """A process is at rest when for `REST_S` its event loop was never later than this."""
 PART_TIMEOUT_S = 600.0
+COUNTED = (
+    "kademlia_requests_total",
+    "kademlia_failures_total",
+    "kademlia_lookups_total",
+    "kademlia_finds_total",
+    "kademlia_probes_total",
+    "network_dials_total",
+    "network_frames_out_total",
+)
+"""Counters of a node's status that a part prints, summed over all nodes."""
 KNOWN = 10
 """So many others each node of ours has to know of before anything is measured."""
 
@@ -100,6 +113,10 @@ class System(Protocol):
 
     async def kill(self, node: int) -> None:
         """Close a node's sockets without a word to anybody."""
+        ...
+
+    def counts(self) -> Counter[str]:
+        """What the living nodes have done since they started, together, as far as the system counts it."""
         ...
 
 
@@ -237,11 +254,19 @@ async def _measure(
     began = time.perf_counter()
     await system.start(nodes)
     figures: dict[str, Any] = {"started_s": rounded(time.perf_counter() - began)}
+    figures["started cpu_s"] = rounded(time.process_time())
+    _tell(began, figures, system.counts())
     alive = list(range(nodes))
     kept: dict[str, tuple[str, int]] = {}
+    cost = (time.process_time(), system.counts())
+
+    def begin() -> list[float]:
+        nonlocal cost
+        cost = (time.process_time(), system.counts())
+        return []
 
     async def put_all(label: str, wanted: int) -> None:
-        times: list[float] = []
+        times = begin()
         asked, until = 0, time.perf_counter() + patience.phase_s
         while asked < wanted and time.perf_counter() < until:
             node, value = rng.choice(alive), _value(label, asked)
@@ -254,7 +279,7 @@ async def _measure(
         record(f"put{label}", times, asked)
 
     async def get_all(label: str, keys: Sequence[str]) -> None:
-        times: list[float] = []
+        times = begin()
         asked, until = 0, time.perf_counter() + patience.phase_s
         while asked < len(keys) and time.perf_counter() < until:
             key = keys[asked]
@@ -268,8 +293,9 @@ async def _measure(
 
     def record(name: str, times: Sequence[float], asked: int) -> None:
         told = _figures(name, times, asked)
+        told[f"{name} cpu_s"] = rounded(time.process_time() - cost[0])
         figures.update(told)
-        print(f"  {time.perf_counter() - began:6.1f} s: {told}", file=sys.stderr, flush=True)
+        _tell(began, told, system.counts() - cost[1])
 
     await put_all("", values)
     healthy = list(kept)
@@ -282,6 +308,11 @@ async def _measure(
     await sleep(patience.recover_s)
     await get_all(" after a pause, 30 % killed", rng.sample(list(kept), min(len(kept), values)))
     return figures
+
+
+def _tell(began: float, told: dict[str, Any], counts: Counter[str]) -> None:
+    counted = f" {dict(counts)}" if counts else ""
+    print(f"  {time.perf_counter() - began:6.1f} s: {told}{counted}", file=sys.stderr, flush=True)
 
 
 def _value(label: str, number: int) -> str:
@@ -308,6 +339,7 @@ def _figures(name: str, times: Sequence[float], asked: int) -> dict[str, float |
 class _Running:
     node: Any
     scope: Any
+    network: Any = None
 
 
 class _RoseForest:
@@ -373,7 +405,7 @@ class _RoseForest:
                     ground=ground,
                 ) as node,
             ):
-                task_status.started(_Running(node, scope))
+                task_status.started(_Running(node, scope, network))
                 await trio.sleep_forever()
 
     async def put(self, node: int, value: str) -> str | None:
@@ -396,6 +428,14 @@ class _RoseForest:
 
     async def kill(self, node: int) -> None:
         self._nodes.pop(node).scope.cancel()
+
+    def counts(self) -> Counter[str]:
+        total: Counter[str] = Counter()
+        for running in self._nodes.values():
+            counters = running.node.status().counters
+            total.update({name: counters[name] for name in COUNTED})
+            total["connected"] += len(running.network.connected())
+        return total
 
 
 # py-libp2p's KadDHT, with the host that its documentation makes.
@@ -455,6 +495,9 @@ class _LibP2P:
     async def kill(self, node: int) -> None:
         self._nodes.pop(node).scope.cancel()
 
+    def counts(self) -> Counter[str]:
+        return Counter()
+
 
 # The package `kademlia`, over asyncio and UDP.
 
@@ -482,6 +525,9 @@ class _Kademlia:
 
     async def kill(self, node: int) -> None:
         self._nodes.pop(node).stop()
+
+    def counts(self) -> Counter[str]:
+        return Counter()
 
 
 if __name__ == "__main__":
