@@ -46,6 +46,8 @@ MAX_TEXTS = 1_024
 """Larger shards are not audited."""
 MAX_PAGES = 64
 """Answers of one kind that one audit asks for."""
+COUNT_S = 30.0
+"""For all that one count asks of a holder: who trickles its answers keeps nobody else from being audited."""
 MAX_REMEMBERED = 4_096
 """Holders of whom is known when they were audited."""
 
@@ -76,7 +78,7 @@ class TermAudits:
         self._rng = rng.choice
         self._run_blocking = run_blocking
         self._last: OrderedDict[AgentId, None] = OrderedDict()
-        self._last_any = True
+        self._wants_terms = True
         self._asked_at = float("-inf")
         self._wake = trio.Event()
         self.audited = 0
@@ -112,8 +114,8 @@ class TermAudits:
             self._last.popitem(last=False)
         shards = sorted(copies[holder])
         # Every other time one that has terms: with few texts most shards are empty.
-        some = [shard for shard in shards if self._has_terms(shard)] if self._last_any else []
-        self._last_any = not self._last_any
+        some = [shard for shard in shards if self._has_terms(shard)] if self._wants_terms else []
+        self._wants_terms = not self._wants_terms
         return holder, self._rng.choice(some or shards)
 
     def _has_terms(self, shard: Prefix) -> bool:
@@ -128,11 +130,17 @@ class TermAudits:
             copy = self._words.shelf.copy(shard)
             if copy is None or copy.holder != holder:
                 return
+            found = None
             try:
-                found = await self._count(copy, shard)
+                with trio.move_on_after(COUNT_S) as patience:
+                    found = await self._count(copy, shard)
             except NetworkError as error:
                 log.info("%s does not show what its terms are of: %s", holder.hex()[:8], error)
                 self._words.report(holder, error)
+                self._words.shelf.doubt(shard)
+                return
+            if patience.cancelled_caught:
+                log.info("%s does not show within %g s what its terms are of", holder.hex()[:8], COUNT_S)
                 self._words.shelf.doubt(shard)
                 return
             if found is None:
@@ -168,7 +176,7 @@ class TermAudits:
 
         def judge() -> str:
             try:
-                return contradiction(read_rows(block.rows), texts, len(keys) - len(texts)) or ""
+                return contradiction(read_rows(block.rows), texts, max(0, len(keys) - len(texts))) or ""
             except TermError as error:
                 return str(error)
 
@@ -192,11 +200,11 @@ class TermAudits:
 
     async def _texts(self, holder: AgentId, shard: Prefix, keys: Collection[bytes]) -> list[Counted]:
         """The terms of the records that these keys name, of those that it shows."""
-        wanted: list[Cid] = []
+        wanted: dict[Cid, None] = {}
         after = record_cid_of_digest(bytes(32))
         for _ in range(MAX_PAGES):
             page = await self._records.cids(holder, shard.basis(), after)
-            wanted += [cid for cid in page if key_of(cid) in keys]
+            wanted.update((cid, None) for cid in page if key_of(cid) in keys)
             if not page or len(wanted) >= len(keys):
                 break
             after = page[-1]

@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 import trio
 
+from chain import canonical
+from dht.summaries.block import Kind
+from dht.summaries.messages import MAX_REPLY, Item, State
 from dht.summaries.service import Source
 from node.models import Answer, NewEntry, QueryOptions
 from node.node import Node
 from node.query.question import QueryError, mode_of
 from node.query.scoring import Scores
 from node.query.search_protocol import SearchRequest
+from node.query.term_audits import COUNT_S, PAUSE_S
 from node.storage.derived_state import Posting
 from node.term_rows import TERMS
 from sharding.bm25 import blended
@@ -216,3 +220,35 @@ def test_the_mode_decides_by_what_hits_are_ordered() -> None:
     assert Scores(400_000, 300_000).score == 350_000
     assert Scores(400_000, 300_000, True).score == 300_000
     assert Scores(400_000).score == 400_000
+
+
+@pytest.mark.slow
+def test_a_holder_that_trickles_its_sketches_keeps_no_others_from_being_audited(tmp_path: Path) -> None:
+    """It takes nearly the 2 s that a request may take, and puts off what it is asked each time."""
+
+    async def scenario(nodes: Sequence[Node]) -> None:
+        guest = nodes[GUEST]
+        await warmed(nodes)
+        agent = min(guest.parts.wording.puller.shelf.holders())  # the one that is audited first
+        (liar,) = [node for node in nodes if node.agent == agent]
+        summaries = liar.parts.summaries
+        answer, serve = summaries._answer, summaries._run_blocking
+
+        def trickle(kind: Kind, items: Sequence[Item], here: Sequence[bool]) -> bytes:
+            instance, told = canonical.decode(answer(kind, items, here), MAX_REPLY)
+            return canonical.encode([instance, [[int(State.LATER)] for _ in told]])
+
+        async def slowly(*work: object) -> object:
+            await trio.sleep(1.5)
+            return await serve(*work)  # type: ignore[arg-type]
+
+        override(summaries, "_answer", trickle)
+        override(summaries, "_run_blocking", slowly)
+        began = trio.current_time()
+        while not guest.status().counters["term_sketches_audited_total"]:
+            assert trio.current_time() - began < COUNT_S + 3 * PAUSE_S
+            await asked(guest, "lexical")
+            await trio.sleep(5)
+        assert not guest.status().counters["term_lies_total"]
+
+    in_network(tmp_path, scenario)
