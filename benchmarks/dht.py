@@ -258,15 +258,10 @@ async def _measure(
     _tell(began, figures, system.counts())
     alive = list(range(nodes))
     kept: dict[str, tuple[str, int]] = {}
-    cost = (time.process_time(), system.counts())
-
-    def begin() -> list[float]:
-        nonlocal cost
-        cost = (time.process_time(), system.counts())
-        return []
 
     async def put_all(label: str, wanted: int) -> None:
-        times = begin()
+        times: list[float] = []
+        before = time.process_time(), system.counts()
         asked, until = 0, time.perf_counter() + patience.phase_s
         while asked < wanted and time.perf_counter() < until:
             node, value = rng.choice(alive), _value(label, asked)
@@ -276,10 +271,11 @@ async def _measure(
             if key is not None:
                 times.append(time.perf_counter() - at)
                 kept[key] = (value, node)
-        record(f"put{label}", times, asked)
+        record(f"put{label}", times, asked, *before)
 
     async def get_all(label: str, keys: Sequence[str]) -> None:
-        times = begin()
+        times: list[float] = []
+        before = time.process_time(), system.counts()
         asked, until = 0, time.perf_counter() + patience.phase_s
         while asked < len(keys) and time.perf_counter() < until:
             key = keys[asked]
@@ -289,13 +285,13 @@ async def _measure(
             at = time.perf_counter()
             if await within(partial(system.get, node, key)) == value:
                 times.append(time.perf_counter() - at)
-        record(f"get{label}", times, asked)
+        record(f"get{label}", times, asked, *before)
 
-    def record(name: str, times: Sequence[float], asked: int) -> None:
+    def record(name: str, times: Sequence[float], asked: int, cpu_s: float, counts: Counter[str]) -> None:
         told = _figures(name, times, asked)
-        told[f"{name} cpu_s"] = rounded(time.process_time() - cost[0])
+        told[f"{name} cpu_s"] = rounded(time.process_time() - cpu_s)
         figures.update(told)
-        _tell(began, told, system.counts() - cost[1])
+        _tell(began, told, system.counts() - counts)
 
     await put_all("", values)
     healthy = list(kept)
@@ -339,7 +335,6 @@ def _figures(name: str, times: Sequence[float], asked: int) -> dict[str, float |
 class _Running:
     node: Any
     scope: Any
-    network: Any = None
 
 
 class _RoseForest:
@@ -405,7 +400,7 @@ class _RoseForest:
                     ground=ground,
                 ) as node,
             ):
-                task_status.started(_Running(node, scope, network))
+                task_status.started(_Running(node, scope))
                 await trio.sleep_forever()
 
     async def put(self, node: int, value: str) -> str | None:
@@ -434,7 +429,6 @@ class _RoseForest:
         for running in self._nodes.values():
             counters = running.node.status().counters
             total.update({name: counters[name] for name in COUNTED})
-            total["connected"] += len(running.network.connected())
         return total
 
 
