@@ -31,6 +31,7 @@ stderr how many requests, lookups, probes and dials all nodes together made mean
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import math
@@ -66,6 +67,8 @@ REST_S = 2.0
 LATE_S = 0.05
 """A process is at rest when for `REST_S` its event loop was never later than this."""
 PART_TIMEOUT_S = 600.0
+OBJECTS_BETWEEN_COLLECTIONS = 20_000
+"""So many new objects start a garbage collection, in all systems, as our command line sets it for a daemon."""
 COUNTED = (
     "kademlia_requests_total",
     "kademlia_failures_total",
@@ -177,6 +180,7 @@ def _run_part(system: str, nodes: int, values: int, quick: bool) -> dict[str, An
 
 def _part(name: str, nodes: int, values: int, patience: Patience) -> dict[str, Any]:
     logging.disable(logging.CRITICAL)
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     if name == "kademlia":
         import asyncio
 
@@ -253,6 +257,7 @@ async def _measure(
     rng = random.Random(f"dht {nodes}")
     began = time.perf_counter()
     await system.start(nodes)
+    gc.freeze()  # else a collection walks the heap of all nodes while every one of them waits
     figures: dict[str, Any] = {"started_s": rounded(time.perf_counter() - began)}
     figures["started cpu_s"] = rounded(time.process_time())
     _tell(began, figures, system.counts())
