@@ -68,7 +68,7 @@ LATE_S = 0.05
 """A process is at rest when for `REST_S` its event loop was never later than this."""
 PART_TIMEOUT_S = 600.0
 OBJECTS_BETWEEN_COLLECTIONS = 20_000
-"""So many new objects start a garbage collection, in all systems, as our command line sets it for a daemon."""
+"""So many new objects start a garbage collection, in all systems: as our command line sets it."""
 COUNTED = (
     "kademlia_requests_total",
     "kademlia_failures_total",
