@@ -18,6 +18,25 @@ from numpy.typing import NDArray
 
 HEAVIEST = 8
 """Terms of which all sets are gone through: the heaviest decide, and 256 sets of them cost little."""
+LOST_WITHOUT_WORDS = 0.35
+"""The part of the best by both scores, of those that the vector finds, which lie where words would lead.
+
+Measured, see docs/sharding.md: .27 to .39 for sentences, .27 to .46 for some words of a stored text.
+"""
+
+
+def recall_of_both(by_vector: float, by_words: float) -> float:
+    """The part of the best answers by both scores that shards are expected to hold, 0 to 1.
+
+    They are expected to hold the parts `by_vector` and `by_words` of those by one score alone. The vector's
+    part bounds it, of which less is found the fewer answers by words the shards hold.
+    """
+    return by_vector * (1.0 - LOST_WITHOUT_WORDS * (1.0 - min(by_words, 1.0)))
+
+
+def least_by_words(by_vector: float, wanted: float) -> float:
+    """The part of the answers by words that must be held for that recall of both; above 1 if none will do."""
+    return 1.0 - (1.0 - wanted / by_vector) / LOST_WITHOUT_WORDS if by_vector > 0 else 1.0
 
 
 def expected_by_words(

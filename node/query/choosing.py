@@ -27,6 +27,7 @@ from sharding.expectation import expected_hits
 from sharding.growth import within
 from sharding.routing import Scored, route
 from sharding.tree import Prefix
+from sharding.word_routing import recall_of_both
 
 BEST = 8
 """In a large network the blocks of one of so many shards are wanted for a question."""
@@ -51,6 +52,9 @@ class Choice:
     idle: tuple[Prefix, ...] = ()
     """Shards that are known to have nothing that is asked for."""
     here: frozenset[Prefix] = frozenset()
+    words_ppm: Mapping[Prefix, int] | None = None
+    """The same of the best answers by words, as far as sketches of terms tell; None where the vector alone
+    decides."""
 
     def __len__(self) -> int:
         return len(self.likely) + len(self.others) + len(self.idle)
@@ -181,6 +185,14 @@ def expected_recall_ppm(choice: Choice, answered: Container[Prefix]) -> int:
     While postings move each lies in the old place or the new, and both are asked: the generation of which
     more was told counts.
     """
+    by_vector = _reached_ppm(choice, answered)
+    if choice.words_ppm is None or by_vector == PPM:
+        return by_vector
+    words = sum(ppm for shard, ppm in choice.words_ppm.items() if shard in answered or shard in choice.here)
+    return int(recall_of_both(by_vector / PPM, words / PPM) * PPM)
+
+
+def _reached_ppm(choice: Choice, answered: Container[Prefix]) -> int:
     reached: dict[int, int] = {}
     lacking: set[int] = set()
     for shard in (*choice.likely, *choice.others):

@@ -24,7 +24,7 @@ from dht.ports import RunBlocking
 from dht.records.layouts import Layouts
 from dht.summaries.block import Block
 from dht.summaries.puller import Puller
-from node.query.choosing import Choice
+from node.query.choosing import Choice, expected_recall_ppm
 from node.query.question import Question
 from node.query.scoring import Words
 from node.storage.derived_state import DerivedState
@@ -33,14 +33,14 @@ from sharding.errors import TermError
 from sharding.term_sketch import TermSketch, TermTable, read_rows
 from sharding.terms import counted
 from sharding.tree import Prefix
-from sharding.word_routing import expected_by_words
+from sharding.word_routing import expected_by_words, least_by_words
 
 MOST_SHARDS: Final = 16
 """Shards that words add to those of the vector."""
 MOST_ALONE: Final = 64
 """Shards asked first where the words alone decide."""
 MASS: Final = 0.7
-"""The part of the expected answers by words at which no further shard is added; measured, see
+"""The part of the expected answers by words that is asked for at least beside a vector; measured, see
 docs/sharding.md."""
 MASS_ALONE: Final = 0.95
 SOME_LENGTH: Final = 12.0
@@ -86,7 +86,11 @@ class Wording:
             copy = self.puller.shelf.copy(shard)
             if copy is not None:
                 self.puller.accuse(copy.holder, f"its terms of shard {shard} are no sketch")
-        return words, choice if words is None else _joined(choice, hits, question.only_words)
+        if words is None:
+            return words, choice
+        if question.only_words:
+            return words, _by_words(choice, hits)
+        return words, _by_both(choice, hits, question.recall_ppm / PPM)
 
     def _weigh(
         self, question: Question, blocks: Mapping[Prefix, Block]
@@ -142,28 +146,44 @@ class Wording:
         return self._table
 
 
-def _joined(choice: Choice, hits: Mapping[Prefix, float], alone: bool) -> Choice:
-    """The shards of the vector and those of the words; `alone`: the words', and what is not known."""
-    named = set(named_first(hits, MASS_ALONE if alone else MASS, MOST_ALONE if alone else MOST_SHARDS))
-    every: tuple[Prefix, ...] = (*choice.likely, *choice.others)
-    idle: tuple[Prefix, ...] = ()
-    if alone:
-        unknown = {shard for shard in every if shard not in hits}
-        likely = named | (unknown & set(choice.likely))
-        idle = tuple(shard for shard in every if hits.get(shard, 1.0) <= 0)
-        every = tuple(shard for shard in every if hits.get(shard, 1.0) > 0)
-        total = max(sum(hits.values()), 1e-9)
-        expected = {shard: int(hits.get(shard, 0.0) / total * PPM) for shard in every}
-    else:
-        likely, expected = named | set(choice.likely), dict(choice.expected_ppm)
-    every = tuple(sorted(every))
+def _by_words(choice: Choice, hits: Mapping[Prefix, float]) -> Choice:
+    """The shards that hold the words, and what is not known."""
+    named = set(named_first(hits, MASS_ALONE, MOST_ALONE))
+    every = sorted((*choice.likely, *choice.others))
+    unknown = {shard for shard in every if shard not in hits}
+    some = [shard for shard in every if hits.get(shard, 1.0) > 0]
+    asked = named | (unknown & set(choice.likely))
     return replace(
         choice,
-        likely=tuple(shard for shard in every if shard in likely),
-        others=tuple(shard for shard in every if shard not in likely),
-        expected_ppm=expected,
-        idle=idle,
+        likely=tuple(shard for shard in some if shard in asked),
+        others=tuple(shard for shard in some if shard not in asked),
+        expected_ppm=_parts_ppm(hits),
+        idle=tuple(shard for shard in every if hits.get(shard, 1.0) <= 0),
     )
+
+
+def _by_both(choice: Choice, hits: Mapping[Prefix, float], recall: float) -> Choice:
+    """The shards of the vector, and so many of the words' that the recall of both is what was asked for."""
+    by_vector = expected_recall_ppm(choice, frozenset(choice.likely)) / PPM
+    asked = set(named_beside(hits, by_vector, recall)) - choice.here | set(choice.likely)
+    every = sorted((*choice.likely, *choice.others))
+    return replace(
+        choice,
+        likely=tuple(shard for shard in every if shard in asked),
+        others=tuple(shard for shard in every if shard not in asked),
+        words_ppm=_parts_ppm(hits) or None,
+    )
+
+
+def _parts_ppm(hits: Mapping[Prefix, float]) -> dict[Prefix, int]:
+    """The part of all that each shard is expected to hold; empty when nothing is expected anywhere."""
+    total = sum(hits.values())
+    return {shard: int(one / total * PPM) for shard, one in hits.items()} if total > 0 else {}
+
+
+def named_beside(hits: Mapping[Prefix, float], by_vector: float, recall: float) -> Sequence[Prefix]:
+    """The shards that words add, where the vector's are expected to hold that part of the best by it."""
+    return named_first(hits, min(1.0, max(MASS, least_by_words(by_vector, recall))), MOST_SHARDS)
 
 
 def named_first(hits: Mapping[Prefix, float], mass: float, most: int) -> Sequence[Prefix]:
