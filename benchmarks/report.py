@@ -11,12 +11,14 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
+PART_TIMEOUT_S = 3_600
 PAGE = ROOT / "docs" / "sharding.md"
 """Where the tables of some benchmarks stand."""
 
@@ -89,6 +91,24 @@ def emit(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(json.dumps(result, ensure_ascii=False), flush=True)
+    return result
+
+
+def in_own_process(benchmark: str, *arguments: Any) -> dict[str, Any]:
+    """What `python -m benchmarks.BENCHMARK --part ARGUMENTS` prints, JSON in and out: its memory is its own.
+
+    Raises `subprocess.SubprocessError` where it fails or takes more than an hour.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{benchmark}", "--part", json.dumps(arguments)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=PART_TIMEOUT_S,
+    )
+    result: dict[str, Any] = json.loads(done.stdout)
     return result
 
 

@@ -308,7 +308,7 @@ def grown(heads: Sequence[int], most: int) -> list[Prefix]:
 
 def nearest(stored: NDArray[np.int8], questions: NDArray[np.int8]) -> NDArray[np.int64]:
     """The `TOP` stored rows nearest to each question by cosine, shape (questions, TOP), by exact search."""
-    lengths = np.linalg.norm(stored.astype(np.float64), axis=1)
+    lengths = np.sqrt(np.einsum("nd,nd->n", stored, stored, dtype=np.int64))
     columns = np.ascontiguousarray(stored.T, dtype=np.float32)
     found = np.empty((len(questions), TOP), dtype=np.int64)
     rows = max(1, SCORED // max(1, len(stored)))

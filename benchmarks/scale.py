@@ -20,9 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -35,7 +33,7 @@ from numpy.typing import NDArray
 
 from benchmarks.corpora import WORDNET, NoCorpus, wordnet
 from benchmarks.holders import REPLICAS, Nodes, by_distance
-from benchmarks.report import RESULTS, ROOT, at_most, document, emit, rounded
+from benchmarks.report import RESULTS, at_most, document, emit, in_own_process, rounded
 from benchmarks.routing import SHIPPED, SIGMA_SAMPLE, TOP, nearest, with_shards
 from chain.cid import Cid, raw_cid
 from chain.identity import Identity, peer_id
@@ -53,8 +51,10 @@ from node.query.calibration import error_near
 from node.query.search_protocol import METHOD, Ranked, SearchRequest, encode_reply
 from node.sketch_rows import sketch_kind
 from sharding.atlas import Atlas
+from sharding.contact import contacts, weigh
 from sharding.expectation import expected_hits
 from sharding.key import shard_keys
+from sharding.routing import route
 from sharding.sketch import Rotation, Sketches, sketches
 from sharding.tree import ShardTree, key_head
 from sim.kernel import Kernel, summary
@@ -70,7 +70,6 @@ JOINS = 20
 COLD = 40
 """Questions that a cold asker each asks."""
 SEED = 1
-PART_TIMEOUT_S = 3_600
 NETWORK = raw_cid(b"benchmark")
 
 
@@ -86,7 +85,8 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         if arguments.part:
-            print(json.dumps(measured(arguments.wordnet, *json.loads(arguments.part))))
+            folder, *values = json.loads(arguments.part)
+            print(json.dumps(measured(Path(folder), *values)))
             return 0
         wordnet(arguments.wordnet)
     except NoCorpus as error:
@@ -96,7 +96,7 @@ def main() -> int:
     figures: dict[str, Any] = {}
     for nodes in QUICK_SIZES if quick else SIZES:
         counts = (QUICK_QUESTIONS, QUICK_LOOKUPS) if quick else (QUESTIONS, LOOKUPS)
-        figures[f"nodes_{nodes}"] = part(arguments.wordnet, nodes, *counts)
+        figures[f"nodes_{nodes}"] = in_own_process("scale", str(arguments.wordnet), nodes, *counts)
         print(f"{nodes:,} nodes: measured", file=sys.stderr, flush=True)
     rows = list(figures.values())
     figures["growth_with_doubling"] = {
@@ -150,22 +150,6 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         cells = [row[group][key] for row in rows]
         shown = [f"{cell:,.0f}" if cell >= 1_000 else f"{cell:g}" for cell in cells]
         yield f"| {name} | " + " | ".join(shown) + " |"
-
-
-def part(folder: Path, *arguments: int) -> dict[str, Any]:
-    """One size, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.scale", "--wordnet", str(folder)]
-    done = subprocess.run(
-        [*command, "--part", json.dumps(arguments)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        timeout=PART_TIMEOUT_S,
-    )
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
 
 
 def growth(nodes: Sequence[int], values: Sequence[float]) -> dict[str, float]:
@@ -280,14 +264,15 @@ def contact_sets(
     rotation = Rotation(atlas.cid, atlas.dim)
     sketched = Sketches.decode(sketches(rotation, codes).tobytes(), atlas.dim)
     sigma = error_near(atlas.cid, codes[:SIGMA_SAMPLE])
+    place = {leaf: number for number, leaf in enumerate(tree.leaves)}
     chosen, expected = [], []
     for code in asking:
         hits = expected_hits(sketched.cosines(rotation, code), shards, len(tree.leaves), TOP, sigma)
-        order = np.argsort(-hits, kind="stable")
-        running = np.cumsum(hits[order]) / TOP
-        last = int((running < SHIPPED).sum())
-        chosen.append(order[: last + 1].tolist())
-        expected.append(float(running[last]))
+        scored = route(atlas, tree, code)
+        parts = weigh(scored, dict(zip(tree.leaves, hits.tolist(), strict=True)))
+        asked = contacts(parts, scored, SHIPPED)
+        chosen.append(sorted(place[leaf] for leaf in asked))
+        expected.append(sum(parts[leaf] for leaf in asked))
     return chosen, expected
 
 

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import RESULTS, ROOT, at_least, at_most, emit, rounded
+from benchmarks.report import RESULTS, at_least, at_most, emit, in_own_process, rounded
 
 IDLE = """
 about = "Nodes that only keep their place."
@@ -33,7 +31,6 @@ ready_within_s = 600
 settle_within_s = 30
 """
 DEAD = 1 / 3
-PART_TIMEOUT_S = 3600
 
 
 class Silent:
@@ -117,21 +114,6 @@ def peak_mb() -> float:
 PARTS: dict[str, Callable[..., dict[str, Any]]] = {"scenario": play_scenario, "idle": idle, "kernel": kernel}
 
 
-def part(name: str, *arguments: float | bool) -> dict[str, Any]:
-    """Run a part in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.sim", "--part", json.dumps([name, *arguments])],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        timeout=PART_TIMEOUT_S,
-    )
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -149,12 +131,15 @@ def main() -> None:
     lookups = 200 if quick else 1_000
     few, many = (5, 15) if quick else (20, 100)
 
-    scenario = part("scenario", 0.2 if quick else 1.0)
-    small, large = part("idle", few), part("idle", many)
+    scenario = in_own_process("sim", "scenario", 0.2 if quick else 1.0)
+    small, large = in_own_process("sim", "idle", few), in_own_process("sim", "idle", many)
     per_node = (large["peak_mb"] - small["peak_mb"]) / (many - few)
-    filled = part("kernel", nodes, lookups, False)
+    filled = in_own_process("sim", "kernel", nodes, lookups, False)
     compared = 300 if quick else 1_000
-    grown, same = part("kernel", compared, lookups, True), part("kernel", compared, lookups, False)
+    grown, same = (
+        in_own_process("sim", "kernel", compared, lookups, True),
+        in_own_process("sim", "kernel", compared, lookups, False),
+    )
     figures = {
         "whole_nodes": scenario,
         "whole_node_mb": rounded(per_node),
