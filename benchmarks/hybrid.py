@@ -54,7 +54,7 @@ from sharding.sketch import Rotation, Sketches, sketches
 from sharding.term_sketch import TermTable, sketch_of
 from sharding.terms import Counted, counted
 from sharding.tree import Prefix, ShardTree, key_head
-from sharding.word_routing import expected_by_words, recall_of_both
+from sharding.word_routing import expected_at, recall_of_both
 from sim.network import open_world
 from sim.virtual_clock import run_deterministic
 from sim.whole_node import found_network, start_node
@@ -278,12 +278,17 @@ def sharded(place: Central, corpus: Corpus) -> dict[str, Any]:
             leaves: dict[Prefix, float] = {}
             if question is not None:
                 ids = [one for one, _ in question.terms]
-                by_words = expected_by_words(
-                    table.frequencies(ids), table.texts, [weight for _, weight in question.terms], TOP
+                leaves, best = (
+                    dict(zip(tree.leaves, some.tolist(), strict=True))
+                    for some in expected_at(
+                        table.frequencies(ids),
+                        table.texts,
+                        [weight for _, weight in question.terms],
+                        (TOP, 1),
+                    )
                 )
-                leaves = dict(zip(tree.leaves, by_words.tolist(), strict=True))
                 by_vector = float(expected[list(near)].sum()) / TOP
-                named = {number[leaf] for leaf in named_beside(leaves, by_vector, WANTED)}
+                named = {number[leaf] for leaf in named_beside(leaves, best, by_vector, WANTED)}
             lexical = place.lexical(question)
             for mode, score, some in (
                 ("vector", cosine, near),

@@ -47,10 +47,17 @@ def expected_by_words(
     `frequencies` of shape (shards, terms), `texts` of shape (shards,), a weight for each term. Fewer than k
     when fewer texts have any of the terms. O(shards * 2**HEAVIEST).
     """
+    return expected_at(frequencies, texts, weights, (k,))[0]
+
+
+def expected_at(
+    frequencies: NDArray[np.int64], texts: NDArray[np.int64], weights: Sequence[int], depths: Sequence[int]
+) -> list[NDArray[np.float64]]:
+    """`expected_by_words` for several numbers of best texts, at the cost of one."""
     shards = len(texts)
     heavy = np.argsort(-np.asarray(weights), kind="stable")[:HEAVIEST]
     if not shards or not len(heavy):
-        return np.zeros(shards)
+        return [np.zeros(shards) for _ in depths]
     chance = frequencies[:, heavy] / np.maximum(texts, 1)[:, np.newaxis]
     chance = np.clip(chance, 0.0, 1.0)
     expected = texts.astype(np.float64)[:, np.newaxis]
@@ -62,6 +69,12 @@ def expected_by_words(
     order = np.argsort(-worth, kind="stable")
     order = order[worth[order] > 0]
     running = np.cumsum(expected[:, order].sum(axis=0))
+    return [_best(expected, order, running, k) for k in depths]
+
+
+def _best(
+    expected: NDArray[np.float64], order: NDArray[np.int64], running: NDArray[np.float64], k: int
+) -> NDArray[np.float64]:
     last = int(np.searchsorted(running, k))
     hits: NDArray[np.float64] = expected[:, order[:last]].sum(axis=1)
     if last < len(order):

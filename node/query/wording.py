@@ -33,7 +33,7 @@ from sharding.errors import TermError
 from sharding.term_sketch import TermSketch, TermTable, read_rows
 from sharding.terms import counted
 from sharding.tree import Prefix
-from sharding.word_routing import expected_by_words, least_by_words
+from sharding.word_routing import expected_at, least_by_words
 
 MOST_SHARDS: Final = 16
 """Shards that words add to those of the vector."""
@@ -43,6 +43,9 @@ MASS: Final = 0.7
 """The part of the expected answers by words that is asked for at least beside a vector; measured, see
 docs/sharding.md."""
 MASS_ALONE: Final = 0.95
+SURE_OF_BEST: Final = 0.4
+"""A shard that is expected to hold so much of the one best text by words is asked: at most two are. That text
+is one of ten, so what is asked for at least could do without it."""
 SOME_LENGTH: Final = 12.0
 """The mean length of a text where nothing is known."""
 TOP: Final = 10
@@ -81,7 +84,7 @@ class Wording:
         generation = self._layouts.current.generation
         shards = [one for one in (*choice.likely, *choice.others) if one.generation == generation]
         blocks = await self.puller.blocks(shards, frozenset(shards), wait_s)
-        words, hits, liars = await self._run_blocking(self._weigh, question, blocks)
+        words, hits, best, liars = await self._run_blocking(self._weigh, question, blocks)
         for shard in liars:
             copy = self.puller.shelf.copy(shard)
             if copy is not None:
@@ -90,12 +93,15 @@ class Wording:
             return words, choice
         if question.only_words:
             return words, _by_words(choice, hits)
-        return words, _by_both(choice, hits, question.recall_ppm / PPM)
+        return words, _by_both(choice, hits, best, question.recall_ppm / PPM)
 
     def _weigh(
         self, question: Question, blocks: Mapping[Prefix, Block]
-    ) -> tuple[Words | None, dict[Prefix, float], list[Prefix]]:
-        """The weighed words, what is expected of each shard that is known, and whose blocks are none."""
+    ) -> tuple[Words | None, dict[Prefix, float], dict[Prefix, float], list[Prefix]]:
+        """The weighed words, what is expected of each shard that is known, and whose blocks are none.
+
+        Expected are those of the best `TOP` or more that a shard holds, and then those of the best one.
+        """
         ids = counted(question.text or "").ids.tolist()
         with self._lock:
             liars = self._read(blocks)
@@ -110,13 +116,15 @@ class Wording:
             texts, mean = here, self._derived.mean_length() or SOME_LENGTH
         asked = wanted(ids, sums, texts, mean)
         if asked is None:
-            return None, {}, liars
+            return None, {}, {}, liars
         place = {one: column for column, one in enumerate(ids)}
         columns = [place[one] for one, _ in asked.terms]
-        hits = expected_by_words(
-            found[:, columns], table.texts, [weight for _, weight in asked.terms], max(question.k, TOP)
+        weights = [weight for _, weight in asked.terms]
+        hits, best = (
+            dict(zip(shards, some.tolist(), strict=True))
+            for some in expected_at(found[:, columns], table.texts, weights, (max(question.k, TOP), 1))
         )
-        return Words(asked, question.only_words), dict(zip(shards, hits.tolist(), strict=True)), liars
+        return Words(asked, question.only_words), hits, best, liars
 
     def _read(self, blocks: Mapping[Prefix, Block]) -> list[Prefix]:
         """Decode what is new; the shards whose blocks are no sketches."""
@@ -162,10 +170,12 @@ def _by_words(choice: Choice, hits: Mapping[Prefix, float]) -> Choice:
     )
 
 
-def _by_both(choice: Choice, hits: Mapping[Prefix, float], recall: float) -> Choice:
+def _by_both(
+    choice: Choice, hits: Mapping[Prefix, float], best: Mapping[Prefix, float], recall: float
+) -> Choice:
     """The shards of the vector, and so many of the words' that the recall of both is what was asked for."""
     by_vector = expected_recall_ppm(choice, frozenset(choice.likely)) / PPM
-    asked = set(named_beside(hits, by_vector, recall)) - choice.here | set(choice.likely)
+    asked = named_beside(hits, best, by_vector, recall) - choice.here | set(choice.likely)
     every = sorted((*choice.likely, *choice.others))
     return replace(
         choice,
@@ -181,9 +191,16 @@ def _parts_ppm(hits: Mapping[Prefix, float]) -> dict[Prefix, int]:
     return {shard: int(one / total * PPM) for shard, one in hits.items()} if total > 0 else {}
 
 
-def named_beside(hits: Mapping[Prefix, float], by_vector: float, recall: float) -> Sequence[Prefix]:
-    """The shards that words add, where the vector's are expected to hold that part of the best by it."""
-    return named_first(hits, min(1.0, max(MASS, least_by_words(by_vector, recall))), MOST_SHARDS)
+def named_beside(
+    hits: Mapping[Prefix, float], best: Mapping[Prefix, float], by_vector: float, recall: float
+) -> set[Prefix]:
+    """The shards that words add, where the vector's are expected to hold that part of the best by it.
+
+    A shard where the `best` text by words is expected is asked in any case: so a rare word is found.
+    """
+    mass = min(1.0, max(MASS, least_by_words(by_vector, recall)))
+    sure = {shard for shard, part in best.items() if part >= SURE_OF_BEST}
+    return {*named_first(hits, mass, MOST_SHARDS), *sure}
 
 
 def named_first(hits: Mapping[Prefix, float], mass: float, most: int) -> Sequence[Prefix]:

@@ -19,6 +19,7 @@ from node.query.question import QueryError, mode_of
 from node.query.scoring import Scores
 from node.query.search_protocol import SearchRequest
 from node.query.term_audits import COUNT_S, PAUSE_S
+from node.query.trail import LIKELY
 from node.storage.derived_state import Posting
 from node.term_rows import TERMS
 from sharding.bm25 import blended
@@ -81,7 +82,7 @@ def test_a_rare_word_is_found_where_the_vector_does_not_ask_and_no_holder_is_bel
             assert answer.route is not None
             assert by_vector.route is not None
             (home,) = guest.parts.layouts.shards_of([(hit.record, guest.parts.intake.content(hit.record))])[0]
-            assert home not in [one.shard for one in by_vector.route.shards if one.why == "likely"]
+            assert home not in [one.shard for one in by_vector.route.shards if one.why == LIKELY]
             assert answer.cost.shards_contacted < answer.cost.shards_total
             assert answer.cost.hits_refused == 0
         assert said(answer)[0] == RARE

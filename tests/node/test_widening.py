@@ -119,6 +119,8 @@ def test_a_hit_under_a_borrowed_vector_is_refused_and_counts_against_who_sent_it
 
     async def scenario(nodes: Sequence[Node]) -> None:
         asker = nodes[4]
+        await asker.query("sort numbers", None, 3, (), None)
+        await trio.sleep(10)  # for the sketches that the first question sends for
         first = await asker.query("sort numbers", None, 3, (), None, False, QueryOptions(explain=True))
         assert first.route is not None
         asked = max(first.route.asked, key=lambda one: one.shards).node

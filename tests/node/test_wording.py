@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from chain.vector import PPM
 from node.query.choosing import Choice, expected_recall_ppm
-from node.query.wording import MASS, MOST_SHARDS, named_beside
+from node.query.wording import MASS, MOST_SHARDS, SURE_OF_BEST, named_beside
 from sharding.tree import Prefix
 from sharding.word_routing import least_by_words, recall_of_both
 
@@ -41,15 +41,18 @@ def test_more_is_expected_of_more_shards_and_all_of_all(
     assert expected_recall_ppm(both, frozenset(SHARDS)) == PPM
 
 
-@given(parts, shares, shares)
-def test_words_add_shards_until_enough_is_expected_of_both(
-    worded: list[int], by_vector: float, wanted: float
+@given(parts, parts, shares, shares)
+def test_words_add_shards_until_enough_is_expected_of_both_and_the_best_by_them(
+    worded: list[int], weighed: list[int], by_vector: float, wanted: float
 ) -> None:
+    best = {shard: count / max(1, sum(weighed)) for shard, count in zip(SHARDS, weighed, strict=True)}
     hits = {shard: float(count) for shard, count in zip(SHARDS, worded, strict=True)}
     total = sum(hits.values())
-    named = named_beside(hits, by_vector, wanted)
+    named = named_beside(hits, best, by_vector, wanted)
+    sure = {shard for shard, part in best.items() if part >= SURE_OF_BEST}
+    assert sure <= named
     held = sum(hits[shard] for shard in named) / total if total else 1.0
-    assert len(named) <= MOST_SHARDS
+    assert len(named) <= MOST_SHARDS + 2
     if len(named) < MOST_SHARDS:
         assert held >= MASS - 1e-9
         assert recall_of_both(by_vector, held) >= min(wanted, by_vector) - 1e-9
