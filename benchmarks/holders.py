@@ -3,8 +3,11 @@
 Positions are hashes, as the network's are; the holders of a shard are the R nodes closest to its basis by
 XOR (`dht.overlay.distance`), and a question's shards are covered as the daemon covers them
 (`node.query.wave`). Placement by XOR alone loads nodes unevenly. `capped` shows what a bound on a node's
-share does: whoever has more than `CAP` times the mean of the nodes around it passes on the shard that it is
-least close to, to the next in XOR order that has room.
+share does, as in consistent hashing with bounded loads (Mirrokni, Thorup and Zadimoghaddam, 2018), but
+without an order of arrival: of all pairs of a shard and a node the nearest comes first, and a node takes
+what it has room for. XOR distance being the same from both sides, that is the one stable matching (Gale and
+Shapley, 1962) of shards that prefer near nodes and nodes that prefer near shards, a pure function of
+positions, leaves and sizes.
 """
 
 from __future__ import annotations
@@ -26,14 +29,12 @@ from sharding.tree import Prefix
 REPLICAS = 3
 EXTRA = 2
 """Holders that an asker knows beyond the replicas."""
-CAP = 1.25
-AROUND = 20
-"""Nodes closest to a node whose mean load it is compared with, and to a basis that may hold its shard."""
+CAP = 1.55
+"""Times the mean: the most that a node takes."""
+AROUND = 64
+"""Nodes closest to a basis that may hold its shard at first, twice as many whenever that is too few."""
 CHECKED = 50
 """Bases for which the order is compared with that of `dht.overlay.distance`."""
-
-ROUNDS = 100
-"""In each of them a node passes on one shard at most."""
 
 LATENCY_S = (0.004, 0.08)
 
@@ -110,51 +111,41 @@ def by_distance(nodes: Nodes, leaves: Sequence[Prefix]) -> Placement:
     return Placement(nodes, tuple(holders))
 
 
-def capped(start: Placement, leaves: Sequence[Prefix], sizes: NDArray[np.int64]) -> tuple[Placement, int]:
-    """The placement once nobody has more than `CAP` times the mean around it, and how many shards moved.
+def capped(start: Placement, leaves: Sequence[Prefix], sizes: NDArray[np.int64]) -> tuple[Placement, float]:
+    """The placement where nobody has more than `CAP` times the mean, and the share of copies that it moves.
 
-    Or once nobody who has more can pass anything on.
+    Those are copies which are not on the `REPLICAS` nearest nodes. Everybody has room for the largest shard.
     """
     nodes = start.nodes
-    loads = start.loads(sizes)
-    around = np.array([nodes.near(position, AROUND + 1)[1:] for position in nodes.positions])
-    order = [nodes.near(leaf.basis(), min(AROUND, len(nodes.agents))) for leaf in leaves]
-    place = [{node: rank for rank, node in enumerate(one)} for one in order]
-    held = [list(one[:REPLICAS]) for one in start.holders]
-    mine: list[set[int]] = [set() for _ in nodes.agents]
-    for shard, some in enumerate(held):
-        for node in some:
-            mine[node].add(shard)
-    moved = 0
-    for _ in range(ROUNDS):
-        most = CAP * loads[around].mean(axis=1)
-        before = moved
-        for node in np.flatnonzero(loads > most).tolist():
-            for shard in sorted(mine[node], key=lambda one: (-place[one][node], one)):
-                size = int(sizes[shard])
-                taker = next(
-                    (
-                        one
-                        for one in order[shard]
-                        if one not in held[shard] and loads[one] + size <= most[one]
-                    ),
-                    None,
-                )
-                if size and taker is not None:
-                    held[shard][held[shard].index(node)] = taker
-                    mine[node].discard(shard)
-                    mine[taker].add(shard)
-                    loads[node] -= size
-                    loads[taker] += size
-                    moved += 1
-                    break
-        if moved == before:
+    count = len(nodes.agents)
+    room = max(CAP * REPLICAS * int(sizes.sum()) / count, int(sizes.max()))
+    around = min(AROUND, count)
+    while True:
+        order = [nodes.near(leaf.basis(), around) for leaf in leaves]
+        held = _nearest_first(nodes, leaves, order, sizes.tolist(), room)
+        if around == count or all(len(some) == REPLICAS for some in held):
             break
+        around = min(2 * around, count)
     holders = tuple(
-        (
-            *sorted(some, key=place[shard].__getitem__),
-            *[one for one in order[shard] if one not in some][:EXTRA],
-        )
-        for shard, some in enumerate(held)
+        (*some, *[one for one in near if one not in some][:EXTRA])
+        for some, near in zip(held, order, strict=True)
     )
-    return Placement(nodes, holders), moved
+    moved = sum(len(set(some) - set(near[:REPLICAS])) for some, near in zip(held, order, strict=True))
+    return Placement(nodes, holders), moved / (REPLICAS * len(leaves))
+
+
+def _nearest_first(
+    nodes: Nodes, leaves: Sequence[Prefix], order: Sequence[Sequence[int]], sizes: Sequence[int], room: float
+) -> list[list[int]]:
+    pairs = sorted(
+        (as_int(leaf.basis()) ^ nodes._points[node], shard, node)
+        for shard, (leaf, near) in enumerate(zip(leaves, order, strict=True))
+        for node in near
+    )
+    loads = [0] * len(nodes.agents)
+    held: list[list[int]] = [[] for _ in leaves]
+    for _, shard, node in pairs:
+        if len(held[shard]) < REPLICAS and loads[node] + sizes[shard] <= room:
+            loads[node] += sizes[shard]
+            held[shard].append(node)
+    return held

@@ -2,8 +2,9 @@
 
 Whoever founds a network in a space of their own brings a sample of it (`sample_atlas`). A network without an
 atlas, or one whose subjects have changed, gets one by an epoch: whoever is to propose it makes it here of the
-vectors in the derived state of a node, outside of the daemon, which may run meanwhile (`make_atlas`). What
-comes out is checked by everybody as any atlas is.
+vectors in the derived state of a node, outside of the daemon, which may run meanwhile (`make_atlas`), or of
+what the daemon knows of everybody's (`network_atlas`). What comes out is checked by everybody as any atlas
+is.
 """
 
 from __future__ import annotations
@@ -60,6 +61,18 @@ def make_atlas(home: Home, cells: int | None, progress: Progress = untold) -> Ma
             "more of the network's"
         )
     vectors = np.frombuffer(b"".join(codes), dtype=np.int8).reshape(-1, space.dim)
+    return _atlas_of(vectors, space, wanted, progress)
+
+
+def network_atlas(home: Home, codes: bytes, cells: int | None, progress: Progress = untold) -> MadeAtlas:
+    """The atlas of int8 codes, one after another, that the daemon of a home sampled; as `make_atlas`."""
+    space = decode_manifest(home.read_manifest()).space
+    vectors = np.frombuffer(codes, dtype=np.int8).reshape(-1, space.dim)
+    wanted = cells or cells_for(len(vectors))
+    if len(vectors) < wanted:
+        raise InvalidInput(
+            f"the network's sketches are of {len(vectors)} vectors, and {wanted} cells need as many"
+        )
     return _atlas_of(vectors, space, wanted, progress)
 
 

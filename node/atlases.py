@@ -31,6 +31,7 @@ from node.durable_files import read_bounded, write_atomically
 from node.epochs import Epochs, Step
 from node.errors import HomeError, InvalidInput, NotFound
 from node.founding import SHARD_BITS, SpaceError, checked_atlas
+from node.query.sketched_sample import SketchedSample
 from sharding.atlas import MAX_ATLAS_BYTES, Atlas
 from sharding.tree import ShardTree
 
@@ -82,6 +83,8 @@ class Atlases:
         self.adopt: Callable[[], None] = lambda: None
         self.follow: Callable[[], Awaitable[None]] = _nothing
         """Goes over to the newest layout."""
+        self.sample: Callable[[], Awaitable[SketchedSample]]
+        """Vectors of what everybody holds, of which an atlas can be made."""
 
     def usable(self, cid: Cid | None) -> bool:
         """Whether this node can work by an atlas, or by none."""

@@ -423,6 +423,7 @@ class Parts:
             run_blocking,
         )
         """Which shards are asked; others' blocks, of which it knows that."""
+        self.atlases.sample = self.routing.sampling.sample
         self.wording = Wording(
             self.layouts,
             Puller(

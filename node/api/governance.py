@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated
 
@@ -122,6 +123,15 @@ class ProposalShape(Shape):
     signatures: list[SignatureShape] = Field(max_length=MAX_STEWARDS)
 
 
+class SampleOut(BaseModel):
+    """`vectors` int8 codes, one after another in base64, of `shards` of all shards."""
+
+    codes: str
+    vectors: int
+    shards: int
+    shards_total: int
+
+
 def add_governance_routes(
     app: FastAPI, governance: Governance, ends_at: Callable[[AgentId], Awaitable[int]]
 ) -> None:
@@ -179,6 +189,17 @@ def add_governance_routes(
             raise InvalidInput("the body did not end: its sender is gone, or was silent") from error
         atlas = await governance.atlases.keep(bytes(data))
         return AtlasOut(cid=to_text(atlas.cid), cells=atlas.cells, size=len(data))
+
+    @app.get(
+        "/v1/atlases/sample",
+        response_model=SampleOut,
+        tags=["network"],
+        summary="Vectors of what everybody holds, as their sketches say, for making an atlas",
+    )
+    async def sample() -> SampleOut:
+        found = await governance.atlases.sample()
+        codes = b64encode(found.codes.tobytes()).decode()
+        return SampleOut(codes=codes, vectors=len(found.codes), shards=found.shards, shards_total=found.of)
 
     @app.post(
         "/v1/epochs/sign", response_model=ProposalShape, tags=["network"], summary="Sign a proposed epoch"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
@@ -81,26 +82,40 @@ def list_epochs(home: str | None, as_json: bool) -> None:
 @click.option(
     "--cells", type=click.IntRange(2), help="A power of two; default: as many as the vectors allow."
 )
+@click.option(
+    "--network",
+    is_flag=True,
+    help="Of what all nodes hold, by sketches that the daemon fetches; not of this node's own vectors.",
+)
 @home_option
 @json_option
-def atlas(file: Path, cells: int | None, home: str | None, as_json: bool) -> None:
-    """Make an atlas of the vectors on this node and write it to FILE; takes minutes for thousands of them."""
-    from node.atlas_making import make_atlas
+def atlas(file: Path, cells: int | None, network: bool, home: str | None, as_json: bool) -> None:
+    """Make an atlas and write it to FILE; takes minutes for thousands of vectors."""
+    from node.api_client import LONG_SECONDS, ApiClient
+    from node.atlas_making import make_atlas, network_atlas
     from node.commands.network import say_how
     from node.commands.progress import progress_of_steps
     from node.home import open_home
 
     if file.exists():
         raise click.UsageError(f"{file} exists already")
+    folder, shards = open_home(home), {}
+    if network:
+        sample = ApiClient(folder).get("/v1/atlases/sample", LONG_SECONDS)
+        shards = {name: sample[name] for name in ("shards", "shards_total")}
     with progress_of_steps() as progress:
-        made = make_atlas(open_home(home), cells, progress)
+        if network:
+            made = network_atlas(folder, b64decode(sample["codes"]), cells, progress)
+        else:
+            made = make_atlas(folder, cells, progress)
     say_how(made)
     file.write_bytes(made.data)
-    answer = {"file": str(file), "cid": made.cid, "cells": made.cells, "vectors": made.vectors}
+    answer = {"file": str(file), "cid": made.cid, "cells": made.cells, "vectors": made.vectors, **shards}
     if as_json:
         print_json(answer)
     else:
-        print_line(f"{file}: {made.cells} cells of {made.vectors} vectors, atlas {made.cid}")
+        of = f" in {shards['shards']} of {shards['shards_total']} shards" if network else ""
+        print_line(f"{file}: {made.cells} cells of {made.vectors} vectors{of}, atlas {made.cid}")
 
 
 atlas_option = click.option(

@@ -14,6 +14,7 @@ from dht.summaries.puller import Puller
 from dht.summaries.service import SummaryService
 from node.query.calibration import Calibration
 from node.query.choosing import ShardChoice
+from node.query.sketched_sample import Sampling
 from node.query.spot_checks import SpotChecks
 from node.sketch_rows import sketch_kind, sketches_in
 from node.storage.derived_state import DerivedState
@@ -54,6 +55,7 @@ class SketchedRouting:
         )
         self.calibration = Calibration(derived, dim, calibration)
         self.choice = ShardChoice(layouts, self.puller, self.calibration, dim, is_complete, run_blocking)
+        self.sampling = Sampling(layouts, self.puller, dim, run_blocking)
         self.spots = SpotChecks(
             kademlia.agent,
             self.puller,

@@ -43,6 +43,15 @@ def test_an_epoch_is_proposed_signed_published_and_joined(daemons: Daemons, tmp_
     assert (few.code, "4 vectors are here, and 64 cells" in few.complaint) == (ExitCode.REFUSED, True)
     made = command(home, "epoch", "atlas", str(atlas), "--cells", "4", "--json").value
     assert (made["cells"], made["vectors"]) == (4, 4)
+    sketched = command(
+        home, "epoch", "atlas", str(tmp_path / "of-all.bin"), "--network", "--cells", "4", "--json"
+    )
+    assert {name: sketched.value[name] for name in ("cells", "vectors", "shards", "shards_total")} == {
+        "cells": 4,
+        "vectors": 4,
+        "shards": 64,
+        "shards_total": 64,
+    }
     none = command(home, "epoch", "propose", str(second), "--atlas", str(file))
     assert (none.code, "this is no atlas" in none.complaint) == (ExitCode.REFUSED, True)
     assert command(home, "epoch", "propose", str(second), "--atlas", str(atlas)).code == 0

@@ -134,6 +134,14 @@ def test_few_shards_are_asked_and_bring_what_was_expected(tmp_path: Path) -> Non
         assert abs(recall - expected) < 0.04
         assert share < 0.75 * by_centroids.shards_contacted / by_centroids.shards_total
 
+        # Who holds nothing has a sample of all, near to what is stored, to make an atlas of.
+        sample = await network.nodes[OTHER_GUEST].governance.atlases.sample()
+        assert (sample.shards, sample.of, len(sample.codes)) == (64, 64, ENTRIES)
+        stored = np.array(list(clustered.codes.values()), dtype=np.float64)
+        near = stored @ sample.codes.T.astype(np.float64)
+        near /= np.outer(np.linalg.norm(stored, axis=1), np.linalg.norm(sample.codes.astype(float), axis=1))
+        assert near.max(axis=1).mean() > 0.9
+
         # What is acknowledged is found, the moment that it is, where the question lies, and soon everywhere.
         (new,) = await clustered.add(1, vectors(1, 77))
         await network.settle()

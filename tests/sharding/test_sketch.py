@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sharding.errors import SketchError
-from sharding.sketch import FRACTION_BITS, Rotation, Sketches, sketch_bytes, sketches
+from sharding.sketch import FRACTION_BITS, Rotation, Sketches, restored, sketch_bytes, sketches
 
 DIMS = (1, 2, 3, 7, 8, 100, 255, 256, 384)
 
@@ -46,6 +46,16 @@ def test_turning_keeps_lengths_and_angles(dim: int) -> None:
     turned = Rotation(b"a seed", dim).turn(codes).astype(np.float64) / (1 << FRACTION_BITS)
     wide = codes.astype(np.float64)
     assert np.allclose(turned @ turned.T, wide @ wide.T, rtol=1e-4, atol=0.01 * dim)
+
+
+@pytest.mark.parametrize("dim", DIMS)
+def test_codes_read_back_from_sketches_point_where_the_vectors_did(dim: int) -> None:
+    rotation, codes = Rotation(b"a seed", dim), draw(300, dim)
+    back = restored(rotation, Sketches.decode(sketches(rotation, codes).tobytes(), dim))
+    wide, again = codes.astype(np.float64), back.astype(np.float64)
+    found = (wide * again).sum(axis=1) / np.linalg.norm(wide, axis=1) / np.linalg.norm(again, axis=1)
+    assert found.mean() > 0.92
+    assert np.abs(back).max(axis=1).min() == 127, "a code is as long as it can be"
 
 
 @pytest.mark.parametrize("dim", [100, 256, 384])
