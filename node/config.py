@@ -71,7 +71,7 @@ class Settings(BaseModel):
     divide_shards: Annotated[
         bool,
         Field(description="propose and sign that full shards divide and thin ones are joined"),
-    ] = False
+    ] = True
     query_deadline_ms: Annotated[
         int, Field(ge=1, le=60_000, description="milliseconds after which a query answers with what it has")
     ] = 3_000
