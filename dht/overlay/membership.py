@@ -30,7 +30,7 @@ from dht.overlay.contact import (
     make_contact,
 )
 from dht.overlay.contact_book import MAX_CONTACTS, ContactBook
-from dht.overlay.distance import closest
+from dht.overlay.distance import closest, prefix_length
 from dht.overlay.liveness import Liveness
 from dht.overlay.method_pace import MethodPace
 from dht.overlay.neighbourhoods import Neighbourhoods
@@ -247,6 +247,8 @@ class Membership:
         now_held = self.table.get(contact.agent)
         if now_held is not None and (held is None or now_held.position != held.position):
             self.neighbourhoods.appeared(now_held)
+            if held is None and prefix_length(self.position, now_held.position) >= self.table.known_from:
+                self.neighbourhoods.grew(now)
         if _placement(held) != _placement(now_held):
             self._changes.delay(contact.agent, 1, now)
             self._bump()

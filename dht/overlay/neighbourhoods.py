@@ -8,8 +8,11 @@ needs no lookup of its own. So one lookup answers for about the whole subtree th
 network of N nodes is covered by some N/10 lookups, whatever the number of bases.
 
 What can be wrong is only what the lookup itself did not know: a node that appeared since. Hence entries
-live for a short time; a node that is seen to appear within the radius of one is added to it; a node that went
-is left out by the caller, and the rule then asks more of the rest. Pure: `now` is an argument.
+live for a short time; a node that is seen to appear within the radius of one is added to it, be it that a
+later lookup found it; a node that went is left out by the caller, and the rule then asks more of the rest.
+Who comes far from us does not show itself here. But a node knows who comes to its own part of the network,
+and as many, for its size, come everywhere: when that grows, older entries end within seconds (`grew`). Pure:
+`now` is an argument.
 """
 
 from __future__ import annotations
@@ -30,6 +33,10 @@ MAX_ADDED = 20
 ENTRY_TTL = 120.0
 """Seconds for which a lookup answers: former holders keep what is now a newcomer's for longer."""
 
+GROWN_TTL = 5.0
+"""The same for what was looked up before somebody new came near us: not at once, or who is asked much while
+a thousand nodes join would look everything up for each of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
@@ -40,7 +47,7 @@ class _Entry:
 
 
 class Neighbourhoods:
-    """Recent lookups by target. `covering` is O(k), `appeared` O(entries)."""
+    """Recent lookups by target. `covering` is O(k), `appeared` and `grew` O(entries)."""
 
     def __init__(self) -> None:
         self._entries: OrderedDict[int, _Entry] = OrderedDict()
@@ -57,6 +64,8 @@ class Neighbourhoods:
         insort(self._targets, origin)
         while len(self._entries) > MAX_ENTRIES:
             self._drop(next(iter(self._entries)))
+        for contact in contacts:
+            self.appeared(contact)
 
     def covering(
         self, basis: bytes, count: int, usable: Callable[[Contact], bool], now: float
@@ -102,6 +111,12 @@ class Neighbourhoods:
                     entry, contacts=(*entry.contacts, contact), added=entry.added + 1
                 )
         return bool(missed)
+
+    def grew(self, now: float) -> None:
+        """Somebody new came near us: what was looked up before is believed for `GROWN_TTL` at most."""
+        for origin, entry in self._entries.items():
+            if entry.until > now + GROWN_TTL:
+                self._entries[origin] = replace(entry, until=now + GROWN_TTL)
 
     def clear(self) -> None:
         """Forget everything."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dht.overlay.contact import Contact
 from dht.overlay.distance import FARTHEST, closest, distance
-from dht.overlay.neighbourhoods import ENTRY_TTL, MAX_ADDED, MAX_ENTRIES, Neighbourhoods
+from dht.overlay.neighbourhoods import ENTRY_TTL, GROWN_TTL, MAX_ADDED, MAX_ENTRIES, Neighbourhoods
 from dht.overlay.routing_table import K
 from tests.dht.people import key, placed
 
@@ -106,3 +106,25 @@ def test_memory_is_bounded_and_can_be_cleared() -> None:
     memory.clear()
     assert len(memory) == 0
     assert memory.covering(key(1), 1, everyone, 0.0) is None
+
+
+def test_what_was_looked_up_before_the_network_grew_is_soon_forgotten() -> None:
+    old, new = Neighbourhoods(), Neighbourhoods()
+    old.remember(key(0), [placed(key(1))], FARTHEST, 0.0)
+    for second in range(3):  # each arrival shortens its time, none prolongs it
+        old.grew(1.0 + second)
+    assert old.covering(key(0), 1, everyone, 1.0 + GROWN_TTL - 0.1) is not None
+    assert old.covering(key(0), 1, everyone, 1.0 + GROWN_TTL) is None
+    new.grew(1.0)
+    new.remember(key(0), [placed(key(1))], FARTHEST, 1.0)
+    assert new.covering(key(0), 1, everyone, ENTRY_TTL) is not None
+
+
+def test_a_later_lookup_mends_an_earlier_one() -> None:
+    nodes = [placed(key(number)) for number in range(30)]
+    target, later = key(100), key(101)
+    memory = Neighbourhoods()
+    memory.remember(target, nodes[:20], FARTHEST, 0.0)
+    assert memory.covering(target, 1, everyone, 1.0) == nearest(target, nodes[:20], 1)
+    memory.remember(later, nodes[20:], radius(later, nodes[20:], 10), 1.0)
+    assert memory.covering(target, 20, everyone, 1.0) == nearest(target, nodes, 20)
