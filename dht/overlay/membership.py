@@ -108,6 +108,7 @@ class Membership:
         self._capacity = capacity
         self._full = full
         self._clock = clock
+        self._since_us = clock.wall_us()
         self._addresses = addresses
         self._own: Contact | None = None
         self._reputation = Reputation()
@@ -247,11 +248,16 @@ class Membership:
         now_held = self.table.get(contact.agent)
         if now_held is not None and (held is None or now_held.position != held.position):
             self.neighbourhoods.appeared(now_held)
-            if held is None and prefix_length(self.position, now_held.position) >= self.table.known_from:
+            if held is None and self._is_new_near_us(now_held):
                 self.neighbourhoods.grew(now)
         if _placement(held) != _placement(now_held):
             self._changes.delay(contact.agent, 1, now)
             self._bump()
+
+    def _is_new_near_us(self, contact: Contact) -> bool:
+        """Whether a contact is one of those in our own part of the network, and came after we did."""
+        near = prefix_length(self.position, contact.position) >= self.table.known_from
+        return near and contact.issued_us > self._since_us
 
     def verified(self, sender: AgentId, records: Sequence[bytes]) -> list[Contact]:
         """The contacts of the records that `sender` passed on; bad ones are left out, and held against it."""

@@ -47,6 +47,7 @@ def test_a_node_that_joins_meets_its_neighbours_and_a_few_others_and_not_everybo
             (messages, connections), (more_messages, more_connections) = cost[SMALL], cost[LARGE]
             assert max(messages, more_messages) <= 6 * K
             assert connections <= SMALL + 2, "in a small network they are all its neighbours, or nearly"
-            assert more_connections <= connections + FEW + 4, "twice the network: one bucket more"
+            # one bucket more; and whoever sees the network grow looks up anew what it had looked up before
+            assert more_connections <= connections + FEW + 8, "twice the network"
 
     run_deterministic(main, seed=1)
