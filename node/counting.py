@@ -9,6 +9,7 @@ from node.parts import Parts
 
 def counters_of(parts: Parts) -> dict[str, int]:
     counters = {
+        "heartbeats_total": parts.heartbeats.told,
         "queries_total": parts.asker.queries,
         "searches_served_total": parts.searches.served,
         "searches_waited_us_total": round(parts.searches.turn_s * 1_000_000),

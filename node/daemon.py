@@ -60,6 +60,7 @@ from node.opening import ensure_opening
 from node.options import NodeOptions, NodePaths
 from node.storage.held_records import HeldRecords
 from node.storage.own_chain import OwnChain
+from node.vitals import machine
 from validation.opening_rules import MAX_NAME
 
 WORKER_THREADS = 4
@@ -263,6 +264,7 @@ async def _run(
         failures_allowed=FAILURES_ALLOWED,
         forced=force,
         confirmed=partial(claim, home),
+        usage=machine(),
         blobs_max_bytes=settings.blobs_max_mb << 20,
         quota=Quota(
             store=round(settings.store_max_gb * (1 << 30)),

@@ -409,5 +409,7 @@ class Status:
     store_bytes: int = 0
     """Bytes of disk that what is held takes up."""
     store_max_bytes: int | None = None
+    health: dict[str, int] = field(default_factory=dict)
+    """How busy the node is, as it tells its peers (`dht.overlay.health`): name and number."""
     full: bool = False
     """Whether the node holds nothing more for others, for want of room."""

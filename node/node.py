@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 
 import trio
 
@@ -253,6 +254,7 @@ class Node:
             store_bytes=self.parts.held.used_bytes(),
             store_max_bytes=self.parts.options.quota.store,
             full=self.parts.room.full,
+            health=asdict(self.parts.vitals.health()),
         )
 
     def peers(self) -> list[PeerView]:

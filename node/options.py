@@ -10,6 +10,7 @@ from chain.identity import AgentId
 from dht.records.room import NO_QUOTA, Quota
 from node.home import Home
 from node.query.asker import DEFAULT_DEADLINE_MS
+from node.vitals import Usage
 
 DEFAULT_BLOBS_BYTES = 2048 << 20
 
@@ -70,5 +71,7 @@ class NodeOptions:
     """What is held for others takes up so much."""
     invitation: tuple[bytes, ...] = ()
     """The proof that lets this agent into a network by invitation; only its first start needs it."""
+    usage: Usage = lambda: (0.0, 0.0)
+    """How busy the machine is (`node.vitals.machine`)."""
     divides_shards: bool = True
     """Whether this node proposes and signs that shards divide, or are joined; it follows those of others."""

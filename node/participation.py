@@ -58,6 +58,7 @@ class Participation:
         governance: Governance,
         decisions: Decisions,
         supervisor: Supervisor,
+        beat: Callable[[], Awaitable[None]],
     ) -> None:
         self._governance = governance
         self._decisions = decisions
@@ -69,6 +70,7 @@ class Participation:
         self._offers = offers
         self._guard = guard
         self._challenge = challenge
+        self._beat = beat
         self._bootstrap = tuple(bootstrap)
         self._stores = stores
         self._memory = memory
@@ -94,6 +96,7 @@ class Participation:
             nursery.start_soon(self._keep, self._wake_publisher)
             nursery.start_soon(self._keep, self._repairer.run)
             nursery.start_soon(self._keep, self._challenge)
+            nursery.start_soon(self._keep, self._beat)
             if self._stores:
                 nursery.start_soon(self._keep, self._resign_when_read_only)
                 nursery.start_soon(self._keep, self._catch_up.run)

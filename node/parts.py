@@ -30,6 +30,7 @@ from dht.evidence.links import Links
 from dht.evidence.own_history import OwnHistory
 from dht.network import Network
 from dht.overlay.clock_skew import ClockSkew
+from dht.overlay.heartbeat import Heartbeats
 from dht.overlay.hello import Founding, HelloServer
 from dht.overlay.kademlia import Kademlia
 from dht.ports import Clock, Random, RunBlocking
@@ -97,6 +98,7 @@ from node.storage.shard_file import FILE as SHARD_FILE
 from node.storage.shard_file import ShardFile
 from node.supervision import Supervisor
 from node.term_rows import TERMS, term_source
+from node.vitals import Vitals
 from sharding.tree import Prefix
 
 log = logging.getLogger(f"roseforest.{__name__}")
@@ -157,6 +159,8 @@ class Parts:
             bars=lambda agent, inviter: self.governance.ledger.outsiders.bars(agent, inviter),
         )
         self.clock_skew = ClockSkew(network, self.kademlia, clock, random.choice)
+        self.vitals = Vitals(clock, options.usage, held.count)
+        self.heartbeats = Heartbeats(network, self.kademlia, clock, random, self.vitals.health)
         self.inviting = Inviting(
             identity,
             manifest,
@@ -478,6 +482,8 @@ class Parts:
             replication=manifest.replication,
             clock=clock,
             run_blocking=run_blocking,
+            heartbeats=self.heartbeats,
+            rng=random,
         )
         self.searches = SearchService(
             network=network,
@@ -491,6 +497,7 @@ class Parts:
             dim=manifest.space.dim,
             clock=clock,
             run_blocking=run_blocking,
+            vitals=self.vitals,
             standing=lambda: self.governance.standing,
             moved=self.decisions.proofs_about,
         )
@@ -607,6 +614,7 @@ class Parts:
             governance=self.governance,
             decisions=self.decisions,
             supervisor=self.supervisor,
+            beat=self.heartbeats.run,
         )
         post = Post(
             network,

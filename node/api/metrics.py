@@ -77,6 +77,8 @@ class _NodeCollector(Collector):
         )
         for name, description, value in gauges:
             yield GaugeMetricFamily(f"roseforest_{name}", description, value=value)
+        for name, value in sorted(status.health.items()):
+            yield GaugeMetricFamily(f"roseforest_health_{name}", f"What peers are told: {name}", value=value)
         for name, count in sorted(status.counters.items()):
             clean = _NAME.sub("_", name)
             yield CounterMetricFamily(

@@ -244,6 +244,7 @@ class StatusOut(BaseModel):
     rss_mb: float
     uptime_s: float
     version: str
+    health: dict[str, int]
     counters: dict[str, int]
 
 
@@ -425,6 +426,7 @@ def status_out(status: Status, rss_bytes: int, version: str) -> StatusOut:
         rss_mb=_mb(rss_bytes),
         uptime_s=round(status.uptime_s, 1),
         version=version,
+        health=status.health,
         counters=dict(sorted(status.counters.items())),
     )
 

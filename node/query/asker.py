@@ -18,8 +18,9 @@ from chain.cid import Cid
 from chain.identity import AgentId
 from chain.vector import PPM
 from dht.errors import FrameError, NetworkError
+from dht.overlay.heartbeat import Heartbeats
 from dht.overlay.kademlia import Kademlia
-from dht.ports import Clock, RunBlocking
+from dht.ports import Clock, Random, RunBlocking
 from dht.records.layouts import Layouts
 from node.models import Answer, Cost, Hit
 from node.query.choosing import FILTERED, ShardChoice, expected_recall_ppm
@@ -88,6 +89,8 @@ class Asker:
         replication: int,
         clock: Clock,
         run_blocking: RunBlocking,
+        heartbeats: Heartbeats,
+        rng: Random,
     ) -> None:
         """`finished`: which of these former shards have nothing left that could be asked for. `heard` takes
         the proofs that a holder sends, that shards are none any more."""
@@ -107,6 +110,8 @@ class Asker:
         self._replication = replication
         self._clock = clock
         self._run_blocking = run_blocking
+        self._heartbeats = heartbeats
+        self._rng = rng.choice
         self._late: dict[AgentId, float] = {}
         self.queries = 0
         self.hits_refused = 0
@@ -253,10 +258,9 @@ class Asker:
                 nursery.start_soon(find, shard)
         now = self._clock.monotonic()
         self._late = {agent: since for agent, since in self._late.items() if now - since < LATE_S}
-        return Wave(holders, self._cost, self._replication, self._late.keys())
-
-    def _cost(self, agent: AgentId) -> float:
-        return 0.0 if agent == self._kademlia.agent else 1.0 + (self._kademlia.latency(agent) or 0.0)
+        there = sorted({agent for some in holders.values() for agent in some})
+        costs = {agent: self._heartbeats.cost(agent, self._rng.random()) for agent in there}
+        return Wave(holders, costs.__getitem__, self._replication, self._late.keys())
 
     async def _run_wave(self, wave: Wave, request: SearchRequest, gathered: Gathered) -> None:
         async with trio.open_nursery() as nursery:
@@ -292,11 +296,15 @@ class Asker:
                     return
                 nursery.start_soon(hedge)
                 gathered.nodes.add(ask.node)
+                self._heartbeats.used(ask.node)
                 part = replace(request, shards=ask.shards)
+                asked = self._clock.monotonic()
                 try:
-                    asked = self._clock.monotonic()
                     body = await self._kademlia.request(ask.node, METHOD, part.encode())
-                    gathered.steps.longest("answer", self._clock.monotonic() - asked)
+                    now = self._clock.monotonic()
+                    took = now - asked
+                    self._heartbeats.book.answered(ask.node, took, now)
+                    gathered.steps.longest("answer", took)
                     with gathered.steps.step("decode"):
                         reply = await self._run_blocking(decode_reply, body, part)
                     if reply.moved:
@@ -306,7 +314,9 @@ class Asker:
                     log.info("asking %s failed: %s", ask.node.hex()[:8], error)
                     if isinstance(error, FrameError):
                         self._kademlia.report(ask.node)
-                    sent.failed(str(error), self._clock.monotonic())
+                    now = self._clock.monotonic()
+                    self._heartbeats.book.failed(ask.node, now - asked, now)
+                    sent.failed(str(error), now)
                     answered.set()
                     send(wave.on_failure(ask))
                     return

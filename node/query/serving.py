@@ -22,6 +22,7 @@ from dht.wire.turns import Turns
 from node.entry_records import EntryRecords
 from node.holder import Holder, RecordsOf
 from node.query.search_protocol import METHOD, Ranked, SearchRequest, decode_request, encode_reply
+from node.vitals import Vitals
 from sharding.tree import Prefix
 
 MAX_SERVED = 2
@@ -45,11 +46,13 @@ class SearchService:
         dim: int,
         clock: Clock,
         run_blocking: RunBlocking,
+        vitals: Vitals,
         standing: Callable[[], Standing] = lambda: CLEAR,
         moved: Callable[[Sequence[Prefix]], list[bytes]] = lambda shards: [],
     ) -> None:
         """`moved`: the proofs that some of these are no shards any more."""
         self._moved = moved
+        self._vitals = vitals
         self._records = records
         self._holder = holder
         self._records_of = records_of
@@ -76,9 +79,17 @@ class SearchService:
             # Read here, as it looks at the event loop's clock, and before the search that it vouches for.
             complete = [place for place, shard in enumerate(request.shards) if self._is_complete(shard)]
             waited = self._clock.monotonic()
-            reply = await self._run_blocking(self._answer, request, complete)
+            answered = False
+            try:
+                reply = await self._run_blocking(self._answer, request, complete)
+                answered = True
+            finally:
+                if not answered:
+                    self._vitals.failed()
+            ended = self._clock.monotonic()
             self.turn_s += waited - began
-            self.answering_s += self._clock.monotonic() - waited
+            self.answering_s += ended - waited
+            self._vitals.served((request.shards[place] for place in complete), ended - began)
             return reply
 
     def _answer(self, request: SearchRequest, complete: list[int]) -> bytes:
