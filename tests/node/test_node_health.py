@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from dht.overlay.health import HEALTH, Health
 from dht.overlay.heartbeat import LINGER_S, Heartbeats
 from tests.node.simulated_nodes import (
@@ -34,6 +36,7 @@ async def ask_all(network: Network, seed: int) -> Counter[int]:
     )
 
 
+@pytest.mark.slow
 def test_a_liar_that_is_idle_by_its_word_neither_gets_everything_nor_outlives_a_slow_line(
     tmp_path: Path,
 ) -> None:
@@ -67,6 +70,7 @@ def test_a_liar_that_is_idle_by_its_word_neither_gets_everything_nor_outlives_a_
     simulate(tmp_path, (100, 100, 100, 0), scenario, link)
 
 
+@pytest.mark.slow
 def test_who_stops_asking_stops_telling_and_an_older_release_is_asked_as_before(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         await network.fill(10, [0])

@@ -122,13 +122,14 @@ def test_a_silent_holder_costs_one_hedge_once(tmp_path: Path, victim: int) -> No
         for wanted in QUERIES[:2]:
             await network.ask(GUEST, wanted)
         link.deaf.add(identity(victim).agent)
-        first, *later = [await network.ask(GUEST, wanted) for wanted in QUERIES]
-        assert shown(first) == network.best(QUERIES[0], 10)
-        assert first.cost.ms < HEDGE_MOST_S * 1_000 + ROUND_TRIPS_MS
-        for wanted, answer in zip(QUERIES[1:], later, strict=True):
+        slow = 0
+        for wanted in QUERIES:  # not every question asks it: who could answer the same takes turns
+            answer = await network.ask(GUEST, wanted)
             assert shown(answer) == network.best(wanted, 10)
-            assert answer.cost.ms < ROUND_TRIPS_MS, "the dead holder was paid for twice"
             assert answer.cost.shards_missed == 0
+            assert answer.cost.ms < HEDGE_MOST_S * 1_000 + ROUND_TRIPS_MS
+            slow += answer.cost.ms >= ROUND_TRIPS_MS
+        assert slow <= 1, "the dead holder was paid for twice"
 
     simulate(tmp_path, FOUR_AND_A_GUEST, scenario, link)
 
