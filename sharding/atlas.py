@@ -61,6 +61,8 @@ class Atlas:
     positions: NDArray[np.uint16]
     reciprocals: NDArray[np.int64] = field(init=False, repr=False)
     """floor(2**SCORE_BITS / norm) of each centroid, shape (cells,)."""
+    cid: Cid = field(init=False, repr=False)
+    """The blob CID of `encode()`; kept, for every question names it."""
     _columns: NDArray[np.float32] = field(init=False, repr=False)
     _scales: NDArray[np.float64] = field(init=False, repr=False)
 
@@ -106,11 +108,12 @@ class Atlas:
         ):
             array.setflags(write=False)
             object.__setattr__(self, name, array)
+        object.__setattr__(self, "cid", blob_cid(self.encode()))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Atlas):
             return NotImplemented
-        return self.encode() == other.encode()
+        return self.cid == other.cid
 
     def __hash__(self) -> int:
         return hash(self.cid)
@@ -129,11 +132,6 @@ class Atlas:
     def rank_bits(self) -> int:
         """Bits of a rank: log2 of the number of cells."""
         return self.cells.bit_length() - 1
-
-    @property
-    def cid(self) -> Cid:
-        """The blob CID of `encode()`. Cost: one pass over the bytes."""
-        return blob_cid(self.encode())
 
     def encode(self) -> bytes:
         """Canonical bytes: [format, space, cells, dim, centroids by row, positions as big-endian pairs]."""

@@ -18,8 +18,9 @@ from sharding.errors import RoutingError
 CANDIDATES = 4_096
 """Of all estimates, so many are looked at for ten answers; who is not among them is not among the ten."""
 
-HALVINGS = 40
-"""Steps of the search for t: its error is below 4 / 2**40."""
+HALVINGS = 20
+"""Steps of the search for t. It goes by the nearest step of the table, which is off by 1/400 of `sigma` at
+most; the chances are then read between steps, and made to add up to k."""
 
 _GRID = np.linspace(-6.0, 6.0, 2_401)
 _STEP = float(_GRID[1] - _GRID[0])
@@ -52,15 +53,15 @@ def expected_hits(
     # another six below that has no chance.
     last = float(np.partition(estimates[near], -k)[-k])
     near = near[estimates[near] >= last - 12.01 * sigma]
-    found = estimates[near].astype(np.float64)
-    low, high = float(found.min()) - 6 * sigma, float(found.max()) + 6 * sigma
+    found = estimates[near].astype(np.float64) / sigma
+    low, high = float(found.min()) - 6, float(found.max()) + 6
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        if _normal((found - middle) / sigma).sum() > k:
+        if _nearly_normal(found - middle).sum() > k:
             low = middle
         else:
             high = middle
-    chances = _normal((found - high) / sigma)
+    chances = _normal(found - high)
     chances *= k / chances.sum()
     hits = np.zeros(count)
     np.add.at(hits, shards[near], chances)
@@ -75,6 +76,13 @@ def estimate_error(estimates: NDArray[np.float32], cosines: NDArray[np.float64])
     if len(estimates) != len(cosines) or len(estimates) < 2:
         raise RoutingError(f"{len(estimates)} estimates of {len(cosines)} cosines: pass two or more of both")
     return float(np.sqrt(np.mean((estimates.astype(np.float64) - cosines) ** 2)))
+
+
+def _nearly_normal(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """As `_normal`, at the nearest step of the table, in a quarter of the time."""
+    steps = np.clip((z - _GRID[0]) / _STEP + 0.5, 0, len(_GRID) - 1).astype(np.int32)
+    chances: NDArray[np.float64] = _NORMAL.take(steps)
+    return chances
 
 
 def _normal(z: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from math import isqrt
 
 import numpy as np
@@ -126,9 +127,7 @@ def _leaf_masses(weights: Sequence[int], rank_bits: int, tree: ShardTree) -> lis
     """The worth of every leaf, scaled by 2**48 a cell so that a leaf finer than a cell gets an exact part of
     it.
     """
-    running = [0]
-    for weight in weights:
-        running.append(running[-1] + weight)
+    running = [0, *accumulate(weights)]
     cell_width = MAX_DEPTH - rank_bits
     masses = []
     for leaf in tree.leaves:

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 import trio
 
-from chain.cid import DIGEST_SIZE, record_cid_of_digest
+from chain.cid import DIGEST_SIZE, Cid, record_cid_of_digest
+from chain.content import Content
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.record import Record
-from chain.vector import PPM, codes_from_bytes
+from chain.vector import PPM, Codes, codes_from_bytes
 from dht.errors import FrameError, NetworkError
 from dht.ports import Random, RunBlocking
 from dht.records.bundle import Item
@@ -33,7 +34,6 @@ from dht.summaries.shelf import Copy
 from node.models import Hit
 from node.query.calibration import Calibration
 from node.sketch_rows import key_of, rotation_of
-from sharding.errors import ShardingError
 from sharding.sketch import Sketches, sketches
 from sharding.tree import Prefix
 
@@ -49,12 +49,20 @@ log = logging.getLogger(f"roseforest.{__name__}")
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A hit, and what its estimate is compared with; None: it was not found by its vector alone."""
+    """Hits of one answer to a question of these codes."""
 
-    record: Record
     question: bytes
-    cosine_ppm: int | None
-    of_others: bool
+    hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row as it has to be: its shard, key and body, and the cosine to the question that its sketch says."""
+
+    shard: Prefix
+    key: bytes
+    body: bytes
+    estimate: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +112,10 @@ class SpotChecks:
         """An answer shows these, verified; `question`: its codes."""
         if not len(self._puller.shelf):
             return
-        for hit in hits if len(hits) <= HITS else self._rng.sample(list(hits), HITS):
-            if not hit.private:
-                self._note(_Seen(hit.record, question, hit.cosine, hit.holder != self._agent))
+        drawn = hits if len(hits) <= HITS else self._rng.sample(list(hits), HITS)
+        some = tuple(hit for hit in drawn if not hit.private and hit.record.payload is not None)
+        if some:
+            self._note(_Seen(question, some))
 
     async def run(self) -> None:
         """Look at what was noted, one after the other, for ever."""
@@ -147,27 +156,20 @@ class SpotChecks:
             self._note(_Probe(before.holder, shard, (key,), claims))
 
     async def _compare(self, seen: _Seen) -> None:
-        layout = self._layouts.current
-        if layout.atlas is None or seen.record.payload is None:
-            return
-        found = await self._run_blocking(self._true_row, seen.record)
-        if found is None:
-            return
-        shard, key, true = found
-        copy = self._puller.shelf.copy(shard)
-        if copy is None:
-            return
-        body = copy.block.get(key)
-        if body is None:
-            if seen.of_others:
-                self._puller.shelf.doubt(shard)
-            return
-        self._judge(copy.holder, true, body)
-        if body == true and seen.cosine_ppm is not None and any(seen.question):
-            question = np.frombuffer(seen.question, dtype=np.int8)
-            rotation = rotation_of(layout.atlas.cid, self._dim)
-            estimate = Sketches.decode(true, self._dim).cosines(rotation, question)
-            self._calibration.observe(float(estimate[0]) - seen.cosine_ppm / PPM)
+        found = await self._run_blocking(self._true_rows, [hit.record for hit in seen.hits], seen.question)
+        for hit, row in zip(seen.hits, found, strict=True):
+            copy = None if row is None else self._puller.shelf.copy(row.shard)
+            if row is None or copy is None:
+                continue
+            body = copy.block.get(row.key)
+            if body is None:
+                if hit.holder != self._agent:
+                    self._puller.shelf.doubt(row.shard)
+                continue
+            self._judge(copy.holder, row.body, body)
+            # What was not found by its vector alone has no cosine.
+            if body == row.body and row.estimate is not None and hit.cosine is not None:
+                self._calibration.observe(row.estimate - hit.cosine / PPM)
 
     async def _look(self, probe: _Probe) -> None:
         """Have a holder show the records behind rows; raises `NetworkError`."""
@@ -188,17 +190,17 @@ class SpotChecks:
                 continue
             try:
                 await self._run_blocking(self._intake.verify, record, bundle.openings)
-                found = await self._run_blocking(self._true_row, record)
+                (found,) = await self._run_blocking(self._true_rows, [record])
             except ChainError as error:
                 raise FrameError(f"a record behind its rows does not hold: {error}") from error
-            if found is None or found[0].generation != probe.shard.generation:
+            if found is None or found.shard.generation != probe.shard.generation:
                 continue  # meanwhile there is another atlas
-            shard, key, true = found
             for who, claimed, body in probe.claims:
-                if claimed == key:
-                    self._judge(who, true, body)
+                if claimed == found.key:
+                    self._judge(who, found.body, body)
                     if not probe.shard.contains(self._key(record)):
-                        self._puller.accuse(who, f"a row of shard {shard.text()} in {probe.shard.text()}")
+                        where = f"a row of shard {found.shard.text()} in {probe.shard.text()}"
+                        self._puller.accuse(who, where)
 
     def _judge(self, holder: AgentId, true: bytes, body: bytes) -> None:
         self.compared += 1
@@ -206,19 +208,33 @@ class SpotChecks:
             self.lies += 1
             self._puller.accuse(holder, "a row is not the sketch of its record's vector")
 
-    def _true_row(self, record: Record) -> tuple[Prefix, bytes, bytes] | None:
-        """The shard, key and body of a content record's row; None for another record. Blocking."""
+    def _true_rows(self, records: Sequence[Record], question: bytes = b"") -> list[_Row | None]:
+        """What the rows of content records have to be; None for another record. Blocking."""
         layout = self._layouts.current
         if layout.atlas is None:
-            return None
-        try:
-            content = self._intake.content(record)
-            codes = codes_from_bytes(content.codes, self._dim)
-            (key,) = layout.keys([(record, content)])
-            row = sketches(rotation_of(layout.atlas.cid, self._dim), codes[np.newaxis])[0].tobytes()
-        except (ChainError, ShardingError):
-            return None  # whoever holds that has been judged by others: here it only cannot be compared
-        return layout.tree.leaf_of(key), key_of(record.cid), row
+            return [None] * len(records)
+        read: dict[Cid, tuple[Record, Content, Codes]] = {}
+        for record in records:
+            try:
+                content = self._intake.content(record)
+                codes = codes_from_bytes(content.codes, self._dim)
+            except ChainError:
+                continue  # whoever holds that has been judged by others: here it only cannot be compared
+            read[record.cid] = record, content, codes
+        if not read:
+            return [None] * len(records)
+        rotation = rotation_of(layout.atlas.cid, self._dim)
+        bodies = sketches(rotation, np.stack([codes for _, _, codes in read.values()]))
+        keys = layout.keys([(record, content) for record, content, _ in read.values()])
+        estimates: list[float | None] = [None] * len(read)
+        if any(question):
+            sketched = Sketches.decode(bodies.tobytes(), self._dim)
+            estimates = list(sketched.cosines(rotation, np.frombuffer(question, dtype=np.int8)).tolist())
+        rows = {
+            cid: _Row(layout.tree.leaf_of(key), key_of(cid), body.tobytes(), estimate)
+            for cid, key, body, estimate in zip(read, keys, bodies, estimates, strict=True)
+        }
+        return [rows.get(record.cid) for record in records]
 
     def _key(self, record: Record) -> bytes:
         (key,) = self._layouts.current.keys([(record, self._intake.content(record))])
