@@ -50,6 +50,7 @@ from dht.repair.migration import Migration
 from dht.repair.offers import Offers
 from dht.repair.publisher import Publisher
 from dht.repair.repairer import Repairer
+from dht.repair.transfers import Transfers
 from dht.shards.decisions import Decisions
 from dht.shards.proposer import Proposer
 from dht.summaries.block import INSTANCE_BYTES
@@ -248,13 +249,15 @@ class Parts:
         self.retrial = Retrial(self.kademlia, self.records, manifest.replication, clock, run_blocking)
         self.records.on_waiting = self.retrial.keep
         proofs = Proofs(network, self.kademlia, self.records, held, random, run_blocking, self.keeps)
-        comparisons = Comparisons(network, self.kademlia, held, run_blocking)
+        self.transfers = Transfers(random.choice)
+        comparisons = Comparisons(network, self.kademlia, self.transfers, held, run_blocking)
         self.repairer = Repairer(
             self.kademlia,
             self.records,
             proofs,
+            self.transfers,
             comparisons,
-            Frontiers(network, self.kademlia, held, run_blocking),
+            Frontiers(network, self.kademlia, self.transfers, held, run_blocking),
             held,
             manifest.replication,
             self.layouts,
@@ -267,6 +270,7 @@ class Parts:
         self.catch_up = CatchUp(
             self.kademlia,
             self.records,
+            self.transfers,
             comparisons,
             held,
             self.layouts,
@@ -282,6 +286,7 @@ class Parts:
             self.records.hold,
             self.find,
             run_blocking,
+            random.choice,
         )
         self.challenger = Challenger(
             own,
@@ -309,6 +314,7 @@ class Parts:
         self.offers = Offers(
             self.kademlia,
             self.records,
+            self.transfers,
             held,
             self.entries.about,
             self.entries.all_operated_on,
@@ -325,7 +331,9 @@ class Parts:
             self.kademlia,
             self.records,
             proofs,
+            self.transfers,
             self.offers,
+            held,
             held,
             self.layouts,
             lambda: self.atlases.age_s,

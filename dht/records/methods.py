@@ -438,7 +438,7 @@ class RecordService:
                 for found in (*self._own(wanted), *self._store.get_many(wanted))
                 if found is not None
             } | {purge.cid: purge for purge in purges.values()}
-            cost = sum(map(_size, (record, *(opening or ()), *brought.values())))
+            cost = sum(map(size_of, (record, *(opening or ()), *brought.values())))
             if items and (size + cost > most or len(items) == MAX_ITEMS):
                 break
             size += cost
@@ -495,7 +495,7 @@ async def _let_go(_bundle: Bundle, _judged: Sequence[Judged], _sender: AgentId) 
     """Where nobody lets records wait, they are sent again."""
 
 
-def _size(record: Record) -> int:
+def size_of(record: Record) -> int:
     return len(record.header_bytes) + len(record.payload or b"") + ITEM_BYTES
 
 

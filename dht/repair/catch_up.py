@@ -28,16 +28,20 @@ from dht.overlay.distance import distance
 from dht.overlay.kademlia import Kademlia
 from dht.records.bundle import Bundle, Item
 from dht.records.layouts import Layouts
-from dht.records.methods import MAX_DIGESTS, MAX_FETCH, RecordService
+from dht.records.methods import MAX_DIGESTS, MAX_FETCH, RecordService, size_of
 from dht.records.placement import Role
 from dht.records.record_store import Digest, HeldStore
+from dht.repair.circuit import decorrelated
 from dht.repair.comparison import Comparisons
+from dht.repair.transfers import Transfers
 from sharding.tree import Prefix, shard_at
 
 INTERVAL_S = 60.0
 INTERVAL_FIRST_S = 5.0
 """After a change of membership the comparison is repeated this soon, then after twice as long each time:
 who publishes may learn of the change a little later than who holds. So is one that failed."""
+AGAIN_MOST_S = 40.0
+"""The longest pause after one that failed."""
 INTERVAL_FORMER_S = 300.0
 """The longest pause to those beyond the R holders, after `INTERVAL_S`: what they are given they push."""
 TOGETHER = 0.25
@@ -51,8 +55,6 @@ SETTLE_MOST_S = 2.0
 one peer after the other is found to be gone."""
 CALM_S = 5.0
 QUICK = 3
-MAX_PAUSE_S = 1.0
-"""Between two batches the node rests as long as the last one took, at most this long: queries go first."""
 FORMER_HOLDERS = 5
 """Nodes beyond the R holders with whom a shard is compared: when several join at once, those who held it
 before are pushed out of the R nearest, and the new ones would agree among themselves that it is empty."""
@@ -111,6 +113,7 @@ class CatchUp:
         self,
         kademlia: Kademlia,
         records: RecordService,
+        transfers: Transfers,
         comparisons: Comparisons,
         store: HeldStore,
         layouts: Layouts,
@@ -119,6 +122,7 @@ class CatchUp:
     ) -> None:
         self._kademlia = kademlia
         self._records = records
+        self._transfers = transfers
         self._comparisons = comparisons
         self._store = store
         self._layouts = layouts
@@ -135,6 +139,8 @@ class CatchUp:
         self._turns: defaultdict[Prefix, trio.Lock] = defaultdict(trio.Lock)
         self._liars: set[AgentId] = set()
         self._failures: dict[AgentId, int] = {}
+        self._pauses_s: dict[AgentId, float] = {}
+        """The pause after the last failure with each."""
         self._stored = trio.Event()
         self.fetched = 0
         """Records fetched so far."""
@@ -321,6 +327,7 @@ class CatchUp:
                 pair.pause = INTERVAL_FIRST_S
         there = {agent for agents in mine.values() for agent in agents}
         self._failures = {agent: rounds for agent, rounds in self._failures.items() if agent in there}
+        self._pauses_s = {agent: pause_s for agent, pause_s in self._pauses_s.items() if agent in there}
         self._liars &= there
 
     def _hurry(self) -> None:
@@ -341,7 +348,8 @@ class CatchUp:
         try:
             for start in range(0, len(pairs), MAX_DIGESTS):
                 part = pairs[start : start + MAX_DIGESTS]
-                digests = await self._records.digests(agent, [shard.basis() for shard, _ in part])
+                with self._transfers.asking(agent):
+                    digests = await self._records.digests(agent, [shard.basis() for shard, _ in part])
                 for (shard, pair), theirs in zip(part, digests, strict=True):
                     # One at a time: what this fellow holder brings need not come from the next.
                     async with self._turns[shard]:
@@ -350,10 +358,13 @@ class CatchUp:
                     pair.agreed = True
                     done += 1
             self._failures.pop(agent, None)
+            self._pauses_s.pop(agent, None)
         except NetworkError as error:
             log.info("catching up with %s stopped: %s", agent.hex()[:8], error)
             self._failures[agent] = self._failures.get(agent, 0) + 1
-            again = INTERVAL_FIRST_S * 2.0 ** min(self._failures[agent] - 1, PATIENCE)
+            last_s, draw = self._pauses_s.get(agent, 0.0), self._rng.random()
+            again = decorrelated(last_s, draw, INTERVAL_FIRST_S, AGAIN_MOST_S)
+            self._pauses_s[agent] = again
             for _, pair in pairs[done:]:
                 pair.due = min(pair.due, trio.current_time() + again)
             if isinstance(error, FrameError):
@@ -373,7 +384,7 @@ class CatchUp:
         """Fetch what `agent` has of a shard and we lack; whether all of it could be kept."""
         basis = shard.basis()
         if len(self._store.cids_at(basis, None, BY_RANGES)) == BY_RANGES and self._comparisons.knows(agent):
-            found = await self._comparisons.compare(agent, [bounds_of(basis)], _rest)
+            found = await self._comparisons.compare(agent, [bounds_of(basis)])
             if found is not None and not found.unknown:
                 mask = mask_of(basis)
                 missing = [cid_of(one, mask) for _, one in found.need]
@@ -383,7 +394,8 @@ class CatchUp:
         whole = True
         while budget > 0:
             started = trio.current_time()
-            theirs = await self._records.cids(agent, basis, after)
+            with self._transfers.asking(agent):
+                theirs = await self._records.cids(agent, basis, after)
             patience.spend(trio.current_time() - started)
             if not theirs:
                 return whole
@@ -399,7 +411,8 @@ class CatchUp:
         while missing:
             started = trio.current_time()
             wanted = set(missing[:MAX_FETCH])
-            bundle = await self._records.fetch(agent, missing[:MAX_FETCH])
+            with self._transfers.asking(agent):
+                bundle = await self._records.fetch(agent, missing[:MAX_FETCH])
             waited = trio.current_time() - started
             items = tuple(
                 Item(item.record, int(Role.SHARD), (shard.basis(),))
@@ -418,9 +431,5 @@ class CatchUp:
             whole &= kept == len(items)
             served = {item.record.cid for item in items}
             missing = [cid for cid in missing if cid not in served]
-            await trio.sleep(min(trio.current_time() - started, MAX_PAUSE_S))
+            await self._transfers.rest(started, sum(size_of(item.record) for item in items))
         return whole
-
-
-async def _rest(began: float, _size: int) -> None:
-    await trio.sleep(min(trio.current_time() - began, MAX_PAUSE_S))

@@ -8,7 +8,7 @@ of earlier releases do not know the method: they are compared with basis by basi
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import trio
@@ -22,13 +22,11 @@ from dht.overlay.contact_book import MAX_CONTACTS
 from dht.overlay.kademlia import Kademlia
 from dht.ports import RunBlocking
 from dht.records.record_store import HeldStore
+from dht.repair.transfers import Transfers
 
 RANGES = "record.ranges"
 
 log = logging.getLogger(f"roseforest.{__name__}")
-
-Rest = Callable[[float, int], Awaitable[None]]
-"""Called between two questions with the time when the last one began and the bytes that it took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +42,15 @@ class Comparisons:
     """Answers `record.ranges`, and asks by it."""
 
     def __init__(
-        self, network: Network, kademlia: Kademlia, store: HeldStore, run_blocking: RunBlocking
+        self,
+        network: Network,
+        kademlia: Kademlia,
+        transfers: Transfers,
+        store: HeldStore,
+        run_blocking: RunBlocking,
     ) -> None:
         self._kademlia = kademlia
+        self._transfers = transfers
         self._store = store
         self._run_blocking = run_blocking
         self._without: set[AgentId] = set()
@@ -64,7 +68,6 @@ class Comparisons:
         self,
         agent: AgentId,
         arcs: Sequence[tuple[Bound, Bound]],
-        rest: Rest,
         max_differences: int = MAX_DIFFERENCES,
     ) -> Difference | None:
         """Find out what differs in these ranges, ascending and apart, between our store and that of `agent`.
@@ -81,7 +84,8 @@ class Comparisons:
             if question is None:
                 break
             try:
-                said = await self._kademlia.request(agent, RANGES, question)
+                with self._transfers.asking(agent):
+                    said = await self._kademlia.request(agent, RANGES, question)
             except RequestRefused as refusal:
                 if refusal.code == RefusalCode.UNKNOWN_METHOD:
                     self._note_without(agent)
@@ -91,7 +95,7 @@ class Comparisons:
             if len(said) > MAX_MESSAGE:
                 raise ReconciliationError(f"a reconciliation message has {len(said)} bytes")
             await self._run_blocking(self._receive, asking, said)
-            await rest(began, len(question) + len(said))
+            await self._transfers.rest(began, len(question) + len(said))
         return Difference(asking.have, asking.need, asking.open_ranges)
 
     def _question(self, asking: Reconciliation) -> bytes | None:

@@ -27,6 +27,7 @@ from dht.network import Network
 from dht.overlay.kademlia import Kademlia
 from dht.ports import RunBlocking
 from dht.records.record_store import Chain, HeldStore
+from dht.repair.transfers import Transfers
 
 FRONTIERS: Final = "record.frontiers"
 MAX_FRONTIERS: Final = 256
@@ -48,9 +49,15 @@ class Frontiers:
     """Answers `record.frontiers`, and asks by it."""
 
     def __init__(
-        self, network: Network, kademlia: Kademlia, store: HeldStore, run_blocking: RunBlocking
+        self,
+        network: Network,
+        kademlia: Kademlia,
+        transfers: Transfers,
+        store: HeldStore,
+        run_blocking: RunBlocking,
     ) -> None:
         self._kademlia = kademlia
+        self._transfers = transfers
         self._store = store
         self._run_blocking = run_blocking
         network.register(FRONTIERS, kademlia.members_only(self._serve, heavy=True))
@@ -64,7 +71,8 @@ class Frontiers:
         asked = chains[:MAX_FRONTIERS]
         body = canonical.encode([[chain.author, chain.seq] for chain in asked])
         try:
-            reply = await self._kademlia.request(agent, FRONTIERS, body)
+            with self._transfers.asking(agent):
+                reply = await self._kademlia.request(agent, FRONTIERS, body)
         except RequestRefused as refusal:
             if refusal.code == RefusalCode.UNKNOWN_METHOD:
                 return [None] * len(chains)

@@ -8,14 +8,15 @@ it, `CONFIRM_S` apart, and have then proven a random sample (`dht.records.proofs
 places is over by then. `is_due` decides; `dht.records.layouts` says from when on.
 
 The other half is the asker's: a former shard at which those nearest to it say that nothing lies is not asked
-any more. Nothing of this is written down. A node that was away, or is new, finds out in the same way what is
-left: its own former shards by looking, those of others by asking.
+any more. Nothing of this is written down: a node that was away, or is new, finds out in the same way what is
+left: its own former shards by looking, those of others by asking. But how far a node has gone through a
+former shard is kept over its restarts (`dht.repair.move_log`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -31,7 +32,9 @@ from dht.records.methods import MAX_DIGESTS, RecordService
 from dht.records.placement import Role, needs_payload
 from dht.records.proofs import Proofs
 from dht.records.record_store import Digest, HeldStore
+from dht.repair.move_log import Move, MoveLog
 from dht.repair.offers import Offers
+from dht.repair.transfers import Transfers
 from dht.shards.messages import MAX_PREFIXES
 from sharding.tree import Prefix
 
@@ -43,7 +46,6 @@ CONFIRM_S = 60.0
 """So long everything must have been at its new place before the old one goes: no query lasts longer."""
 LOOK_S = 10.0
 """From one look at what is left to the next."""
-MAX_REST_S = 1.0
 SAMPLE = 32
 """Records of a former shard that their new holders have to prove, a random run of them."""
 MORE = 2
@@ -95,8 +97,10 @@ class Migration:
         kademlia: Kademlia,
         records: RecordService,
         proofs: Proofs,
+        transfers: Transfers,
         offers: Offers,
         store: HeldStore,
+        log_of_moves: MoveLog,
         layouts: Layouts,
         age_s: Callable[[], float],
         left: Callable[[AgentId, Sequence[Prefix]], Awaitable[list[int | None]]],
@@ -108,6 +112,7 @@ class Migration:
         self._kademlia = kademlia
         self._records = records
         self._proofs = proofs
+        self._transfers = transfers
         self._offers = offers
         self._store = store
         self._layouts = layouts
@@ -118,9 +123,13 @@ class Migration:
         self._run_blocking = run_blocking
         self._rng = random.choice
         self._moved: dict[Prefix, Moved] = {}
+        self._log = log_of_moves
+        self._begun = log_of_moves.moves()
         self._asking = trio.Lock()
         self.left = 0
         """Former shards of which something lies here, as last seen."""
+        self.brought = 0
+        """Entries of former shards brought to where they belong so far, or found there."""
         self.dropped = 0
         """Former shards dropped so far."""
 
@@ -140,6 +149,7 @@ class Migration:
         left = await self._run_blocking(self._layouts.left_behind)
         self.left = len(left)
         self._moved = {shard: moved for shard, moved in self._moved.items() if shard in left}
+        await self._forget(self._begun.keys() - {shard.basis() for shard in left})
         for shard in left:
             near = await self._kademlia.holders(shard.basis(), self._replication)
             agents = [contact.agent for contact in near]
@@ -195,10 +205,12 @@ class Migration:
         ours = [one for one in shards if one.generation == generation]
         counts: dict[Prefix, int | None] = {}
         if earlier:
-            digests = await self._records.digests(agent, [one.basis() for one in earlier])
+            with self._transfers.asking(agent):
+                digests = await self._records.digests(agent, [one.basis() for one in earlier])
             counts.update((one, count) for one, (count, _) in zip(earlier, digests, strict=True))
         if ours:
-            counts.update(zip(ours, await self._left(agent, ours), strict=True))
+            with self._transfers.asking(agent):
+                counts.update(zip(ours, await self._left(agent, ours), strict=True))
         return [counts[one] for one in shards]
 
     async def _look_at(self, shard: Prefix) -> None:
@@ -208,7 +220,7 @@ class Migration:
         due = is_due(known, digest, self._layouts.age_s(shard, self._age_s()), now)
         if known is not None and known.digest == digest and not due:
             return
-        if not await self._bring(basis):
+        if not await self._bring(basis, digest):
             self._moved.pop(shard, None)
         elif not due:
             self._moved[shard] = Moved(digest, trio.current_time())
@@ -216,19 +228,36 @@ class Migration:
             del self._moved[shard]
             log.info("what lay at the former shard %s is where it belongs now", shard.text())
 
-    async def _bring(self, basis: bytes) -> bool:
-        """Bring what lies at a former shard to its new places; whether all of it is there."""
+    async def _bring(self, basis: bytes, digest: Digest) -> bool:
+        """Bring what lies at a former shard to its new places; whether all of it is there.
+
+        What was brought before a restart is not brought again.
+        """
         reached = True
         seen: set[Cid] = set()
-        for cids in self._pages(basis):
+        begun = self._begun.get(basis)
+        for cids in self._pages(basis, begun.upto if begun is not None and begun.digest == digest else None):
             began = trio.current_time()
             found = await self._run_blocking(self._store.get_many, cids)
             entries = sorted({one.subject for one in found if one is not None} - seen)
             seen.update(entries)
             if entries and await self._offers.bring(entries):
                 reached = False
-            await trio.sleep(min(trio.current_time() - began, MAX_REST_S))
+            if reached:
+                self._begun[basis] = Move(digest, cids[-1])
+                await self._log.note_move(basis, self._begun[basis])
+            self.brought += len(entries)
+            await self._transfers.rest(began, 0)
+        if reached:
+            await self._forget({basis})  # the next look goes through all of it
         return reached
+
+    async def _forget(self, bases: Collection[bytes]) -> None:
+        gone = [basis for basis in bases if basis in self._begun]
+        if gone:
+            await self._log.forget_moves(gone)
+            for basis in gone:
+                del self._begun[basis]
 
     async def _proven(self, basis: bytes) -> bool:
         """Whether the new holders of a random run of what lies at a former shard prove that they hold it."""
@@ -250,7 +279,8 @@ class Migration:
         proven: dict[AgentId, frozenset[Cid]] = {}
         for agent in sorted(wanted):
             try:
-                proven[agent] = await self._proofs.prove(agent, wanted[agent])
+                with self._transfers.asking(agent):
+                    proven[agent] = await self._proofs.prove(agent, wanted[agent])
             except NetworkError as error:
                 self._failed(agent, error)
         for at, cids, agents in spread:
@@ -283,8 +313,7 @@ class Migration:
                 self._proofs.vouchers.gone(last)
         return left is not None
 
-    def _pages(self, basis: bytes) -> Iterator[list[Cid]]:
-        after: Cid | None = None
+    def _pages(self, basis: bytes, after: Cid | None = None) -> Iterator[list[Cid]]:
         while page := self._store.cids_at(basis, after, BATCH):
             yield page
             after = page[-1]

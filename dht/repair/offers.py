@@ -37,6 +37,8 @@ from dht.records.methods import HAS_ERASED, LACKS, MAX_LACKS, RecordService
 from dht.records.placement import Layout, Role, beside
 from dht.records.record_store import Held, HeldStore
 from dht.records.replies import REFUSES, StoreStatus
+from dht.repair.circuit import decorrelated
+from dht.repair.transfers import Transfers
 
 STALE_S = 60.0
 """How far a posting may be behind, once its holder and a holder of its entry can reach each other."""
@@ -135,6 +137,7 @@ class Offers:
         self,
         kademlia: Kademlia,
         records: RecordService,
+        transfers: Transfers,
         store: HeldStore,
         about: Callable[[Cid], Mapping[Cid, Record]],
         changed: Callable[[], Iterator[list[Cid]]],
@@ -150,6 +153,7 @@ class Offers:
         self._standing = standing
         self._kademlia = kademlia
         self._records = records
+        self._transfers = transfers
         self._store = store
         self._about = about
         self._changed = changed
@@ -163,7 +167,8 @@ class Offers:
         self._rng = rng
         self._due: dict[Cid, float] = {}
         """When each entry is to be looked at, in seconds of trio's clock."""
-        self._tries: dict[Cid, int] = {}
+        self._paused_s: dict[Cid, float] = {}
+        """How long each entry waited before it was looked at last, of those that not all could be told of."""
         self._mine: set[Cid] = set()
         self._wake = trio.Event()
         self._looked = trio.Event()
@@ -238,15 +243,16 @@ class Offers:
                 nursery.start_soon(self._tell, agent, purges)
         for entry in sorted(stale):
             await self._read_again(entry)
+        draw = self._rng.random()  # one for all: what failed together goes together
         for entry in entries:
             if entry in self._due:
                 continue
             if entry in unreached:
-                self._tries[entry] = self._tries.get(entry, 0) + 1
-                pause = min(RETRY_FIRST_S * 2 ** min(self._tries[entry], 10), RETRY_MOST_S)
-                self._schedule(entry, pause * self._rng.uniform(0.8, 1.2))
+                last_s = self._paused_s.get(entry, 0.0)
+                pause_s = self._paused_s[entry] = decorrelated(last_s, draw, RETRY_FIRST_S, RETRY_MOST_S)
+                self._schedule(entry, pause_s)
             else:
-                self._tries.pop(entry, None)
+                self._paused_s.pop(entry, None)
                 self._mine.discard(entry)
                 if entry in refused:
                     self._schedule(entry, REFUSED_S * self._rng.uniform(0.8, 1.2))
@@ -345,7 +351,7 @@ class Offers:
         ]
         try:
             while left:
-                statuses, _ = await self._records.store(agent, left)
+                statuses = await self._store_at(agent, left)
                 for item, status in zip(left, statuses, strict=False):
                     if status is StoreStatus.HELD:
                         self.offered += 1
@@ -372,7 +378,7 @@ class Offers:
         left = [Item(records[cid], int(Role.SHARD), shards[cid]) for cid in ordered]
         try:
             while left:
-                statuses, _ = await self._records.store(agent, left)
+                statuses = await self._store_at(agent, left)
                 self.offered += sum(status is StoreStatus.HELD for status in statuses)
                 left = left[len(statuses) :]
         except NetworkError as error:
@@ -401,7 +407,8 @@ class Offers:
             if agent == self._kademlia.agent:
                 answers = await self._run_blocking(self._store.lacking, pairs)
             else:
-                states = await self._records.states(agent, pairs)
+                with self._transfers.asking(agent):
+                    states = await self._records.states(agent, pairs)
                 stale.update(
                     entry
                     for (_, entry, cid), state in zip(part, states, strict=True)
@@ -429,7 +436,7 @@ class Offers:
 
     async def _tell(self, agent: AgentId, purges: Sequence[Record]) -> None:
         try:
-            await self._records.store(agent, [Item(purge, 0) for purge in purges[:MAX_TOLD_AT_ONCE]])
+            await self._store_at(agent, [Item(purge, 0) for purge in purges[:MAX_TOLD_AT_ONCE]])
         except NetworkError as error:
             self._failed(agent, error)
             if not isinstance(error, RequestRefused):
@@ -437,6 +444,13 @@ class Offers:
         if len(self._told) > MAX_DUE:
             self._told.clear()
         self._told.update((purge.cid, agent) for purge in purges[:MAX_TOLD_AT_ONCE])
+
+    async def _store_at(self, agent: AgentId, items: Sequence[Item]) -> list[StoreStatus]:
+        """Have a holder store the first of `items`, as many as fit one message; a status for each of them."""
+        with self._transfers.asking(agent):
+            statuses, size = await self._records.store(agent, items)
+        self._transfers.spent(size)
+        return statuses
 
     def _failed(self, agent: AgentId, error: NetworkError) -> None:
         if isinstance(error, FrameError):

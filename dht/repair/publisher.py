@@ -19,6 +19,7 @@ records are read, so nothing leaves before its fsync.
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -44,6 +45,7 @@ from dht.records.placement import Role, bases_of, needs_payload, roles_of
 from dht.records.receipts import Kept, KeptBatch, check_receipts
 from dht.records.record_store import Held, OwnRecords, Placement
 from dht.records.replies import REFUSES, WANTS_RECEIPT, StoreStatus, read_receipted
+from dht.repair.circuit import decorrelated
 from validation.named import named_by
 
 BATCH_RECORDS = 512
@@ -145,6 +147,7 @@ class Publisher:
         hold_locally: Callable[[Sequence[Held]], Awaitable[None]],
         records_of: Callable[[Sequence[Cid]], list[Record | None]],
         run_blocking: RunBlocking,
+        rng: random.Random,
     ) -> None:
         """`records_of` finds own and held records: what is published may name those of others."""
         self._own = own
@@ -155,6 +158,7 @@ class Publisher:
         self._replication = replication
         self._hold_locally = hold_locally
         self._run_blocking = run_blocking
+        self._rng = rng
         self._wake = trio.Event()
         self._went_through = trio.Event()
         self._detours: dict[AgentId, dict[Cid, int]] = {}
@@ -204,7 +208,7 @@ class Publisher:
 
     async def run(self) -> None:
         """Publish for ever."""
-        retry = RETRY_FIRST_S
+        retry_s = 0.0
         while True:
             self._wake = trio.Event()
             progressed = await self.publish_once()
@@ -212,10 +216,11 @@ class Publisher:
             pending = self.pending
             self.waits = pending > 0 or bool(self._detours)
             if progressed and pending:
-                retry = RETRY_FIRST_S
+                retry_s = 0.0
                 continue
-            retry = min(retry * 2, RETRY_MOST_S) if pending else RETRY_FIRST_S
-            pause = retry if pending and self.need else IDLE_S
+            draw = self._rng.random()
+            retry_s = decorrelated(retry_s, draw, RETRY_FIRST_S, RETRY_MOST_S) if pending else 0.0
+            pause = retry_s if pending and self.need else IDLE_S
             if not pending and await self.confirm_some():
                 pause = CONFIRM_PAUSE_S
             with trio.move_on_after(pause):

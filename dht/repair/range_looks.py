@@ -22,7 +22,7 @@ from dht.negentropy.reconciliation import cid_of, mask_of, prefix_of
 from dht.ports import RunBlocking
 from dht.records.record_store import HeldStore
 from dht.repair.cells import SPACE, Cell, cells, shared
-from dht.repair.comparison import Comparisons, Difference, Rest
+from dht.repair.comparison import Comparisons, Difference
 from dht.repair.frontiers import Frontiers
 
 MIN_ITEMS = 64
@@ -99,7 +99,7 @@ class RangeLooks:
                         asked.setdefault(agent, []).append(cell)
         return asked
 
-    async def compare(self, agent: AgentId, wanted: Sequence[Cell], rest: Rest, everything: bool) -> None:
+    async def compare(self, agent: AgentId, wanted: Sequence[Cell], everything: bool) -> None:
         """Compare some cells with one holder of theirs. Raises what `Comparisons.compare` raises.
 
         Long chains first by their frontiers, unless `everything` is to be compared by what is there.
@@ -109,7 +109,7 @@ class RangeLooks:
         for basis in sorted(chains):
             arcs = _without(arcs, prefix_of(basis))
         bounds = [(_bound(first), _bound(end)) for first, end in arcs]
-        found = await self._comparisons.compare(agent, bounds, rest, MAX_MISSING)
+        found = await self._comparisons.compare(agent, bounds, MAX_MISSING)
         if found is None:
             return
         self._said[agent] = _said(arcs, found, chains)

@@ -43,6 +43,7 @@ from dht.repair.comparison import Comparisons
 from dht.repair.decision import DROP_AFTER_S, Decision, Situation, decide, holders_of
 from dht.repair.frontiers import Frontiers
 from dht.repair.range_looks import RangeLooks
+from dht.repair.transfers import Transfers
 
 PAGE = 512
 """Bases looked at together; what is asked, listed and sent about them is done before the next page."""
@@ -74,10 +75,6 @@ INTERVAL_S = 60.0
 """At most so long; a look at which nothing is new sends nothing."""
 SWEEP_S = 600.0
 """So often every basis is compared although nothing seems to have changed."""
-BYTES_PER_S = 1_000_000
-"""What each of those requests sends and asks for, on average."""
-MAX_REST_S = 1.0
-"""It also rests as long as the last request took, at most so long."""
 FAIR_S = 0.5
 FAIR_BYTES_PER_S = 100_000
 """What a request may take; what it takes beyond is held against the time that its peer gets in a look."""
@@ -153,6 +150,7 @@ class Repairer:
         kademlia: Kademlia,
         records: RecordService,
         proofs: Proofs,
+        transfers: Transfers,
         comparisons: Comparisons,
         frontiers: Frontiers,
         store: HeldStore,
@@ -166,6 +164,7 @@ class Repairer:
         self._kademlia = kademlia
         self._records = records
         self._proofs = proofs
+        self._transfers = transfers
         self._store = store
         self._replication = replication
         self._layouts = layouts
@@ -279,6 +278,7 @@ class Repairer:
         may be cancelled at any time. From its beginning on this node counts itself out, for good.
         """
         self._leaving.set()
+        self._transfers.hurry()
         alone = True
         while True:
             before = (self._kademlia.placement, self.sent, len(self._refusing))
@@ -334,7 +334,7 @@ class Repairer:
 
         async def compare(agent: AgentId) -> None:
             async with self._slots:
-                await self._ranges.compare(agent, asked[agent], self._rest, everything)
+                await self._ranges.compare(agent, asked[agent], everything)
 
         async with trio.open_nursery() as nursery:
             for agent in sorted(asked):
@@ -500,7 +500,8 @@ class Repairer:
                 part = asked[agent][start : start + MAX_DIGESTS]
                 async with self._slots:
                     began = trio.current_time()
-                    digests = await self._records.digests(agent, [one.basis for one in part])
+                    with self._transfers.asking(agent):
+                        digests = await self._records.digests(agent, [one.basis for one in part])
                     await self._took(agent, began, 80 * len(part))
                 for one, digest in zip(part, digests, strict=True):
                     one.said[agent] = digest
@@ -567,7 +568,8 @@ class Repairer:
                 part = pairs[start : start + MAX_LACKS]
                 async with self._slots:
                     began = trio.current_time()
-                    answers = await self._records.states(agent, [(one.basis, cid) for one, cid in part])
+                    with self._transfers.asking(agent):
+                        answers = await self._records.states(agent, [(one.basis, cid) for one, cid in part])
                     await self._took(agent, began, 70 * len(part))
                 for (one, cid), state in zip(part, answers, strict=True):
                     if state == LACKS:
@@ -628,7 +630,8 @@ class Repairer:
                 while items:
                     async with self._slots:
                         began = trio.current_time()
-                        statuses, size = await self._records.store(agent, items)
+                        with self._transfers.asking(agent):
+                            statuses, size = await self._records.store(agent, items)
                         await self._took(agent, began, size)
                     self.sent += sum(status is StoreStatus.HELD for status in statuses)
                     if StoreStatus.FULL in statuses:
@@ -660,13 +663,7 @@ class Repairer:
         """A request to `agent` has been answered: note how slow that was, and rest."""
         late = trio.current_time() - began - FAIR_S - size / FAIR_BYTES_PER_S
         self._slow[agent] = self._slow.get(agent, 0.0) + max(0.0, late)
-        await self._rest(began, size)
-
-    async def _rest(self, began: float, size: int) -> None:
-        """Let others have the disk and the line, unless this node is about to go."""
-        took = min(trio.current_time() - began, MAX_REST_S)
-        with trio.move_on_after(max(took, size / BYTES_PER_S)):
-            await self._leaving.wait()
+        await self._transfers.rest(began, size)
 
     # Dropping.
 
@@ -685,8 +682,9 @@ class Repairer:
                 part = {cid: asked[agent][cid] for cid in cids[start : start + MAX_PROOFS]}
                 async with self._slots:
                     began = trio.current_time()
-                    proven[agent] |= await self._proofs.prove(agent, part)
-                    await self._rest(began, 80 * len(part))
+                    with self._transfers.asking(agent):
+                        proven[agent] |= await self._proofs.prove(agent, part)
+                    await self._transfers.rest(began, 80 * len(part))
 
         async with trio.open_nursery() as nursery:
             for agent in sorted(asked):

@@ -18,7 +18,7 @@ payload (`node.storage.erasure`).
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,7 +35,8 @@ from dht.ports import RunBlocking
 from dht.records.basis import BASIS_SIZE, author_basis
 from dht.records.placement import Role, needs_payload
 from dht.records.record_store import BasisDigest, Chain, Digest, Held, Usage
-from node.storage import holding, range_sums
+from dht.repair.move_log import Move
+from node.storage import holding, move_log, range_sums
 from node.storage.database import Layout, Options, open_database
 from node.storage.erasure import (
     PURGED_TABLE,
@@ -143,6 +144,7 @@ LAYOUT: Final = Layout(
         PURGED_TABLE,
         # Who writes records counts them (`node.storage.holding`), for a whole batch at once.
         "DROP TRIGGER usage_added;",
+        move_log.TABLE,
     ),
     recovery=(
         "restore it from a backup, or move it away and restart: "
@@ -262,6 +264,18 @@ class HeldRecords:
         while await self._writer.submit(shrink):
             pass
         return gone
+
+    def moves(self) -> dict[bytes, Move]:
+        """How far what has to move has moved, by the basis where it lies."""
+        return move_log.moves(self._database)
+
+    async def note_move(self, basis: bytes, move: Move) -> None:
+        """Note how far; durable on return."""
+        await self._writer.submit(lambda connection: move_log.note(connection, basis, move))
+
+    async def forget_moves(self, bases: Collection[bytes]) -> None:
+        """What was noted of these is no matter any more; durable on return."""
+        await self._writer.submit(lambda connection: move_log.forget(connection, bases))
 
     async def scrub(self) -> bool:
         """Leave no trace in the files of payloads that were purged; False: not all could be done yet."""
