@@ -249,7 +249,7 @@ class Parts:
         self.retrial = Retrial(self.kademlia, self.records, manifest.replication, clock, run_blocking)
         self.records.on_waiting = self.retrial.keep
         proofs = Proofs(network, self.kademlia, self.records, held, random, run_blocking, self.keeps)
-        self.transfers = Transfers(random.choice)
+        self.transfers = Transfers(random)
         comparisons = Comparisons(network, self.kademlia, self.transfers, held, run_blocking)
         self.repairer = Repairer(
             self.kademlia,

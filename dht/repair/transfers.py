@@ -9,7 +9,6 @@ that is not; so what it does not even send counts for nothing here. What goes is
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +17,7 @@ import trio
 from chain.identity import AgentId
 from dht.errors import FrameError, NetworkError, PeerUnreachable, RefusalCode, RequestRefused, RequestTimeout
 from dht.overlay.contact_book import MAX_CONTACTS
+from dht.ports import Random
 from dht.repair.circuit import Circuit, Gate
 from dht.repair.throttle import Bucket
 
@@ -30,8 +30,8 @@ IN_TROUBLE = frozenset({RefusalCode.OVERLOADED, RefusalCode.INTERNAL})
 class Transfers:
     """The circuits of one node, and its bucket. At most `MAX_CONTACTS` circuits are remembered."""
 
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng.choice
         self._circuits: dict[AgentId, Circuit] = {}
         self._bucket = Bucket()
         self._hurry = trio.Event()
