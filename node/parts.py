@@ -286,7 +286,7 @@ class Parts:
             self.records.hold,
             self.find,
             run_blocking,
-            random.choice,
+            random,
         )
         self.challenger = Challenger(
             own,

@@ -19,7 +19,6 @@ records are read, so nothing leaves before its fsync.
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -37,7 +36,7 @@ from dht.network import MAX_BODY
 from dht.overlay.distance import closest
 from dht.overlay.kademlia import Kademlia
 from dht.overlay.routing_table import K
-from dht.ports import RunBlocking
+from dht.ports import Random, RunBlocking
 from dht.records.bundle import MAX_HEADERS, Item, bundle_value
 from dht.records.layouts import Layouts, shard_named
 from dht.records.methods import FRAME_BYTES, STORE_TIMEOUT_S
@@ -147,7 +146,7 @@ class Publisher:
         hold_locally: Callable[[Sequence[Held]], Awaitable[None]],
         records_of: Callable[[Sequence[Cid]], list[Record | None]],
         run_blocking: RunBlocking,
-        rng: random.Random,
+        rng: Random,
     ) -> None:
         """`records_of` finds own and held records: what is published may name those of others."""
         self._own = own
@@ -158,7 +157,7 @@ class Publisher:
         self._replication = replication
         self._hold_locally = hold_locally
         self._run_blocking = run_blocking
-        self._rng = rng
+        self._rng = rng.choice
         self._wake = trio.Event()
         self._went_through = trio.Event()
         self._detours: dict[AgentId, dict[Cid, int]] = {}
