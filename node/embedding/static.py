@@ -11,6 +11,7 @@ the space's name stands for. numpy and `tokenizers` are imported when the first 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,12 @@ BATCH_TEXTS = 1024
 """Texts tokenised at a time; bounds the memory of one call together with `BATCH_PIECES`."""
 BATCH_PIECES = 1 << 13
 """Table rows gathered at a time for one text: as int64, 16 MiB."""
+ODD = re.compile(r"[^\t\n\r -~]")
+"""What takes the tokenizer to read: accents, other scripts, and controls, which it removes inside words."""
+WORD = re.compile("[0-9a-z]+")
+"""In all other texts the pieces that count are those of these; between them are spaces and punctuation."""
+MAX_WORDS = 1 << 16
+"""Words whose pieces are remembered, some 20 MB at most; beyond them memory begins anew."""
 
 
 class StaticEmbedder:
@@ -57,6 +64,7 @@ class StaticEmbedder:
         self._table = table
         self._weights = weights
         self._tokenizer: Tokenizer = word_piece_tokenizer(read_vocabulary(vocabulary))
+        self._words: dict[str, tuple[int, ...]] = {}
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.int8]:
         """Codes of ``texts``, shape (n, 256).
@@ -83,13 +91,15 @@ class StaticEmbedder:
                     f" {MAX_TEXT_CHARACTERS}: split it"
                 )
         try:
-            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+            odd = [number for number, text in enumerate(texts) if ODD.search(text)]
+            read = dict(zip(odd, self._tokenized([texts[number] for number in odd]), strict=True))
+            known = [
+                read[number] if number in read else self._of_words(text) for number, text in enumerate(texts)
+            ]
         except (TypeError, UnicodeEncodeError) as error:
             raise EmbeddingError(
                 f"one of the texts {start} to {start + len(texts) - 1} is not valid Unicode text ({error})"
             ) from error
-        weights = self._weights
-        known = [[piece for piece in encoding.ids if weights[piece]] for encoding in encodings]
         for number, ids in enumerate(known):
             if not ids:
                 which = "the text" if len(texts) == 1 else f"text {start + number}"
@@ -98,6 +108,25 @@ class StaticEmbedder:
                     f" use words with letters or digits"
                 )
         return known
+
+    def _of_words(self, text: str) -> list[int]:
+        """The known pieces of a text without anything `ODD`, by its words; most have been met before."""
+        words = WORD.findall(text.lower())
+        memory = self._words
+        new = [word for word in dict.fromkeys(words) if word not in memory]
+        if len(new) > MAX_WORDS:
+            return self._tokenized([text])[0]
+        if new:
+            if len(memory) + len(new) > MAX_WORDS:
+                memory = self._words = {}
+                new = list(dict.fromkeys(words))
+            memory.update(zip(new, map(tuple, self._tokenized(new)), strict=True))
+        return [piece for word in words for piece in memory[word]]
+
+    def _tokenized(self, texts: list[str]) -> list[list[int]]:
+        weights = self._weights
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [[piece for piece in encoding.ids if weights[piece]] for encoding in encodings]
 
     def _sums(self, pieces: list[list[int]]) -> NDArray[np.int64]:
         """Weighted row sums, shape (len(pieces), 256).

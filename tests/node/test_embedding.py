@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import math
 import os
+import string
 import subprocess
 import sys
 from pathlib import Path
@@ -218,6 +219,30 @@ def test_case_accents_and_spacing_do_not_count(embedder: StaticEmbedder) -> None
 def test_markers_of_the_vocabulary_are_plain_text(embedder: StaticEmbedder) -> None:
     codes = embedder.embed(["sep", "[SEP]"])
     assert (codes[0] == codes[1]).all()
+
+
+@given(
+    st.lists(
+        st.text(max_size=20)
+        | st.text(string.printable, max_size=40)
+        | st.sampled_from(
+            ["Running", "e-mail", "don't", "zorblax", "x" * 101, "[CLS]", "##ing", "naïve", "a\x01b"]
+        ),
+        max_size=8,
+    )
+)
+def test_words_met_before_are_read_as_the_tokenizer_reads_them(parts: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("node.embedding.static.MAX_WORDS", 50)
+        patch.setattr(SHARED, "_words", {})
+        for text in ("".join(parts), " ".join(parts)):
+            right = SHARED._tokenized([text])
+            if any(right):
+                assert SHARED._pieces([text], 0) == right
+            else:
+                with pytest.raises(embedding_errors.UnknownText):
+                    SHARED._pieces([text], 0)
+            assert len(SHARED._words) <= 50
 
 
 @given(st.text(max_size=60))
