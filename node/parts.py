@@ -206,6 +206,7 @@ class Parts:
             self.kademlia,
             self.layouts,
             self.network_id,
+            manifest.founded,
             manifest.replication,
             ShardFile(paths.chain.with_name(SHARD_FILE)),
             lambda basis: held.digest_of(basis)[0],

@@ -7,6 +7,9 @@ who has seen the same decisions, in whatever order and however often, has the sa
 off from above: a prefix that stands divided gives way to its halves, any other is a leaf, and what was
 decided below a leaf waits until it is divided again. So leaves always partition the key space.
 
+Only the `MAX_DECISIONS` widest prefixes of the newest generations are known of, which hangs on no order
+either: a prefix that is among them in the end has been among them all the time.
+
 The tree changes under running nodes, hence a decision has a time, and a tree can be read as it was before the
 youngest ones: what a decision changes is the opposite of what it says. Prefixes that may have been leaves and
 are not are *former* ones; `former` says since when. Pure.
@@ -24,7 +27,8 @@ from sharding.tree import MAX_DEPTH, MAX_LEAVES, Prefix, ShardTree
 MAX_VERSION = 1 << 32
 MAX_TIME_US = 1 << 62
 MAX_DECISIONS = 8192
-"""Prefixes of which a node knows a decision; each that divides makes one leaf more."""
+"""Prefixes of which a node knows a decision, the widest of all: 8,128 has the tree down to a depth of 12.
+Each that divides makes one leaf more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +71,31 @@ class Growth:
 
     decisions: Mapping[Prefix, Decision] = field(default_factory=lambda: NOTHING)
 
-    def told(self, decisions: Iterable[Decision]) -> Growth:
-        """With these as well. Returns itself when that changes nothing. O(decisions known)."""
+    def told(self, decisions: Iterable[Decision], most: int = MAX_DECISIONS) -> Growth:
+        """With these as well, about the `most` widest prefixes. Returns itself when that changes nothing.
+
+        O(decisions known).
+        """
         known: dict[Prefix, Decision] | None = None
         for one in decisions:
             if one.beats((known or self.decisions).get(one.prefix)):
                 known = dict(self.decisions) if known is None else known
                 known[one.prefix] = one
-        return self if known is None else Growth(MappingProxyType(known))
+        if known is None:
+            return self
+        if len(known) > most:
+            known = {one: known[one] for one in sorted(known, key=_width)[:most]}
+        return self if known == self.decisions else Growth(MappingProxyType(known))
 
-    def joined(self, other: Growth) -> Growth:
+    def joined(self, other: Growth, most: int = MAX_DECISIONS) -> Growth:
         """The least that knows what both know."""
-        return self.told(other.decisions.values())
+        return self.told(other.decisions.values(), most)
+
+    def has_room(self, prefix: Prefix, most: int = MAX_DECISIONS) -> bool:
+        """Whether a decision about this prefix would be kept."""
+        if prefix in self.decisions or len(self.decisions) < most:
+            return True
+        return _width(prefix) < max(map(_width, self.decisions))
 
     def tree(self, birth: ShardTree, before_us: int = MAX_TIME_US) -> ShardTree:
         """The tree that these decisions made of `birth`, younger ones than `before_us` not yet counted.
@@ -121,6 +138,10 @@ class Growth:
                 if prefix.length < MAX_DEPTH:
                     named.update(prefix.children())
         return named
+
+
+def _width(prefix: Prefix) -> tuple[int, int, int]:
+    return -prefix.generation, prefix.length, prefix.bits
 
 
 def lineage(prefix: Prefix) -> Iterator[Prefix]:

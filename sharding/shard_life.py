@@ -27,6 +27,9 @@ SETTLING_LEAST = 8
 """At most one leaf in `SETTLING_SHARE` settles at a time, or this many."""
 SKEW_US = 60_000_000
 """By so much the clocks of two signers may differ."""
+STEP_US = REST_US - 2 * SKEW_US
+"""So far apart the times of two decisions are at least of which one takes the other: each is signed by two
+whose clocks say that it is time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,17 @@ def may_change(
     about = (prefix, *prefix.children(), *((prefix.parent(),) if prefix.length else ()))
     decided = (growth.decisions[one].at_us for one in about if one in growth.decisions)
     return all(now_us - at_us >= REST_US for at_us in decided)
+
+
+def may_have_come(decision: Decision, founded_us: int, least_depth: int) -> bool:
+    """Whether a network founded then can have come to this decision by rest after rest.
+
+    A decision of version v took v - 1 before it about its prefix, and one about each prefix that it lies in.
+    So two signers who lie cannot decide for ever, by a version that none can follow: what comes after the
+    highest that passes here passes `STEP_US` later. Hangs on the decision alone, so all nodes agree about it.
+    """
+    steps = decision.version - 1 + max(0, decision.prefix.length - least_depth)
+    return decision.at_us + SKEW_US >= founded_us + steps * STEP_US
 
 
 def next_version(growth: Growth, prefix: Prefix) -> int:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import trio
@@ -46,7 +47,7 @@ from dht.shards.messages import (
 )
 from sharding.errors import ShardStatementError
 from sharding.growth import MAX_DECISIONS, Decision, lineage
-from sharding.shard_life import SKEW_US
+from sharding.shard_life import SKEW_US, may_have_come
 from sharding.shard_statement import Proof, open_proof
 from sharding.tree import MAX_DEPTH, Prefix
 
@@ -74,11 +75,20 @@ MAX_DUE = 64
 MAX_HEARD = 4096
 MAX_WAITING = 512
 """Proofs that wait for a second voice."""
+MAX_WAITING_EACH = 64
+"""Of these one peer has brought so many at most: what it made up does not crowd out what others brought."""
 MAX_VOICES = 32
 
 T = TypeVar("T")
 
 log = logging.getLogger(f"roseforest.{__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    proof: Proof
+    brought_by: AgentId | None
+    voices: set[AgentId] = field(default_factory=set)
 
 
 class Memory(Protocol):
@@ -102,6 +112,7 @@ class Decisions:
         kademlia: Kademlia,
         layouts: Layouts,
         network_id: Cid,
+        founded_us: int,
         replication: int,
         memory: Memory,
         held: Callable[[bytes], int],
@@ -112,6 +123,7 @@ class Decisions:
         self._kademlia = kademlia
         self._layouts = layouts
         self._network_id = network_id
+        self._founded_us = founded_us
         self._replication = replication
         self._memory = memory
         self._held = held
@@ -120,13 +132,12 @@ class Decisions:
         self._rng = random.choice
         self._proofs: dict[Prefix, Proof] = {}
         self._digest = digest_of(layouts.growth)
-        self._waiting: dict[bytes, tuple[Proof, set[AgentId]]] = {}
+        self._waiting: dict[bytes, _Waiting] = {}
         self._news: list[Prefix] = []
         self._due: dict[AgentId, None] = {}
         self._compared: dict[AgentId, float] = {}
         self._heard: dict[AgentId, bytes] = {}
         self._saved: object = None
-        self._turn = trio.Lock()
         self.on_changed: Callable[[], None] = lambda: None
         """Told when the tree is another one."""
         self.learned = 0
@@ -149,7 +160,7 @@ class Decisions:
             except ShardStatementError as error:
                 log.warning("a decision that was kept is passed over: %s", error)
                 continue
-            if proof.network == self._network_id:
+            if proof.network == self._network_id and self._may_have_come(proof.decision):
                 self._proofs[proof.decision.prefix] = proof
         self._grow()
         former = self._layouts.growth.former(self._layouts.birth.tree)
@@ -169,22 +180,25 @@ class Decisions:
         bad += sum(one.network != self._network_id for one in opened)
         if bad and source is not None:
             self._kademlia.report(source)
-        async with self._turn:
-            believed = []
-            for proof in opened:
-                ours = proof.network == self._network_id and self._matters(proof.decision)
-                if ours and await self._stands(proof, source):
-                    believed.append(proof)
-            if not believed:
-                return False
-            for proof in believed:
-                self._waiting.pop(proof.data, None)
-                if proof.decision.beats(self._layouts.growth.decisions.get(proof.decision.prefix)):
-                    self._proofs[proof.decision.prefix] = proof
-                    self._news.append(proof.decision.prefix)
-                    self.learned += 1
+        believed = False
+        for proof in opened:
+            ours = proof.network == self._network_id and self._matters(proof.decision)
+            if ours and await self._stands(proof, source):
+                # Looking up who is near takes time, and others may have brought more meanwhile.
+                believed |= self._believe(proof)
+        if believed:
             self._grow()
-        self.on_changed()
+            self.on_changed()
+        return believed
+
+    def _believe(self, proof: Proof) -> bool:
+        prefix = proof.decision.prefix
+        known = self._proofs.get(prefix)
+        if not proof.decision.beats(None if known is None else known.decision):
+            return False
+        self._proofs[prefix] = proof
+        self._news.append(prefix)
+        self.learned += 1
         return True
 
     def proofs_about(self, shards: Iterable[Prefix]) -> list[bytes]:
@@ -303,9 +317,9 @@ class Decisions:
 
     async def _who_may_confirm(self) -> list[AgentId]:
         """Some of those who would have to stand for what waits longest."""
-        for proof, _ in list(self._waiting.values())[:1]:
-            near = await self._kademlia.holders(proof.decision.prefix.basis(), NEAR)
-            return self._rng.sample([one.agent for one in near], min(VOICES, len(near)))
+        for one in list(self._waiting.values())[:1]:
+            near = await self._kademlia.holders(one.proof.decision.prefix.basis(), NEAR)
+            return self._rng.sample([contact.agent for contact in near], min(VOICES, len(near)))
         return []
 
     def _note(self, agent: AgentId, digest: bytes) -> bool:
@@ -325,24 +339,42 @@ class Decisions:
             and prefix.generation in self._layouts.places.generations
             and prefix.length >= self._layouts.birth.tree.leaves[0].length
             and decision.at_us <= self._clock.wall_us() + SKEW_US
-            and (prefix in growth.decisions or len(growth.decisions) < MAX_DECISIONS)
+            and self._may_have_come(decision)
+            and growth.has_room(prefix)
         )
 
+    def _may_have_come(self, decision: Decision) -> bool:
+        return may_have_come(decision, self._founded_us, self._layouts.birth.tree.leaves[0].length)
+
     async def _stands(self, proof: Proof, source: AgentId | None) -> bool:
-        voices = self._waiting.get(proof.data, (proof, set[AgentId]()))[1]
-        if source is not None and len(voices) < MAX_VOICES:
-            voices.add(source)
+        waiting = self._wait_for(proof, source)
+        if waiting is None:
+            return False
         near = await self._kademlia.holders(proof.decision.prefix.basis(), NEAR)
         nearest = {contact.agent for contact in near}
-        if len(nearest & {*proof.signers, *voices}) >= VOICES:
-            return True
-        self._waiting[proof.data] = (proof, voices)
-        while len(self._waiting) > MAX_WAITING:
-            del self._waiting[next(iter(self._waiting))]
-        return False
+        if len(nearest & {*proof.signers, *waiting.voices}) < VOICES:
+            return False
+        self._waiting.pop(proof.data, None)
+        return True
+
+    def _wait_for(self, proof: Proof, source: AgentId | None) -> _Waiting | None:
+        """The place where a proof waits for its voices; None where who brings it has brought too many."""
+        waiting = self._waiting.get(proof.data)
+        if waiting is None:
+            theirs = sum(one.brought_by == source for one in self._waiting.values())
+            if source is not None and theirs >= MAX_WAITING_EACH:
+                return None
+            waiting = self._waiting[proof.data] = _Waiting(proof, source)
+            while len(self._waiting) > MAX_WAITING:
+                del self._waiting[next(iter(self._waiting))]
+        if source is not None and len(waiting.voices) < MAX_VOICES:
+            waiting.voices.add(source)
+        return waiting
 
     def _grow(self) -> None:
         growth = self._layouts.growth.told(one.decision for one in self._proofs.values())
+        for prefix in self._proofs.keys() - growth.decisions.keys():  # narrower ones than there is room for
+            del self._proofs[prefix]
         if growth is not self._layouts.growth:
             self._layouts.grow(growth)
             self._digest = digest_of(growth)

@@ -9,6 +9,7 @@ in the middle and comes back, another one joins.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,17 +18,18 @@ import pytest
 import trio
 
 from chain.cid import Cid, blob_cid
-from chain.identity import AgentId
+from chain.identity import AgentId, Identity
 from dht.errors import RequestRefused
 from dht.network import PeerId
 from dht.overlay.hello import Founding
 from dht.records.layouts import ASK_S
+from dht.shards.decisions import MAX_WAITING_EACH
 from dht.shards.messages import SIGN, encode_decision
 from node.founding import Terms, found
 from node.models import Delete, NewEntry
 from node.node import Node
 from sharding.atlas_build import build_atlas
-from sharding.growth import Decision
+from sharding.growth import MAX_VERSION, Decision
 from sharding.shard_statement import proof_of, sign_decision
 from sharding.tree import Prefix
 from sim.links import Link
@@ -279,5 +281,48 @@ def test_nobody_is_believed_about_a_shard_but_two_of_those_nearest_to_it(tmp_pat
             await others[0].kademlia.request(node.agent, SIGN, body)
         with pytest.raises(RequestRefused, match="its holders are others"):
             await others[2].kademlia.request(node.agent, SIGN, body)
+
+    simulate(tmp_path, 3, scenario)
+
+
+def test_who_serves_made_up_decisions_holds_up_nobody_and_crowds_nobody_out(tmp_path: Path) -> None:
+    """Strangers sign what nobody near stands for, and looking up who is near never ends: others are heard."""
+    strangers = [Identity.from_seed(bytes([number]) * 32) for number in (200, 201)]
+
+    async def scenario(network: Network) -> None:
+        node, liar, honest = (network.nodes[number] for number in range(3))
+        decisions, at_us = node.parts.decisions, node.parts.clock.wall_us()
+        network_id = node.parts.network_id
+        signers = [identity(number) for number in (1, 2)]
+
+        def proof(prefix: Prefix, by: Sequence[Identity], version: int = 1, earlier_us: int = 0) -> bytes:
+            decision = Decision(prefix, version, True, at_us - earlier_us)
+            one, other = (sign_decision(signer, network_id, decision).data for signer in by)
+            return proof_of((one, other)).data
+
+        made_up = [proof(Prefix(number, 6), strangers) for number in range(60)]
+        made_up += [proof(Prefix(number, 6), strangers, earlier_us=1) for number in range(10)]
+        slow = {Prefix(number, 6).basis() for number in range(60)}
+        look_up = node.kademlia.holders
+
+        async def holders(basis: bytes, count: int, *, steady: int = 0) -> object:
+            if basis in slow:
+                await trio.sleep_forever()
+            return await look_up(basis, count, steady=steady)
+
+        override(node.kademlia, "holders", holders)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(decisions.take, made_up, liar.agent)
+            await trio.sleep(1)
+            with trio.fail_after(5):
+                assert await decisions.take([proof(Prefix(63, 6), signers)], honest.agent)
+            nursery.cancel_scope.cancel()
+        assert Prefix(63, 6) in node.parts.layouts.growth.decisions
+        slow.clear()
+        assert not await decisions.take(made_up, liar.agent)
+        assert decisions.waiting == MAX_WAITING_EACH
+        too_soon = proof(Prefix(63, 6), signers, MAX_VERSION)
+        assert not await decisions.take([too_soon], honest.agent)
+        assert node.parts.layouts.growth.decisions[Prefix(63, 6)].version == 1
 
     simulate(tmp_path, 3, scenario)

@@ -11,13 +11,16 @@ from hypothesis import strategies as st
 from chain.cid import raw_cid
 from chain.identity import Identity
 from sharding.errors import ShardStatementError, TreeError
-from sharding.growth import Decision, Growth, overlap, with_leaf, within
+from sharding.growth import MAX_VERSION, Decision, Growth, overlap, with_leaf, within
 from sharding.shard_life import (
     REST_US,
     SETTLING_LEAST,
     SKEW_US,
+    STEP_US,
     divisible,
     may_change,
+    may_have_come,
+    next_version,
     room_for,
     signs,
     wanted,
@@ -54,6 +57,56 @@ def test_any_order_with_repetitions_gives_the_same_tree(
     assert other.tree(BIRTH) == one.tree(BIRTH)
     assert other.tree(BIRTH, before_us) == one.tree(BIRTH, before_us)
     assert other.former(BIRTH) == one.former(BIRTH)
+
+
+@given(many, many, st.randoms(use_true_random=False), st.integers(1, 6))
+def test_where_there_is_no_room_for_all_any_order_keeps_the_same(
+    a: list[Decision], b: list[Decision], random: object, most: int
+) -> None:
+    shuffled = [*a, *b, *a[: len(a) // 2]]
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    one, other = Growth().told(a, most).joined(Growth().told(b, most), most), Growth()
+    for decision in shuffled:
+        fits = other.has_room(decision.prefix, most)
+        told = other.told([decision], most)
+        assert (decision.prefix in told.decisions) == fits
+        other = told
+    assert other.decisions == one.decisions == Growth().told(shuffled, most).decisions
+    assert len(other.decisions) <= most
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 2 * SKEW_US), st.integers(-SKEW_US, SKEW_US)), max_size=12
+    )
+)
+def test_whatever_honest_signers_decide_may_have_come(moves: list[tuple[int, int, int]]) -> None:
+    """They go down a path of prefixes and back, each as soon as it may or later, by clocks that differ."""
+    growth, now = Growth(), NOW
+    for choice, later, skew in moves:
+        tree = growth.tree(BIRTH)
+        prefix = next(leaf for leaf in tree.leaves if leaf.bits == 0)
+        divided = choice > 0 or prefix.length == 1
+        prefix = prefix if divided else prefix.parent()
+        now = max([now, *(one.at_us + REST_US for one in growth.decisions.values())]) + later
+        decision = Decision(prefix, next_version(growth, prefix), divided, now + skew)
+        counts = (TARGET + 1,) if divided else (0, 0)
+        if signs(tree, growth, 1, decision, counts, TARGET, now) is None:
+            assert may_have_come(decision, NOW, 1)
+            growth = growth.told([decision])
+
+
+def test_no_two_signers_decide_for_ever() -> None:
+    """The highest version that passes can be followed after a rest; a higher one is never believed."""
+    prefix, founded, now = Prefix(0, 3), NOW, NOW + 1_000 * STEP_US
+    highest = max(
+        version
+        for version in (*range(1, 2_000), MAX_VERSION)
+        if may_have_come(Decision(prefix, version, True, now + SKEW_US), founded, 1)
+    )
+    assert highest < 1_002
+    follower = Decision(prefix, highest + 1, False, now + SKEW_US + STEP_US)
+    assert may_have_come(follower, founded, 1)
 
 
 @given(many, many, many)
