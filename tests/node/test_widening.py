@@ -134,13 +134,13 @@ def test_a_hit_under_a_borrowed_vector_is_refused_and_counts_against_who_sent_it
             return encode_reply(complete, [Ranked(record.cid, 1_000_000)], bundle)
 
         override(liar.parts.searches, "_answer", spam)
-        refused = 0
-        for n in range(6):
+        refused = []
+        for n in range(20):  # one of three who could be asked is drawn
             answer = await asker.query(f"sort {n} numbers", None, 3, (), None)
             assert all("Sort" in hit.text for hit in answer.hits)
             assert len(answer.hits) == 3
-            refused += answer.cost.hits_refused
-        assert refused > 0
-        assert asker.kademlia.is_suspect(liar.agent)
+            refused.append(answer.cost.hits_refused)
+        assert any(refused)
+        assert not any(refused[10:]), "who sent some is asked no more, as others have the same"
 
     within(tmp_path, texts, scenario)
