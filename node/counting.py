@@ -47,6 +47,7 @@ def counters_of(parts: Parts) -> dict[str, int]:
         "transfers_held_back_total": parts.transfers.held_back,
         "circuits_opened_total": parts.transfers.opened,
         "moved_entries_total": parts.migration.brought,
+        "guest_shards": len(parts.guests),
         "circuits_open": parts.transfers.open,
         "former_shards": parts.migration.left,
         "former_shards_asked": len(parts.layouts.former_shards()),

@@ -16,6 +16,7 @@ import trio
 from dht.overlay.kademlia import BootstrapError, Kademlia
 from dht.ports import RunBlocking
 from dht.repair.catch_up import CatchUp
+from dht.repair.guests import Guests
 from dht.repair.offers import Offers
 from dht.repair.publisher import Publisher
 from dht.repair.repairer import LEAVE_WAIT_S, Repairer
@@ -59,6 +60,7 @@ class Participation:
         decisions: Decisions,
         supervisor: Supervisor,
         beat: Callable[[], Awaitable[None]],
+        guests: Guests,
     ) -> None:
         self._governance = governance
         self._decisions = decisions
@@ -71,6 +73,7 @@ class Participation:
         self._guard = guard
         self._challenge = challenge
         self._beat = beat
+        self._guests = guests
         self._bootstrap = tuple(bootstrap)
         self._stores = stores
         self._memory = memory
@@ -100,6 +103,7 @@ class Participation:
             if self._stores:
                 nursery.start_soon(self._keep, self._resign_when_read_only)
                 nursery.start_soon(self._keep, self._catch_up.run)
+                nursery.start_soon(self._keep, self._guests.run)
 
     async def leave(self, within_s: float) -> int:
         """Hand over, within so many seconds, and say good-bye; returns the bases left short of a copy.

@@ -46,6 +46,7 @@ from dht.repair.catch_up import CatchUp
 from dht.repair.comparison import Comparisons
 from dht.repair.emptied import Emptied
 from dht.repair.frontiers import Frontiers
+from dht.repair.guests import Guests
 from dht.repair.migration import Migration
 from dht.repair.offers import Offers
 from dht.repair.publisher import Publisher
@@ -344,6 +345,20 @@ class Parts:
             run_blocking,
             random,
         )
+        self.guests = Guests(
+            self.kademlia,
+            self.catch_up,
+            self.heartbeats.book,
+            self.layouts,
+            manifest.replication,
+            lambda shard: options.capacity > 0 and not self._is_short(shard),
+            clock,
+            random,
+        )
+        self.vitals.copies = manifest.replication
+        self.vitals.is_holder = self.is_complete
+        self.vitals.records_at = lambda shard: held.digest_of(shard.basis())[0]
+        self.heartbeats.also = lambda: self.guests.helpers(self.vitals.hot())
         self.proposer = Proposer(
             network,
             self.kademlia,
@@ -502,6 +517,7 @@ class Parts:
             records_of=self.find,
             entries=self.entries,
             is_complete=self.is_complete,
+            serves=lambda shard: self.is_complete(shard) or self.guests.serves(shard),
             intake=self.intake,
             dim=manifest.space.dim,
             clock=clock,
@@ -624,6 +640,7 @@ class Parts:
             decisions=self.decisions,
             supervisor=self.supervisor,
             beat=self.heartbeats.run,
+            guests=self.guests,
         )
         post = Post(
             network,
@@ -671,10 +688,12 @@ class Parts:
         return self.own.read_only or self.held.read_only or self.derived.read_only
 
     def is_complete(self, shard: Prefix) -> bool:
+        return self.catch_up.is_complete(shard) and not self._is_short(shard)
+
+    def _is_short(self, shard: Prefix) -> bool:
         # What cannot be written was refused, so the others have more.
         basis = shard.basis()
-        refused = self.read_only is not None or self.room.is_short(basis) or self.blocks.is_short(basis)
-        return not refused and self.catch_up.is_complete(shard)
+        return self.read_only is not None or self.room.is_short(basis) or self.blocks.is_short(basis)
 
     def look_at_room(self) -> None:
         """Say to everybody when this node has become full, or has room again."""

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
-from dht.overlay.health import MOST, Health, clipped
+from dht.overlay.health import MAX_HOT, MOST, Health, clipped
 from dht.ports import Clock
-from sharding.load import Pulse, Smoothed
+from sharding.load import Pulse, Smoothed, saved_by_copy, wants_copy
 from sharding.tree import Prefix
 
 MAX_SHARDS = 4096
 """Shards of which the load is kept; one more forgets the one that was not asked for longest."""
+
+RECORD_BYTES = 1_000
+"""What a record takes, about, on its way to another node."""
 
 Usage = Callable[[], tuple[float, float]]
 """Shares of the machine's processors and memory in use, each from 0 to 1."""
@@ -44,6 +47,12 @@ class Vitals:
         self._seconds = Smoothed()
         self._errors = Smoothed()
         self._shards: OrderedDict[Prefix, Pulse] = OrderedDict()
+        self._hot: frozenset[Prefix] = frozenset()
+        self.copies = 1
+        """How many nodes hold each shard."""
+        self.is_holder: Callable[[Prefix], bool] = lambda shard: False
+        """Whether this node is one of those."""
+        self.records_at: Callable[[Prefix], int] = lambda shard: 0
 
     def served(self, shards: Iterable[Prefix], seconds: float) -> None:
         """A search in these shards, which lie here, was answered after so long."""
@@ -73,10 +82,26 @@ class Vitals:
         now = self._clock.monotonic()
         return {shard: pulse.per_second(now) for shard, pulse in self._shards.items()}
 
+    def hot(self) -> tuple[Prefix, ...]:
+        """The shards held here of which one more copy would be worth what it costs, as far as is told."""
+        now = self._clock.monotonic()
+        seconds = self._seconds.value or 0.0
+        busy = self._all.per_second(now) * seconds
+        found: list[tuple[float, Prefix]] = []
+        for shard, pulse in self._shards.items():
+            if self.is_holder(shard):
+                size = RECORD_BYTES * self.records_at(shard)
+                saved = saved_by_copy(pulse.per_second(now), seconds, busy, self.copies, size)
+                if wants_copy(saved, shard in self._hot):
+                    found.append((-saved, shard))
+        self._hot = frozenset(shard for _, shard in sorted(found)[:MAX_HOT])
+        return tuple(sorted(self._hot))
+
     def health(self) -> Health:
         """What to tell others."""
         cpu, memory = self._usage()
         return clipped(
+            self.hot(),
             cpu=MOST * cpu,
             memory=MOST * memory,
             errors=MOST * (self._errors.value or 0.0),

@@ -13,16 +13,21 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import astuple, dataclass, field, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
 
 from chain import canonical
 from chain.errors import EncodingError
 from chain.identity import AgentId
 from dht.errors import FrameError
+from sharding.errors import TreeError
 from sharding.load import Smoothed
+from sharding.tree import Prefix
 
 HEALTH = "peer.health"
-MAX_BODY = 128
+MAX_BODY = 512
+MAX_HOT = 16
+"""Shards that a node says are asked for too much."""
 MOST = 1000
 """Shares are given in thousandths."""
 MAX_LATENCY_MS = 60_000
@@ -60,6 +65,8 @@ class Health:
     latency_ms: int = 0
     searches: int = 0
     records: int = 0
+    hot: tuple[Prefix, ...] = ()
+    """Shards of which more copies would be worth it, ascending; at most `MAX_HOT`."""
 
     @property
     def strain(self) -> float:
@@ -70,21 +77,28 @@ class Health:
 
 LIMITS = dict(
     zip(
-        (one.name for one in fields(Health)),
+        (one.name for one in fields(Health) if one.name != "hot"),
         (MOST, MOST, MOST, MAX_LATENCY_MS, MAX_COUNT, MAX_COUNT),
         strict=True,
     )
 )
 
 
-def clipped(**values: float) -> Health:
+def clipped(hot: Iterable[Prefix] = (), **values: float) -> Health:
     """A health of these numbers, each rounded and brought within its limits."""
-    return Health(**{name: max(0, min(LIMITS[name], round(value))) for name, value in values.items()})
+    said: dict[str, int] = {name: max(0, min(LIMITS[name], round(value))) for name, value in values.items()}
+    return _health([said.get(name, 0) for name in LIMITS], tuple(sorted(hot)[:MAX_HOT]))
+
+
+def _health(numbers: Sequence[int], hot: tuple[Prefix, ...]) -> Health:
+    cpu, memory, errors, latency_ms, searches, records = numbers
+    return Health(cpu, memory, errors, latency_ms, searches, records, hot)
 
 
 def encode_health(health: Health) -> bytes:
     """The body of a heartbeat, and of its answer: the array of the fields in order."""
-    return canonical.encode(list(astuple(health)))
+    numbers: list[canonical.Value] = [getattr(health, name) for name in LIMITS]
+    return canonical.encode([*numbers, [[one.length, one.bits, one.generation] for one in health.hot]])
 
 
 def decode_health(body: bytes) -> Health:
@@ -99,7 +113,24 @@ def decode_health(body: bytes) -> Health:
     for name, number in zip(LIMITS, said, strict=True):
         if type(number) is not int or not 0 <= number <= LIMITS[name]:
             raise FrameError(f"{HEALTH!r} gives {name} as {number!r:.40}, outside 0 … {LIMITS[name]}")
-    return Health(*said)
+    hot = _prefixes(value[len(LIMITS)]) if len(value) > len(LIMITS) else ()
+    return _health(said, hot)
+
+
+def _prefixes(value: object) -> tuple[Prefix, ...]:
+    if type(value) is not list or len(value) > MAX_HOT:
+        raise FrameError(f"{HEALTH!r} names no list of at most {MAX_HOT} shards")
+    found: list[Prefix] = []
+    for one in value:
+        if type(one) is not list or len(one) != 3 or any(type(number) is not int for number in one):
+            raise FrameError(f"{HEALTH!r} names a shard that is no [length, bits, generation]")
+        try:
+            found.append(Prefix(one[1], one[0], one[2]))
+        except TreeError as error:
+            raise FrameError(f"{HEALTH!r} names a shard that is none: {error}") from error
+    if any(a >= b for a, b in zip(found, found[1:], strict=False)):
+        raise FrameError(f"{HEALTH!r} names shards that do not ascend")
+    return tuple(found)
 
 
 @dataclass(slots=True)
@@ -143,6 +174,15 @@ class HealthBook:
         """What `agent` says of itself, unless that was too long ago."""
         one = self._known.get(agent)
         return None if one is None or now - one.said_at > STALE_S else one.said
+
+    def hot(self, now: float) -> dict[Prefix, set[AgentId]]:
+        """The shards that are said to be asked for too much, each with who says so. O(peers)."""
+        found: dict[Prefix, set[AgentId]] = {}
+        for agent, one in self._known.items():
+            if one.said is not None and one.said.hot and now - one.said_at <= STALE_S:
+                for shard in one.said.hot:
+                    found.setdefault(shard, set()).add(agent)
+        return found
 
     def measured(self, agent: AgentId, now: float) -> tuple[float | None, float]:
         """(Seconds that a search at `agent` takes, share of those that fail), as measured here lately.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import trio
 
@@ -33,6 +33,10 @@ MUTE_S = 600.0
 log = logging.getLogger(f"roseforest.{__name__}")
 
 
+async def _nobody() -> Collection[AgentId]:
+    return ()
+
+
 class Heartbeats:
     """Tells and hears; `book` is what is known. `own` says how this node is doing."""
 
@@ -46,6 +50,8 @@ class Heartbeats:
         self._asked: OrderedDict[AgentId, float] = OrderedDict()
         self._mute: dict[AgentId, float] = {}
         self.book = HealthBook()
+        self.also: Callable[[], Awaitable[Collection[AgentId]]] = _nobody
+        """Whom else to tell in a round: those who might help with what is asked for too much here."""
         self.told = 0
         """Heartbeats sent so far."""
         network.register(HEALTH, kademlia.members_only(self._serve))
@@ -75,8 +81,9 @@ class Heartbeats:
         self._mute = {agent: until for agent, until in self._mute.items() if until > now}
         for agent in [agent for agent, at in self._asked.items() if now - at > LINGER_S]:
             del self._asked[agent]
-        due = [agent for agent in self._asked if self._may_tell(agent)]
-        others = [one.agent for one in self._kademlia.contacts() if one.agent not in self._asked]
+        wanted = dict.fromkeys((*self._asked, *await self.also()))
+        due = [agent for agent in wanted if self._may_tell(agent)]
+        others = [one.agent for one in self._kademlia.contacts() if one.agent not in wanted]
         others = [agent for agent in others if self._may_tell(agent)]
         if others:
             due.append(self._rng.choice(others))

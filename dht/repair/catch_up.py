@@ -153,6 +153,20 @@ class CatchUp:
         """
         return shard in self._complete and not (shard in self._alone and self._kademlia.storing_nodes() > 1)
 
+    async def copy(self, agent: AgentId, shard: Prefix, taken: Digest | None) -> Digest | None:
+        """Take over what another node has of any shard; what it has, if all of that is here now.
+
+        `taken`: what it had when that was so before. Raises `NetworkError`.
+        """
+        with self._transfers.asking(agent):
+            (theirs,) = await self._records.digests(agent, [shard.basis()])
+        pair = _Pair(0.0, taken=taken)
+        async with self._turns[shard]:
+            await self._compare(agent, shard, pair, theirs, _Patience(WAIT_MOST_S))
+        if theirs[0] and theirs not in (pair.taken, self._store.digest_of(shard.basis())):
+            return None
+        return theirs
+
     @property
     def shards_held(self) -> int:
         """How many of the network's shards this node is a complete holder of."""

@@ -9,7 +9,7 @@ the deadline comes the answer is what is there, and says what it lacks (`node.qu
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
 import trio
@@ -30,6 +30,7 @@ from node.query.gathering import Gathered
 from node.query.question import Question
 from node.query.result_cache import ResultCache
 from node.query.search_protocol import (
+    COPIES,
     METHOD,
     SearchRequest,
     decode_reply,
@@ -63,6 +64,8 @@ WAIT_PART = 4
 MAX_REPLANS = 3
 """So often a question goes on by a tree of shards that it has just heard of."""
 EXTRA_HOLDERS = 2
+NO_GUEST_S = 60.0
+"""Who had no copy of a shard is not tried again for so long."""
 """Holders looked up beyond R, for when the first ones are new, slow or gone."""
 
 log = logging.getLogger(f"roseforest.{__name__}")
@@ -113,6 +116,7 @@ class Asker:
         self._heartbeats = heartbeats
         self._rng = rng.choice
         self._late: dict[AgentId, float] = {}
+        self._no_guests: dict[tuple[AgentId, Prefix], float] = {}
         self.queries = 0
         self.hits_refused = 0
 
@@ -162,7 +166,7 @@ class Asker:
                 contacted += len(shards)
                 missed += len(shards)  # until their holders have answered
                 with gathered.steps.step("plan"):
-                    wave = await self._plan(shards)
+                    wave = await self._plan(shards, question.recall_ppm < PPM and not question.fresh)
                 try:
                     with gathered.steps.step("wave"):
                         await self._run_wave(wave, replace(request, shards=shards), gathered)
@@ -244,7 +248,8 @@ class Asker:
     def _is_former(self, shard: Prefix) -> bool:
         return shard not in self._layouts.current.tree
 
-    async def _plan(self, shards: Sequence[Prefix]) -> Wave:
+    async def _plan(self, shards: Sequence[Prefix], by_guests: bool) -> Wave:
+        """`by_guests`: those who only have a copy may be asked as well."""
         count = self._replication + EXTRA_HOLDERS
         known = {shard: self._kademlia.known_holders(shard.basis(), count) for shard in shards}
         holders = {shard: [one.agent for one in found or ()] for shard, found in known.items()}
@@ -260,7 +265,22 @@ class Asker:
         self._late = {agent: since for agent, since in self._late.items() if now - since < LATE_S}
         there = sorted({agent for some in holders.values() for agent in some})
         costs = {agent: self._heartbeats.cost(agent, self._rng.random()) for agent in there}
-        return Wave(holders, costs.__getitem__, self._replication, self._late.keys())
+        guests = self._guests(holders, now) if by_guests else frozenset()
+        return Wave(holders, costs.__getitem__, self._replication, self._late.keys(), guests)
+
+    def _guests(
+        self, holders: Mapping[Prefix, Sequence[AgentId]], now: float
+    ) -> frozenset[tuple[AgentId, Prefix]]:
+        """Who may have a copy, beside the holders, of what these say is asked for too much."""
+        self._no_guests = {key: since for key, since in self._no_guests.items() if now - since < NO_GUEST_S}
+        hot = self._heartbeats.book.hot(now)
+        return frozenset(
+            (agent, shard)
+            for shard, agents in holders.items()
+            if not hot.get(shard, set()).isdisjoint(agents[: self._replication])
+            for agent in agents[self._replication :]
+            if (agent, shard) not in self._no_guests
+        )
 
     async def _run_wave(self, wave: Wave, request: SearchRequest, gathered: Gathered) -> None:
         async with trio.open_nursery() as nursery:
@@ -298,9 +318,11 @@ class Asker:
                 gathered.nodes.add(ask.node)
                 self._heartbeats.used(ask.node)
                 part = replace(request, shards=ask.shards)
+                tried = [shard for shard in ask.shards if (ask.node, shard) in wave.guests]
                 asked = self._clock.monotonic()
                 try:
-                    body = await self._kademlia.request(ask.node, METHOD, part.encode())
+                    method = COPIES if tried else METHOD
+                    body = await self._kademlia.request(ask.node, method, part.encode())
                     now = self._clock.monotonic()
                     took = now - asked
                     self._heartbeats.book.answered(ask.node, took, now)
@@ -315,11 +337,15 @@ class Asker:
                     if isinstance(error, FrameError):
                         self._kademlia.report(ask.node)
                     now = self._clock.monotonic()
+                    self._no_guests.update(((ask.node, shard), now) for shard in tried)
                     self._heartbeats.book.failed(ask.node, now - asked, now)
                     sent.failed(str(error), now)
                     answered.set()
                     send(wave.on_failure(ask))
                     return
+                self._no_guests.update(
+                    ((ask.node, shard), now) for shard in tried if shard not in reply.complete
+                )
                 sent.answered(reply.complete, len(reply.ranking), self._clock.monotonic())
                 answered.set()
                 if not slow:

@@ -33,6 +33,8 @@ from sharding.tree import MAX_GENERATION, Prefix
 
 METHOD = "shard.search"
 MAX_K = 100
+COPIES = "shard.copy"
+"""The same question to somebody who may only have a copy (`dht.repair.guests`), for which that is enough."""
 MAX_SHARDS = 1024
 MAX_DEPTH = 48
 MAX_REQUEST = 32 * 1024

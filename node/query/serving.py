@@ -21,7 +21,7 @@ from dht.records.methods import RecordService
 from dht.wire.turns import Turns
 from node.entry_records import EntryRecords
 from node.holder import Holder, RecordsOf
-from node.query.search_protocol import METHOD, Ranked, SearchRequest, decode_request, encode_reply
+from node.query.search_protocol import COPIES, METHOD, Ranked, SearchRequest, decode_request, encode_reply
 from node.vitals import Vitals
 from sharding.tree import Prefix
 
@@ -42,6 +42,7 @@ class SearchService:
         records_of: RecordsOf,
         entries: EntryRecords,
         is_complete: Callable[[Prefix], bool],
+        serves: Callable[[Prefix], bool],
         intake: Intake,
         dim: int,
         clock: Clock,
@@ -50,7 +51,8 @@ class SearchService:
         standing: Callable[[], Standing] = lambda: CLEAR,
         moved: Callable[[Sequence[Prefix]], list[bytes]] = lambda shards: [],
     ) -> None:
-        """`moved`: the proofs that some of these are no shards any more."""
+        """`serves`: whether this node has a fresh copy of a shard at least. `moved`: the proofs that some of
+        these are no shards any more."""
         self._moved = moved
         self._vitals = vitals
         self._records = records
@@ -58,6 +60,7 @@ class SearchService:
         self._records_of = records_of
         self._entries = entries
         self._is_complete = is_complete
+        self._serves = serves
         self._intake = intake
         self._dim = dim
         self._clock = clock
@@ -69,15 +72,22 @@ class SearchService:
         """Seconds that searches have waited for their turn, in all."""
         self.answering_s = 0.0
         """Seconds that they took then, a wait for a thread included."""
-        network.register(METHOD, kademlia.members_only(self._serve))
+        network.register(METHOD, kademlia.members_only(self._search))
+        network.register(COPIES, kademlia.members_only(self._search_copies))
 
-    async def _serve(self, sender: AgentId, body: bytes) -> bytes:
+    async def _search(self, sender: AgentId, body: bytes) -> bytes:
+        return await self._serve(sender, body, self._is_complete)
+
+    async def _search_copies(self, sender: AgentId, body: bytes) -> bytes:
+        return await self._serve(sender, body, self._serves)
+
+    async def _serve(self, sender: AgentId, body: bytes, has_all: Callable[[Prefix], bool]) -> bytes:
         self.served += 1
         request = decode_request(body, self._dim)
         began = self._clock.monotonic()
         async with self._serving.of(sender):
             # Read here, as it looks at the event loop's clock, and before the search that it vouches for.
-            complete = [place for place, shard in enumerate(request.shards) if self._is_complete(shard)]
+            complete = [place for place, shard in enumerate(request.shards) if has_all(shard)]
             waited = self._clock.monotonic()
             answered = False
             try:

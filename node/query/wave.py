@@ -45,7 +45,8 @@ class Wave:
     """Covers `holders` (shard → its holders in order of preference) and tracks the answers.
 
     `cost` orders nodes that cover equally many shards: lower first (0 for this node itself). The first
-    `replicas` of a shard's nodes should hold it and go before the others; `late` nodes go last.
+    `replicas` of a shard's nodes should hold it and go before the others, and so do its `guests`; `late`
+    nodes go last.
     """
 
     def __init__(
@@ -54,11 +55,17 @@ class Wave:
         cost: Callable[[AgentId], float] = lambda _: 0.0,
         replicas: int = MAX_TRIES,
         late: Container[AgentId] = frozenset(),
+        guests: Container[tuple[AgentId, Prefix]] = frozenset(),
     ) -> None:
+        self.guests = guests
         self._shards: dict[Prefix, _Shard] = {}
         for shard in sorted(holders):
             nodes = holders[shard][:MAX_TRIES]
-            first = tuple(node for node in nodes[:replicas] if node not in late)
+            first = tuple(
+                node
+                for rank, node in enumerate(nodes)
+                if node not in late and (rank < replicas or (node, shard) in guests)
+            )
             self._shards[shard] = _Shard(first, tuple(node for node in nodes if node not in first))
         self._cost = cost
         self._given_up: set[AgentId] = set()

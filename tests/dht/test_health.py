@@ -13,6 +13,7 @@ from dht.errors import FrameError
 from dht.overlay.health import (
     HINT_MOST,
     LIMITS,
+    MAX_HOT,
     SPREAD,
     STALE_S,
     Health,
@@ -21,6 +22,7 @@ from dht.overlay.health import (
     decode_health,
     encode_health,
 )
+from sharding.tree import Prefix
 
 healths = st.builds(Health, **{name: st.integers(0, most) for name, most in LIMITS.items()})
 A, B = b"a" * 32, b"b" * 32
@@ -56,7 +58,7 @@ def test_what_is_out_of_bounds_is_refused(value: object) -> None:
 
 @given(st.dictionaries(st.sampled_from(sorted(LIMITS)), st.floats(-1e18, 1e18)))
 def test_what_a_node_measures_is_clipped_to_what_can_be_said(values: dict[str, float]) -> None:
-    health = clipped(**values)
+    health = clipped((), **values)
     assert decode_health(encode_health(health)) == health
 
 
@@ -117,3 +119,27 @@ def test_a_bounded_number_of_peers_is_remembered() -> None:
         book.hear(bytes([number]) * 32, Health(), 0.0)
         book.failed(bytes([100 + number]) * 32, 1.0, 0.0)
     assert len(book) == 8
+
+
+@given(st.sets(st.integers(0, 63), max_size=MAX_HOT))
+def test_hot_shards_come_through_as_they_are(numbers: set[int]) -> None:
+    shards = [Prefix(number, 6, number % 2) for number in numbers]
+    assert decode_health(encode_health(clipped(shards, cpu=1))) == Health(cpu=1, hot=tuple(sorted(shards)))
+
+
+@pytest.mark.parametrize(
+    "hot",
+    [
+        7,
+        [[6, 1, 0]] * 2,
+        [[6, 2, 0], [6, 1, 0]],
+        [[6, 64, 0]],
+        [[6, 1]],
+        [[6, True, 0]],
+        [[49, 0, 0]],
+        [[8, number, 0] for number in range(MAX_HOT + 1)],
+    ],
+)
+def test_hot_shards_that_are_none_are_refused(hot: object) -> None:
+    with pytest.raises(FrameError):
+        decode_health(canonical.encode([0, 0, 0, 0, 0, 0, hot]))  # type: ignore[list-item]
