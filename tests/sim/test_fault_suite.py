@@ -106,9 +106,9 @@ def wait_for_the_slow(_: str, node: Node) -> None:
     asker = node.parts.asker
     plan = asker._plan
 
-    async def patient(shards: Sequence[Prefix]) -> Wave:
+    async def patient(shards: Sequence[Prefix], by_guests: bool) -> Wave:
         asker._late.clear()
-        wave = await plan(shards)
+        wave = await plan(shards, by_guests)
         override(wave, "on_slow", lambda _: [])
         return wave
 
