@@ -75,7 +75,7 @@ SCORED = 9_000_000
 """Pairs of a question and a stored vector scored at a time by the exact search: 72 MB of scores."""
 SIGMA_SAMPLE = 4_096
 """Stored vectors on which it is measured how far estimates are from the truth, as a node does."""
-MOST_COVERED = 40_000
+MOST_COVERED = 8_000
 """Shards for which covers are worked out in all: whoever asks most of the network is covered less often."""
 CELLS = 4_096
 """Of an atlas at most, and never more than half as many as the sample has vectors."""
