@@ -10,6 +10,7 @@ anybody is still there (see `dht.overlay.liveness`). Of two records of one agent
 from __future__ import annotations
 
 import ipaddress
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -158,7 +159,7 @@ def address_groups(addresses: Sequence[str]) -> tuple[str, ...]:
         if len(parts) >= 3 and parts[1].startswith("dns"):
             labels = parts[2].lower().split(".")[-2:]
             if len(labels) == 2 and labels[1] not in LOCAL_NAMES:
-                groups.add(".".join(labels))
+                groups.add(sys.intern(".".join(labels)))  # tables keep it by contact: one string for all
             continue
         if len(parts) < 3 or parts[1] not in ("ip4", "ip6"):
             continue
@@ -170,7 +171,7 @@ def address_groups(addresses: Sequence[str]) -> tuple[str, ...]:
             ip = ip.ipv4_mapped
         if ip.is_global:
             width = 24 if ip.version == 4 else 48
-            groups.add(str(ipaddress.ip_network((ip, width), strict=False)))
+            groups.add(sys.intern(str(ipaddress.ip_network((ip, width), strict=False))))
     return tuple(sorted(groups))
 
 
