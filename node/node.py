@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 
 import trio
 
@@ -254,7 +253,7 @@ class Node:
             store_bytes=self.parts.held.used_bytes(),
             store_max_bytes=self.parts.options.quota.store,
             full=self.parts.room.full,
-            health=asdict(self.parts.vitals.health()),
+            health=self.parts.vitals.health().numbers,
         )
 
     def peers(self) -> list[PeerView]:

@@ -69,6 +69,11 @@ class Health:
     """Shards of which more copies would be worth it, ascending; at most `MAX_HOT`."""
 
     @property
+    def numbers(self) -> dict[str, int]:
+        """By name, for people; of the hot shards how many there are."""
+        return {**{name: getattr(self, name) for name in LIMITS}, "hot": len(self.hot)}
+
+    @property
     def strain(self) -> float:
         """How busy that is, from 0 to 1: by whatever is scarcest."""
         crowded = (self.memory - CROWDED) / (MOST - CROWDED)

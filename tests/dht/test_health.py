@@ -143,3 +143,10 @@ def test_hot_shards_come_through_as_they_are(numbers: set[int]) -> None:
 def test_hot_shards_that_are_none_are_refused(hot: object) -> None:
     with pytest.raises(FrameError):
         decode_health(canonical.encode([0, 0, 0, 0, 0, 0, hot]))  # type: ignore[list-item]
+
+
+def test_people_are_shown_numbers() -> None:
+    shown = Health(cpu=120, latency_ms=7, hot=(Prefix(1, 6), Prefix(2, 6))).numbers
+    assert (shown["cpu"], shown["latency_ms"]) == (120, 7)
+    assert shown["hot"] == 2
+    assert {type(value) for value in shown.values()} == {int}
