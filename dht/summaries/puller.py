@@ -26,7 +26,7 @@ from dht.ports import Clock, Random, RunBlocking
 from dht.summaries.block import Block, Kind, SummaryError
 from dht.summaries.messages import MAX_ITEMS, METHOD, State, decode_answer, encode_question
 from dht.summaries.service import SummaryService
-from dht.summaries.shelf import Copy, Shelf, cover
+from dht.summaries.shelf import Copy, Shelf, cover, most_from_few
 from sharding.tree import Prefix
 
 REFRESH_S = 15.0
@@ -36,7 +36,10 @@ LINGER_S = 60.0
 WAIT_S = 0.25
 """Seconds that a question waits for what has changed in copies that are not fresh."""
 AT_ONCE = 8
-"""Holders asked at a time."""
+"""Holders asked at a time, and at most while a question waits: those that gave most of what is due."""
+SLOW_FACTOR = 2.0
+SLOW_LEAST_S = 0.1
+"""A question waits for so many times what the slowest of them usually takes, this long at least."""
 PER_SECOND = 10.0
 """Holders asked a second in the background, on average: those of a large network are asked less often."""
 INLINE = 256
@@ -119,10 +122,12 @@ class Puller:
                 self._to_make.add(shard)
         others = [shard for shard in shards if not self._is_own(shard)] if own else list(shards)
         now = self._clock.monotonic()
-        due = [shard for shard in self.shelf.due(others, now) if shard not in self._asking][:INLINE]
+        due = self._few(
+            [shard for shard in self.shelf.due(others, now) if shard not in self._asking][:INLINE]
+        )
         self._wanted, self._asked_at = tuple(others), now
         if due:
-            with trio.move_on_after(min(wait_s, WAIT_S)) as scope:
+            with trio.move_on_after(min(wait_s, WAIT_S, self._patience(due))) as scope:
                 await self._pull(due, look_up=False)
             now = self._clock.monotonic()
             if scope.cancelled_caught and wait_s >= WAIT_S:
@@ -135,6 +140,23 @@ class Puller:
         if len(found) < len(others) or self._to_make:
             self._wake.set()
         return mine | found
+
+    def _few(self, shards: Sequence[Prefix]) -> list[Prefix]:
+        """Those of `shards` that few holders can confirm, what is in doubt first.
+
+        In a network of hundreds one question would else ask dozens, and nearly always wait for a message that
+        was lost.
+        """
+        copies = {shard: copy for shard in shards if (copy := self.shelf.copy(shard)) is not None}
+        wanting = {shard for shard, copy in copies.items() if copy.wanting}
+        few = most_from_few({shard: copy.holder for shard, copy in copies.items()}, wanting, AT_ONCE)
+        return [shard for its in few.values() for shard in its]
+
+    def _patience(self, shards: Sequence[Prefix]) -> float:
+        """Seconds after which who gave these copies would usually have answered."""
+        holders = {copy.holder for shard in shards if (copy := self.shelf.copy(shard)) is not None}
+        usual = max(((self._kademlia.latency(one) or WAIT_S) for one in holders), default=WAIT_S)
+        return max(SLOW_LEAST_S, SLOW_FACTOR * usual)
 
     async def run(self) -> None:
         """Fetch and refresh what is wanted, for ever."""

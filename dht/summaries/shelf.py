@@ -10,7 +10,7 @@ longest goes. Who was found to lie is not taken at its word for `DISTRUST_S`.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from chain.identity import AgentId
@@ -254,3 +254,14 @@ def cover(wanted: Mapping[Prefix, Sequence[AgentId]]) -> dict[AgentId, list[Pref
         for shard in reach[best]:
             del left[shard]
     return asks
+
+
+def most_from_few(
+    holders: Mapping[Prefix, AgentId], urgent: Container[Prefix], most: int
+) -> dict[AgentId, list[Prefix]]:
+    """Of each shard's holder so many as tell most together, first those who have something `urgent`."""
+    asks = cover({shard: [holder] for shard, holder in holders.items()})
+    ranked = sorted(
+        asks, key=lambda one: (all(shard not in urgent for shard in asks[one]), -len(asks[one]), one)
+    )
+    return {one: asks[one] for one in ranked[:most]}

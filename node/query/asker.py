@@ -329,9 +329,9 @@ class Asker:
                     gathered.steps.longest("answer", took)
                     with gathered.steps.step("decode"):
                         reply = await self._run_blocking(decode_reply, body, part)
-                    if reply.moved:
-                        await self._heard(reply.moved, ask.node)
                     await self._verifier.take(ask.node, part, reply, gathered)
+                    if reply.moved:  # looking up who stands for it takes time: the hits are in by then
+                        await self._heard(reply.moved, ask.node)
                 except NetworkError as error:
                     log.info("asking %s failed: %s", ask.node.hex()[:8], error)
                     if isinstance(error, FrameError):

@@ -20,7 +20,7 @@ from dht.summaries.messages import (
     same,
     whole,
 )
-from dht.summaries.shelf import ABSENT_S, DISTRUST_S, FRESH_S, STALE_S, Shelf, cover
+from dht.summaries.shelf import ABSENT_S, DISTRUST_S, FRESH_S, STALE_S, Shelf, cover, most_from_few
 from sharding.tree import Prefix
 
 KIND = Kind("test", 2, 1)
@@ -176,3 +176,25 @@ def test_each_shard_is_asked_of_one_of_its_holders(wanted: dict[Prefix, list[byt
         agent for agent in (A, B) if all(agent in holders for holders in wanted.values() if holders)
     ]
     assert len(asks) <= 1 or not everywhere
+
+
+@given(
+    st.dictionaries(st.integers(0, 63), st.integers(0, 30), max_size=64),
+    st.sets(st.integers(0, 63)),
+    st.integers(1, 8),
+)
+def test_few_holders_are_asked_and_first_those_of_what_is_urgent(
+    of: dict[int, int], urgent: set[int], most: int
+) -> None:
+    holders = {Prefix(number, 6): bytes([holder]) * 32 for number, holder in of.items()}
+    wanted = {Prefix(number, 6) for number in urgent}
+    asks = most_from_few(holders, wanted, most)
+    assert len(asks) == min(most, len(set(holders.values())))
+    for holder, shards in asks.items():
+        assert sorted(shards) == sorted(shard for shard, one in holders.items() if one == holder)
+    told = [len(shards) for shards in asks.values() if not wanted & set(shards)]
+    left = [shard for shard, one in holders.items() if one not in asks]
+    if told:
+        assert not wanted & set(left), "what is urgent goes before what is not"
+        counts = [sum(one == holder for one in holders.values()) for holder in {holders[s] for s in left}]
+        assert max(counts, default=0) <= min(told)
