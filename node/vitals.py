@@ -17,6 +17,8 @@ from sharding.tree import Prefix
 MAX_SHARDS = 4096
 """Shards of which the load is kept; one more forgets the one that was not asked for longest."""
 
+HOT_S = 5.0
+"""From one look for shards that are asked for too much to the next."""
 RECORD_BYTES = 1_000
 """What a record takes, about, on its way to another node."""
 
@@ -48,6 +50,7 @@ class Vitals:
         self._errors = Smoothed()
         self._shards: OrderedDict[Prefix, Pulse] = OrderedDict()
         self._hot: frozenset[Prefix] = frozenset()
+        self._looked_at = -HOT_S
         self.copies = 1
         """How many nodes hold each shard."""
         self.is_holder: Callable[[Prefix], bool] = lambda shard: False
@@ -83,17 +86,26 @@ class Vitals:
         return {shard: pulse.per_second(now) for shard, pulse in self._shards.items()}
 
     def hot(self) -> tuple[Prefix, ...]:
-        """The shards held here of which one more copy would be worth what it costs, as far as is told."""
+        """The shards held here of which one more copy would be worth what it costs, as far as is told.
+
+        Looked for every `HOT_S`: whoever asks how this node is doing does not make it look.
+        """
         now = self._clock.monotonic()
+        if now < self._looked_at + HOT_S:
+            return tuple(sorted(self._hot))
+        self._looked_at = now
         seconds = self._seconds.value or 0.0
         busy = self._all.per_second(now) * seconds
         found: list[tuple[float, Prefix]] = []
         for shard, pulse in self._shards.items():
-            if self.is_holder(shard):
-                size = RECORD_BYTES * self.records_at(shard)
-                saved = saved_by_copy(pulse.per_second(now), seconds, busy, self.copies, size)
-                if wants_copy(saved, shard in self._hot):
-                    found.append((-saved, shard))
+            rate, has = pulse.per_second(now), shard in self._hot
+            at_best = saved_by_copy(rate, seconds, busy, self.copies, 0)
+            if not wants_copy(at_best, has) or not self.is_holder(shard):
+                continue
+            size = RECORD_BYTES * self.records_at(shard)
+            saved = saved_by_copy(rate, seconds, busy, self.copies, size)
+            if wants_copy(saved, has):
+                found.append((-saved, shard))
         self._hot = frozenset(shard for _, shard in sorted(found)[:MAX_HOT])
         return tuple(sorted(self._hot))
 

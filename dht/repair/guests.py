@@ -110,8 +110,10 @@ class Guests:
 
     async def _holders_beside(self, shard: Prefix) -> list[AgentId]:
         """The holders of a shard if this node is next to them; none where it is one, or is farther."""
-        near = await self._kademlia.holders(shard.basis(), self._replication + BESIDE)
-        agents = [contact.agent for contact in near]
+        count = self._replication + BESIDE
+        if self._kademlia.crowded_out(shard.basis(), count):
+            return []  # most of them, and it takes no lookup to see that
+        agents = [contact.agent for contact in await self._kademlia.holders(shard.basis(), count)]
         if self._kademlia.agent not in agents[self._replication :]:
             return []
         return agents[: self._replication]

@@ -64,7 +64,7 @@ WAIT_PART = 4
 MAX_REPLANS = 3
 """So often a question goes on by a tree of shards that it has just heard of."""
 EXTRA_HOLDERS = 2
-NO_GUEST_S = 60.0
+NO_GUEST_S = 20.0
 """Who had no copy of a shard is not tried again for so long."""
 """Holders looked up beyond R, for when the first ones are new, slow or gone."""
 

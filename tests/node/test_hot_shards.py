@@ -13,6 +13,7 @@ from dht.overlay.health import STALE_S, Health
 from dht.repair.guests import FRESH_S, KEEP_S, LOOK_S
 from node.models import Answer, QueryOptions
 from node.node import Node
+from node.query.asker import NO_GUEST_S
 from sharding.tree import Prefix
 from tests.node.simulated_nodes import FaultyLink, Network, identity, override, shown, simulate, until, vector
 
@@ -55,10 +56,10 @@ def test_a_hot_shard_gains_copies_that_answer_and_loses_them_when_it_is_quiet(tm
         for node in network.nodes.values():
             slow(node)
         await network.fill(40, range(3))
-        await crowd(network, 45)
+        await crowd(network, 30)
         await until(lambda: any(guests(network).values()), 120.0, every_s=1.0)
-        await trio.sleep(2 * LOOK_S)
-        later = await crowd(network, 10)
+        await crowd(network, int(NO_GUEST_S + LOOK_S))  # who had no copy yet is tried again
+        later = await crowd(network, 8)
         there = guests(network)
         by_guests = Counter[int]()
         for answer in later:
