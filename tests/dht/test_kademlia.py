@@ -17,6 +17,7 @@ from dht.overlay.contact import Contact, UnpaidContactError
 from dht.overlay.distance import closest
 from dht.overlay.kademlia import BootstrapError, Kademlia
 from dht.overlay.liveness import BACKOFF_CAP, MIN_HISTORY, TIMEOUT_CAP
+from dht.overlay.neighbourhoods import ENTRY_TTL, GROWN_TTL
 from dht.overlay.peer_messages import (
     EXCHANGE,
     FIND,
@@ -201,6 +202,27 @@ def test_a_newcomer_ends_what_lookups_had_found_before_it_came() -> None:
         assert len(met) >= K
         for node in met:
             assert agents(await node.holders(newcomer.position, 3)) == cluster.truth(newcomer.position, 3)
+
+    play(story)
+
+
+@pytest.mark.slow
+def test_what_was_looked_up_while_the_network_was_small_is_not_believed_when_it_is_large() -> None:
+    """Askers see few of those who come; what few nodes had answered for everything must end with that."""
+
+    async def story(cluster: Cluster) -> None:
+        old = await cluster.grow(28)
+        asked = [key(number) for number in range(40)]
+        for node in old[20:]:
+            for basis in asked:
+                assert agents(await node.holders(basis, 3)) == cluster.truth(basis, 3)
+        for number in range(28, 70):
+            await cluster.start(number)
+        await trio.sleep(GROWN_TTL)
+        assert trio.current_time() < ENTRY_TTL, "else they would have ended anyway"
+        for node in old[20:]:
+            for basis in asked:
+                assert agents(await node.holders(basis, 3)) == cluster.truth(basis, 3)
 
     play(story)
 
