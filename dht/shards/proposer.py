@@ -142,14 +142,18 @@ class Proposer:
             if found is not None:
                 counts[leaf.sibling()] = found
 
-    async def _ask_count(self, shard: Prefix) -> int | None:
+    async def _ask_count(self, shard: Prefix, proposer: AgentId | None = None) -> int | None:
         """The most records that another holder of a shard has there, no fewer than its postings.
 
-        None where nobody says.
+        None where nobody says. Who proposes a change is not asked, unless nobody else holds anything: or else
+        it could have any number signed, all alone, by those who are near and no holders.
         """
+        not_asked = {self._kademlia.agent}
+        if proposer is not None and self._replication > 1:
+            not_asked.add(proposer)
         counts: list[int] = []
         for contact in await self._kademlia.holders(shard.basis(), self._replication):
-            if contact.agent != self._kademlia.agent:
+            if contact.agent not in not_asked:
                 try:
                     ((count, _),) = await self._records.digests(contact.agent, [shard.basis()])
                     counts.append(count)
@@ -233,7 +237,7 @@ class Proposer:
             if self._is_complete(one):
                 found: int | None = await self._run_blocking(self._count, one)
             else:
-                found = await self._ask_count(one)
+                found = await self._ask_count(one, sender)
             if found is None:
                 return "its size is not known here"
             counts.append(found)

@@ -285,6 +285,28 @@ def test_nobody_is_believed_about_a_shard_but_two_of_those_nearest_to_it(tmp_pat
     simulate(tmp_path, 3, scenario)
 
 
+def test_a_holder_that_claims_too_much_gets_nobodys_signature(tmp_path: Path) -> None:
+    """Who is near and holds nothing itself believes the other holders about a shard's size, not the asker."""
+
+    async def scenario(network: Network) -> None:
+        shard = Prefix(5, 6)
+        liar, *others = [
+            node for node in network.nodes.values() if node.parts.is_complete(shard)
+        ]  # the holders of the shard
+        claim = 100 * TARGET, bytes(32)
+        override(liar.parts.held, "digest_of", lambda _basis: claim)
+        ((count, _),) = await others[0].parts.records.digests(liar.agent, [shard.basis()])
+        assert count == claim[0]
+        near = {node.agent: node for node in network.nodes.values() if node is not liar}
+        assert len(others) < len(near), "some are near and hold nothing of it"
+        body = encode_decision(Decision(shard, 1, True, liar.parts.clock.wall_us()))
+        for agent in near:
+            with pytest.raises(RequestRefused, match="it holds 0 records here"):
+                await liar.kademlia.request(agent, SIGN, body)
+
+    simulate(tmp_path, 5, scenario)
+
+
 def test_who_serves_made_up_decisions_holds_up_nobody_and_crowds_nobody_out(tmp_path: Path) -> None:
     """Strangers sign what nobody near stands for, and looking up who is near never ends: others are heard."""
     strangers = [Identity.from_seed(bytes([number]) * 32) for number in (200, 201)]
