@@ -1,7 +1,8 @@
 """How long a question takes the network, where the milliseconds go, and what others take for the same.
 
 `python -m benchmarks.query_latency [--quick]` starts eight real daemons and loads them with 30,000
-definitions of WordNet. It waits until every record is on its three nodes, and asks questions over HTTP: from
+definitions of WordNet. It waits until every record is on its three nodes, asks some questions while shards
+that have grown too full divide (`dividing`), and waits until those have settled. Then it asks over HTTP: from
 1 client, from 16 clients of one daemon, and from 16 clients spread over all. Questions are example sentences
 and definitions of glosses that are not stored, each asked once. Beside it, in the same run and interleaved by
 phase: one flat FAISS index of the same vectors, whose answers are also the measure of recall, and, where they
@@ -46,7 +47,12 @@ SECONDS = 60.0
 IDLE_S = KEEP_ALIVE_SECONDS / 3
 CLIENTS = 16
 WARM_UP = 20
+DIVIDING = 100
+"""Questions asked while shards divide."""
 LOADED_WITHIN_S = 900
+SETTLED_WITHIN_S = 1_800
+QUIET_S = 150.0
+"""So long no former shard has to have been asked: longer than a holder takes to see that one is too full."""
 RECALL_FLOOR = 0.95
 P50_CEILING_MS = 25.0
 P95_CEILING_MS = 60.0
@@ -168,6 +174,19 @@ async def load(network: TestNetwork, texts: Sequence[str]) -> dict[str, int]:
             await trio.sleep(0.2)
 
 
+async def settle(network: TestNetwork) -> float:
+    """Wait until shards have divided and nothing lies where it did; seconds that took."""
+    began = trio.current_time()
+    with trio.fail_after(SETTLED_WITHIN_S):
+        last = began
+        while trio.current_time() - last < QUIET_S:
+            for node in network.nodes:
+                if (await node.get("/v1/status"))["counters"]["former_shards_asked"]:
+                    last = trio.current_time()
+            await trio.sleep(2.0)
+    return last - began
+
+
 async def counters(network: TestNetwork) -> dict[str, float]:
     """What the holders have counted so far, over all nodes."""
     wanted = ("searches_served", "searches_waited_us", "searches_answered_us")
@@ -190,8 +209,10 @@ def percentile(values: Sequence[float], share: float) -> float:
 async def measure(corpus: Corpus, quick: bool, folder: Path | None) -> dict[str, Any]:
     single, many = (100, 160) if quick else (400, 1_280)
     texts = corpus.stored[: QUICK_ENTRIES if quick else ENTRIES]
-    questions = questions_of(corpus, WARM_UP + single + 2 * many)
-    asked, crowds = questions[WARM_UP : WARM_UP + single], questions[WARM_UP + single :]
+    dividing = WARM_UP if quick else DIVIDING
+    questions = questions_of(corpus, WARM_UP + dividing + single + 2 * many)
+    first, later = questions[WARM_UP : WARM_UP + dividing], questions[WARM_UP + dividing :]
+    asked, crowds = later[:single], later[single:]
     figures: dict[str, Any] = {"nodes": NODES, "entries": len(texts), "k": K}
     async with open_test_network(NODES, folder) as network:
         began = time.perf_counter()
@@ -223,6 +244,10 @@ async def measure(corpus: Corpus, quick: bool, folder: Path | None) -> dict[str,
         await run([clients[0].ask], questions[:WARM_UP])
         for peer in peers:
             await run([peer.ask], questions[:WARM_UP])
+        await ours("dividing_1_client", clients[:1], first)
+        if not quick:
+            figures["divided_within_s"] = rounded(await settle(network))
+            await run([clients[0].ask], questions[:WARM_UP])
         answers = await ours("1_client", clients[:1], asked)
         figures["shards_contacted_median"] = median(seen.shards for seen in answers)
         figures["nodes_contacted_median"] = median(seen.nodes for seen in answers)
@@ -300,7 +325,7 @@ def table(figures: dict[str, Any]) -> Iterator[str]:
     yield "| | 1 client: p50 / p95 ms, a second | 16 clients: p50 / p95 ms, a second | recall@10 |"
     yield "|---|---|---|---|"
 
-    def row(name: str, one: str | None, many: str, recall: float) -> str:
+    def row(name: str, one: str | None, many: str | None, recall: float | str) -> str:
         cells = [
             f"{figures[f'{at}_p50_ms']} / {figures[f'{at}_p95_ms']}, {figures[f'{at}_queries_per_s']}"
             if at
@@ -312,6 +337,7 @@ def table(figures: dict[str, Any]) -> Iterator[str]:
     count = figures["nodes"]
     ours = figures["recall_at_10"]
     yield row(f"{count} daemons, one asked", "1_client", "16_clients_1_node", ours)
+    yield row(f"{count} daemons, one asked while shards divide", "dividing_1_client", None, "")
     yield row(f"{count} daemons, all asked", None, f"16_clients_{count}_nodes", ours)
     for name in figures["peers"]:
         found = figures.get(f"{name}_recall_at_10", 1.0)
