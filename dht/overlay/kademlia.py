@@ -290,7 +290,7 @@ class Kademlia:
                     found = lookup.result
                     if lookup.complete:
                         now = self._clock.monotonic()
-                        self._members.neighbourhoods.remember(basis, found, lookup.radius, now)
+                        self._members.neighbourhoods.remember(basis, found, lookup.radius, now, lookup.silent)
         return self._members.with_own(basis, found, count)
 
     def known_holders(self, basis: bytes, count: int) -> list[Contact] | None:

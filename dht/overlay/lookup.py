@@ -112,6 +112,16 @@ class Lookup:
         ][: self.k]
 
     @property
+    def silent(self) -> list[Contact]:
+        """Those within the radius who were asked and did not answer: dead, or their message was lost."""
+        radius = self.radius
+        return [
+            one.contact
+            for one in self._known.values()
+            if one.state is _State.FAILED and one.distance <= radius
+        ]
+
+    @property
     def radius(self) -> int:
         """How far from the target the result is all there is, once `complete`.
 

@@ -10,6 +10,7 @@ network of N nodes is covered by some N/10 lookups, whatever the number of bases
 What can be wrong is only what the lookup itself did not know: a node that appeared since. Hence entries
 live for a short time; a node that is seen to appear within the radius of one is added to it, be it that a
 later lookup found it; a node that went is left out by the caller, and the rule then asks more of the rest.
+Who did not answer the lookup is kept too, and named once it is known to live: mostly a message was lost.
 Who comes far from us does not show itself here. But a node knows who comes to its own part of the network,
 and as many, for its size, come everywhere: when that grows, older entries end within seconds (`grew`). Pure:
 `now` is an argument.
@@ -56,11 +57,22 @@ class Neighbourhoods:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def remember(self, target: bytes, contacts: Sequence[Contact], radius: int, now: float) -> None:
-        """A complete lookup of `target` found that `contacts` are all who answer within `radius`."""
+    def remember(
+        self,
+        target: bytes,
+        contacts: Sequence[Contact],
+        radius: int,
+        now: float,
+        silent: Sequence[Contact] = (),
+    ) -> None:
+        """A complete lookup of `target` found that `contacts` are all who answer within `radius`.
+
+        `silent`: those there who did not answer it. Often a message was lost and nothing else; they are named
+        as soon as they are usable again, and not only once this entry has ended.
+        """
         origin = as_int(target)
         self._drop(origin)
-        self._entries[origin] = _Entry(tuple(contacts), radius, now + ENTRY_TTL)
+        self._entries[origin] = _Entry((*contacts, *silent), radius, now + ENTRY_TTL)
         insort(self._targets, origin)
         while len(self._entries) > MAX_ENTRIES:
             self._drop(next(iter(self._entries)))

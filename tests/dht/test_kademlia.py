@@ -227,6 +227,32 @@ def test_what_was_looked_up_while_the_network_was_small_is_not_believed_when_it_
     play(story)
 
 
+@pytest.mark.slow
+def test_a_message_lost_in_a_lookup_costs_a_holder_its_place_for_seconds_only() -> None:
+    """Most of those whom a lookup asks are not in the table; they must come back all the same."""
+    played: list[bytes] = []
+
+    async def story(cluster: Cluster) -> None:
+        nodes = await cluster.grow(60)
+        asker = nodes[40]
+        for basis in [key(number) for number in range(8)]:
+            if asker.known_holders(basis, 3) is not None:
+                continue
+            true = cluster.truth(basis, 3)
+            lost = set(true) - {asker.agent, *agents(asker.contacts())}
+            cluster.silent |= lost
+            assert not lost & set(agents(await asker.holders(basis, 3)))
+            cluster.silent.clear()
+            lookups = asker.counters.lookups
+            await trio.sleep(2 * BACKOFF_CAP)
+            assert agents(await asker.holders(basis, 3)) == true
+            assert asker.counters.lookups == lookups, "what was remembered answers"
+            played.extend(lost)
+
+    play(story)
+    assert played
+
+
 def test_asking_for_too_many_or_ourselves_is_refused() -> None:
     async def story(cluster: Cluster) -> None:
         (node,) = await cluster.grow(1)

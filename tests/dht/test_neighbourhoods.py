@@ -128,3 +128,11 @@ def test_a_later_lookup_mends_an_earlier_one() -> None:
     assert memory.covering(target, 1, everyone, 1.0) == nearest(target, nodes[:20], 1)
     memory.remember(later, nodes[20:], radius(later, nodes[20:], 10), 1.0)
     assert memory.covering(target, 20, everyone, 1.0) == nearest(target, nodes, 20)
+
+
+def test_who_did_not_answer_a_lookup_is_named_once_it_is_usable() -> None:
+    answered, silent = placed(key(1)), placed(key(2))
+    memory = Neighbourhoods()
+    memory.remember(key(2), [answered], FARTHEST, 0.0, [silent])
+    assert memory.covering(key(2), 2, lambda one: one is not silent, 1.0) == [answered]
+    assert memory.covering(key(2), 2, everyone, 1.0) == [silent, answered]
