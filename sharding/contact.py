@@ -21,6 +21,9 @@ ALWAYS = 1
 """Shards that the centroids put first, asked whatever the blocks say. Each costs half a shard a question, and
 finds another hundredth or two of what is in no block yet. Measured, see docs/sharding.md."""
 
+LEAST = 1e-9
+"""Fewer expected hits in all are none: their parts would be no numbers any more."""
+
 
 def weigh(scored: Sequence[Scored], known: Mapping[Prefix, float]) -> dict[Prefix, float]:
     """The part of the best answers that each shard is expected to hold, most first; together 1, or nothing.
@@ -33,7 +36,7 @@ def weigh(scored: Sequence[Scored], known: Mapping[Prefix, float]) -> dict[Prefi
     if all(one.prefix in known for one in scored):
         blind = 0.0
     total = sum(known.values())
-    seen = (1 - blind) / total if total else 0.0
+    seen = (1 - blind) / total if total > LEAST else 0.0
     parts = {
         one.prefix: known[one.prefix] * seen if one.prefix in known else one.mass_ppm / mass for one in scored
     }

@@ -49,8 +49,10 @@ def status(home: str | None, as_json: bool) -> None:
         ("up", f"{answer['uptime_s']} s"),
     ]
     health = answer["health"]
-    busy = f"processors {health['cpu'] / 10:.0f} %, {health['searches'] / 1_000:.1f} searches a second served"
-    rows.append(("load", f"{busy}, {health['latency_ms']} ms each"))
+    if health:
+        served = f"{health['searches'] / 1_000:.1f} searches a second served"
+        busy = f"processors {health['cpu'] / 10:.0f} %, {served}"
+        rows.append(("load", f"{busy}, {health['latency_ms']} ms each"))
     chains = ", ".join(f"{count} {how}" for how, count in answer["chains"].items() if count)
     if chains:
         rows.append(("activity", f"{chains} (chains of authors, by their headers here)"))

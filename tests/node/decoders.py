@@ -36,6 +36,7 @@ from dht.negentropy import range_messages
 from dht.network import MAX_BODY
 from dht.overlay import clock_skew, hello
 from dht.overlay.contact import open_contact
+from dht.overlay.health import decode_health
 from dht.overlay.peer_messages import decode_exchange, decode_find, decode_found
 from dht.records import methods as records
 from dht.records import proofs, replies
@@ -123,6 +124,7 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "mux": mux,
     "exchange": decode_exchange,
     "find": decode_find,
+    "health": decode_health,
     "found": decode_found,
     "hello": hello._question,
     "statuses": lambda data: replies.read_statuses(data, 3),
@@ -195,6 +197,7 @@ READ_BY: dict[str, str] = {
     "dht.overlay.clock_skew:_sample": "clock",
     "dht.evidence.notices:_open": "notices",
     "dht.overlay.peer_messages:_array": "find",
+    "dht.overlay.health:decode_health": "health",
     "dht.evidence.attestations:read_attested": "attested",
     "dht.evidence.attestations:_question": "attest",
     "dht.evidence.links:_question": "linked",
