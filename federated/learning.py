@@ -253,7 +253,6 @@ class Learning:
         try:
             question = decode_question(body)
         except FrameError as error:
-            self._tools.kademlia.report(sender)
             raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
         engagement = self._engaged.get(question.task)
         if engagement is None:

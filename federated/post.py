@@ -137,7 +137,6 @@ class Post:
         try:
             task, bundle = await self._run_blocking(_open_delivery, body)
         except FrameError as error:
-            self._kademlia.report(sender)
             raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
         if not self._follows(task):
             raise RequestRefused(RefusalCode.FORBIDDEN, "this node does not follow the task")

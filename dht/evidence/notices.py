@@ -283,7 +283,6 @@ class Notices:
         try:
             bundle = await self._run_blocking(_open, body)
         except FrameError as error:
-            self._kademlia.report(sender)
             raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
         items = tuple(
             item

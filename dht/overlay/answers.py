@@ -49,17 +49,19 @@ class Answers:
         self._clock = clock
         self._turns = Turns()
         network.screen(members)
-        network.register(EXCHANGE, self._on_exchange)
-        network.register(FIND, self._on_find)
+        network.register(EXCHANGE, self._counting(self._on_exchange))
+        network.register(FIND, self._counting(self._on_find))
         network.register(PING, self.members_only(self._on_ping))
         network.register(LEAVE, self.members_only(self._on_leave))
 
     def members_only(self, handler: Handler, *, heavy: bool = False) -> Handler:
         """Wrap a handler so that only peers with an address record are answered; others are FORBIDDEN.
 
-        `heavy`: askers take turns. Such a handler must not ask other nodes: two that do would wait for each
-        other's turns.
+        A request that the handler refuses as a bad one counts against its sender. `heavy`: askers take turns.
+        Such a handler must not ask other nodes: two that do would wait for each other's turns.
         """
+
+        handler = self._counting(handler)
 
         async def guarded(sender: AgentId, body: bytes) -> bytes:
             self._admit(sender)
@@ -72,6 +74,17 @@ class Answers:
                 return await handler(sender, body)
 
         return in_turn if heavy else guarded
+
+    def _counting(self, handler: Handler) -> Handler:
+        async def counting(sender: AgentId, body: bytes) -> bytes:
+            try:
+                return await handler(sender, body)
+            except RequestRefused as refusal:
+                if refusal.code == RefusalCode.BAD_REQUEST:
+                    self._members.blame(sender)
+                raise
+
+        return counting
 
     async def _on_exchange(self, sender: AgentId, body: bytes) -> bytes:
         self._meet(sender, _read(decode_exchange, body))

@@ -274,7 +274,6 @@ class RecordService:
         try:
             bundle = await self._run_blocking(_open, body)
         except FrameError as error:
-            self._kademlia.report(sender)
             raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
         if not self._accepts() and not await self._run_blocking(self._only_erases, bundle):
             raise RequestRefused(RefusalCode.FORBIDDEN, "this node stores nothing for others")

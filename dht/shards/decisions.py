@@ -395,7 +395,7 @@ class Decisions:
     # -- what others ask --
 
     async def _serve_tree(self, sender: AgentId, body: bytes) -> bytes:
-        digest, after = self._read(sender, decode_compare, body)
+        digest, after = _read(decode_compare, body)
         if self._note(sender, digest):
             self.stale(sender)
         if digest == self._digest:
@@ -405,11 +405,11 @@ class Decisions:
         return encode_page(self._digest, [decisions[one] for one in chosen])
 
     async def _serve_proofs(self, sender: AgentId, body: bytes) -> bytes:
-        prefixes = self._read(sender, decode_prefixes, body)
+        prefixes = _read(decode_prefixes, body)
         return canonical.encode([self._proofs[one].data for one in prefixes if one in self._proofs])
 
     async def _serve_left(self, sender: AgentId, body: bytes) -> bytes:
-        counts = self._left_here(self._read(sender, decode_prefixes, body))
+        counts = self._left_here(_read(decode_prefixes, body))
         if None in counts:
             self.stale(sender)
         return canonical.encode(counts)
@@ -418,12 +418,12 @@ class Decisions:
         former = self._layouts.growth.former(self._layouts.birth.tree)
         return [self._held(one.basis()) if one in former else None for one in shards]
 
-    def _read(self, sender: AgentId, reader: Callable[[bytes], T], body: bytes) -> T:
-        try:
-            return reader(body)
-        except FrameError as error:
-            self._kademlia.report(sender)
-            raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
+
+def _read(reader: Callable[[bytes], T], body: bytes) -> T:
+    try:
+        return reader(body)
+    except FrameError as error:
+        raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
 
 
 def _opened(proofs: Sequence[bytes]) -> tuple[list[Proof], int]:

@@ -210,7 +210,6 @@ class Proposer:
         try:
             decision = read_decision(decode(body))
         except FrameError as error:
-            self._kademlia.report(sender)
             raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
         why = await self._why_not(decision, sender)
         if why is None and not self._may_sign(decision):

@@ -17,7 +17,7 @@ import trio
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.vector import PPM
-from dht.errors import FrameError, NetworkError
+from dht.errors import FrameError, NetworkError, RefusalCode, RequestRefused
 from dht.overlay.heartbeat import Heartbeats
 from dht.overlay.kademlia import Kademlia
 from dht.ports import Clock, Random, RunBlocking
@@ -338,7 +338,8 @@ class Asker:
                         self._kademlia.report(ask.node)
                     now = self._clock.monotonic()
                     self._no_guests.update(((ask.node, shard), now) for shard in tried)
-                    self._heartbeats.book.failed(ask.node, now - asked, now)
+                    if not _is_older(error):
+                        self._heartbeats.book.failed(ask.node, now - asked, now)
                     sent.failed(str(error), now)
                     answered.set()
                     send(wave.on_failure(ask))
@@ -368,3 +369,8 @@ class Asker:
         for hit, shards in hits:
             sure = hit.record.cid in unplaced or any(map(self._is_complete, shards))
             gathered.add(hit, frozenset() if sure else shards)
+
+
+def _is_older(error: NetworkError) -> bool:
+    """Whether a node of an earlier release was asked for a copy, and does not know what that is."""
+    return isinstance(error, RequestRefused) and error.code == RefusalCode.UNKNOWN_METHOD

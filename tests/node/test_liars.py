@@ -22,6 +22,7 @@ from chain.manifest import Manifest
 from chain.record import Record, decode_payload, decode_record, encode_payload
 from dht.errors import RefusalCode, RequestRefused
 from dht.network import MAX_BODY
+from dht.overlay.hello import HELLO
 from dht.records.basis import subject_basis
 from dht.records.bundle import Bundle, Item, bundle_value, open_bundle
 from dht.records.intake import Judged
@@ -609,3 +610,23 @@ def test_a_holder_that_never_decides_is_passed_over(tmp_path: Path, monkeypatch:
             assert copies == [0, 2, 3]
 
     simulate(tmp_path, (100, 100, 100, 100), scenario)
+
+
+def test_whoever_sends_malformed_requests_is_banned_whatever_it_asks(tmp_path: Path) -> None:
+    """Every method but the one by which strangers look a network over before they belong to it."""
+
+    async def scenario(network: Network) -> None:
+        node, sender = network.nodes[0], network.nodes[LIAR]
+        methods = sorted(set(node.parts.network._handlers) - {HELLO})  # type: ignore[attr-defined]
+        assert {"peer.find", "peer.health", "record.fetch", "shard.search", "shard.copy"} <= set(methods)
+        for method in methods:
+            codes = []
+            for _ in range(6):
+                with pytest.raises(RequestRefused) as refusal:
+                    await sender.parts.network.request(node.agent, method, b"\xc1", 5.0)
+                codes.append(refusal.value.code)
+            assert codes[0] == RefusalCode.BAD_REQUEST, method
+            assert codes[-1] == RefusalCode.BANNED, method
+            node.kademlia.pardon(sender.agent)
+
+    simulate(tmp_path, (100, 100), scenario)
