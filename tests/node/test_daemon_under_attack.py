@@ -196,9 +196,11 @@ async def query(daemon: Daemon, text: str) -> list[str]:
 async def attack(daemon: Daemon, kind: Attack, number: int, goes_on: bool) -> None:
     """Attack, again and again if it `goes_on`; being refused or ignored ends nothing."""
     while True:
-        with suppress(NetworkError):
+        try:
             async with member(daemon, number) as one:
                 await kind(one)
+        except* NetworkError:  # banned, it is refused as early as `hello`, within a nursery
+            pass
         if not goes_on:
             return
 
