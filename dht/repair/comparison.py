@@ -116,7 +116,6 @@ class Comparisons:
         try:
             return await self._run_blocking(self._answer, body)
         except ReconciliationError as error:
-            self._kademlia.report(sender)
             raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
 
     def _answer(self, body: bytes) -> bytes:
