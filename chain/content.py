@@ -1,8 +1,9 @@
-"""The content value of an entry: what a create or an edit says.
+"""The content value of an entry: what a create, an edit or a resolution says.
 
 A content value is text with its vector code and optional metadata; in a payload body it is the map of
 `to_body`, with absent fields left out. Limits stand here, in one place, because every node must refuse the
-same values. An edit's body also lists, under `over`, the content records that it overwrites.
+same values. An edit's body also lists, under `over`, the content records that it overwrites. The fields of
+`chain.metadata` are an entry's own and not a value's: only a create has any.
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from chain.behalf import Behalf, read_behalf
 from chain.cid import Cid, is_record_cid
 from chain.errors import RecordError
-from chain.vector import MAX_DIM, PPM
+from chain.metadata import READERS, FieldValue, check_ppm, read_field, to_wire
+from chain.reference import Reference, read_references, references_to_wire
+from chain.text import check_strings, check_text
+from chain.vector import MAX_DIM
 
 MAX_TEXT = 64 * 1024
 """Bytes of UTF-8."""
@@ -23,15 +28,19 @@ MAX_DOMAIN = 100
 MAX_CITATIONS = 64
 MAX_CITATION = 1000
 MAX_OVER = 64
+MAX_FORMAT = 100
+MAX_GENERATED_BY = 200
 
-_FIELDS = frozenset({"citations", "codes", "confidence", "domain", "over", "tags", "text"})
+_FIRST = frozenset({"citations", "codes", "confidence", "domain", "over", "tags", "text"})
+_SINCE_5 = frozenset({"behalf", "format", "generated_by", "references"}) | frozenset(READERS)
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
     """One content value: `codes` are the int8 codes as bytes, `confidence` is in ppm.
 
-    `tags` are ascending and unique. `over` is empty for a create.
+    `tags` are ascending and unique, `fields` ascending by name. `over` is empty for a create. `format` is that
+    of the text ("markdown"), `generated_by` the model or person that wrote it.
     """
 
     text: str
@@ -41,6 +50,11 @@ class Content:
     confidence: int | None = None
     citations: tuple[str, ...] = ()
     over: tuple[Cid, ...] = ()
+    format: str | None = None
+    generated_by: str | None = None
+    references: tuple[Reference, ...] = ()
+    fields: tuple[tuple[str, FieldValue], ...] = ()
+    behalf: Behalf | None = None
 
     def to_body(self) -> dict[str, Any]:
         """The payload body; raises `RecordError` when a limit is exceeded."""
@@ -55,59 +69,65 @@ class Content:
             body["citations"] = list(self.citations)
         if self.over:
             body["over"] = list(self.over)
+        if self.format is not None:
+            body["format"] = self.format
+        if self.generated_by is not None:
+            body["generated_by"] = self.generated_by
+        if self.references:
+            body["references"] = references_to_wire(self.references)
+        if self.behalf is not None:
+            body["behalf"] = self.behalf.to_wire()
+        body.update((name, to_wire(value)) for name, value in self.fields)
         content_from_body(body)
         return body
 
 
 def content_from_body(body: dict[str, Any]) -> Content:
     """Check and read a content body; raises `RecordError` naming the field and the limit."""
-    unknown = sorted(set(body) - _FIELDS)
+    unknown = sorted(set(body) - _FIRST - _SINCE_5)
     if unknown:
         raise RecordError(f"content has the unknown field {unknown[0]!r:.80}")
-    text = body.get("text")
-    check_text("text", text, MAX_TEXT)
     codes = body.get("codes")
+    text = check_text("text", body.get("text"), MAX_TEXT)
     if type(codes) is not bytes or not 0 < len(codes) <= MAX_DIM:
         raise RecordError(f"codes are malformed: expected 1 to {MAX_DIM} bytes")
-    domain = body.get("domain")
-    if "domain" in body:
-        check_text("domain", domain, MAX_DOMAIN)
-    confidence = body.get("confidence")
-    if "confidence" in body and not (type(confidence) is int and 0 <= confidence <= PPM):
-        raise RecordError(f"confidence {confidence!r:.40} is not an integer from 0 to {PPM} ppm")
-    tags = _strings(body, "tags", MAX_TAGS, MAX_TAG)
-    if any(a >= b for a, b in zip(tags, tags[1:], strict=False)):
-        raise RecordError("tags are not ascending and unique")
-    citations = _strings(body, "citations", MAX_CITATIONS, MAX_CITATION)
     over = body.get("over", [])
-    if "over" in body and not (
-        type(over) is list and 0 < len(over) <= MAX_OVER and all(map(is_record_cid, over))
-    ):
+    if "over" in body:
+        check_over(over)
+    return Content(
+        text,
+        codes,
+        _strings(body, "tags", MAX_TAGS, MAX_TAG, ascending=True),
+        _text(body, "domain", MAX_DOMAIN),
+        check_ppm("confidence", body["confidence"]) if "confidence" in body else None,
+        _strings(body, "citations", MAX_CITATIONS, MAX_CITATION),
+        tuple(over),
+        _text(body, "format", MAX_FORMAT),
+        _text(body, "generated_by", MAX_GENERATED_BY),
+        read_references(body["references"]) if "references" in body else (),
+        tuple((name, read_field(name, body[name])) for name in READERS if name in body),
+        read_behalf(body["behalf"]) if "behalf" in body else None,
+    )
+
+
+def since_version_5(body: dict[str, Any]) -> str | None:
+    """A field of a content body that only rule version 5 knows, the first by name; None if there is none."""
+    return min(_SINCE_5 & body.keys(), default=None)
+
+
+def check_over(over: object) -> None:
+    """Raise `RecordError` unless these are 1 to `MAX_OVER` CIDs of records, ascending and unique."""
+    if type(over) is not list or not 0 < len(over) <= MAX_OVER or not all(map(is_record_cid, over)):
         raise RecordError(f"over is malformed: expected 1 to {MAX_OVER} record CIDs")
     if any(a >= b for a, b in zip(over, over[1:], strict=False)):
         raise RecordError("over is not ascending and unique")
-    assert isinstance(text, str)
-    return Content(text, codes, tags, domain, confidence, citations, tuple(over))
 
 
-def check_text(name: str, value: object, limit: int) -> None:
-    """Raise `RecordError` unless `value` is a non-empty string of at most `limit` bytes of UTF-8."""
-    if type(value) is not str or not value:
-        raise RecordError(f"{name} is empty or not a string")
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError as error:
-        raise RecordError(f"{name} is not valid Unicode: {error.reason}") from error
-    if size > limit:
-        raise RecordError(f"{name} has {size} bytes, the limit is {limit}")
+def _text(body: dict[str, Any], name: str, limit: int) -> str | None:
+    return check_text(name, body[name], limit) if name in body else None
 
 
-def _strings(body: dict[str, Any], name: str, most: int, limit: int) -> tuple[str, ...]:
-    if name not in body:
-        return ()
-    items = body[name]
-    if type(items) is not list or not 0 < len(items) <= most:
-        raise RecordError(f"{name} is malformed: expected 1 to {most} strings")
-    for item in items:
-        check_text(f"one of {name}", item, limit)
-    return tuple(items)
+def _strings(
+    body: dict[str, Any], name: str, most: int, limit: int, *, ascending: bool = False
+) -> tuple[str, ...]:
+    return check_strings(name, body[name], most, limit, ascending=ascending) if name in body else ()
