@@ -1,9 +1,9 @@
 """On whose behalf an agent says something: another maker's system, by its own name and maybe its own key.
 
-The agent signs the record and answers for it; the one it speaks for is kept with it. Who has a key of its own
-can sign what it says, too: Ed25519 over plain lines (`content_statement`, `vote_statement`), which anybody can
-make without our codec. Only then is it known to have said it, and only then does its vote count beside the
-agent's.
+The agent signs the record and answers for it; the one it speaks for is kept with it. Who has a key of its
+own can sign what it says, too: Ed25519 over plain lines (`content_statement`, `vote_statement`), which one
+can make without our codec. Only then is it known to have said it, and only then does its vote count beside
+the agent's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SIGNATURE_SIZE = 64
 
 @dataclass(frozen=True, slots=True)
 class Behalf:
-    """`name` as the other system calls itself; `key` its Ed25519 key, `signature` by that over what is said."""
+    """`name` as the other system calls itself, `key` its Ed25519 key, `signature` by that over its words."""
 
     name: str
     key: bytes | None = None
@@ -38,7 +38,7 @@ class Behalf:
 
 def read_behalf(value: object) -> Behalf:
     """Check and read it; raises `RecordError`. Whether the signature is good is for `validation` to say."""
-    wire = read_map("behalf", value, "name", "key", "signature")
+    wire = read_map("behalf", value, ("name",), ("key", "signature"))
     name = check_text("behalf.name", wire["name"], MAX_NAME)
     if any(ord(one) < 0x20 for one in name):
         raise RecordError("behalf.name has control characters")
@@ -58,6 +58,6 @@ def content_statement(name: str, text: str) -> bytes:
 
 
 def vote_statement(name: str, entry: Cid, value: int, confidence: int | None, reason: str | None) -> bytes:
-    """What a voter signs: a title line, its name, the entry's id, 1, -1 or 0, the ppm or nothing, the reason."""
+    """What a voter signs: a title line, its name, the entry's id, 1, -1 or 0, the ppm if any, the reason."""
     ppm = "" if confidence is None else str(confidence)
     return f"roseforest vote 1\n{name}\n{to_text(entry)}\n{value}\n{ppm}\n{reason or ''}".encode()

@@ -1,9 +1,10 @@
-"""The content value of an entry: what a create, an edit or a resolution says.
+"""The content value of an entry: what a create or an edit says.
 
 A content value is text with its vector code and optional metadata; in a payload body it is the map of
 `to_body`, with absent fields left out. Limits stand here, in one place, because every node must refuse the
-same values. An edit's body also lists, under `over`, the content records that it overwrites. The fields of
-`chain.metadata` are an entry's own and not a value's: only a create has any.
+same values. An edit's body also lists, under `over`, the content records that it overwrites, and under
+`resolution`, when it ends a conflict, how and why. The fields of `chain.metadata` are an entry's own and not
+a value's: only a create has any.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from chain.behalf import Behalf, read_behalf
 from chain.cid import Cid, is_record_cid
 from chain.errors import RecordError
-from chain.metadata import READERS, FieldValue, check_ppm, read_field, to_wire
+from chain.metadata import READERS, FieldValue, check_ppm, read_field, read_map, to_wire
 from chain.reference import Reference, read_references, references_to_wire
 from chain.text import check_strings, check_text
 from chain.vector import MAX_DIM
@@ -31,16 +32,35 @@ MAX_OVER = 64
 MAX_FORMAT = 100
 MAX_GENERATED_BY = 200
 
+MAX_REASON = 1000
+"""Bytes of UTF-8 of why a conflict was resolved so."""
+DECISIONS = ("accept", "merge", "reject")
+
 _FIRST = frozenset({"citations", "codes", "confidence", "domain", "over", "tags", "text"})
-_SINCE_5 = frozenset({"behalf", "format", "generated_by", "references"}) | frozenset(READERS)
+SINCE_5 = frozenset({"behalf", "format", "generated_by", "references", "resolution"}) | frozenset(READERS)
+"""Fields of a body that rule versions before 5 did not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """How an edit ended a conflict: one of `DECISIONS`, about the value `chosen` (none to merge), and why."""
+
+    decision: str
+    reason: str
+    chosen: Cid | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """As a payload carries it."""
+        wire: dict[str, Any] = {"decision": self.decision, "reason": self.reason}
+        return wire if self.chosen is None else {**wire, "chosen": self.chosen}
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
     """One content value: `codes` are the int8 codes as bytes, `confidence` is in ppm.
 
-    `tags` are ascending and unique, `fields` ascending by name. `over` is empty for a create. `format` is that
-    of the text ("markdown"), `generated_by` the model or person that wrote it.
+    `tags` are ascending and unique, `fields` ascending by name. `over` is empty for a create. `format` is
+    that of the text ("markdown"), `generated_by` the model or person that wrote it.
     """
 
     text: str
@@ -55,6 +75,7 @@ class Content:
     references: tuple[Reference, ...] = ()
     fields: tuple[tuple[str, FieldValue], ...] = ()
     behalf: Behalf | None = None
+    resolution: Resolution | None = None
 
     def to_body(self) -> dict[str, Any]:
         """The payload body; raises `RecordError` when a limit is exceeded."""
@@ -77,6 +98,8 @@ class Content:
             body["references"] = references_to_wire(self.references)
         if self.behalf is not None:
             body["behalf"] = self.behalf.to_wire()
+        if self.resolution is not None:
+            body["resolution"] = self.resolution.to_wire()
         body.update((name, to_wire(value)) for name, value in self.fields)
         content_from_body(body)
         return body
@@ -84,7 +107,7 @@ class Content:
 
 def content_from_body(body: dict[str, Any]) -> Content:
     """Check and read a content body; raises `RecordError` naming the field and the limit."""
-    unknown = sorted(set(body) - _FIRST - _SINCE_5)
+    unknown = sorted(set(body) - _FIRST - SINCE_5)
     if unknown:
         raise RecordError(f"content has the unknown field {unknown[0]!r:.80}")
     codes = body.get("codes")
@@ -107,12 +130,8 @@ def content_from_body(body: dict[str, Any]) -> Content:
         read_references(body["references"]) if "references" in body else (),
         tuple((name, read_field(name, body[name])) for name in READERS if name in body),
         read_behalf(body["behalf"]) if "behalf" in body else None,
+        _resolution(body["resolution"], over) if "resolution" in body else None,
     )
-
-
-def since_version_5(body: dict[str, Any]) -> str | None:
-    """A field of a content body that only rule version 5 knows, the first by name; None if there is none."""
-    return min(_SINCE_5 & body.keys(), default=None)
 
 
 def check_over(over: object) -> None:
@@ -121,6 +140,18 @@ def check_over(over: object) -> None:
         raise RecordError(f"over is malformed: expected 1 to {MAX_OVER} record CIDs")
     if any(a >= b for a, b in zip(over, over[1:], strict=False)):
         raise RecordError("over is not ascending and unique")
+
+
+def _resolution(value: object, over: list[Cid]) -> Resolution:
+    wire = read_map("resolution", value, ("decision", "reason"), ("chosen",))
+    decision, chosen = wire["decision"], wire.get("chosen")
+    if decision not in DECISIONS:
+        raise RecordError(f"the decision {decision!r:.40} is none of {', '.join(DECISIONS)}")
+    if (chosen is None) != (decision == "merge"):
+        raise RecordError("a resolution names the value that it accepts or rejects, and none when it merges")
+    if chosen is not None and chosen not in over:
+        raise RecordError("the value that a resolution accepts or rejects is not among those it overwrites")
+    return Resolution(decision, check_text("reason", wire["reason"], MAX_REASON), chosen)
 
 
 def _text(body: dict[str, Any], name: str, limit: int) -> str | None:

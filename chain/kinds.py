@@ -23,6 +23,10 @@ DELETE: Final = "entry.delete"
 RETRACT: Final = "entry.retract"
 VOTE: Final = "entry.vote"
 PURGE: Final = "entry.purge"
+DESCRIBE: Final = "entry.describe"
+LINK: Final = "entry.link"
+UNLINK: Final = "entry.unlink"
+ASSESS: Final = "entry.assess"
 PRIVATE: Final = "entry.private"
 SEALED: Final = "entry.sealed"
 TASK: Final = "learning.task"
@@ -38,7 +42,7 @@ ROTATE: Final = "agent.rotate"
 CONTINUE: Final = "agent.continue"
 REVOKE: Final = "agent.revoke"
 
-RULE_VERSION: Final = 4
+RULE_VERSION: Final = 5
 """The newest rule version this node can judge by; networks are founded with it."""
 
 _RULES_1: Final = frozenset(
@@ -62,8 +66,10 @@ KINDS_BY_RULE_VERSION: Final[dict[int, frozenset[str]]] = {
     2: _RULES_2,
     3: _RULES_3,
     4: _RULES_3,
+    5: _RULES_3 | {DESCRIBE, LINK, UNLINK, ASSESS},
 }
-"""From version 4 on an epoch may change the atlas (`validation.payload_rules`)."""
+"""From version 4 on an epoch may change the atlas, from version 5 on content has more fields
+(`validation.payload_rules`)."""
 
 OPENING: Final = (GENESIS, MEMBRANE, PROFILE)
 """The kinds of seq 0, 1 and 2 of every chain."""
@@ -71,14 +77,16 @@ OPENING: Final = (GENESIS, MEMBRANE, PROFILE)
 ENDS: Final = frozenset({CLOSE, ROTATE})
 """Kinds after which nothing follows in a chain."""
 
-ENTRY_OPERATIONS: Final = frozenset({EDIT, TAG, UNTAG, DELETE, RETRACT, VOTE, PURGE})
+ENTRY_OPERATIONS: Final = frozenset(
+    {EDIT, TAG, UNTAG, DELETE, RETRACT, VOTE, PURGE, DESCRIBE, LINK, UNLINK, ASSESS}
+)
 """Kinds that act on an entry which an `entry.create` made."""
 
 SUBJECT_OPERATIONS: Final = ENTRY_OPERATIONS | LEARNING_OPERATIONS
 """Kinds that name a subject which another record created: of all families."""
 
-HEADS: Final = frozenset({CREATE, EDIT, DELETE, RETRACT, TASK})
-"""Kinds that become heads of their subject; tags and votes only cite heads, operations on a task only it."""
+HEADS: Final = frozenset({CREATE, EDIT, DESCRIBE, DELETE, RETRACT, TASK})
+"""Kinds that become heads of their subject; tags and votes cite heads, operations on a task only it."""
 
 CARRIES_CONTENT: Final = frozenset({CREATE, EDIT})
 """Kinds whose payload holds a content value with its vector."""
@@ -86,5 +94,5 @@ CARRIES_CONTENT: Final = frozenset({CREATE, EDIT})
 BOXES: Final = frozenset({PRIVATE, SEALED})
 """Kinds that only their author can read (`chain.private`); of sealed ones others keep the box as a backup."""
 
-PURGEABLE: Final = CARRIES_CONTENT | {TAG, UNTAG, VOTE, SEALED}
+PURGEABLE: Final = CARRIES_CONTENT | {TAG, UNTAG, VOTE, DESCRIBE, LINK, UNLINK, ASSESS, SEALED}
 """Kinds that say something in words, and whose payload their author may have erased (`entry.purge`)."""

@@ -24,13 +24,13 @@ from typing import Any, Final, TypeAlias
 
 from chain import canonical
 from chain.cid import DIGEST_SIZE, Cid, is_blob_cid, is_record_cid
-from chain.content import check_text
 from chain.errors import RecordError
 from chain.identity import AGENT_ID_SIZE, SIGNATURE_SIZE, AgentId, Identity, verify
 from chain.kinds import COMMIT, JOIN, LEAVE, RESULT, REVEAL, START
 from chain.record import Record
 from chain.source_chain import Draft
 from chain.statement import domain_tag
+from chain.text import check_text
 
 PEER_ROUNDS: Final = "peer-rounds"
 FEDAVG: Final = "fedavg"

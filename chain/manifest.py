@@ -12,11 +12,12 @@ from typing import Any
 
 from chain import canonical
 from chain.cid import Cid, is_blob_cid, raw_cid
-from chain.content import MAX_TAGS, MAX_TEXT, Content, check_text
+from chain.content import MAX_TAGS, MAX_TEXT, Content
 from chain.errors import RecordError
 from chain.identity import AGENT_ID_SIZE, AgentId
 from chain.membrane import MAX_JOIN_BITS, Membrane
 from chain.record import MAX_PAYLOAD
+from chain.text import check_text
 from chain.vector import MAX_DIM
 
 MANIFEST_VERSION = 1

@@ -7,7 +7,7 @@ its limits; `to_wire` is the way back. Values are frozen, so they can be compare
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -87,10 +87,12 @@ def check_ppm(name: str, value: object) -> int:
     return value
 
 
-def read_map(name: str, value: object, required: str, *optional: str) -> Mapping[str, Any]:
-    """A map with one required field and maybe others, and no more; raises `RecordError`."""
-    if type(value) is not dict or required not in value or not set(value) <= {required, *optional}:
-        wanted = ", ".join((required, *(f"maybe {one}" for one in optional)))
+def read_map(
+    name: str, value: object, required: Sequence[str], optional: Sequence[str] = ()
+) -> Mapping[str, Any]:
+    """A map with these fields, and no more; raises `RecordError`."""
+    if type(value) is not dict or not set(required) <= set(value) <= {*required, *optional}:
+        wanted = ", ".join((*required, *(f"maybe {one}" for one in optional)))
         raise RecordError(f"{name} is malformed: expected a map of {wanted}")
     return value
 
@@ -107,9 +109,9 @@ def _subdomains(name: str, value: object) -> tuple[str, ...]:
 
 
 def _reasoning(name: str, value: object) -> Reasoning:
-    wire = read_map(name, value, "method", "steps", "alternatives")
+    wire = read_map(name, value, ("method",), ("steps", "alternatives"))
     method = check_text(f"{name}.method", wire["method"], MAX_METHOD)
-    steps = ()
+    steps: tuple[str, ...] = ()
     if "steps" in wire:
         steps = check_strings(f"{name}.steps", wire["steps"], MAX_STEPS, MAX_STEP)
     alternatives = wire.get("alternatives", [])
@@ -121,7 +123,7 @@ def _reasoning(name: str, value: object) -> Reasoning:
 
 
 def _alternative(name: str, value: object) -> Alternative:
-    wire = read_map(name, value, "text", "confidence", "reasoning")
+    wire = read_map(name, value, ("text",), ("confidence", "reasoning"))
     return Alternative(
         check_text(f"{name}.text", wire["text"], MAX_ALTERNATIVE),
         check_ppm(f"{name}.confidence", wire["confidence"]) if "confidence" in wire else None,

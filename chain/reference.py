@@ -54,13 +54,13 @@ def reference_to_wire(reference: Reference) -> dict[str, Any]:
 def read_reference(value: object) -> Reference:
     """Check and read one; raises `RecordError`."""
     if type(value) is dict and "predicate" in value:
-        wire = read_map("reference", value, "predicate", "target")
+        wire = read_map("reference", value, ("predicate", "target"))
         predicate = check_text("predicate", wire["predicate"], MAX_PREDICATE)
-        target = wire.get("target")
+        target = wire["target"]
         if not is_record_cid(target):
             raise RecordError("the target of a relation is not the CID of a record")
         return Relation(predicate, target)
-    wire = read_map("reference", value, "source", "link", "quote")
+    wire = read_map("reference", value, ("source",), ("link", "quote"))
     return Source(
         check_text("source", wire["source"], MAX_SOURCE),
         check_text("link", wire["link"], MAX_SOURCE) if "link" in wire else None,

@@ -1,4 +1,4 @@
-"""Strings in payloads: checked for their kind and their size in bytes before anything else is done with them."""
+"""Strings in payloads: checked for their kind and their size in bytes before anything is done with them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from chain.errors import RecordError
 
 
 def check_text(name: str, value: object, limit: int) -> str:
-    """`value`, a non-empty string of at most `limit` bytes of UTF-8; raises `RecordError` for anything else."""
+    """`value`, a non-empty string of at most `limit` bytes of UTF-8; else raises `RecordError`."""
     if type(value) is not str or not value:
         raise RecordError(f"{name} is empty or not a string")
     try:

@@ -18,8 +18,9 @@ from chain.cid import Cid
 from chain.identity import AgentId
 from chain.record import Record
 from crdt.causal import check_subject, merge_copies, missing, release
-from crdt.entry_view import Entry, purged_by, purges_in, version_of, view_of
+from crdt.entry_view import Entry, version_of, view_of
 from crdt.errors import SubjectError
+from crdt.purging import purged_by, purges_in
 from crdt.standing import CLEAR, Standing
 from crdt.version_vector import VersionVector
 

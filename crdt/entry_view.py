@@ -5,16 +5,14 @@ merge of two views, so there is no order to get wrong:
 
 - **content** is a multi-value register: a content record ends those that it lists under `over`, all maximal
   ones are kept, the one shown first is the greatest by (hlc, CID).
-- **tags** are an add-wins observed-remove set: tags of content records and tag records are adds under their
-  CID, an untag removes the adds it lists.
+- **fields** beside the text are registers of their own (`crdt.registers`), **tags** and **references**
+  add-wins observed-remove sets (`crdt.observed_sets`).
 - **liveness** is observed-remove, for each content value by itself: a delete ends the values in the causal
   past of the heads it saw. Every maximal value that no delete ended keeps the entry alive, so a concurrent
   edit wins; then `delete_overruled` says that a delete was not heeded. The holder of one value can tell from
   that value's records alone whether it lives.
 - **retract** by the creator dominates all edits.
-- **votes** are one register for each agent: of an agent's vote records the one of the greatest (place on its
-  author's line, CID) counts, so a forked line gives nobody a second vote, and an erased vote revives none.
-
+- **votes** and **assessments** are one register for each agent (`crdt.ballots`).
 - **purge** erases what its author said in records of their own, whether the payload is still at hand or not,
   and whatever came first: equal sets of records show the same with and without it. A content value that was
   purged keeps its place and shows nothing; since nobody can read any more what it overwrote, it ends all that
@@ -37,24 +35,19 @@ from dataclasses import dataclass
 from chain import canonical
 from chain.cid import Cid
 from chain.content import Content
-from chain.errors import ChainError
 from chain.identity import AgentId
-from chain.kinds import CARRIES_CONTENT, DELETE, HEADS, PURGE, PURGEABLE, RETRACT, VOTE
+from chain.kinds import CARRIES_CONTENT, DELETE, HEADS, RETRACT
+from chain.metadata import to_wire
 from chain.record import MAX_DEPS, Record
+from chain.reference import Reference, reference_to_wire
+from crdt.ballots import Assessment, Ballot, assessments, ballots
 from crdt.causal import parents, past
-from crdt.errors import CrdtError
-from crdt.operations import Delete, Operation, Purge, Tag, Untag, Vote, said_by
+from crdt.observed_sets import reference_adds, tag_adds
+from crdt.operations import Delete, Operation, Vote
+from crdt.purging import known_before, operations, purged_by
+from crdt.registers import FieldValues, field_values
 from crdt.standing import CLEAR, Standing
 from crdt.version_vector import MAX_BRANCHES, Slot, VersionVector, version_vector
-
-
-@dataclass(frozen=True, slots=True)
-class Ballot:
-    """An agent's vote as it counts: for (1) or against (-1), and the record that says so."""
-
-    agent: AgentId
-    record: Cid
-    vote: Vote
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +56,12 @@ class Entry:
 
     `author` is the creator. `contents` are the values shown, the winner first: the living maximal ones,
     or, when the entry is deleted, the maximal ones that were deleted. `maximal` names all maximal content
-    records, shown or not: what an edit overwrites. `tag_adds` gives for each tag the adds that an untag
-    lists. `conflict`: more than one value is shown, or a delete was overruled. `heads` are all heads, `deps`
-    at most `MAX_DEPS` of them, for the next operation; `lamport` and `hlc` (µs) are the greatest of these.
-    `votes` has at most one ballot an agent, agents ascending; votes taken back are not among them.
+    records, shown or not: what an edit overwrites. `tag_adds` and `reference_adds` give for each tag and
+    reference the adds that a removal lists. `fields` have their maximal values, the winner first. `conflict`:
+    more than one value of the text or of a field is shown, or a delete was overruled. `heads` are all heads,
+    `deps` at most `MAX_DEPS` of them, for the next operation; `lamport` and `hlc` (µs) are their greatest.
+    `votes` has at most one ballot an agent, and one for each that it passes votes on for, agents ascending;
+    votes taken back are not among them.
     `erased` are applied records whose payload cannot be read here, `purged` those among them that their
     authors purged, each with the purge that did it (the first by clock and CID), `excluded` those that do not
     count because of what their author did. All CIDs ascend but for `contents`.
@@ -91,6 +86,9 @@ class Entry:
     purged: tuple[tuple[Cid, Cid], ...]
     excluded: tuple[Cid, ...]
     votes: tuple[Ballot, ...]
+    assessments: tuple[Assessment, ...]
+    fields: tuple[tuple[str, FieldValues], ...]
+    reference_adds: tuple[tuple[Reference, tuple[Cid, ...]], ...]
     version: VersionVector
 
     @property
@@ -112,6 +110,7 @@ class Entry:
         """Canonical bytes of the view, equal on all replicas that hold the same records."""
         return canonical.encode(
             {
+                "assessments": [[one.agent, one.record, one.confidence] for one in self.assessments],
                 "author": self.author,
                 "conflict": self.conflict,
                 "contents": [[cid, _content_fields(content)] for cid, content in self.contents],
@@ -120,22 +119,23 @@ class Entry:
                 "deps": list(self.deps),
                 "erased": list(self.erased),
                 "excluded": list(self.excluded),
+                "fields": {
+                    name: [[cid, to_wire(value)] for cid, value in values] for name, values in self.fields
+                },
                 "heads": list(self.heads),
                 "hlc": self.hlc,
                 "id": self.id,
                 "lamport": self.lamport,
                 "maximal": list(self.maximal),
                 "purged": [list(pair) for pair in self.purged],
+                "references": [[reference_to_wire(one), list(adds)] for one, adds in self.reference_adds],
                 "retracted": self.retracted,
                 "tags": [[tag, list(adds)] for tag, adds in self.tag_adds],
                 "version": [
                     [author, [[slot.seq, slot.cid] for slot in slots]]
                     for author, slots in self.version.authors
                 ],
-                "votes": [
-                    [one.agent, one.record, one.vote.value, one.vote.reason, one.vote.confidence]
-                    for one in self.votes
-                ],
+                "votes": [[one.agent, one.record, *_vote_fields(one.vote)] for one in self.votes],
                 "winner": self.winner,
             }
         )
@@ -159,6 +159,7 @@ def view_of(subject: Cid, applied: Mapping[Cid, Record], standing: Standing = CL
     overruled = bool(living) and _unheeded_delete(living, applied, said)
 
     adds = tag_adds(said)
+    fields = field_values(applied, every, standing)
     heads = _heads(applied)
     deps = sorted(heads, key=lambda cid: (applied[cid].header.lamport, cid))[-MAX_DEPS:]
     return Entry(
@@ -172,7 +173,7 @@ def view_of(subject: Cid, applied: Mapping[Cid, Record], standing: Standing = CL
         deleted=bool(maximal) and not living,
         delete_overruled=overruled,
         retracted=is_retracted(creator, applied.values(), standing),
-        conflict=overruled or len(contents) > 1,
+        conflict=overruled or len(contents) > 1 or any(len(values) > 1 for _, values in fields),
         heads=heads,
         deps=tuple(sorted(deps)),
         lamport=max(applied[cid].header.lamport for cid in deps),
@@ -180,7 +181,10 @@ def view_of(subject: Cid, applied: Mapping[Cid, Record], standing: Standing = CL
         erased=tuple(cid for cid in sorted(applied) if cid not in every),
         purged=tuple(sorted(purged_by(applied, every).items())),
         excluded=tuple(cid for cid in sorted(applied) if not standing.counts(applied[cid])),
-        votes=_votes(applied, said, standing),
+        votes=ballots(applied, said, standing),
+        assessments=assessments(applied, said, standing),
+        fields=fields,
+        reference_adds=reference_adds(said),
         version=version_of(applied),
     )
 
@@ -211,42 +215,6 @@ def _slot(cid: Cid, applied: Mapping[Cid, Record], *, stated: bool) -> Slot:
         trail.append(below)
         below = applied[below].header.subject_prev
     return Slot(applied[cid].header.subject_seq, cid, tuple(reversed(trail)))
-
-
-def operations(records: Mapping[Cid, Record]) -> dict[Cid, Operation]:
-    """What the records say, by ascending CID; left out are those purged, or without a readable payload."""
-    said = {cid: one for cid in sorted(records) if (one := _operation(records[cid])) is not None}
-    for cid in purged_by(records, said):
-        said.pop(cid, None)
-    return said
-
-
-def purges_in(records: Mapping[Cid, Record]) -> dict[Cid, Operation]:
-    """What the purges among these records say; O(records), and reads no other payload."""
-    return operations({cid: record for cid, record in records.items() if record.header.kind == PURGE})
-
-
-def purged_by(records: Mapping[Cid, Record], said: Mapping[Cid, Operation]) -> dict[Cid, Cid]:
-    """Those of `records` that their authors purged, each with its first purge by (hlc, CID)."""
-    found: dict[Cid, tuple[int, Cid]] = {}
-    for purge, one in said.items():
-        if isinstance(one, Purge):
-            author, place = records[purge].header.author, (records[purge].header.hlc, purge)
-            for cid in one.records:
-                target = records.get(cid)
-                if target is None or target.header.author != author or target.header.kind not in PURGEABLE:
-                    continue
-                found[cid] = min(place, found.get(cid, place))
-    return {cid: purge for cid, (_, purge) in found.items()}
-
-
-def _operation(record: Record) -> Operation | None:
-    if record.payload is None:
-        return None
-    try:
-        return said_by(record)
-    except (ChainError, CrdtError):
-        return None  # not judged here: a replica that skipped validation still agrees with the others
 
 
 def maximal_values(
@@ -280,7 +248,7 @@ def overwrites(
         one = stack.pop()
         value = said.get(one)
         if one in purged:
-            reached |= past(parents(records[one]), records, lambda record: _known_before(record, said))
+            reached |= past(parents(records[one]), records, lambda record: known_before(record, said))
         for target in value.over if isinstance(value, Content) else ():
             if target not in reached:
                 reached.add(target)
@@ -299,7 +267,7 @@ def killed_by(
         if isinstance(value, Delete) and standing.counts(applied[cid])
         for target in value.seen
     ]
-    return past(seen, applied, lambda record: _known_before(record, said))
+    return past(seen, applied, lambda record: known_before(record, said))
 
 
 def is_retracted(creator: AgentId, records: Iterable[Record], standing: Standing = CLEAR) -> bool:
@@ -310,44 +278,9 @@ def is_retracted(creator: AgentId, records: Iterable[Record], standing: Standing
     )
 
 
-def _known_before(record: Record, said: Mapping[Cid, Operation]) -> tuple[Cid, ...]:
-    value = said.get(record.cid)
-    return (*parents(record), *value.over) if isinstance(value, Content) else parents(record)
-
-
 def _unheeded_delete(living: list[Cid], applied: Mapping[Cid, Record], said: Mapping[Cid, Operation]) -> bool:
     heeded = past(living, applied)
     return any(applied[cid].header.kind == DELETE and cid not in heeded for cid in said)
-
-
-def tag_adds(said: Mapping[Cid, Operation]) -> tuple[tuple[str, tuple[Cid, ...]], ...]:
-    """Each tag with the records that added it and that no untag removed, both ascending."""
-    removed = {(value.tag, add) for value in said.values() if isinstance(value, Untag) for add in value.adds}
-    adds: dict[str, list[Cid]] = {}
-    for cid in sorted(said):
-        value = said[cid]
-        tags = value.tags if isinstance(value, Content) else (value.tag,) if isinstance(value, Tag) else ()
-        for tag in tags:
-            if (tag, cid) not in removed:
-                adds.setdefault(tag, []).append(cid)
-    return tuple((tag, tuple(adds[tag])) for tag in sorted(adds))
-
-
-def _votes(
-    applied: Mapping[Cid, Record], said: Mapping[Cid, Operation], standing: Standing
-) -> tuple[Ballot, ...]:
-    last: dict[AgentId, tuple[int, Cid]] = {}
-    for cid, record in applied.items():
-        if record.header.kind == VOTE and standing.counts(record):
-            author, place = record.header.author, (record.header.subject_seq, cid)
-            last[author] = max(place, last.get(author, place))
-    # Who goes on under a new key votes once: a predecessor's vote gives way to one by a later key.
-    overruled = {one for one in last if any(later in last for later in standing.line_of(one)[1:])}
-    return tuple(
-        Ballot(author, cid, vote)
-        for author, (_, cid) in sorted(last.items())
-        if author not in overruled and isinstance(vote := said.get(cid), Vote) and vote.value
-    )
 
 
 def _heads(applied: Mapping[Cid, Record]) -> tuple[Cid, ...]:
@@ -357,6 +290,7 @@ def _heads(applied: Mapping[Cid, Record]) -> tuple[Cid, ...]:
 
 
 def _content_fields(content: Content) -> list[canonical.Value]:
+    behalf, resolution = content.behalf, content.resolution
     return [
         content.text,
         content.codes,
@@ -365,4 +299,13 @@ def _content_fields(content: Content) -> list[canonical.Value]:
         content.confidence,
         list(content.citations),
         list(content.over),
+        content.format,
+        content.generated_by,
+        None if behalf is None else behalf.to_wire(),
+        None if resolution is None else resolution.to_wire(),
     ]
+
+
+def _vote_fields(vote: Vote) -> list[canonical.Value]:
+    behalf = None if vote.behalf is None else vote.behalf.to_wire()
+    return [vote.value, vote.reason, vote.confidence, behalf]

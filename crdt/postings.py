@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from chain.cid import Cid
 from chain.content import MAX_TAGS, Content
 from chain.record import Record
-from crdt.entry_view import is_retracted, killed_by, maximal_values, operations, tag_adds
+from crdt.entry_view import is_retracted, killed_by, maximal_values
+from crdt.observed_sets import tag_adds
 from crdt.operations import Operation, Tag, Untag
+from crdt.purging import operations
 from crdt.standing import CLEAR, Standing
 
 MAX_PROOFS = MAX_TAGS + 64

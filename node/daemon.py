@@ -22,12 +22,12 @@ from functools import partial
 import trio
 
 from chain.cid import Cid, blob_cid, to_text
-from chain.content import check_text
 from chain.errors import ChainError
 from chain.identity import AgentId, Identity, peer_id
 from chain.invitation import MAX_INVITED_NONCE, sign_invitation
 from chain.kinds import KINDS_BY_RULE_VERSION
 from chain.manifest import Manifest, Space, decode_manifest
+from chain.text import check_text
 from dht.errors import DhtError
 from dht.overlay.hello import Founding
 from dht.overlay.mdns import discover, discoverable

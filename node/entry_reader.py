@@ -18,7 +18,8 @@ from chain.identity import AgentId
 from chain.kinds import CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, PURGE
 from chain.record import Record
 from crdt.entry import fold
-from crdt.entry_view import Entry, purged_by, purges_in
+from crdt.entry_view import Entry
+from crdt.purging import purged_by, purges_in
 from crdt.standing import CLEAR, Standing
 from dht.errors import NetworkError
 from dht.overlay.kademlia import Kademlia

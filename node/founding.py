@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chain.cid import Cid, blob_cid
-from chain.content import check_text
 from chain.epoch import Epoch, epoch_from_body
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.kinds import RULE_VERSION
 from chain.manifest import MAX_MODEL, Limits, Manifest, Space
 from chain.record import decode_payload, decode_record
+from chain.text import check_text
 from dht.overlay.hello import Founding
 from dht.records.placement import Layout
 from node.embedding.caller import CallerVectors

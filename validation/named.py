@@ -9,7 +9,7 @@ from chain.kinds import ENTRY_OPERATIONS, LEARNING_OPERATIONS
 from chain.learning import LearningOperation, Result, Reveal, Start, read_learning
 from chain.record import Record
 from crdt.errors import CrdtError
-from crdt.operations import Delete, Operation, Purge, Untag, said_by
+from crdt.operations import Delete, Describe, Operation, Purge, Unlink, Untag, said_by
 
 
 def named_in_header(record: Record) -> tuple[Cid, ...]:
@@ -39,9 +39,9 @@ def operation_of(record: Record) -> Operation | None:
 def targets(operation: Operation | None) -> tuple[Cid, ...]:
     """The records that an operation acts on."""
     match operation:
-        case Content(over=over):
+        case Content(over=over) | Describe(over=over):
             return over
-        case Untag(adds=adds):
+        case Untag(adds=adds) | Unlink(adds=adds):
             return adds
         case Delete(seen=seen):
             return seen

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from chain.content import check_text
 from chain.errors import ChainError
 from chain.identity import AGENT_ID_SIZE
 from chain.kinds import CLOSE, GENESIS, MEMBRANE, PROFILE
 from chain.membrane import Membrane
 from chain.record import Record, check_payload, verify_signature
+from chain.text import check_text
 from validation.context import Context
 from validation.rule import Finding, Rule
 from validation.verdict import Pending, unknown_epochs

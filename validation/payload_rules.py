@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from chain.behalf import content_statement, vote_statement
 from chain.cid import Cid
-from chain.content import Content
+from chain.content import SINCE_5, Content
 from chain.epoch import epoch_from_body
 from chain.errors import ChainError
-from chain.kinds import BOXES, CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, EPOCH, HEADS, PURGEABLE, TAG
+from chain.identity import verify
+from chain.kinds import (
+    BOXES,
+    CARRIES_CONTENT,
+    CREATE,
+    DESCRIBE,
+    ENTRY_OPERATIONS,
+    EPOCH,
+    HEADS,
+    LINK,
+    PURGEABLE,
+    TAG,
+    VOTE,
+)
 from chain.private import check_box
 from chain.record import Record, check_payload
 from chain.vector import CODE_LIMIT, codes_from_bytes, score_ppm, squared_norm
 from crdt.errors import CrdtError
-from crdt.operations import Delete, Purge, Untag, said_by
+from crdt.operations import Delete, Describe, Purge, Unlink, Untag, Vote, said_by
 from validation.context import Context
 from validation.named import operation_of, targets
 from validation.rule import Finding, Rule
@@ -24,6 +38,8 @@ FIXED_ATLAS = 3
 """Up to this rule version nodes could not move postings to where another atlas puts them."""
 EXPELS_FROM = 4
 """The rule version from which on an epoch may put agents out, and let them in again."""
+FIELDS_FROM = 5
+"""The rule version from which on content has more than its first fields, and votes may be passed on."""
 BINDING_PPM = 980_000
 """Cosine that a vector must reach with the re-embedding of its text."""
 
@@ -81,6 +97,36 @@ def operation(record: Record, _context: Context) -> Finding:
     except (ChainError, CrdtError) as error:
         return str(error)
     return None
+
+
+def fields(record: Record, context: Context) -> Finding:
+    """What a content value or a vote says was known when the rules of its epoch were made."""
+    if record.header.kind not in CARRIES_CONTENT | {VOTE} or record.payload is None:
+        return None
+    rules = context.rules_of(record.header.epoch)
+    if rules is None or rules >= FIELDS_FROM:
+        return None
+    try:
+        newer = min(SINCE_5 & record.body().keys(), default=None)
+    except ChainError:
+        return None  # `body` names the fault
+    return None if newer is None else f"rule version {rules} knows no field {newer!r}"
+
+
+def behalf(record: Record, _context: Context) -> Finding:
+    """Who is said to have signed what an agent passes on has signed it."""
+    said = _content(record) or operation_of(record)
+    one = said.behalf if isinstance(said, Content | Vote) else None
+    if one is None or one.key is None or one.signature is None:
+        return None
+    if isinstance(said, Vote):
+        statement = vote_statement(one.name, record.subject, said.value, said.confidence, said.reason)
+    else:
+        assert isinstance(said, Content)
+        statement = content_statement(one.name, said.text)
+    if verify(one.key, statement, one.signature):
+        return None
+    return f"what {one.name!r:.80} is said to have signed has another signature"
 
 
 def limits(record: Record, context: Context) -> Finding:
@@ -188,6 +234,10 @@ def _target_kinds(said: object) -> frozenset[str]:
         return CARRIES_CONTENT
     if isinstance(said, Untag):
         return CARRIES_CONTENT | {TAG}
+    if isinstance(said, Unlink):
+        return CARRIES_CONTENT | {LINK}
+    if isinstance(said, Describe):
+        return frozenset({CREATE, DESCRIBE})
     if isinstance(said, Purge):
         return PURGEABLE
     return HEADS
@@ -201,12 +251,14 @@ PAYLOAD_RULES: tuple[Rule, ...] = (
 OPERATION_RULES: tuple[Rule, ...] = (
     Rule("epoch-body", epoch_body, needs_payload=True),
     Rule("operation", operation, needs_payload=True),
+    Rule("fields", fields, needs_payload=True),
     Rule("limits", limits, needs_payload=True),
     Rule("private-body", private_body, needs_payload=True),
     Rule("vector", vector, needs_payload=True),
     Rule("delete-seen", delete_seen, needs_payload=True),
     Rule("purge-own", purge_own, needs_payload=True, needs_links=True),
     Rule("targets", operation_targets, needs_payload=True, needs_links=True),
+    Rule("behalf", behalf, needs_payload=True),
     Rule("binding", binding, needs_payload=True),
 )
 """The re-embedding last: it costs the most."""

@@ -21,24 +21,28 @@ from chain.cid import Cid, digest
 from chain.content import Content
 from chain.errors import ChainError
 from chain.kinds import (
+    ASSESS,
     CARRIES_CONTENT,
     CREATE,
     ENTRY_OPERATIONS,
     EPOCH,
+    LINK,
     OPENING,
     PRIVATE,
     PURGE,
     REVOKE,
     ROTATE,
     TASK,
+    UNLINK,
     VOTE,
     WARRANTS,
 )
 from chain.record import Record
 from chain.vector import codes_from_bytes
 from chain.warrant import offence_of, proof_of
-from crdt.entry_view import maximal_values, operations, overwrites, purged_by
+from crdt.entry_view import maximal_values, overwrites
 from crdt.operations import Operation
+from crdt.purging import operations, purged_by
 from crdt.standing import CLEAR, Standing
 from dht.records.basis import author_basis, listing_basis, notice_basis, subject_basis
 from dht.records.shard_memory import ShardMemory
@@ -120,8 +124,8 @@ class Layout:
         return self.tree.leaf_of(key).basis()
 
 
-SHOWS: frozenset[str] = (ENTRY_OPERATIONS | {CREATE}) - {VOTE}
-"""Kinds that change what a search shows of an entry."""
+SHOWS: frozenset[str] = (ENTRY_OPERATIONS | {CREATE}) - {VOTE, LINK, UNLINK, ASSESS}
+"""Kinds that change what a search shows of an entry, or are on the way from one of these to another."""
 
 
 def beside(

@@ -25,7 +25,7 @@ from chain.content import Content
 from chain.identity import AgentId
 from chain.kinds import CARRIES_CONTENT, PURGE
 from chain.record import Record
-from crdt.entry_view import operations, purged_by
+from crdt.purging import operations, purged_by
 from crdt.standing import CLEAR, Standing
 from dht.errors import FrameError, NetworkError, RequestRefused
 from dht.overlay.kademlia import Kademlia

@@ -16,10 +16,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from chain.content import MAX_DOMAIN, Content, check_text
+from chain.content import MAX_DOMAIN, Content
 from chain.errors import RecordError
 from chain.identity import AGENT_ID_SIZE, AgentId
 from chain.record import Record
+from chain.text import check_text
 from chain.vector import PPM
 
 MAX_AUTHORS = 16

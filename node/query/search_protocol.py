@@ -17,8 +17,9 @@ from typing import Any
 
 from chain import canonical
 from chain.cid import Cid, is_record_cid
-from chain.content import MAX_TAG, MAX_TAGS, check_text
+from chain.content import MAX_TAG, MAX_TAGS
 from chain.errors import ChainError, RecordError
+from chain.text import check_text
 from chain.vector import PPM, Codes, codes_from_bytes
 from crdt.postings import MAX_PROOFS
 from dht.errors import FrameError, RefusalCode, RequestRefused

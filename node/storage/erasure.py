@@ -21,8 +21,8 @@ from typing import Final
 from chain.cid import Cid
 from chain.kinds import PURGE, PURGEABLE
 from chain.record import Record
-from crdt.entry_view import operations
 from crdt.operations import Purge
+from crdt.purging import operations
 from node.storage.database import Database
 from node.storage.stored_record import COLUMNS, from_row
 

@@ -7,17 +7,34 @@ deletes and untags what they like. Keys are few on purpose: collisions are where
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
+from chain.behalf import Behalf
 from chain.cid import Cid, raw_cid, record_cid
 from chain.content import Content
 from chain.identity import Identity
-from chain.kinds import CARRIES_CONTENT, DELETE, EDIT, PURGE, PURGEABLE, RETRACT, TAG, UNTAG, VOTE
+from chain.kinds import (
+    ASSESS,
+    CARRIES_CONTENT,
+    CREATE,
+    DELETE,
+    DESCRIBE,
+    EDIT,
+    LINK,
+    PURGE,
+    PURGEABLE,
+    RETRACT,
+    TAG,
+    UNLINK,
+    UNTAG,
+    VOTE,
+)
 from chain.record import MAX_DEPS, MAX_INT, VERSION, Header, Record, encode_payload, sign_record
+from chain.reference import Reference, Relation, Source, reference_to_wire
 from chain.source_chain import Draft, Head, head_of, next_record
 from crdt import drafts
 from crdt.entry import Entry, EntryState
@@ -30,12 +47,25 @@ NETWORK = raw_cid(b"a network for tests of merging")
 ALICE, BOB, MALLORY = (Identity.from_seed(bytes([number]) * 32) for number in (1, 2, 3))
 TAGS = ("moss", "rose")
 TEXTS = ("one", "two")
+TITLES = ("first", "second")
+FIELDS = ("title", "type")
+FOR_OTHERS = (None, Behalf("a crawler"), Behalf("a crawler", bytes(32)))
 UNKNOWN = tuple(record_cid(bytes([number])) for number in range(2))
+
+
+REFERENCES: tuple[Reference, ...] = (Source("a book"), Relation("supports", UNKNOWN[0]))
 
 
 def content(choose: Choose, over: tuple[Cid, ...] = ()) -> Content:
     tags = tuple(tag for tag in TAGS if choose(3) == 0)
-    return Content(TEXTS[choose(len(TEXTS))], b"\x7f\x01", tags, over=over)
+    references = REFERENCES[:1] if choose(4) == 3 else ()
+    return Content(TEXTS[choose(len(TEXTS))], b"\x7f\x01", tags, over=over, references=references)
+
+
+def described(choose: Choose) -> dict[str, str]:
+    """A value for one field or for both."""
+    names = FIELDS if choose(3) == 2 else (FIELDS[choose(2)],)
+    return {name: TITLES[choose(2)] for name in names}
 
 
 @dataclass
@@ -98,7 +128,23 @@ def history(choose: Choose, steps: int, *, liar: bool = True) -> History:
 
 def honest_draft(choose: Choose, state: EntryState, scribe: Scribe) -> Draft:
     entry, author = seen(state), scribe.identity.agent
-    kind = (EDIT, TAG, UNTAG, DELETE, EDIT, TAG, RETRACT, VOTE, PURGE)[choose(9)]
+    kinds = (
+        EDIT,
+        TAG,
+        UNTAG,
+        DELETE,
+        EDIT,
+        TAG,
+        RETRACT,
+        VOTE,
+        PURGE,
+        DESCRIBE,
+        DESCRIBE,
+        LINK,
+        UNLINK,
+        ASSESS,
+    )
+    kind = kinds[choose(len(kinds))]
     own = [cid for cid in sorted(state.applied) if _is_words(state.applied[cid], author)]
     if kind == PURGE and own:
         return drafts.draft_purge(entry, author, {own[choose(len(own))], own[choose(len(own))]})
@@ -111,7 +157,18 @@ def honest_draft(choose: Choose, state: EntryState, scribe: Scribe) -> Draft:
     if kind == TAG:
         return drafts.draft_tag(entry, author, TAGS[choose(len(TAGS))])
     if kind == VOTE:
-        return drafts.draft_vote(entry, author, choose(3) - 1)
+        return drafts.draft_vote(entry, author, choose(3) - 1, behalf=FOR_OTHERS[choose(3)])
+    if kind == DESCRIBE:
+        there = [name for name, _ in entry.fields]
+        if there and choose(3) == 2:
+            return drafts.draft_describe(entry, author, {}, there[:1])
+        return drafts.draft_describe(entry, author, described(choose))
+    if kind == LINK:
+        return drafts.draft_link(entry, author, (REFERENCES[choose(2)],))
+    if kind == UNLINK and entry.reference_adds:
+        return drafts.draft_unlink(entry, author, entry.reference_adds[choose(len(entry.reference_adds))][0])
+    if kind == ASSESS:
+        return drafts.draft_assess(entry, author, choose(3))
     return drafts.draft_edit(entry, author, content(choose))
 
 
@@ -120,7 +177,8 @@ def lie(choose: Choose, story: History) -> Record:
     story.lies += 1
     own = [record for record in story.records if record.header.author == MALLORY.agent]
     before = ([None, *own])[choose(1 + len(own))]
-    kind = (EDIT, TAG, UNTAG, DELETE, RETRACT, VOTE, PURGE)[choose(7)]
+    kinds = (EDIT, TAG, UNTAG, DELETE, RETRACT, VOTE, PURGE, DESCRIBE, UNLINK, ASSESS)
+    kind = kinds[choose(len(kinds))]
     bodies: dict[str, dict[str, Any]] = {
         EDIT: {"codes": b"\x7f", "text": TEXTS[choose(2)], "over": targets(choose, story)},
         TAG: {"tag": TAGS[choose(2)]},
@@ -128,6 +186,14 @@ def lie(choose: Choose, story: History) -> Record:
         DELETE: {"seen": targets(choose, story)},
         VOTE: {"value": choose(4) - 1},
         PURGE: {"records": sorted({story.records[choose(len(story.records))].cid, *some(choose, UNKNOWN)})},
+        DESCRIBE: {"clear": ["title"], "over": targets(choose, story, {CREATE, DESCRIBE})}
+        if choose(3) == 0
+        else {"fields": described(choose), "over": targets(choose, story, {CREATE, DESCRIBE})},
+        UNLINK: {
+            "reference": reference_to_wire(REFERENCES[choose(2)]),
+            "adds": targets(choose, story, {*CARRIES_CONTENT, LINK}),
+        },
+        ASSESS: {"confidence": choose(3)},
         RETRACT: {} if choose(2) else {"because": "no reader knows this field"},
     }
     deps = sorted(
@@ -180,8 +246,8 @@ def _is_words(record: Record, author: bytes) -> bool:
     return record.header.author == author and record.header.kind in PURGEABLE
 
 
-def targets(choose: Choose, story: History) -> list[Cid]:
-    cids = [record.cid for record in story.records if record.header.kind in CARRIES_CONTENT]
+def targets(choose: Choose, story: History, kinds: Collection[str] = CARRIES_CONTENT) -> list[Cid]:
+    cids = [record.cid for record in story.records if record.header.kind in kinds]
     return sorted({cids[choose(len(cids))], *some(choose, cids)})
 
 

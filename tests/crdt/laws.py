@@ -9,8 +9,9 @@ from chain.content import Content
 from chain.kinds import DELETE, PURGEABLE, VOTE
 from crdt import drafts
 from crdt.entry import EntryState, fold
-from crdt.entry_view import operations, purged_by, purges_in
+from crdt.operations import Describe
 from crdt.postings import is_tag_record, overwritten, proofs, proven_tags, shown
+from crdt.purging import operations, purged_by, purges_in
 from crdt.standing import Standing
 from crdt.version_vector import (
     Order,
@@ -22,6 +23,7 @@ from crdt.version_vector import (
     join,
     version_vector,
 )
+from tests.crdt.field_laws import FIELD_LAWS
 from tests.crdt.histories import (
     ALICE,
     MALLORY,
@@ -219,7 +221,8 @@ def delete_kills(story: History, choose: Choose) -> None:
     story.publish(place, drafts.draft_edit(gone, author, content(choose)), choose(3))
     back = seen(story.replicas[place])
     assert not back.deleted
-    assert not back.conflict
+    assert not back.delete_overruled
+    assert len(back.contents) == 1
 
 
 def retract_is_final(story: History, choose: Choose) -> None:
@@ -244,11 +247,13 @@ def one_vote_an_agent(story: History, choose: Choose) -> None:
     for said in (value, again):
         story.publish(place, drafts.draft_vote(view, agent, said, "why"), choose(3))
         after = seen(story.replicas[place])
-        others = [ballot for ballot in view.votes if ballot.agent != agent]
-        assert [ballot for ballot in after.votes if ballot.agent != agent] == others
-        assert [ballot.vote.value for ballot in after.votes if ballot.agent == agent] == [said] * bool(said)
+        own = [ballot for ballot in after.votes if (ballot.agent, ballot.vote.behalf) == (agent, None)]
+        others = [ballot for ballot in view.votes if (ballot.agent, ballot.vote.behalf) != (agent, None)]
+        assert [ballot for ballot in after.votes if ballot not in own] == others
+        assert [ballot.vote.value for ballot in own] == [said] * bool(said)
         view = after
-    assert len({ballot.agent for ballot in view.votes}) == len(view.votes) == view.up + view.down
+    voters = {(ballot.agent, ballot.vote.behalf) for ballot in view.votes}
+    assert len(voters) == len(view.votes) == view.up + view.down
     forked = [ballot for ballot in seen(story.state()).votes if ballot.agent == MALLORY.agent]
     votes = [
         (record.header.subject_seq, record.cid)
@@ -304,16 +309,30 @@ def the_excluded_say_nothing(story: History, choose: Choose) -> None:
     out = {cid for cid, record in state.applied.items() if not standing.counts(record)}
     assert set(view.excluded) == out
     says = {cid for cid, _ in view.contents} | {cid for _, adds in view.tag_adds for cid in adds}
+    says |= {cid for _, values in view.fields for cid, _ in values}
+    says |= {cid for _, adds in view.reference_adds for cid in adds}
+    says |= {one.record for one in view.assessments}
     assert not out & (says | set(view.maximal) | {ballot.record for ballot in view.votes})
     assert view.version == state.version
     rest = story.state(record for cid, record in state.applied.items() if cid not in out)
     without = rest.view(standing)
     said = operations(rest.applied)
-    built = any(isinstance(one, Content) and out & set(one.over) for one in said.values())
+    built = any(isinstance(one, Content | Describe) and out & set(one.over) for one in said.values())
     erased = any(purge in out and cid not in out for cid, purge in view.purged)  # for good, whoever said it
     if without is None or rest.waiting or built or erased:
         return
-    for name in ("contents", "maximal", "tags", "votes", "retracted", "deleted", "winner"):
+    for name in (
+        "contents",
+        "maximal",
+        "tags",
+        "votes",
+        "fields",
+        "reference_adds",
+        "assessments",
+        "retracted",
+        "deleted",
+        "winner",
+    ):
         assert getattr(view, name) == getattr(without, name), name
 
 
@@ -370,13 +389,14 @@ def purge_is_final(story: History, choose: Choose) -> None:
 def nobody_purges_another(story: History, choose: Choose) -> None:
     """A purge by anybody else erases nothing, whoever's records it names."""
     state = story.state()
-    for cid, purge in purged_by(state.applied, purges_in(state.applied)).items():
+    for cid, purge in seen(state).purged:
         assert state.applied[cid].header.author == state.applied[purge].header.author
     erased = {cid for cid, one in state.applied.items() if one.payload is None}
     assert erased == dict(seen(state).purged).keys()
 
 
 LAWS = (
+    *FIELD_LAWS,
     commutative,
     associative,
     idempotent,

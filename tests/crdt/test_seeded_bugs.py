@@ -12,12 +12,22 @@ from chain.cid import Cid
 from chain.content import Content
 from chain.kinds import VOTE
 from chain.record import Record
-from crdt import causal, entry, entry_view, postings, version_vector
+from crdt import (
+    ballots,
+    causal,
+    entry,
+    entry_view,
+    observed_sets,
+    postings,
+    purging,
+    registers,
+    version_vector,
+)
+from crdt.ballots import Ballot
 from crdt.entry import EntryState
-from crdt.entry_view import Ballot
-from crdt.operations import Purge, Tag, Untag, Vote
+from crdt.operations import Describe, Purge, Tag, Unlink, Untag, Vote
 from crdt.version_vector import VersionVector
-from tests.crdt import laws
+from tests.crdt import field_laws, laws
 from tests.crdt.histories import Choose, History, history
 
 SEEDS = 150
@@ -119,11 +129,11 @@ def every_vote_counts(patch: pytest.MonkeyPatch) -> None:
         found = [(applied[cid].header.author, cid) for cid in sorted(said) if isinstance(said[cid], Vote)]
         return tuple(Ballot(agent, cid, said[cid]) for agent, cid in sorted(found) if said[cid].value)
 
-    patch.setattr(entry_view, "_votes", votes)
+    patch.setattr(entry_view, "ballots", votes)
 
 
 def smallest_branch_votes(patch: pytest.MonkeyPatch) -> None:
-    honest = entry_view._votes
+    honest = ballots.ballots
 
     def votes(applied: Mapping[Cid, Record], said: Mapping[Cid, Any], standing: Any) -> tuple[Ballot, ...]:
         last: dict[bytes, tuple[int, Cid]] = {}
@@ -135,7 +145,7 @@ def smallest_branch_votes(patch: pytest.MonkeyPatch) -> None:
         chosen = {c: r for c, r in applied.items() if r.header.kind != VOTE or c in kept}
         return honest(chosen, said, standing)
 
-    patch.setattr(entry_view, "_votes", votes)
+    patch.setattr(entry_view, "ballots", votes)
 
 
 def late_value_revives(patch: pytest.MonkeyPatch) -> None:
@@ -184,7 +194,7 @@ def anybody_purges(patch: pytest.MonkeyPatch) -> None:
         found = [(cid, one.records) for cid, one in said.items() if isinstance(one, Purge)]
         return {cid: purge for purge, cids in found for cid in cids if cid in records}
 
-    for module in (entry, entry_view):
+    for module in (entry, entry_view, purging):
         patch.setattr(module, "purged_by", purged)
 
 
@@ -197,7 +207,62 @@ def the_erased_overwrite_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(entry_view, "overwrites", lambda *args: honest(*args[:4]))
 
 
+def the_last_description_wins(patch: pytest.MonkeyPatch) -> None:
+    def newest(applied: Mapping[Cid, Record], *rest: Any) -> Any:
+        return tuple((name, values[:1]) for name, values in registers.field_values(applied, *rest))
+
+    patch.setattr(entry_view, "field_values", newest)
+
+
+def clearing_wins(patch: pytest.MonkeyPatch) -> None:
+    def cleared(applied: Mapping[Cid, Record], every: Mapping[Cid, Any], *rest: Any) -> Any:
+        gone = {name for one in every.values() if isinstance(one, Describe) for name in one.clear}
+        found = registers.field_values(applied, every, *rest)
+        return tuple((name, values) for name, values in found if name not in gone)
+
+    patch.setattr(entry_view, "field_values", cleared)
+
+
+def an_erased_description_overwrites_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(registers, "purged_by", lambda _records, _said: {})
+
+
+def one_field_overwrites_all(patch: pytest.MonkeyPatch) -> None:
+    def every(value: Any) -> tuple[str, ...]:
+        return ("title", "type") if isinstance(value, Describe) else ()
+
+    patch.setattr(registers, "_touched", every)
+
+
+def unlink_wins(patch: pytest.MonkeyPatch) -> None:
+    def gone(said: Mapping[Cid, Any]) -> Any:
+        removed = {one.reference for one in said.values() if isinstance(one, Unlink)}
+        return tuple(pair for pair in observed_sets.reference_adds(said) if pair[0] not in removed)
+
+    patch.setattr(entry_view, "reference_adds", gone)
+
+
+def votes_for_others_are_its_own(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ballots, "_for_whom", lambda _: b"")
+
+
+def an_erased_vote_is_skipped(patch: pytest.MonkeyPatch) -> None:
+    honest = ballots._last
+
+    def last(applied: Mapping[Cid, Record], said: Mapping[Cid, Any], *rest: Any) -> Any:
+        return honest({cid: one for cid, one in applied.items() if cid in said}, said, *rest)
+
+    patch.setattr(ballots, "_last", last)
+
+
 BUGS = (
+    the_last_description_wins,
+    clearing_wins,
+    an_erased_description_overwrites_nothing,
+    one_field_overwrites_all,
+    unlink_wins,
+    votes_for_others_are_its_own,
+    an_erased_vote_is_skipped,
     first_copy_wins,
     sequence_number_is_identity,
     waiting_records_are_lost,
@@ -221,6 +286,9 @@ BUGS = (
 
 
 RARE: dict[str, tuple[Law, ...]] = {
+    "an_erased_description_overwrites_nothing": (field_laws.an_erased_description_brings_nothing_back,),
+    "anybody_purges": (laws.nobody_purges_another,),
+    "an_erased_vote_is_skipped": (field_laws.an_erased_vote_revives_none,),
     "smallest_branch_votes": (laws.one_vote_an_agent,),
     "untag_is_not_proven": (laws.postings_are_the_views,),
     "excluded_values_still_overwrite": (laws.the_excluded_say_nothing,),

@@ -11,8 +11,9 @@ from chain.content import Content
 from chain.record import Record
 from chain.source_chain import Draft
 from crdt.drafts import draft_delete, draft_edit, draft_purge
-from crdt.entry_view import Entry, operations, view_of
+from crdt.entry_view import Entry, view_of
 from crdt.postings import shown
+from crdt.purging import operations
 from dht.records.basis import subject_basis
 from dht.records.bundle import Item
 from dht.records.placement import SHOWS, Layout, Role

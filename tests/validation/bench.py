@@ -58,6 +58,7 @@ from chain.manifest import Manifest, Space
 from chain.membrane import find_nonce, work_bits
 from chain.private import NONCE_SIZE, Private, seal
 from chain.record import Header, Record, encode_payload, sign_record
+from chain.reference import Relation, Source
 from chain.source_chain import Draft, head_of, next_record
 from chain.warrant import fork_body, invalid_body
 from crdt import drafts
@@ -161,7 +162,17 @@ def bench() -> Bench:
     delete = bob.write(drafts.draft_delete(view([*said, tag, untag]), b))
     retract = alice.write(drafts.draft_retract(view([*said, tag, untag, delete]), a))
     vote = bob.write(drafts.draft_vote(view([*said, tag, untag, delete, retract]), b, -1, "wilted", 7))
-    purge = bob.write(drafts.draft_purge(view([*said, tag, untag, delete, retract, vote]), b, [edit.cid]))
+    said = [*said, tag, untag, delete, retract, vote]
+    source, relation = (
+        Source("A book of roses", "https://example.org", "they climb"),
+        Relation("extends", UNKNOWN),
+    )
+    describe = bob.write(drafts.draft_describe(view(said), b, {"title": "Roses", "type": "fact"}))
+    link = alice.write(drafts.draft_link(view([*said, describe]), a, [source, relation]))
+    unlink = bob.write(drafts.draft_unlink(view([*said, describe, link]), b, source))
+    assess = alice.write(drafts.draft_assess(view([*said, describe, link, unlink]), a, 700_000))
+    said = [*said, describe, link, unlink, assess]
+    purge = bob.write(drafts.draft_purge(view(said), b, [edit.cid]))
     private = alice.write(
         Draft(PRIVATE, seal(ALICE, NETWORK, Private(None, content("mine", "rose")), bytes(NONCE_SIZE)))
     )
@@ -177,6 +188,7 @@ def bench() -> Bench:
     kinds = ("genesis", "membrane", "profile")
     by_name = {**dict(zip(kinds, alice.records, strict=False)), "create": create, "edit": edit, "tag": tag}
     by_name |= {"untag": untag, "delete": delete, "retract": retract, "vote": vote, "purge": purge}
+    by_name |= {"describe": describe, "link": link, "unlink": unlink, "assess": assess}
     by_name |= {"private": private, "sealed": sealed, "epoch": published}
     by_name |= {**learning, **warrants, **life, "close": close}
     return Bench(alice, bob, by_name)

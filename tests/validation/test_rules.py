@@ -15,6 +15,7 @@ from chain.agent_life import (
     sign_consent,
     sign_revocation,
 )
+from chain.behalf import content_statement
 from chain.cid import blob_cid, raw_cid, record_cid
 from chain.epoch import Expulsion, epoch_body
 from chain.identity import Identity
@@ -224,6 +225,26 @@ def epoch_signed(signatures: str, **change: Any) -> Offence:
         }
         record = forge(b.by_name["epoch"], body=epoch_body(epoch, signed[signatures]))
         return record, b.context(record)
+
+    return offend
+
+
+def signed(text: str) -> dict[str, Any]:
+    """Said to be by a crawler who signed this text."""
+    statement = content_statement("crawler", text)
+    return {"key": CRAWLER.agent, "name": "crawler", "signature": CRAWLER.sign(statement)}
+
+
+CRAWLER = Identity.from_seed(bytes([9]) * 32)
+BAREFACED = {"key": CRAWLER.agent, "name": "crawler", "signature": bytes(64)}
+
+
+def in_rules_4(name: str, /, **changes: Any) -> Offence:
+    """A record of the bench with such fields, in a network whose rules do not know them."""
+
+    def offend(b: Bench) -> tuple[Record, Context]:
+        record, context = body_with(name, **changes)(b)
+        return record, replace(context, manifest=replace(context.manifest, rules=4))
 
     return offend
 
@@ -553,6 +574,12 @@ OFFENCES: dict[str, list[Offence]] = {
         body_with("purge", records=[record_cid(bytes([n])) for n in range(MAX_PURGED + 1)]),
         body_with("purge", why="regret"),
     ],
+    "fields": [
+        in_rules_4("create", format="markdown"),
+        in_rules_4("create", title="Moss"),
+        in_rules_4("vote", behalf={"name": "a crawler"}),
+        in_rules_4("edit", resolution={"decision": "merge", "reason": "both are right"}),
+    ],
     "limits": [within(Limits(text=3)), within(Limits(tags=0))],
     "private-body": [
         body_with("private", box=...),
@@ -583,10 +610,18 @@ OFFENCES: dict[str, list[Offence]] = {
         lambda b: of("purge", body=purge_body([b.bob.opening[1].cid]))(b),
         lambda b: body_with("edit", over=[b.by_name["tag"].cid])(b),
         lambda b: of("untag", body=untag_body("garden", [b.by_name["vote"].cid]))(b),
+        lambda b: body_with("describe", over=[b.by_name["edit"].cid])(b),
+        lambda b: body_with("unlink", adds=[b.by_name["assess"].cid])(b),
         lambda b: body_with("edit", over=[b.by_name["profile"].cid])(b),
         lambda b: of("untag", body=untag_body("garden", [b.by_name["retract"].cid]))(b),
         citing("untag", "tag", {"subject": UNKNOWN}, lambda t: {"body": untag_body("garden", [t.cid])}),
         cites_unsigned("untag", "tag"),
+    ],
+    "behalf": [
+        body_with("create", behalf=signed("another text")),
+        body_with("edit", behalf={**signed("roses ramble"), "name": "another"}),
+        body_with("vote", behalf=signed("roses ramble")),
+        body_with("vote", behalf=BAREFACED),
     ],
     "binding": [
         body_with("create", codes=b"\x81\0\0\0"),

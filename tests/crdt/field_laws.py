@@ -1,0 +1,194 @@
+"""Laws of what stands beside an entry's text: fields, references, votes for others, assessments."""
+
+from __future__ import annotations
+
+from chain.cid import Cid
+from chain.kinds import CREATE, DESCRIBE, VOTE
+from crdt import drafts
+from crdt.entry import EntryState
+from crdt.entry_view import Entry
+from crdt.operations import Vote
+from tests.crdt.histories import (
+    FIELDS,
+    FOR_OTHERS,
+    MALLORY,
+    REFERENCES,
+    TITLES,
+    Choose,
+    History,
+    described,
+    seen,
+    shuffled,
+    some,
+)
+
+
+def values_of(entry: Entry, name: str) -> dict[Cid, object]:
+    return dict(dict(entry.fields).get(name, ()))
+
+
+def concurrent_descriptions_are_kept(story: History, choose: Choose) -> None:
+    """Both sides of a concurrent description stand, the later first, until one that saw both."""
+    start, name = story.state(), FIELDS[choose(2)]
+    story.replicas[:] = [start, start]
+    made = []
+    for place, scribe in enumerate(story.scribes):
+        fields = dict.fromkeys(FIELDS if place == 0 else (name,), TITLES[place])
+        draft = drafts.draft_describe(seen(start), scribe.identity.agent, fields)
+        made.append(story.publish(place, draft, choose(3)))
+    both = story.replicas[0].join(story.replicas[1])
+    assert values_of(seen(both), name) == {made[0].cid: TITLES[0], made[1].cid: TITLES[1]}
+    assert seen(both).conflict
+    first = dict(seen(both).fields)[name][0][0]
+    assert first == max(made, key=lambda one: (one.header.hlc, one.cid)).cid
+    others = {other: values_of(seen(both), other) for other in FIELDS if other != name}
+    story.replicas[0] = both
+    last = drafts.draft_describe(seen(both), story.scribes[0].identity.agent, {name: "settled"})
+    settled = story.publish(0, last, choose(3))
+    after = seen(story.replicas[0])
+    assert values_of(after, name) == {settled.cid: "settled"}
+    assert {other: values_of(after, other) for other in others} == others
+
+
+def a_value_survives_a_concurrent_clearing(story: History, choose: Choose) -> None:
+    start = story.state()
+    story.replicas[:] = [start, start]
+    alice, bob = (scribe.identity.agent for scribe in story.scribes)
+    first = story.publish(0, drafts.draft_describe(seen(start), alice, {"title": "first"}), 0)
+    story.replicas[1] = story.replicas[0]
+    story.publish(0, drafts.draft_describe(seen(story.replicas[0]), alice, {}, ["title"]), choose(3))
+    assert not values_of(seen(story.replicas[0]), "title")
+    second = story.publish(
+        1, drafts.draft_describe(seen(story.replicas[1]), bob, {"title": "second"}), choose(3)
+    )
+    both = seen(story.replicas[0].join(story.replicas[1]))
+    assert values_of(both, "title") == {second.cid: "second"}
+    assert first.cid not in values_of(both, "title")
+
+
+def an_erased_description_brings_nothing_back(story: History, choose: Choose) -> None:
+    state = story.state()
+    place = choose(2)
+    story.replicas[place] = state
+    author = story.scribes[place].identity.agent
+    before = seen(state)
+    fields = described(choose)
+    said = story.publish(place, drafts.draft_describe(before, author, fields), choose(3))
+    view = seen(story.replicas[place])
+    story.publish(place, drafts.draft_purge(view, author, [said.cid]), choose(3))
+    after = seen(story.replicas[place])
+    for name in FIELDS:
+        kept = set(values_of(after, name))
+        assert said.cid not in kept
+        assert kept <= set(values_of(view, name))
+        assert not kept & set(values_of(before, name)) or name not in fields
+
+
+def an_added_reference_wins(story: History, choose: Choose) -> None:
+    """A reference added while another replica removes it stays, and goes when the remover saw every add."""
+    start, wanted = story.state(), REFERENCES[choose(2)]
+    story.replicas[:] = [start, start]
+    alice, bob = (scribe.identity.agent for scribe in story.scribes)
+    story.publish(0, drafts.draft_link(seen(start), alice, [wanted]), 0)
+    story.replicas[1] = story.replicas[0]
+    story.publish(0, drafts.draft_link(seen(story.replicas[0]), alice, [wanted]), 0)
+    story.publish(1, drafts.draft_unlink(seen(story.replicas[1]), bob, wanted), choose(3))
+    assert wanted not in dict(seen(story.replicas[1]).reference_adds)
+    both = story.replicas[0].join(story.replicas[1])
+    assert wanted in dict(seen(both).reference_adds)
+    story.replicas[1] = both
+    story.publish(1, drafts.draft_unlink(seen(both), bob, wanted), choose(3))
+    after = dict(seen(story.replicas[1]).reference_adds)
+    assert after == {one: adds for one, adds in seen(both).reference_adds if one != wanted}
+
+
+def votes_for_others_stand_beside(story: History, choose: Choose) -> None:
+    """One vote for each that an agent speaks for; the last of each counts, and touches none of the others."""
+    state = story.state()
+    place = choose(2)
+    agent = story.scribes[place].identity.agent
+    story.replicas[place] = state
+    for _ in range(3):
+        before = seen(story.replicas[place])
+        whose, value = FOR_OTHERS[choose(3)], choose(3) - 1
+        story.publish(place, drafts.draft_vote(before, agent, value, behalf=whose), choose(3))
+        after = seen(story.replicas[place])
+        same = [one for one in after.votes if (one.agent, one.vote.behalf) == (agent, whose)]
+        assert [one.vote.value for one in same] == [value] * bool(value)
+        rest = [one for one in before.votes if (one.agent, one.vote.behalf) != (agent, whose)]
+        assert [one for one in after.votes if one not in same] == rest
+    last = [
+        (record.header.subject_seq, record.cid)
+        for record in state.applied.values()
+        if record.header.kind == VOTE and record.header.author == MALLORY.agent
+    ]
+    counted = [one.record for one in seen(state).votes if one.agent == MALLORY.agent]
+    assert len(counted) <= len(FOR_OTHERS)
+    assert set(counted) <= {cid for _, cid in last}
+
+
+def an_erased_vote_revives_none(story: History, choose: Choose) -> None:
+    state = story.state()
+    place = choose(2)
+    agent = story.scribes[place].identity.agent
+    story.replicas[place] = state
+    said = [
+        story.publish(
+            place,
+            drafts.draft_vote(seen(story.replicas[place]), agent, 1, behalf=FOR_OTHERS[choose(3)]),
+            choose(3),
+        )
+        for _ in range(3)
+    ]
+    erased = choose(3)
+    view = seen(story.replicas[place])
+    story.publish(place, drafts.draft_purge(view, agent, [said[erased].cid]), choose(3))
+    after = seen(story.replicas[place])
+    counted = {one.record for one in after.votes if one.agent == agent}
+    assert counted <= {one.cid for one in said[erased + 1 :]}
+    assert counted == {one.record for one in view.votes if one.record in {o.cid for o in said[erased + 1 :]}}
+
+
+def the_last_assessment_counts(story: History, choose: Choose) -> None:
+    state = story.state()
+    place = choose(2)
+    agent = story.scribes[place].identity.agent
+    story.replicas[place] = state
+    for sure in (choose(3), choose(3)):
+        view = seen(story.replicas[place])
+        story.publish(place, drafts.draft_assess(view, agent, sure), choose(3))
+        after = seen(story.replicas[place]).assessments
+        assert [one.confidence for one in after if one.agent == agent] == [sure]
+        assert [one for one in after if one.agent != agent] == [
+            one for one in view.assessments if one.agent != agent
+        ]
+
+
+def fields_do_not_hang_on_order(story: History, choose: Choose) -> None:
+    """Of any part of the records, in any order and repeated, the fields and the rest are the same."""
+    part = some(choose, story.records)
+    first = EntryState(story.subject)
+    for record in shuffled(choose, [*part, *part]):
+        first = first.add(record)
+    second = story.state(part)
+    left, right = first.view(), second.view()
+    assert (left is None) == (right is None)
+    if left is not None and right is not None:
+        assert left.fields == right.fields
+        assert left.reference_adds == right.reference_adds
+        assert left.assessments == right.assessments
+        writers = {cid for _, values in left.fields for cid, _ in values}
+        assert all(first.applied[cid].header.kind in (CREATE, DESCRIBE) for cid in writers)
+        assert all(isinstance(one.vote, Vote) and one.vote.value for one in left.votes)
+
+
+FIELD_LAWS = (
+    concurrent_descriptions_are_kept,
+    a_value_survives_a_concurrent_clearing,
+    an_erased_description_brings_nothing_back,
+    an_added_reference_wins,
+    votes_for_others_stand_beside,
+    an_erased_vote_revives_none,
+    the_last_assessment_counts,
+    fields_do_not_hang_on_order,
+)
