@@ -50,6 +50,8 @@ PROVABLE = frozenset(
         "close-body",
         "epoch-body",
         "operation",
+        "fields",
+        "behalf",
         "limits",
         "private-body",
         "vector",

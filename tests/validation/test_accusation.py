@@ -80,7 +80,7 @@ def test_what_breaks_a_provable_rule_is_shown_to_strangers(rule: str) -> None:
         proven = offence_of(proof_of(warrant))
         assert (proven.rule, proven.records, proven.seq) == (rule, (record.cid,), record.header.seq)
         shown += 1
-    if rule in PROVABLE - {"kind", "limits", "warrant-body"}:
+    if rule in PROVABLE - {"fields", "kind", "limits", "warrant-body"}:
         assert shown
     if rule in BENT_BY_OTHERS or rule not in PROVABLE:
         assert not shown
