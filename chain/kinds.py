@@ -71,6 +71,9 @@ KINDS_BY_RULE_VERSION: Final[dict[int, frozenset[str]]] = {
 """From version 4 on an epoch may change the atlas, from version 5 on content has more fields
 (`validation.payload_rules`)."""
 
+FIELDS_FROM: Final = 5
+"""The rule version from which on content has more than its first fields, and votes may be passed on."""
+
 OPENING: Final = (GENESIS, MEMBRANE, PROFILE)
 """The kinds of seq 0, 1 and 2 of every chain."""
 

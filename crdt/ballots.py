@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from chain.behalf import Behalf
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.kinds import ASSESS, VOTE
@@ -83,9 +84,17 @@ def _last(
             yield author, cid
 
 
+def same_voter(one: Behalf | None, other: Behalf | None) -> bool:
+    """Whether an agent votes for the same in both: itself, or who has that name and key."""
+    return _voter(one) == _voter(other)
+
+
 def _for_whom(value: Operation) -> bytes:
+    return _voter(value.behalf) if isinstance(value, Vote) else b""
+
+
+def _voter(behalf: Behalf | None) -> bytes:
     """What tells those apart for whom an agent votes; empty for itself."""
-    behalf = value.behalf if isinstance(value, Vote) else None
     if behalf is None:
         return b""
     return (b"\1" + behalf.key if behalf.key else b"\0") + behalf.name.encode()

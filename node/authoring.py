@@ -139,4 +139,9 @@ def _content(entry: NewEntry, codes: bytes) -> Content:
         domain=entry.domain,
         confidence=entry.confidence,
         citations=entry.citations,
+        format=entry.format,
+        generated_by=entry.generated_by,
+        references=entry.references,
+        fields=entry.fields,
+        behalf=entry.behalf,
     )

@@ -17,13 +17,28 @@ from typing import Protocol
 import trio
 
 from chain.cid import Cid, to_text
-from chain.content import Content
+from chain.content import Content, Resolution
 from chain.identity import AgentId, peer_id
-from chain.kinds import DELETE, EDIT, KINDS_BY_RULE_VERSION, PURGE, PURGEABLE, RETRACT, TAG, UNTAG, VOTE
+from chain.kinds import (
+    ASSESS,
+    DELETE,
+    EDIT,
+    FIELDS_FROM,
+    KINDS_BY_RULE_VERSION,
+    LINK,
+    PURGE,
+    PURGEABLE,
+    RETRACT,
+    TAG,
+    UNLINK,
+    UNTAG,
+    VOTE,
+)
 from chain.manifest import Limits
 from chain.record import Record
 from chain.source_chain import Draft
 from crdt import drafts
+from crdt.ballots import same_voter
 from crdt.entry import EntryState, fold
 from crdt.entry_view import Entry
 from crdt.errors import CrdtError
@@ -34,7 +49,7 @@ from node.embedding.caller import CallerVectors
 from node.embedding.embedder import Embedder
 from node.entry_reader import Found
 from node.errors import Forbidden, Gone, InvalidInput, NotFound, VersionConflict
-from node.models import Change, Changed, Delete, Edit, Purge, Retag, Retract, Vote
+from node.models import Assess, Change, Changed, Delete, Edit, Purge, Relate, Resolve, Retag, Retract, Vote
 
 MAX_TOLD = 64
 """Changes since a version that are looked for; an older version is said to be unknown."""
@@ -42,7 +57,10 @@ TOLD = 3
 """Changes that the message of a conflict names."""
 
 _KINDS: Mapping[type, tuple[str, ...]] = {
+    Assess: (ASSESS,),
     Edit: (EDIT,),
+    Relate: (LINK, UNLINK),
+    Resolve: (EDIT,),
     Retag: (TAG, UNTAG),
     Vote: (VOTE,),
     Delete: (DELETE,),
@@ -105,8 +123,9 @@ class Editor:
         """
         rules = self._rules()
         kinds = [kind for kind in _KINDS[type(change)] if kind not in KINDS_BY_RULE_VERSION[rules]]
-        if kinds:
-            raise InvalidInput(f"this network's rules (version {rules}) do not know {kinds[0]}")
+        newer = kinds[0] if kinds else _newer_field(change) if rules < FIELDS_FROM else None
+        if newer is not None:
+            raise InvalidInput(f"this network's rules (version {rules}) do not know {newer}")
         async with self._turn(entry):
             found = await self._reader.find(entry)
             standing = self._standing()
@@ -128,11 +147,15 @@ class Editor:
                 written.append(record.cid)
                 state = state.add(record)
                 view = state.view(standing) or view
+                if isinstance(change, Resolve):
+                    break  # of three values one is rejected, and two still differ
             return Changed(entry, tuple(written), view.version.fingerprint)
 
     def _codes(self, view: Entry, change: Change) -> bytes:
         """The codes of the text that the entry will have; blocking."""
-        if not isinstance(change, Edit):
+        if isinstance(change, Resolve):
+            return self._merged_codes(change)
+        if not isinstance(change, Edit) or change.only_fields:
             return b""
         old = view.contents[0][1] if view.contents else None
         if change.vector is not None:
@@ -143,12 +166,33 @@ class Editor:
             return old.codes
         return text_codes(self._embedder, change.text).tobytes()
 
+    def _merged_codes(self, change: Resolve) -> bytes:
+        if change.text is None:
+            return b""
+        if change.vector is not None:
+            return vector_codes(self._embedder, change.vector).tobytes()
+        return text_codes(self._embedder, change.text).tobytes()
+
     def _next(self, view: Entry, change: Change, codes: bytes) -> Draft | None:
         """The next record that `change` needs on top of `view`, or None when it is done; pure."""
         try:
             match change:
                 case Edit():
-                    return self._edit(view, change, codes)
+                    draft = None if change.only_fields else self._edit(view, change, codes)
+                    return draft or self._describe(view, change)
+                case Resolve():
+                    return self._resolve(view, change, codes)
+                case Relate(add=add, remove=remove):
+                    there = dict(view.reference_adds)
+                    for one in remove:
+                        if one in there:
+                            return drafts.draft_unlink(view, self._agent, one)
+                    new = [one for one in add if one not in there]
+                    return drafts.draft_link(view, self._agent, new) if new else None
+                case Assess(confidence=confidence):
+                    if (self._agent, confidence) in [(one.agent, one.confidence) for one in view.assessments]:
+                        return None
+                    return drafts.draft_assess(view, self._agent, confidence)
                 case Retag(add=add, remove=remove):
                     for tag in remove:
                         if tag in view.tags:
@@ -157,12 +201,16 @@ class Editor:
                         if tag not in view.tags:
                             return drafts.draft_tag(view, self._agent, tag)
                     return None
-                case Vote(value=value, reason=reason, confidence=confidence):
-                    said = [one.vote for one in view.votes if one.agent == self._agent]
+                case Vote(value=value, reason=reason, confidence=confidence, behalf=behalf):
+                    said = [
+                        one.vote
+                        for one in view.votes
+                        if one.agent == self._agent and same_voter(one.vote.behalf, behalf)
+                    ]
                     now = [(one.value, one.reason, one.confidence) for one in said]
                     if now == [(value, reason, confidence)] * bool(value):
                         return None
-                    return drafts.draft_vote(view, self._agent, value, reason, confidence)
+                    return drafts.draft_vote(view, self._agent, value, reason, confidence, behalf)
                 case Delete():
                     return None if view.deleted else drafts.draft_delete(view, self._agent)
                 case Purge(records=records):
@@ -185,13 +233,32 @@ class Editor:
     def _edit(self, view: Entry, change: Edit, codes: bytes) -> Draft | None:
         old = view.contents[0][1] if view.contents else Content("", b"\1")
         content = replace(edited(old, change), codes=codes, tags=tuple(sorted(set(change.tags))), over=())
-        same = replace(content, over=old.over, tags=old.tags) == old and set(content.tags) <= set(view.tags)
+        same = _says_the_same(content, old) and set(content.tags) <= set(view.tags)
         if same and len(view.maximal) == 1 and not view.deleted:
             return None
         fault = self._limits.fault(replace(content, tags=tuple(sorted({*view.tags, *content.tags}))))
         if fault is not None:
             raise InvalidInput(fault)
         return drafts.draft_edit(view, self._agent, content)
+
+    def _describe(self, view: Entry, change: Edit) -> Draft | None:
+        now = dict(view.fields)
+        wanted = {
+            name: value
+            for name, value in change.fields
+            if len(now.get(name, ())) != 1 or now[name][0][1] != value
+        }
+        gone = sorted(name for name in change.cleared_fields if name in now)
+        return drafts.draft_describe(view, self._agent, wanted, gone) if wanted or gone else None
+
+    def _resolve(self, view: Entry, change: Resolve, codes: bytes) -> Draft | None:
+        shown = dict(view.contents)
+        old = next(iter(shown.values()))
+        merged = (
+            None if change.text is None else replace(old, text=change.text, codes=codes, tags=(), behalf=None)
+        )
+        resolution = Resolution(change.decision, change.reason, change.chosen)
+        return drafts.draft_resolution(view, self._agent, resolution, merged)
 
     @asynccontextmanager
     async def _turn(self, entry: Cid) -> AsyncIterator[None]:
@@ -217,7 +284,30 @@ def edited(old: Content, change: Edit) -> Content:
         domain=None if "domain" in cleared else change.domain or old.domain,
         confidence=None if "confidence" in cleared else confidence,
         citations=() if "citations" in cleared else citations,
+        format=None if "format" in cleared else change.format or old.format,
+        generated_by=None if "generated_by" in cleared else change.generated_by or old.generated_by,
+        references=(),
+        fields=(),
+        behalf=change.behalf,
+        resolution=None,
     )
+
+
+def _says_the_same(new: Content, old: Content) -> bool:
+    """Whether an edit would change nothing of a value, whoever writes it and why."""
+    aside = {"over": (), "tags": (), "references": (), "fields": (), "behalf": None, "resolution": None}
+    return replace(new, **aside) == replace(old, **aside)
+
+
+def _newer_field(change: Change) -> str | None:
+    """What of a change only rule version 5 knows; None if nothing is."""
+    if isinstance(change, Resolve):
+        return "a resolution"
+    if isinstance(change, Edit):
+        given = {"format": change.format, "generated_by": change.generated_by, "behalf": change.behalf}
+        named = [name for name, value in given.items() if value is not None]
+        return next(iter((*named, *(name for name, _ in change.fields), *change.cleared_fields)), None)
+    return "votes for others" if isinstance(change, Vote) and change.behalf is not None else None
 
 
 def conflict(records: Iterable[Record], view: Entry, seen: str) -> str:
@@ -257,7 +347,13 @@ def _check_state(view: Entry, change: Change, agent: AgentId, limits: Limits) ->
         raise Gone("the entry is retracted by its creator, for good")
     if not view.maximal and not isinstance(change, Retract):
         raise Gone("nothing is left of the entry: all its values are by agents under warrants")
-    if view.deleted and isinstance(change, Retag | Vote):
+    if isinstance(change, Resolve) and len(view.contents) < 2 and not view.delete_overruled:
+        raise InvalidInput("the entry has one value only: there is no conflict to resolve")
+    if isinstance(change, Relate):
+        there = {one for one, _ in view.reference_adds}
+        if any(one not in there for one in change.remove):
+            raise NotFound("the entry has no such reference")
+    if view.deleted and isinstance(change, Retag | Vote | Relate | Assess):
         raise Gone("the entry is deleted; an edit brings it back")
     if isinstance(change, Retag):
         unknown = [tag for tag in change.remove if tag not in view.tags]

@@ -30,7 +30,7 @@ from dht.records.intake import Intake, Judged
 from dht.records.methods import RecordService
 from dht.records.record_store import Held
 from node.entry_records import EntryRecords
-from node.models import MAX_BALLOTS, MAX_VALUES, Ballot, EntryView, Erased, Value
+from node.models import MAX_BALLOTS, MAX_REFERENCES, MAX_VALUES, Ballot, EntryView, Erased, FieldState, Value
 from validation.named import named_by
 
 TIMEOUT_S = 2.0
@@ -183,14 +183,22 @@ def view_of(entry: Cid, records: Sequence[Record], standing: Standing = CLEAR) -
         ),
         fingerprint=folded.version.fingerprint,
         values=tuple(
-            Value(cid, by_cid[cid].header.author, content.text)
+            Value(
+                cid,
+                by_cid[cid].header.author,
+                content.text,
+                content.format,
+                content.generated_by,
+                content.behalf,
+                content.resolution,
+            )
             for cid, content in folded.contents[:MAX_VALUES]
         ),
         delete_overruled=folded.delete_overruled,
         up=folded.up,
         down=folded.down,
         votes=tuple(
-            Ballot(one.agent, one.vote.value, one.vote.reason, one.vote.confidence)
+            Ballot(one.agent, one.vote.value, one.vote.reason, one.vote.confidence, one.vote.behalf)
             for one in folded.votes[:MAX_BALLOTS]
         ),
         excluded=tuple(
@@ -198,6 +206,15 @@ def view_of(entry: Cid, records: Sequence[Record], standing: Standing = CLEAR) -
             for cid in folded.excluded[:MAX_VALUES]
         ),
         erased=_erased(folded, by_cid),
+        fields=tuple(
+            FieldState(
+                name,
+                tuple((cid, by_cid[cid].header.author, value) for cid, value in values[:MAX_VALUES]),
+            )
+            for name, values in folded.fields
+        ),
+        references=tuple(one for one, _ in folded.reference_adds[:MAX_REFERENCES]),
+        assessments=tuple((one.agent, one.confidence) for one in folded.assessments[:MAX_BALLOTS]),
         records=tuple(sorted(records, key=lambda record: (record.header.lamport, record.cid))),
     )
 

@@ -10,10 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+from chain.behalf import Behalf
 from chain.cid import Cid
+from chain.content import Resolution
 from chain.identity import AgentId
+from chain.metadata import READERS, FieldValue
 from chain.receipt import Receipt
 from chain.record import Record
+from chain.reference import Reference
 from node.query.filters import ANY, Filters
 from node.query.scoring import Words
 from sharding.tree import Prefix
@@ -35,6 +39,12 @@ class NewEntry:
     key: bytes | None = None
     backup: bool = False
     """Of a private entry: let others keep the sealed box."""
+    format: str | None = None
+    generated_by: str | None = None
+    references: tuple[Reference, ...] = ()
+    fields: tuple[tuple[str, FieldValue], ...] = ()
+    """Title, type and so on (`chain.metadata`), ascending by name."""
+    behalf: Behalf | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +67,8 @@ class Rejected:
 class Edit:
     """A new value for an entry. What is None stays as it is, but for the fields named by `clear`.
 
-    `clear` may name domain, confidence and citations. `tags` are added to the entry's.
+    `clear` may name domain, confidence, citations, format, generated_by and the fields of `chain.metadata`.
+    `tags` are added to the entry's. Who changes nothing but `fields` leaves the text, and a conflict about it, alone.
     """
 
     text: str | None = None
@@ -67,6 +78,22 @@ class Edit:
     confidence: int | None = None
     citations: tuple[str, ...] | None = None
     clear: frozenset[str] = frozenset()
+    format: str | None = None
+    generated_by: str | None = None
+    fields: tuple[tuple[str, FieldValue], ...] = ()
+    behalf: Behalf | None = None
+
+    @property
+    def cleared_fields(self) -> frozenset[str]:
+        """Those of `clear` that are fields of the entry, not of its text."""
+        return self.clear & READERS.keys()
+
+    @property
+    def only_fields(self) -> bool:
+        """Whether nothing is said about the text."""
+        said = (self.text, self.vector, self.domain, self.confidence, self.citations, self.format)
+        more = (self.generated_by, self.behalf, self.tags or None, (self.clear - READERS.keys()) or None)
+        return all(one is None for one in (*said, *more))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +111,34 @@ class Vote:
     value: int
     reason: str | None = None
     confidence: int | None = None
+    behalf: Behalf | None = None
+    """For whom the vote is passed on; None: for itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relate:
+    """References to add to an entry, sources and relations, and references to remove."""
+
+    add: tuple[Reference, ...] = ()
+    remove: tuple[Reference, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Assess:
+    """How sure this agent is that the entry is right, from now on, in ppm."""
+
+    confidence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """End the conflict of an entry's texts: accept or reject the value of a record, or merge them to `text`."""
+
+    decision: str
+    reason: str
+    chosen: Cid | None = None
+    text: str | None = None
+    vector: Sequence[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +158,7 @@ class Purge:
     records: tuple[Cid, ...] | None = None
 
 
-Change: TypeAlias = Edit | Retag | Vote | Delete | Retract | Purge
+Change: TypeAlias = Edit | Retag | Vote | Relate | Assess | Resolve | Delete | Retract | Purge
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +178,29 @@ class Value:
     record: Cid
     author: AgentId
     text: str
+    format: str | None = None
+    generated_by: str | None = None
+    behalf: Behalf | None = None
+    resolution: Resolution | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FieldState:
+    """A field of an entry: its maximal values with their records and authors, the winner first."""
+
+    name: str
+    values: tuple[tuple[Cid, AgentId, FieldValue], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """An agent's vote on an entry."""
+    """An agent's vote on an entry; `behalf`: for whom it passes it on."""
 
     agent: AgentId
     value: int
     reason: str | None
     confidence: int | None
+    behalf: Behalf | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +367,7 @@ class Answer:
 MAX_VALUES = 16
 """Conflicting values that an entry's view lists: anybody can make one, of 64 KiB."""
 MAX_BALLOTS = 256
+MAX_REFERENCES: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +402,12 @@ class EntryView:
     """The owner's alone."""
     erased: tuple[Erased, ...] = ()
     """What was said here and is purged, the latest first; at most `MAX_VALUES` of it."""
+    fields: tuple[FieldState, ...] = ()
+    """Ascending by name; a field of more than one value is in conflict. At most `MAX_VALUES` values each."""
+    references: tuple[Reference, ...] = ()
+    """At most `MAX_REFERENCES` of them."""
+    assessments: tuple[tuple[AgentId, int], ...] = ()
+    """How sure agents are of it, in ppm, agents ascending; at most `MAX_BALLOTS` of them."""
     records: tuple[Record, ...] = ()
     """The operations, in the order in which they fold; the provenance."""
 

@@ -15,6 +15,7 @@ from chain.kinds import (
     DESCRIBE,
     ENTRY_OPERATIONS,
     EPOCH,
+    FIELDS_FROM,
     HEADS,
     LINK,
     PURGEABLE,
@@ -38,8 +39,6 @@ FIXED_ATLAS = 3
 """Up to this rule version nodes could not move postings to where another atlas puts them."""
 EXPELS_FROM = 4
 """The rule version from which on an epoch may put agents out, and let them in again."""
-FIELDS_FROM = 5
-"""The rule version from which on content has more than its first fields, and votes may be passed on."""
 BINDING_PPM = 980_000
 """Cosine that a vector must reach with the re-embedding of its text."""
 
