@@ -9,22 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from chain.content import MAX_CITATION, MAX_CITATIONS, MAX_DOMAIN, MAX_TAG, MAX_TAGS, MAX_TEXT, Content
+from chain.content import SINCE_5, Content
 from chain.errors import ChainError
-from chain.kinds import CREATE
+from chain.kinds import CARRIES_CONTENT, CREATE, FIELDS_FROM, KINDS_BY_RULE_VERSION, RULE_VERSION, VOTE
 from chain.manifest import Limits
 from chain.record import SALT_SIZE, encode_payload
 from chain.source_chain import Draft
-from chain.vector import MAX_DIM, Codes
+from chain.vector import Codes
+from crdt.operations import read_operation
 from node.embedding.caller import CallerVectors
 from node.embedding.embedder import Embedder
 from node.embedding.errors import EmbedderFailed, EmbedderMissing, EmbeddingError, WrongSize
 from node.models import NewEntry, Rejected
-
-MAX_CONTENT_PAYLOAD = (
-    MAX_TEXT + MAX_DIM + MAX_DOMAIN + MAX_TAGS * (MAX_TAG + 5) + MAX_CITATIONS * (MAX_CITATION + 5) + 256
-)
-"""No create's payload is longer: in a network that allows so much none has to be measured."""
+from validation.payload_rules import unsigned
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +33,13 @@ class Drafted:
     rejected: list[Rejected]
 
 
-def draft_entries(embedder: Embedder | CallerVectors, limits: Limits, entries: Sequence[NewEntry]) -> Drafted:
-    """Draft an `entry.create` for every entry that can be one in a network of these limits.
+def draft_entries(
+    embedder: Embedder | CallerVectors,
+    limits: Limits,
+    entries: Sequence[NewEntry],
+    rules: int = RULE_VERSION,
+) -> Drafted:
+    """Draft an `entry.create` for every entry that can be one in a network of these limits and rules.
 
     Raises `EmbedderMissing` or `EmbedderFailed` when no text could be embedded, whichever.
     """
@@ -57,7 +59,7 @@ def draft_entries(embedder: Embedder | CallerVectors, limits: Limits, entries: S
         try:
             content = _content(entries[place], codes[place])
             draft = Draft(CREATE, content.to_body())
-            fault = limits.fault(content) or _oversize(limits, draft)
+            fault = limits.fault(content) or refusal(draft, limits, rules)
         except ChainError as error:
             drafted.rejected.append(Rejected(place, str(error)))
             continue
@@ -121,14 +123,19 @@ def _embed(
     return first | _embed(embedder, entries, places[middle:], rejected)
 
 
-def _oversize(limits: Limits, draft: Draft) -> str | None:
-    """Why the payload is longer than the network allows: signing it would exclude its author."""
-    if limits.payload >= MAX_CONTENT_PAYLOAD:
-        return None
+def refusal(draft: Draft, limits: Limits, rules: int) -> str | None:
+    """Why the draft breaks the network's limits or rules, None if not: signing it excludes its author."""
+    if draft.kind not in KINDS_BY_RULE_VERSION[rules]:
+        return f"this network's rules (version {rules}) do not know {draft.kind}"
+    newer = min(SINCE_5 & draft.body.keys(), default=None) if rules < FIELDS_FROM else None
+    if newer is not None and draft.kind in CARRIES_CONTENT | {VOTE}:
+        return f"this network's rules (version {rules}) do not know {newer}"
     size = len(encode_payload(bytes(SALT_SIZE), draft.body))
-    if size <= limits.payload:
+    if size > limits.payload:
+        return f"the entry takes {size} bytes in all, this network's limit is {limits.payload}"
+    if "behalf" not in draft.body:
         return None
-    return f"the entry takes {size} bytes in all, this network's limit is {limits.payload}"
+    return unsigned(read_operation(draft.kind, draft.body), draft.subject or b"")
 
 
 def _content(entry: NewEntry, codes: bytes) -> Content:

@@ -9,7 +9,7 @@ against all that can be reached at that moment. Changes of one entry by this nod
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -19,21 +19,7 @@ import trio
 from chain.cid import Cid, to_text
 from chain.content import Content, Resolution
 from chain.identity import AgentId, peer_id
-from chain.kinds import (
-    ASSESS,
-    DELETE,
-    EDIT,
-    FIELDS_FROM,
-    KINDS_BY_RULE_VERSION,
-    LINK,
-    PURGE,
-    PURGEABLE,
-    RETRACT,
-    TAG,
-    UNLINK,
-    UNTAG,
-    VOTE,
-)
+from chain.kinds import PURGEABLE
 from chain.manifest import Limits
 from chain.record import Record
 from chain.source_chain import Draft
@@ -44,7 +30,7 @@ from crdt.entry_view import Entry
 from crdt.errors import CrdtError
 from crdt.standing import CLEAR, Standing
 from dht.ports import RunBlocking
-from node.authoring import text_codes, vector_codes
+from node.authoring import refusal, text_codes, vector_codes
 from node.embedding.caller import CallerVectors
 from node.embedding.embedder import Embedder
 from node.entry_reader import Found
@@ -55,18 +41,6 @@ MAX_TOLD = 64
 """Changes since a version that are looked for; an older version is said to be unknown."""
 TOLD = 3
 """Changes that the message of a conflict names."""
-
-_KINDS: Mapping[type, tuple[str, ...]] = {
-    Assess: (ASSESS,),
-    Edit: (EDIT,),
-    Relate: (LINK, UNLINK),
-    Resolve: (EDIT,),
-    Retag: (TAG, UNTAG),
-    Vote: (VOTE,),
-    Delete: (DELETE,),
-    Retract: (RETRACT,),
-    Purge: (PURGE,),
-}
 
 Append = Callable[[Draft], Awaitable[Record]]
 """Signs a draft, makes it durable and shows it here; cancelled, it does all of that or nothing."""
@@ -122,10 +96,6 @@ class Editor:
         `EmbeddingError` for what is over a limit or outside the network's rules, and storage errors.
         """
         rules = self._rules()
-        kinds = [kind for kind in _KINDS[type(change)] if kind not in KINDS_BY_RULE_VERSION[rules]]
-        newer = kinds[0] if kinds else _newer_field(change) if rules < FIELDS_FROM else None
-        if newer is not None:
-            raise InvalidInput(f"this network's rules (version {rules}) do not know {newer}")
         async with self._turn(entry):
             found = await self._reader.find(entry)
             standing = self._standing()
@@ -141,6 +111,9 @@ class Editor:
             written: list[Cid] = []
             state = EntryState(entry).add_all(found.about(entry))
             while (draft := self._next(view, change, codes)) is not None:
+                fault = refusal(draft, self._limits, rules)
+                if fault is not None:
+                    raise InvalidInput(fault)
                 if not written:
                     await self._reader.keep(found)
                 record = await self._append(draft)
@@ -295,19 +268,11 @@ def edited(old: Content, change: Edit) -> Content:
 
 def _says_the_same(new: Content, old: Content) -> bool:
     """Whether an edit would change nothing of a value, whoever writes it and why."""
-    aside = {"over": (), "tags": (), "references": (), "fields": (), "behalf": None, "resolution": None}
-    return replace(new, **aside) == replace(old, **aside)
+    return _bare(new) == _bare(old)
 
 
-def _newer_field(change: Change) -> str | None:
-    """What of a change only rule version 5 knows; None if nothing is."""
-    if isinstance(change, Resolve):
-        return "a resolution"
-    if isinstance(change, Edit):
-        given = {"format": change.format, "generated_by": change.generated_by, "behalf": change.behalf}
-        named = [name for name, value in given.items() if value is not None]
-        return next(iter((*named, *(name for name, _ in change.fields), *change.cleared_fields)), None)
-    return "votes for others" if isinstance(change, Vote) and change.behalf is not None else None
+def _bare(value: Content) -> Content:
+    return replace(value, over=(), tags=(), references=(), fields=(), behalf=None, resolution=None)
 
 
 def conflict(records: Iterable[Record], view: Entry, seen: str) -> str:

@@ -68,7 +68,8 @@ class Edit:
     """A new value for an entry. What is None stays as it is, but for the fields named by `clear`.
 
     `clear` may name domain, confidence, citations, format, generated_by and the fields of `chain.metadata`.
-    `tags` are added to the entry's. Who changes nothing but `fields` leaves the text, and a conflict about it, alone.
+    `tags` are added to the entry's. Who changes nothing but `fields` leaves the text, and a conflict about
+    it, alone.
     """
 
     text: str | None = None
@@ -132,7 +133,7 @@ class Assess:
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
-    """End the conflict of an entry's texts: accept or reject the value of a record, or merge them to `text`."""
+    """End the conflict of an entry's texts: accept or reject a record's value, or merge them to `text`."""
 
     decision: str
     reason: str

@@ -91,7 +91,9 @@ class Node:
         """
         parts = self.parts
         self.governance.require_heard()
-        drafted = await parts.embed_blocking(draft_entries, parts.embedder, self.manifest.limits, entries)
+        rules = self.governance.epochs.rules
+        limits = self.manifest.limits
+        drafted = await parts.embed_blocking(draft_entries, parts.embedder, limits, entries, rules)
         keys = [entries[place].key for place in drafted.places]
         # A caller that gives up must not leave entries in the chain which the index does not know.
         with trio.CancelScope(shield=True):

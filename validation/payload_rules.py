@@ -114,12 +114,16 @@ def fields(record: Record, context: Context) -> Finding:
 
 def behalf(record: Record, _context: Context) -> Finding:
     """Who is said to have signed what an agent passes on has signed it."""
-    said = _content(record) or operation_of(record)
+    return unsigned(_content(record) or operation_of(record), record.subject)
+
+
+def unsigned(said: object, entry: Cid) -> str | None:
+    """Why the signature of the one on whose behalf a content or vote is said is not good; None for none."""
     one = said.behalf if isinstance(said, Content | Vote) else None
     if one is None or one.key is None or one.signature is None:
         return None
     if isinstance(said, Vote):
-        statement = vote_statement(one.name, record.subject, said.value, said.confidence, said.reason)
+        statement = vote_statement(one.name, entry, said.value, said.confidence, said.reason)
     else:
         assert isinstance(said, Content)
         statement = content_statement(one.name, said.text)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from chain.behalf import Behalf, content_statement
+from chain.identity import Identity
+from chain.kinds import FIELDS_FROM
 from chain.manifest import MIN_PAYLOAD_LIMIT, Limits
 from chain.record import SALT_SIZE, decode_payload, encode_payload
 from node.authoring import draft_entries
@@ -49,6 +52,22 @@ def test_an_entry_beyond_the_networks_payload_is_rejected_and_not_signed() -> No
     drafted = draft_entries(BUILT_IN, limits, entries)
     assert drafted.places == [0]
     assert ["limit is 8192" in one.reason for one in drafted.rejected] == [True, True]
+
+
+def test_what_would_break_a_rule_of_the_network_is_rejected_and_not_signed() -> None:
+    """Fields before the rules that know them, and a signature of another system that is not its own."""
+    other = Identity.from_seed(bytes(32))
+    signed = other.sign(content_statement("other", "a"))
+    passed_on = Behalf("other", other.agent, signed)
+    entries = [NewEntry("a"), NewEntry("a", fields=(("title", "A"),)), NewEntry("a", behalf=passed_on)]
+    assert draft_entries(BUILT_IN, Limits(), entries).places == [0, 1, 2]
+    older = draft_entries(BUILT_IN, Limits(), entries, FIELDS_FROM - 1)
+    assert [one.reason for one in older.rejected] == [
+        "this network's rules (version 4) do not know title",
+        "this network's rules (version 4) do not know behalf",
+    ]
+    (forged,) = draft_entries(BUILT_IN, Limits(), [NewEntry("b", behalf=passed_on)]).rejected
+    assert "has another signature" in forged.reason
 
 
 def test_callers_vectors_are_quantised_and_texts_alone_are_refused() -> None:
