@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import trio
 
 from chain.cid import Cid
+from chain.content import Content
 from chain.identity import AgentId
 from chain.kinds import CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, PURGE
 from chain.record import Record
@@ -183,16 +184,7 @@ def view_of(entry: Cid, records: Sequence[Record], standing: Standing = CLEAR) -
         ),
         fingerprint=folded.version.fingerprint,
         values=tuple(
-            Value(
-                cid,
-                by_cid[cid].header.author,
-                content.text,
-                content.format,
-                content.generated_by,
-                content.behalf,
-                content.resolution,
-            )
-            for cid, content in folded.contents[:MAX_VALUES]
+            value_of(cid, by_cid[cid].header.author, content) for cid, content in folded.contents[:MAX_VALUES]
         ),
         delete_overruled=folded.delete_overruled,
         up=folded.up,
@@ -216,6 +208,19 @@ def view_of(entry: Cid, records: Sequence[Record], standing: Standing = CLEAR) -
         references=tuple(one for one, _ in folded.reference_adds[:MAX_REFERENCES]),
         assessments=tuple((one.agent, one.confidence) for one in folded.assessments[:MAX_BALLOTS]),
         records=tuple(sorted(records, key=lambda record: (record.header.lamport, record.cid))),
+    )
+
+
+def value_of(record: Cid, author: AgentId, content: Content) -> Value:
+    """A content value as the node shows it."""
+    return Value(
+        record,
+        author,
+        content.text,
+        content.format,
+        content.generated_by,
+        content.behalf,
+        content.resolution,
     )
 
 

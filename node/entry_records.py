@@ -67,6 +67,16 @@ class EntryRecords:
                 yield page
                 after = page[-1]
 
+    def subjects_after(self, subject: Cid, limit: int) -> list[tuple[Cid, bool]]:
+        """Up to `limit` subjects above `subject` of which operations are here, ascending, each once.
+
+        With whether this agent made any of them.
+        """
+        own = self._own.subjects_after(subject, limit)
+        every = sorted({*own, *self._held.subjects_after(subject, limit)})[:limit]
+        mine = set(own)
+        return [(one, one in mine) for one in every]
+
     def at_home(self, pairs: Sequence[tuple[bytes, Cid]]) -> set[Cid]:
         """Those content records, each with its own shard's basis, that are own ones or held at that basis."""
         own = self._own.have([cid for _, cid in pairs])

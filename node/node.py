@@ -80,6 +80,7 @@ class Node:
         self.guard = parts.guard
         self.life = parts.life
         self.private = parts.private
+        self.conflicts = parts.conflicts
         self.learning = parts.learning
 
     # The verbs of the interface.

@@ -63,6 +63,7 @@ from federated.post import Post
 from node.agent_life import AgentLife
 from node.atlases import FOLDER, Atlases
 from node.authoring import binding_codes
+from node.conflicts import Conflicts
 from node.derivation import purges_of, records_of
 from node.editor import Editor
 from node.entry_reader import EntryReader
@@ -536,6 +537,7 @@ class Parts:
             embed_blocking,
             lambda: self.governance.standing,
         )
+        self.conflicts = Conflicts(self.reader, self.entries, lambda: self.governance.standing, run_blocking)
         self.heads = Heads(
             network, self.kademlia, held, manifest.network_id, run_blocking, clock, own.headers
         )

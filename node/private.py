@@ -16,13 +16,14 @@ import numpy as np
 import trio
 
 from chain.cid import Cid, to_text
-from chain.content import Content
+from chain.content import Content, content_from_body
 from chain.errors import RecordError
 from chain.identity import Identity
 from chain.kinds import KINDS_BY_RULE_VERSION, PRIVATE, PURGE, SEALED
 from chain.manifest import Limits
-from chain.private import NONCE_SIZE, Private, open_private, seal
+from chain.private import NONCE_SIZE, Private, check_box, open_private, seal
 from chain.record import Record, decode_payload
+from chain.reference import MAX_REFERENCES, order_of
 from chain.source_chain import Draft
 from chain.vector import PPM, codes_from_bytes, score_ppm
 from crdt.operations import purge_body
@@ -31,8 +32,22 @@ from node.authoring import draft_entries
 from node.editor import edited
 from node.embedding.caller import CallerVectors
 from node.embedding.embedder import Embedder
+from node.entry_reader import value_of
 from node.errors import Gone, InvalidInput, NotFound
-from node.models import Answer, Change, Changed, Delete, Edit, EntryView, Hit, NewEntry, Purge, Retag, Value
+from node.models import (
+    Answer,
+    Change,
+    Changed,
+    Delete,
+    Edit,
+    EntryView,
+    FieldState,
+    Hit,
+    NewEntry,
+    Purge,
+    Relate,
+    Retag,
+)
 from node.query.filters import Facts, facts_of
 from node.query.question import Question
 from node.query.scoring import Scores, Words
@@ -109,15 +124,7 @@ class PrivateEntries:
             raise InvalidInput(drafted.rejected[0].reason)
         if len(self._known) >= MAX_PRIVATE:
             raise InvalidInput(f"a node keeps at most {MAX_PRIVATE} private entries")
-        body = drafted.drafts[0].body
-        content = Content(
-            body["text"],
-            body["codes"],
-            tuple(body.get("tags", ())),
-            body.get("domain"),
-            body.get("confidence"),
-            tuple(body.get("citations", ())),
-        )
+        content = content_from_body(drafted.drafts[0].body)
         return (await self._write(Private(None, content), SEALED if entry.backup else PRIVATE)).cid
 
     async def change(self, entry: Cid, change: Change) -> Changed:
@@ -247,6 +254,10 @@ class PrivateEntries:
         if kind not in KINDS_BY_RULE_VERSION[self._rules()]:
             raise InvalidInput(f"this network's rules (version {self._rules()}) do not know {kind}")
         body = seal(self._identity, self._network, said, self._random.random_bytes(NONCE_SIZE))
+        try:
+            check_box(body)
+        except RecordError as error:
+            raise InvalidInput(f"the entry is too large to be private: {error}") from error
         with trio.CancelScope(shield=True):
             done = await self._own.append([Draft(kind, body)], [None])
             found = self._own.get_many([cid for cid, _ in done])
@@ -292,6 +303,7 @@ class PrivateEntries:
             new = replace(old, tags=tuple(sorted({*old.tags, *change.add} - set(change.remove))))
         elif isinstance(change, Edit):
             said = edited(old, change)
+            fields = {**dict(old.fields), **dict(change.fields)}
             entry = NewEntry(
                 text=said.text,
                 tags=tuple({*old.tags, *change.tags}),
@@ -299,17 +311,26 @@ class PrivateEntries:
                 confidence=said.confidence,
                 citations=said.citations,
                 vector=change.vector,
+                format=said.format,
+                generated_by=said.generated_by,
+                references=old.references,
+                fields=tuple((name, fields[name]) for name in sorted(fields.keys() - change.cleared_fields)),
+                behalf=said.behalf,
             )
             drafted = draft_entries(self._embedder, self._limits, [entry])
             if drafted.rejected:
                 raise InvalidInput(drafted.rejected[0].reason)
-            body = drafted.drafts[0].body
-            new = Content(
-                entry.text, body["codes"], tuple(body.get("tags", ())), entry.domain, entry.confidence
-            )
-            new = replace(new, citations=entry.citations)
+            new = content_from_body(drafted.drafts[0].body)
+        elif isinstance(change, Relate):
+            unknown = set(change.remove) - set(old.references)
+            if unknown:
+                raise NotFound("the entry has no such reference")
+            wanted = {*old.references, *change.add} - set(change.remove)
+            if len(wanted) > MAX_REFERENCES:
+                raise InvalidInput(f"a private entry has at most {MAX_REFERENCES} references")
+            new = replace(old, references=tuple(sorted(wanted, key=order_of)))
         else:
-            raise InvalidInput("nobody else sees a private entry: edit, tag, delete or purge it")
+            raise InvalidInput("nobody else sees a private entry: edit, tag, relate, delete or purge it")
         fault = self._limits.fault(new)
         if fault is not None:
             raise InvalidInput(fault)
@@ -332,7 +353,11 @@ class PrivateEntries:
             conflict=False,
             version=(),
             fingerprint=to_text(known.records[-1]),
-            values=() if content is None else (Value(known.records[-1], me, content.text),),
+            values=() if content is None else (value_of(known.records[-1], me, content),),
+            fields=()
+            if content is None
+            else tuple(FieldState(name, ((known.records[-1], me, value),)) for name, value in content.fields),
+            references=() if content is None else content.references,
             private=True,
             records=tuple(records),
         )

@@ -15,7 +15,8 @@ from chain.identity import AgentId, agent_from_text, peer_id
 from chain.record import MAX_INT
 from node.agent_life import AgentLife
 from node.api.problems import BadId
-from node.api.shapes import RecordOut, Shape, record_out
+from node.api.shape import Shape
+from node.api.shapes import RecordOut, record_out
 from node.errors import InvalidInput
 
 MAX_TEXT = 1024

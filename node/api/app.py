@@ -27,6 +27,7 @@ from node.agent_life import AgentLife
 from node.api.agent_life import add_agent_routes
 from node.api.asking import add_query_route
 from node.api.blobs import STREAMED, add_blob_routes
+from node.api.conflicts import add_conflict_routes
 from node.api.docs_page import docs_page
 from node.api.editing import add_editing_routes, entry_id
 from node.api.governance import STREAMED as ATLAS_STREAMED
@@ -120,6 +121,7 @@ def create_app(
     _add_health_routes(app, node, unready)
     add_blob_routes(app, node, max_blob)
     add_moderation_routes(app, node)
+    add_conflict_routes(app, node.conflicts)
     if life is not None:
         add_agent_routes(app, life)
     add_standing_routes(app, node)
@@ -216,6 +218,8 @@ def _add_knowledge_routes(app: FastAPI, node: NodeService) -> None:
                 places.append(index)
             except ValidationError as error:
                 results[index] = BatchItemOut(index=index, error=_first_error(list(error.errors())))
+            except InvalidInput as error:
+                results[index] = BatchItemOut(index=index, error=str(error))
         outcomes = await node.add(entries) if entries else []
         for index, outcome in zip(places, outcomes, strict=True):
             if isinstance(outcome, Rejected):

@@ -18,7 +18,8 @@ from chain.content import MAX_DOMAIN, MAX_TAGS
 from chain.identity import agent_from_text, peer_id
 from chain.vector import MAX_DIM, PPM
 from node.api.service import NodeService
-from node.api.shapes import RecordOut, Shape, Tag, Text, at_most, record_out
+from node.api.shape import Shape, Tag, Text, at_most
+from node.api.shapes import RecordOut, record_out
 from node.errors import InvalidInput
 from node.models import Answer, Cost, HolderAsked, QueryOptions, Route, RoutedShard
 from node.query.effort import advice

@@ -1,4 +1,4 @@
-"""The routes that change an entry: edit, tags, vote, delete, retract.
+"""The routes that change an entry: edit, tags, references, vote, confidence, resolve, delete, retract.
 
 Each takes `If-Match` with the version that the caller saw (the `ETag` or `version_id` of a GET) and answers
 412 when the entry has moved on, naming what changed; without it the change is made on top of what is there.
@@ -15,44 +15,58 @@ from chain.cid import Cid, from_text, is_record_cid, to_text
 from chain.content import MAX_CITATIONS, MAX_TAGS
 from chain.errors import CidError
 from chain.vector import MAX_DIM, PPM
+from node.api.knowledge import FIELDS, BehalfShape, FieldsIn, References, Share, ppm, references_of
 from node.api.problems import BadId
 from node.api.service import NodeService
-from node.api.shapes import Shape, Tag, Text
+from node.api.shape import Shape, Tag, Text
 from node.errors import InvalidInput
-from node.models import Change, Delete, Edit, Retag, Retract, Vote
+from node.models import Assess, Change, Delete, Edit, Relate, Resolve, Retag, Retract, Vote
 
 VOTES = {"up": 1, "down": -1, "none": 0}
+CLEARABLE = frozenset({"domain", "confidence", "citations", "format", "generated_by", *FIELDS})
+"""What null takes away."""
 
 
 Id = Annotated[str, Path(description="the CID of the entry's create record")]
 IfMatch = Annotated[str | None, Header(description="the version that the caller saw", max_length=200)]
 
 
-class EditIn(Shape):
+class EditIn(FieldsIn):
     """What is to be different: fields that are left out stay as they are, null takes a field away."""
 
     text: Text | None = None
     vector: Annotated[list[float], Field(min_length=1, max_length=MAX_DIM)] | None = None
     tags: list[Tag] = Field(default=[], max_length=MAX_TAGS, description="tags to add")
     domain: str | None = None
-    confidence: Annotated[float, Field(ge=0, le=1)] | None = None
+    confidence: Share | None = None
     citations: Annotated[list[str], Field(max_length=MAX_CITATIONS)] | None = None
+    format: str | None = None
+    generated_by: str | None = None
+    on_behalf_of: BehalfShape | None = None
 
     def to_change(self) -> Edit:
         """The node's noun."""
         nulls = {name for name in self.model_fields_set if getattr(self, name) is None}
-        for name in sorted(nulls - {"domain", "confidence", "citations"}):
+        for name in sorted(nulls - CLEARABLE):
             raise InvalidInput(f"{name} cannot be null: leave it out to keep it")
         if not self.model_fields_set:
-            raise InvalidInput("nothing is to be changed: give a text, tags, domain, confidence or citations")
+            raise InvalidInput("nothing is to be changed: give a text, tags, or one of the fields")
+        for name in ("domain", "format", "generated_by"):
+            if getattr(self, name) == "":
+                raise InvalidInput(f"{name} is empty: null takes it away")
+        empty = {name for name in ("citations", "statements", "subdomains") if getattr(self, name) == []}
         return Edit(
             text=self.text,
             vector=self.vector,
             tags=tuple(self.tags),
             domain=self.domain,
-            confidence=None if self.confidence is None else round(self.confidence * PPM),
+            confidence=ppm(self.confidence),
             citations=None if self.citations is None else tuple(self.citations),
-            clear=frozenset(nulls) | ({"citations"} if self.citations == [] else set()),
+            clear=frozenset(nulls | empty),
+            format=self.format,
+            generated_by=self.generated_by,
+            fields=self.fields(),
+            behalf=None if self.on_behalf_of is None else self.on_behalf_of.to_behalf(),
         )
 
 
@@ -68,7 +82,40 @@ class VoteIn(Shape):
 
     value: Literal["up", "down", "none"]
     reason: str | None = None
-    confidence: Annotated[float, Field(ge=0, le=1)] | None = None
+    confidence: Share | None = None
+    on_behalf_of: BehalfShape | None = None
+
+
+class ReferencesIn(Shape):
+    """Sources and relations to add and to remove."""
+
+    add: References = Field(default=[])
+    remove: References = Field(default=[])
+
+
+class AssessIn(Shape):
+    """How sure this agent is that the entry is right, in place of what it said before."""
+
+    confidence: Share
+
+
+class ResolveIn(Shape):
+    """How a conflict of texts ends: accept or reject the value of a record, or merge all to a text."""
+
+    decision: Literal["accept", "reject", "merge"]
+    record: str | None = Field(default=None, description="the record whose value is accepted or rejected")
+    text: Text | None = Field(default=None, description="what a merge gives")
+    vector: Annotated[list[float], Field(min_length=1, max_length=MAX_DIM)] | None = None
+    reason: str
+
+    def to_change(self) -> Resolve:
+        """The node's noun; raises `InvalidInput` where the parts do not fit together."""
+        if (self.decision == "merge") != (self.text is not None):
+            raise InvalidInput("a merge takes a text, accept and reject take none")
+        if (self.decision == "merge") == (self.record is not None):
+            raise InvalidInput("accept and reject take the record of a value, a merge takes none")
+        chosen = None if self.record is None else entry_id(self.record)
+        return Resolve(self.decision, self.reason, chosen, self.text, self.vector)
 
 
 class ChangedOut(BaseModel):
@@ -116,8 +163,39 @@ def add_editing_routes(app: FastAPI, node: NodeService) -> None:
         summary="Vote on an entry; one vote an agent",
     )
     async def vote(id: Id, body: VoteIn, response: Response, if_match: IfMatch = None) -> ChangedOut:
-        confidence = None if body.confidence is None else round(body.confidence * PPM)
-        return await change(id, Vote(VOTES[body.value], body.reason, confidence), if_match, response)
+        behalf = None if body.on_behalf_of is None else body.on_behalf_of.to_behalf()
+        vote = Vote(VOTES[body.value], body.reason, ppm(body.confidence), behalf)
+        return await change(id, vote, if_match, response)
+
+    @app.post(
+        "/v1/entries/{id}/references",
+        response_model=ChangedOut,
+        tags=["knowledge"],
+        summary="Add and remove sources and relations of an entry",
+    )
+    async def relate(id: Id, body: ReferencesIn, response: Response, if_match: IfMatch = None) -> ChangedOut:
+        add, remove = references_of(body.add), references_of(body.remove)
+        if not (add or remove) or set(add) & set(remove):
+            raise InvalidInput("give references to add or to remove, and none in both lists")
+        return await change(id, Relate(add, remove), if_match, response)
+
+    @app.put(
+        "/v1/entries/{id}/confidence",
+        response_model=ChangedOut,
+        tags=["knowledge"],
+        summary="Say how sure this agent is that the entry is right",
+    )
+    async def assess(id: Id, body: AssessIn, response: Response, if_match: IfMatch = None) -> ChangedOut:
+        return await change(id, Assess(round(body.confidence * PPM)), if_match, response)
+
+    @app.post(
+        "/v1/entries/{id}/resolve",
+        response_model=ChangedOut,
+        tags=["knowledge"],
+        summary="End a conflict of texts: accept or reject one, or merge them",
+    )
+    async def resolve(id: Id, body: ResolveIn, response: Response, if_match: IfMatch = None) -> ChangedOut:
+        return await change(id, body.to_change(), if_match, response)
 
     @app.delete(
         "/v1/entries/{id}",

@@ -15,7 +15,7 @@ from chain.epoch import MAX_EPOCH_NUMBER, MAX_EXPELLED, MAX_LIFTED, MAX_RULES, E
 from chain.identity import SIGNATURE_SIZE, AgentId, agent_from_text, peer_id
 from chain.manifest import MAX_STEWARDS
 from chain.record import MAX_INT
-from node.api.shapes import Shape
+from node.api.shape import Shape
 from node.epochs import EpochView, Proposal
 from node.errors import InvalidInput
 from node.governance import Governance, WarrantView

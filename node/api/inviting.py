@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from chain.identity import agent_from_text
 from chain.invitation import MAX_UNTIL
-from node.api.shapes import Shape
+from node.api.shape import Shape
 from node.errors import InvalidInput
 from node.inviting import DEFAULT_LINK_S, MAX_LINK_S, Inviting
 

@@ -35,7 +35,7 @@ from chain.learning import (
 from federated.learning import PPM, Learning
 from federated.views import AuditView, Contributor, RoundView, TaskView
 from node.api.problems import BadId
-from node.api.shapes import Shape
+from node.api.shape import Shape
 
 MAX_WAIT_S = 60
 """Longest wait of one `work`."""

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from node.api.service import NodeService
-from node.api.shapes import Shape
+from node.api.shape import Shape
 from node.moderation import Block, target_of, target_text
 
 

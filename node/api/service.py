@@ -17,6 +17,7 @@ from chain.source_chain import ChainReport
 from dht.blobs.blob_store import BlobDraft, BlobStore
 from dht.overlay.clock_skew import Skew
 from dht.overlay.reputation import Standing
+from node.conflicts import Disputed, DisputedPage
 from node.models import (
     PLAIN,
     Added,
@@ -56,6 +57,18 @@ class OwnPrivate(Protocol):
 
     async def page(self, after: Cid | None, limit: int) -> list[EntryView]:
         """Up to `limit` of them that are not deleted, by id, above `after`."""
+        ...
+
+
+class Disputes(Protocol):
+    """Who knows of conflicts; `node.conflicts.Conflicts` offers this."""
+
+    async def of(self, entry: Cid) -> Disputed | None:
+        """The conflicts of one entry, asked of its holders; None when nobody knows the entry."""
+        ...
+
+    async def page(self, after: Cid | None, limit: int) -> DisputedPage:
+        """The next entries in conflict."""
         ...
 
 
@@ -101,6 +114,11 @@ class NodeService(Protocol):
 
         Raises `NotFound` for a record of another chain, `InvalidInput` for more receipts than can come.
         """
+        ...
+
+    @property
+    def conflicts(self) -> Disputes:
+        """The entries in conflict."""
         ...
 
     @property

@@ -10,14 +10,28 @@ import base64
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from chain.cid import Cid, to_text
-from chain.content import MAX_CITATIONS, MAX_TAG, MAX_TAGS, MAX_TEXT
+from chain.content import MAX_CITATIONS, MAX_TAGS
 from chain.identity import peer_id
 from chain.record import Record
 from chain.vector import MAX_DIM, PPM
-from node.models import EntryView, NewEntry, PeerView, Status
+from node.api.knowledge import (
+    BehalfShape,
+    FieldsIn,
+    ReasoningShape,
+    References,
+    ReferenceShape,
+    StatementShape,
+    behalf_out,
+    field_out,
+    ppm,
+    reference_out,
+    references_of,
+)
+from node.api.shape import Shape, Text
+from node.models import EntryView, NewEntry, PeerView, Status, Value
 
 MAX_BATCH = 500
 """Entries of one batch."""
@@ -28,28 +42,7 @@ KEY_DIGITS = 128
 """Hexadecimal digits of an idempotency key, at most."""
 
 
-class Shape(BaseModel):
-    """Base of what comes in: unknown fields are refused, numbers are finite, types are not guessed."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, strict=True)
-
-
-def at_most(limit: int) -> AfterValidator:
-    def check(text: str) -> str:
-        size = len(text.encode())
-        if size > limit:
-            raise ValueError(f"{size} bytes of UTF-8, the limit is {limit}")
-        return text
-
-    return AfterValidator(check)
-
-
-Text = Annotated[str, Field(min_length=1), at_most(MAX_TEXT)]
-"""Checked before it is embedded: that would take long for megabytes, and answer beside the point."""
-Tag = Annotated[str, Field(min_length=1), at_most(MAX_TAG)]
-
-
-class EntryIn(Shape):
+class EntryIn(FieldsIn):
     """A new entry."""
 
     text: Text = Field(description="what is known; at most 64 KiB of UTF-8")
@@ -57,6 +50,10 @@ class EntryIn(Shape):
     domain: str | None = None
     confidence: Annotated[float, Field(ge=0, le=1)] | None = None
     citations: list[str] = Field(default=[], max_length=MAX_CITATIONS)
+    format: str | None = Field(default=None, description='of the text: "markdown", "plain", …')
+    generated_by: str | None = Field(default=None, description="the model or person that wrote the text")
+    references: References = Field(default=[])
+    on_behalf_of: BehalfShape | None = None
     vector: Annotated[list[float], Field(max_length=MAX_DIM)] | None = Field(
         default=None, description="only in networks whose space takes the caller's vectors"
     )
@@ -68,16 +65,21 @@ class EntryIn(Shape):
     backup: bool = Field(default=False, description="of a private entry: let others keep the sealed box")
 
     def to_entry(self) -> NewEntry:
-        """The node's noun."""
+        """The node's noun; raises `InvalidInput` for a field over its limit."""
         return NewEntry(
             text=self.text,
             tags=tuple(self.tags),
             domain=self.domain,
-            confidence=None if self.confidence is None else round(self.confidence * PPM),
+            confidence=ppm(self.confidence),
             citations=tuple(self.citations),
             vector=self.vector,
             key=None if self.key is None else bytes.fromhex(self.key),
             backup=self.backup,
+            format=self.format,
+            generated_by=self.generated_by,
+            references=references_of(self.references),
+            fields=self.fields(),
+            behalf=None if self.on_behalf_of is None else self.on_behalf_of.to_behalf(),
         )
 
 
@@ -154,6 +156,18 @@ class EntryOut(BaseModel):
     domain: str | None
     confidence: float | None
     citations: list[str]
+    format: str | None = None
+    generated_by: str | None = None
+    title: str | None = None
+    type: str | None = None
+    subdomains: list[str] = []
+    reasoning: ReasoningShape | None = None
+    statements: list[StatementShape] = []
+    references: list[ReferenceShape] = []
+    assessments: list[AssessmentOut] = []
+    field_values: dict[str, list[FieldValueOut]] = Field(
+        default={}, description="of the fields in conflict: all values, the one shown first"
+    )
     deleted: bool
     retracted: bool
     conflict: bool
@@ -182,12 +196,39 @@ class PrivateOut(BaseModel):
     entries: list[EntryOut]
 
 
+class ResolutionOut(BaseModel):
+    """How a value ended a conflict: accept, reject or merge, of which record's value, and why."""
+
+    decision: str
+    chosen: str | None
+    reason: str
+
+
 class ValueOut(BaseModel):
     """One of an entry's values, and the record that says it."""
 
     record: str
     author: str
     text: str
+    format: str | None = None
+    generated_by: str | None = None
+    on_behalf_of: BehalfShape | None = None
+    resolution: ResolutionOut | None = None
+
+
+class FieldValueOut(BaseModel):
+    """One value of a field, and the record that says it."""
+
+    record: str
+    author: str
+    value: Any
+
+
+class AssessmentOut(BaseModel):
+    """How sure an agent is that the entry is right, from 0 to 1."""
+
+    agent: str
+    confidence: float
 
 
 class ErasedOut(BaseModel):
@@ -205,6 +246,7 @@ class BallotOut(BaseModel):
     value: int
     reason: str | None
     confidence: float | None
+    on_behalf_of: BehalfShape | None = None
 
 
 class VotesOut(BaseModel):
@@ -341,6 +383,8 @@ def record_out(record: Record, data: bool) -> RecordOut:
 
 def entry_out(view: EntryView, provenance: bool) -> EntryOut:
     """An entry as JSON."""
+    fields = {one.name: field_out(one.values[0][2]) for one in view.fields}
+    shown = view.values[0] if view.values else None
     return EntryOut(
         id=to_text(view.id),
         author=peer_id(view.author),
@@ -349,14 +393,27 @@ def entry_out(view: EntryView, provenance: bool) -> EntryOut:
         domain=view.domain,
         confidence=None if view.confidence is None else view.confidence / PPM,
         citations=list(view.citations),
+        format=None if shown is None else shown.format,
+        generated_by=None if shown is None else shown.generated_by,
+        **fields,
+        references=[reference_out(one) for one in view.references],
+        assessments=[
+            AssessmentOut(agent=peer_id(agent), confidence=confidence / PPM)
+            for agent, confidence in view.assessments
+        ],
+        field_values={
+            one.name: [
+                FieldValueOut(record=to_text(cid), author=peer_id(author), value=field_out(value))
+                for cid, author, value in one.values
+            ]
+            for one in view.fields
+            if len(one.values) > 1
+        },
         deleted=view.deleted,
         retracted=view.retracted,
         conflict=view.conflict,
         delete_overruled=view.delete_overruled,
-        values=[
-            ValueOut(record=to_text(one.record), author=peer_id(one.author), text=one.text)
-            for one in view.values
-        ],
+        values=[value_out(one) for one in view.values],
         private=view.private,
         erased=[
             ErasedOut(record=to_text(one.record), author=peer_id(one.author), at=instant(one.at_us))
@@ -371,6 +428,7 @@ def entry_out(view: EntryView, provenance: bool) -> EntryOut:
                     value=one.value,
                     reason=one.reason,
                     confidence=None if one.confidence is None else one.confidence / PPM,
+                    on_behalf_of=behalf_out(one.behalf),
                 )
                 for one in view.votes
             ],
@@ -385,6 +443,24 @@ def entry_out(view: EntryView, provenance: bool) -> EntryOut:
             for cid, author, since in view.excluded
         ],
         records=[record_out(record, data=True) for record in view.records] if provenance else None,
+    )
+
+
+def value_out(value: Value) -> ValueOut:
+    """One of an entry's values as JSON."""
+    resolution = value.resolution
+    return ValueOut(
+        record=to_text(value.record),
+        author=peer_id(value.author),
+        text=value.text,
+        format=value.format,
+        generated_by=value.generated_by,
+        on_behalf_of=behalf_out(value.behalf),
+        resolution=None
+        if resolution is None
+        else ResolutionOut(
+            decision=resolution.decision, chosen=_cid(resolution.chosen), reason=resolution.reason
+        ),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from node.commands.field_options import CLEARABLE, field_options, fields_body
 from node.commands.knowledge import read_text, read_vector
 from node.commands.options import complete_file, home_option, json_option
 from node.commands.output import print_json, print_line
@@ -34,7 +35,7 @@ def if_version_option(command: F) -> F:
 @click.option(
     "--clear",
     multiple=True,
-    type=click.Choice(["domain", "confidence", "citations"]),
+    type=click.Choice(CLEARABLE),
     help="Take this field away; may be given several times.",
 )
 @click.option(
@@ -43,6 +44,7 @@ def if_version_option(command: F) -> F:
     shell_complete=complete_file,
     help="JSON list of numbers, where the network takes the caller's vectors.",
 )
+@field_options
 @if_version_option
 @home_option
 @json_option
@@ -59,6 +61,7 @@ def edit(
     if_version: str | None,
     home: str | None,
     as_json: bool,
+    **fields: Any,
 ) -> None:
     """Give the entry ID a new TEXT (- for standard input), or change what is said beside it.
 
@@ -69,7 +72,7 @@ def edit(
         raise click.UsageError("give either TEXT or --file FILE")
     body: dict[str, Any] = dict.fromkeys(clear)
     given = {"domain": domain, "confidence": confidence, "vector": read_vector(vector)}
-    body |= {name: value for name, value in given.items() if value is not None}
+    body |= {name: value for name, value in given.items() if value is not None} | fields_body(**fields)
     if text is not None or path is not None:
         body["text"] = read_text("-" if text is None else text, path)
     if tags:
@@ -78,7 +81,7 @@ def edit(
         body["citations"] = list(citations)
     if not body:
         raise click.UsageError("say what is to change: TEXT, --file, or one of the other options")
-    _send("PATCH", id, "", body, if_version, home, as_json)
+    send("PATCH", id, "", body, if_version, home, as_json)
 
 
 @click.command()
@@ -89,7 +92,7 @@ def edit(
 @json_option
 def tag(id: str, tags: tuple[str, ...], if_version: str | None, home: str | None, as_json: bool) -> None:
     """Add TAGS to the entry ID."""
-    _send("POST", id, "/tags", {"add": list(tags)}, if_version, home, as_json)
+    send("POST", id, "/tags", {"add": list(tags)}, if_version, home, as_json)
 
 
 @click.command()
@@ -100,7 +103,7 @@ def tag(id: str, tags: tuple[str, ...], if_version: str | None, home: str | None
 @json_option
 def untag(id: str, tags: tuple[str, ...], if_version: str | None, home: str | None, as_json: bool) -> None:
     """Remove TAGS from the entry ID, whoever added them."""
-    _send("POST", id, "/tags", {"remove": list(tags)}, if_version, home, as_json)
+    send("POST", id, "/tags", {"remove": list(tags)}, if_version, home, as_json)
 
 
 @click.command()
@@ -122,7 +125,7 @@ def vote(
 ) -> None:
     """Vote on the entry ID; your last vote counts, none takes it back."""
     body = {"value": value, "reason": reason, "confidence": confidence}
-    _send("PUT", id, "/vote", body, if_version, home, as_json)
+    send("PUT", id, "/vote", body, if_version, home, as_json)
 
 
 @click.command()
@@ -132,7 +135,7 @@ def vote(
 @json_option
 def delete(id: str, if_version: str | None, home: str | None, as_json: bool) -> None:
     """Delete the entry ID as it is now. An edit made meanwhile elsewhere wins over it."""
-    _send("DELETE", id, "", None, if_version, home, as_json)
+    send("DELETE", id, "", None, if_version, home, as_json)
 
 
 @click.command()
@@ -142,7 +145,7 @@ def delete(id: str, if_version: str | None, home: str | None, as_json: bool) -> 
 @json_option
 def retract(id: str, if_version: str | None, home: str | None, as_json: bool) -> None:
     """Take back the entry ID for good; only its creator can."""
-    _send("POST", id, "/retract", None, if_version, home, as_json)
+    send("POST", id, "/retract", None, if_version, home, as_json)
 
 
 @click.command()
@@ -157,12 +160,13 @@ def purge(id: str, yes: bool, home: str | None, as_json: bool) -> None:
     """
     if not yes:
         click.confirm("This cannot be undone, here or anywhere. Erase?", abort=True, err=True)
-    _send("POST", id, "/purge", None, None, home, as_json)
+    send("POST", id, "/purge", None, None, home, as_json)
 
 
-def _send(
+def send(
     method: str, id: str, rest: str, body: Any, if_version: str | None, home: str | None, as_json: bool
 ) -> None:
+    """Send a change of the entry to the daemon, and print what came of it."""
     from node.api_client import ApiClient, path_segment
     from node.home import open_home
 

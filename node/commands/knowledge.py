@@ -15,6 +15,7 @@ from node.commands.asking import (
     question_options,
 )
 from node.commands.exit_codes import ExitCode
+from node.commands.field_options import field_options, fields_body
 from node.commands.options import complete_file, home_option, json_option
 from node.commands.output import INDENT, excerpt, print_json, print_line
 
@@ -34,6 +35,15 @@ MAX_VECTOR_FILE = 1 << 20
     metavar="FILE",
     shell_complete=complete_file,
     help="JSON list of numbers, where the network takes the caller's vectors.",
+)
+@field_options
+@click.option(
+    "--relation",
+    "relations",
+    nargs=2,
+    multiple=True,
+    metavar="PREDICATE ID",
+    help="Another entry, and how this one relates to it: supports, contradicts, extends, …",
 )
 @click.option(
     "--wait-receipts",
@@ -57,6 +67,7 @@ MAX_VECTOR_FILE = 1 << 20
 @click.pass_context
 def add(
     ctx: click.Context,
+    /,
     text: str,
     private: bool,
     backup: bool,
@@ -67,8 +78,10 @@ def add(
     vector: str | None,
     receipts: int | None,
     timeout: float,
+    relations: tuple[tuple[str, str], ...],
     home: str | None,
     as_json: bool,
+    **fields: Any,
 ) -> None:
     """Add an entry; TEXT, or - for standard input.
 
@@ -80,6 +93,8 @@ def add(
     client = ApiClient(open_home(home))
     entry: dict[str, Any] = {"text": read_text(text), "tags": list(tags), "citations": list(citations)}
     entry |= {"domain": domain, "confidence": confidence, "vector": read_vector(vector)}
+    entry |= fields_body(**fields)
+    entry["references"] = [{"predicate": predicate, "target": target} for predicate, target in relations]
     if receipts is not None:
         from node.commands.receipts import check_wanted
 
@@ -142,12 +157,12 @@ def get(id: str, provenance: bool, home: str | None, as_json: bool) -> None:
     flags = ", ".join(name for name in names if answer[name])
     print_line(f"{answer['id']} ({flags})" if flags else answer["id"])
     print_line(f"author     {answer['author']}")
-    for name in ("domain", "confidence"):
-        if answer[name] is not None:
-            print_line(f"{name:<10} {answer[name]}")
-    for name in ("tags", "citations"):
-        if answer[name]:
-            print_line(f"{name:<10} {', '.join(answer[name])}")
+    for name in ("title", "type", "domain", "subdomains", "format", "confidence", "tags", "citations"):
+        value = answer[name]
+        if value not in (None, []):
+            print_line(f"{name:<10} {', '.join(value) if isinstance(value, list) else value}")
+    if answer["generated_by"] is not None:
+        print_line(f"written by {answer['generated_by']}")
     votes = answer["votes"]
     if votes["ballots"]:
         print_line(f"votes      {votes['up']} up, {votes['down']} down")
@@ -159,6 +174,7 @@ def get(id: str, provenance: bool, home: str | None, as_json: bool) -> None:
         print_line()
         print_line(f"in conflict with this, by {value['author']}:")
         print_line(value["text"])
+    _print_fields(answer)
     for gone in answer["erased"]:
         print_line()
         print_line(f"(a text by {gone['author']} was erased by its author at {gone['at']})")
@@ -180,6 +196,33 @@ def get(id: str, provenance: bool, home: str | None, as_json: bool) -> None:
             print_line(f"{INDENT}validated by {count(len(record['validated_by']), 'other node')}")
             for holder in record["validated_by"]:
                 print_line(f"{INDENT * 2}{holder}")
+
+
+def _print_fields(answer: dict[str, Any]) -> None:
+    """What an entry says beside its text, and what of that is in conflict."""
+    import json
+
+    reasoning = answer["reasoning"]
+    if reasoning is not None:
+        print_line()
+        print_line(f"reasoning: {reasoning['method']}")
+        for number, step in enumerate(reasoning["steps"], 1):
+            print_line(f"{INDENT}{number}. {step}")
+        for one in reasoning["alternatives"]:
+            print_line(f"{INDENT}or: {one['text']}")
+    for one in answer["statements"]:
+        print_line(f"states ({one['confidence']}): {one['text']}")
+    for one in answer["references"]:
+        if one["target"] is not None:
+            print_line(f"{one['predicate']} {one['target']}")
+        else:
+            print_line(f"source: {one['source']}" + (f" <{one['link']}>" if one["link"] else ""))
+    for one in answer["assessments"]:
+        print_line(f"confidence {one['confidence']} by {one['agent']}")
+    for name, values in answer["field_values"].items():
+        for one in values[1:]:
+            said = json.dumps(one["value"], ensure_ascii=False)
+            print_line(f"{name} in conflict, by {one['author']}: {said}")
 
 
 @click.command()

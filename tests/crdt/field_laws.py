@@ -5,6 +5,7 @@ from __future__ import annotations
 from chain.cid import Cid
 from chain.kinds import CREATE, DESCRIBE, VOTE
 from crdt import drafts
+from crdt.conflicts import conflicts_of
 from crdt.entry import EntryState
 from crdt.entry_view import Entry
 from crdt.operations import Vote
@@ -182,6 +183,20 @@ def fields_do_not_hang_on_order(story: History, choose: Choose) -> None:
         assert all(isinstance(one.vote, Vote) and one.vote.value for one in left.votes)
 
 
+def conflicts_are_told_alike(story: History, choose: Choose) -> None:
+    """Equal records tell equal conflicts, whatever their order; an entry that shows one tells of it."""
+    records = [*story.state().applied.values(), *story.state().waiting.values()]
+    told = conflicts_of(records)
+    assert told == conflicts_of(shuffled(choose, [*records, *some(choose, records)]))
+    view = seen(story.state())
+    if view.alive:
+        assert bool(told) == view.conflict
+    for conflict in told:
+        histories = [set(side.history) for side in conflict.sides]
+        assert not set.intersection(*histories)
+        assert not any(set(conflict.common) & history for history in histories)
+
+
 FIELD_LAWS = (
     concurrent_descriptions_are_kept,
     a_value_survives_a_concurrent_clearing,
@@ -191,4 +206,5 @@ FIELD_LAWS = (
     an_erased_vote_revives_none,
     the_last_assessment_counts,
     fields_do_not_hang_on_order,
+    conflicts_are_told_alike,
 )

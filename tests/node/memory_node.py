@@ -22,11 +22,13 @@ from chain.manifest import Limits
 from chain.record import Record, decode_payload
 from chain.source_chain import ChainReport, Draft, head_of, next_record, verify_chain
 from chain.vector import Codes, codes_from_bytes, score_ppm
+from crdt.standing import CLEAR
 from dht.blobs.blob_store import BlobDraft
 from dht.blobs.service import BlobUnavailable
 from dht.overlay.clock_skew import Skew
 from dht.overlay.reputation import Reputation, Standing
 from node.api.service import OwnPrivate
+from node.conflicts import Conflicts
 from node.editor import Editor
 from node.embedding.caller import CallerVectors
 from node.embedding.errors import NotFinite, WrongSize, ZeroVector
@@ -121,7 +123,17 @@ class MemoryNode:
                 codes = _codes(entry.text, entry.vector)
                 tags = tuple(sorted(set(entry.tags)))
                 content = Content(
-                    entry.text, codes.tobytes(), tags, entry.domain, entry.confidence, entry.citations
+                    entry.text,
+                    codes.tobytes(),
+                    tags,
+                    entry.domain,
+                    entry.confidence,
+                    entry.citations,
+                    format=entry.format,
+                    generated_by=entry.generated_by,
+                    references=entry.references,
+                    fields=entry.fields,
+                    behalf=entry.behalf,
                 )
                 record = self._append(Draft(CREATE, content.to_body()))
             except (ChainError, ValueError) as error:
@@ -164,6 +176,17 @@ class MemoryNode:
         return await self.editor.change(entry, change, if_version)
 
     @property
+    def conflicts(self) -> Conflicts:
+        return Conflicts(self, self, lambda: CLEAR, inline_blocking)
+
+    def about(self, entry: Cid) -> dict[Cid, Record]:
+        return {record.cid: record for record in self.records if record.subject == entry}
+
+    def subjects_after(self, subject: Cid, limit: int) -> list[tuple[Cid, bool]]:
+        found = {one.subject for one in self.records if one.subject != one.cid and one.subject > subject}
+        return [(one, False) for one in sorted(found)[:limit]]
+
+    @property
     def private(self) -> OwnPrivate:
         raise NotReady("this node keeps nothing private")
 
@@ -171,7 +194,7 @@ class MemoryNode:
         return await self.change(cid, Purge())
 
     async def find(self, entry: Cid) -> Found:
-        return Found({record.cid: record for record in self.records if record.subject == entry})
+        return Found(self.about(entry))
 
     async def keep(self, found: Found) -> None:
         assert all(record in self.records for record in found.records.values())

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from chain.cid import record_cid, to_text
+from chain.behalf import vote_statement
+from chain.cid import from_text, record_cid, to_text
 from chain.identity import Identity
 from chain.kinds import CREATE
 from chain.source_chain import Draft
+from crdt.drafts import draft_edit
+from crdt.entry import fold
 from node.api.editing import version_of
 from tests.node.memory_node import MemoryNode
 from tests.node.test_api import Reply, Served, serving
@@ -172,3 +177,123 @@ async def test_only_the_creator_retracts(api: Served) -> None:
 )
 def test_a_version_is_read_from_the_header(header: str | None, version: str | None) -> None:
     assert version_of(header) == version
+
+
+WHY = {
+    "method": "observation",
+    "steps": ["looked", "looked again"],
+    "alternatives": [{"text": "Roses creep.", "confidence": 0.1, "reasoning": "They have no runners."}],
+}
+BOOK = {"source": "A book of roses", "link": "https://example.org/roses", "quote": "They climb."}
+
+
+async def test_what_is_said_beside_a_text_comes_back_as_it_was_said(api: Served) -> None:
+    said = {
+        "title": "Climbing roses",
+        "type": "fact",
+        "subdomains": ["plants", "climbers"],
+        "format": "markdown",
+        "generated_by": "a gardener",
+        "reasoning": WHY,
+        "statements": [{"text": "Some roses climb.", "confidence": 0.9}],
+        "references": [BOOK, {"predicate": "contradicts", "target": UNKNOWN}],
+    }
+    rose = (await api.post("/v1/entries", {**ROSE, **said})).value["id"]
+    now = await shown(api, rose)
+    assert {name: now[name] for name in ("title", "type", "format", "generated_by", "reasoning")} == {
+        name: said[name] for name in ("title", "type", "format", "generated_by", "reasoning")
+    }
+    assert (now["statements"], now["subdomains"]) == (said["statements"], ["climbers", "plants"])
+    given = [{k: v for k, v in one.items() if v is not None} for one in now["references"]]
+    assert sorted(given, key=str) == sorted(said["references"], key=str)
+    before = now["values"]
+    await send(api, "PATCH", f"/v1/entries/{rose}", {"title": None, "type": "opinion", "statements": []})
+    await send(api, "POST", f"/v1/entries/{rose}/references", {"remove": [BOOK]})
+    await send(api, "PUT", f"/v1/entries/{rose}/confidence", {"confidence": 0.8})
+    now = await shown(api, rose)
+    assert (now["title"], now["type"], now["statements"]) == (None, "opinion", [])
+    assert now["values"] == before
+    assert [one["predicate"] for one in now["references"]] == ["contradicts"]
+    assert [one["confidence"] for one in now["assessments"]] == [0.8]
+
+
+async def test_what_is_wrong_with_a_field_is_said_by_its_name(api: Served) -> None:
+    rose = await planted(api)
+    before = await shown(api, rose)
+    wrong: tuple[tuple[str, Any], ...] = (
+        ("title", {"title": "x" * 301}),
+        ("reasoning", {"reasoning": {"method": "m", "steps": ["x" * 4097]}}),
+        ("statements", {"statements": [{"text": "y", "confidence": 2}]}),
+        ("subdomains", {"subdomains": [""]}),
+        ("generated_by", {"generated_by": ""}),
+        ("on_behalf_of", {"text": "z", "on_behalf_of": {"name": "m", "key": "!"}}),
+        ("behalf.key", {"text": "z", "on_behalf_of": {"name": "m", "key": "AAAA"}}),
+    )
+    for name, body in wrong:
+        reply = await send(api, "PATCH", f"/v1/entries/{rose}", body)
+        assert (reply.status, name in reply.value["error"]["message"]) == (422, True), (name, reply.value)
+    refused: list[Any] = [{"add": []}, {"add": [BOOK], "remove": [BOOK]}]
+    for body in (*refused, {"add": [{"source": "s", "target": rose}]}):
+        assert (await send(api, "POST", f"/v1/entries/{rose}/references", body)).status == 422, body
+    unknown = await send(api, "POST", f"/v1/entries/{rose}/references", {"remove": [BOOK]})
+    assert (unknown.status, unknown.value["error"]["message"]) == (404, "the entry has no such reference")
+    assert await shown(api, rose) == before
+
+
+async def test_a_vote_passed_on_counts_once_for_each_that_it_is_for(api: Served) -> None:
+    rose = await planted(api)
+    other = Identity.from_seed(b"o" * 32)
+    statement = vote_statement("other", from_text(rose), 1, None, "it is so")
+    behalf = {
+        "name": "other",
+        "key": base64.b64encode(other.agent).decode(),
+        "signature": base64.b64encode(other.sign(statement)).decode(),
+    }
+    path = f"/v1/entries/{rose}/vote"
+    signed = {"value": "up", "reason": "it is so", "on_behalf_of": behalf}
+    assert (await send(api, "PUT", path, {**signed, "reason": "it is not so"})).status == 422
+    for body in (signed, signed, {"value": "up"}):
+        assert (await send(api, "PUT", path, body)).status == 200
+    votes = (await shown(api, rose))["votes"]
+    assert (votes["up"], [one["on_behalf_of"] for one in votes["ballots"]].count(behalf)) == (2, 1)
+
+
+async def test_a_conflict_is_listed_with_both_sides_and_ends_by_a_decision(
+    api: Served,
+) -> None:
+    rose = await planted(api)
+    assert (await api.get("/v1/conflicts")).value == {"entries": [], "next": None}
+    found = await api.node.find(from_text(rose))
+    view = fold(found.about(from_text(rose)))
+    assert view is not None
+    old = view.contents[0][1]
+    for text in ("Roses ramble.", "Roses sprawl."):
+        await api.node.append(draft_edit(view, api.node.identity.agent, replace(old, text=text)))
+    (entry,) = (await api.get("/v1/conflicts")).value["entries"]
+    assert entry == (await api.get(f"/v1/entries/{rose}/conflicts")).value
+    (conflict,) = entry["conflicts"]
+    assert (conflict["about"], conflict["common"]) == ("text", [rose])
+    first, second = conflict["sides"]
+    assert {first["value"], second["value"]} == {"Roses ramble.", "Roses sprawl."}
+    path = f"/v1/entries/{rose}/resolve"
+    for body in (
+        {"decision": "accept", "reason": "r"},
+        {"decision": "accept", "reason": "r", "record": rose},
+        {"decision": "accept", "reason": "r", "record": second["record"], "text": "t"},
+        {"decision": "merge", "reason": "r", "record": second["record"]},
+        {"decision": "merge", "reason": "r"},
+        {"decision": "accept", "reason": "", "record": second["record"]},
+    ):
+        assert (await send(api, "POST", path, body)).status == 422, body
+    chosen = {"decision": "accept", "reason": "it does", "record": second["record"]}
+    assert (await send(api, "POST", path, chosen)).status == 200
+    now = await shown(api, rose)
+    assert (now["conflict"], now["text"]) == (False, second["value"])
+    assert now["values"][0]["resolution"] == {
+        "decision": "accept",
+        "chosen": second["record"],
+        "reason": "it does",
+    }
+    assert (await api.get("/v1/conflicts")).value["entries"] == []
+    over = await send(api, "POST", path, chosen)
+    assert (over.status, "no conflict" in over.value["error"]["message"]) == (422, True)

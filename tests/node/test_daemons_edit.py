@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ def shown(daemon: Daemon, id_: str) -> Any:
     return answer
 
 
-def test_two_daemons_edit_while_apart_and_agree_after(daemons: Daemons) -> None:
+def test_two_daemons_edit_while_apart_and_agree_after(daemons: Daemons, tmp_path: Path) -> None:
     home = daemons.home("ann")
     ann = daemons.run(home)
     other = daemons.home("bob", "--join", ann.address)
@@ -48,12 +49,18 @@ def test_two_daemons_edit_while_apart_and_agree_after(daemons: Daemons) -> None:
 
     assert bob.terminate() == 0
     edit(ann, id_, HERE)
+    titled = daemons.command(home, "edit", id_, "--title", "Waggling", "--type", "fact")
+    assert titled.code == 0
     assert ann.texts(QUESTION) == [HERE]
     assert ann.terminate() == 0
     bob = daemons.run(other)
     edit(bob, id_, THERE)
     tagged = bob.ask("POST", f"/v1/entries/{id_}/tags", {"add": ["dance"]})
     assert tagged.status == 200
+    source = {"source": "von Frisch, 1967", "link": "https://example.org/dance"}
+    for path, body in (("", {"title": "Figures of eight"}), ("/references", {"add": [source]})):
+        reply = bob.ask("PATCH" if not path else "POST", f"/v1/entries/{id_}{path}", body)
+        assert reply.status == 200, reply
     assert bob.get("/v1/status")["pending"] > 0
 
     ann = daemons.run(home, "--bootstrap", bob.address)
@@ -62,6 +69,11 @@ def test_two_daemons_edit_while_apart_and_agree_after(daemons: Daemons) -> None:
     assert views[0] == views[1]
     assert {value["text"] for value in views[0]["values"]} == {HERE, THERE}
     assert views[0]["tags"] == ["bees", "dance"]
+    assert views[0]["type"] == "fact"
+    assert [one["source"] for one in views[0]["references"]] == ["von Frisch, 1967"]
+    titles = views[0]["field_values"]["title"]
+    assert {one["value"] for one in titles} == {"Waggling", "Figures of eight"}
+    assert views[0]["title"] == titles[0]["value"]
     for daemon in (ann, bob):
         (text,) = eventually(partial(_without_old, daemon), "the old posting to be gone")
         assert text in (HERE, THERE)
@@ -70,11 +82,29 @@ def test_two_daemons_edit_while_apart_and_agree_after(daemons: Daemons) -> None:
     assert late.code == ExitCode.CONFLICT
     assert f"changed since {seen}" in late.complaint
     now = views[0]["version_id"]
-    assert daemons.command(home, "edit", id_, BOTH, "--if-version", now).code == 0
+    told = [daemons.command(one, "conflicts", "--json").value for one in (home, other)]
+    assert told[0] == told[1]
+    (entry,) = told[0]["entries"]
+    assert {one["about"] for one in entry["conflicts"]} == {"text", "title"}
+    (texts,) = [one for one in entry["conflicts"] if one["about"] == "text"]
+    assert {side["value"] for side in texts["sides"]} == {HERE, THERE}
+    assert texts["common"] == [id_]
+    merged = tmp_path / "both.txt"
+    merged.write_text(BOTH)
+    settle = ("resolve", id_, "--merge", str(merged), "--reason", "both saw it", "--if-version", now)
+    assert daemons.command(home, *settle).code == 0
+    assert daemons.command(home, "edit", id_, "--title", "Waggling").code == 0
     assert daemons.command(home, "vote", id_, "up", "--reason", "as seen in the garden").code == 0
     for daemon in (ann, bob):
         eventually(partial(_finds, daemon, [BOTH]), "the new text")
-        assert not shown(daemon, id_)["conflict"]
+        said = eventually(partial(_settled, daemon, id_), "the end of the conflict")
+        assert said["title"] == "Waggling"
+        assert said["values"][0]["resolution"] == {
+            "decision": "merge",
+            "chosen": None,
+            "reason": "both saw it",
+        }
+    assert daemons.command(other, "conflicts").err == "no conflicts\n"
     fresh = daemons.command(other, "query", QUESTION, "--fresh", "--json").value
     assert [hit["text"] for hit in fresh["hits"]] == [BOTH]
     assert fresh["hits"][0]["tags"] == ["bees", "dance"]
@@ -98,7 +128,12 @@ def _finds(daemon: Daemon, texts: list[str]) -> bool:
 
 def _conflict(daemon: Daemon, id_: str) -> Any:
     view = shown(daemon, id_)
-    return view if view["conflict"] and len(view["records"]) == 4 else None
+    return view if view["conflict"] and len(view["records"]) == 7 else None
+
+
+def _settled(daemon: Daemon, id_: str) -> Any:
+    view = shown(daemon, id_)
+    return None if view["conflict"] else view
 
 
 def _without_old(daemon: Daemon) -> list[str]:
