@@ -37,6 +37,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isqrt
+from types import MappingProxyType
+from typing import Final
 
 from chain.identity import AgentId
 from crdt.entry_view import Entry
@@ -51,6 +53,10 @@ STRANGERS = VOTE
 """and all of them together."""
 PRIOR = 4 * VOTE
 """z² votes that nobody cast, half of them for and half against."""
+
+
+NO_ROOT: Final[Mapping[AgentId, int]] = MappingProxyType({})
+"""The root of a reader who trusts nobody more than others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from node.embedding.external import KEY_VARIABLE, EmbedderSettings
 from node.errors import ConfigError
 from node.home import HOME_VARIABLE, PASSPHRASE_VARIABLE, Home, write_atomically
+from node.trust_root import DEFAULT_ROOTS, MAX_ROOTS, read_root
 
 PREFIX = "ROSEFOREST_"
 NOT_SETTINGS = frozenset(
     {HOME_VARIABLE, "ROSEFOREST_DEBUG", PASSPHRASE_VARIABLE, "ROSEFOREST_NEW_PASSPHRASE", KEY_VARIABLE}
 )
 """Variables with the prefix that are no settings."""
-SECTIONS = ("embedder", "store")
+SECTIONS = ("embedder", "store", "trust")
 """The keys that begin with one of these words may stand without it in a section of this name."""
 MAX_CONFIG_FILE = 256 * 1024
 MAX_ADDRESSES = 64
@@ -113,6 +114,13 @@ class Settings(BaseModel):
     store_author_max_mb: Annotated[
         int, Field(ge=1, le=1 << 30, description="MiB of those that one author may take up")
     ] = 1_024
+    trust_roots: Annotated[
+        tuple[str, ...],
+        Field(
+            max_length=MAX_ROOTS,
+            description="whose votes count in full: founder, stewards, self, agent ids; each maybe =WEIGHT",
+        ),
+    ] = DEFAULT_ROOTS
     leave_seconds: Annotated[
         int,
         Field(ge=0, le=600, description="seconds a stopping node may take to hand over its copies; 0: none"),
@@ -146,6 +154,13 @@ class Settings(BaseModel):
                 raise ValueError(
                     f"{address!r} does not say which peer it expects: it must end in /p2p/PEER-ID"
                 )
+        return value
+
+    @field_validator("trust_roots")
+    @classmethod
+    def _roots(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            read_root(item)
         return value
 
     @field_validator("log_parts")
@@ -185,7 +200,7 @@ class Settings(BaseModel):
 
 
 KEYS = tuple(name for name in Settings.model_fields if name != "origins")
-_LISTS = frozenset({"listen", "bootstrap", "api_hosts", "log_parts"})
+_LISTS = frozenset({"listen", "bootstrap", "api_hosts", "log_parts", "trust_roots"})
 _OPTIONAL = frozenset({"log_file", "mdns", "embedder_url", "embedder_model"})
 
 

@@ -259,6 +259,7 @@ async def _run(
         bootstrap=settings.bootstrap,
         query_deadline_ms=settings.query_deadline_ms,
         query_cache_s=settings.query_cache_s,
+        trust_roots=settings.trust_roots,
         check_texts=settings.query_check_texts,
         why_frozen=lambda records: None if force else why_frozen(home, records),
         failures_allowed=FAILURES_ALLOWED,

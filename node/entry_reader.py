@@ -22,6 +22,7 @@ from crdt.entry import fold
 from crdt.entry_view import Entry
 from crdt.purging import purged_by, purges_in
 from crdt.standing import CLEAR, Standing
+from crdt.trust import NO_ROOT, trust_of
 from dht.errors import NetworkError
 from dht.overlay.kademlia import Kademlia
 from dht.ports import RunBlocking
@@ -70,7 +71,10 @@ class EntryReader:
         holders: int,
         run_blocking: RunBlocking,
         standing: Callable[[], Standing] = lambda: CLEAR,
+        root: Mapping[AgentId, int] = NO_ROOT,
     ) -> None:
+        """`root`: whose votes count in full, see `crdt.trust`."""
+        self._root = root
         self._standing = standing
         self._kademlia = kademlia
         self._records = records
@@ -81,7 +85,7 @@ class EntryReader:
 
     async def read(self, entry: Cid) -> EntryView | None:
         """The entry as all its known operations fold; None when its create record is nowhere to be found."""
-        return view_of(entry, (await self.find(entry)).about(entry), self._standing())
+        return view_of(entry, (await self.find(entry)).about(entry), self._standing(), self._root)
 
     async def find(self, entry: Cid) -> Found:
         """All that this node and the entry's holders know of it; judged, and not kept."""
@@ -160,7 +164,12 @@ class EntryReader:
         return judged, self._intake.companions(bundle, judged)
 
 
-def view_of(entry: Cid, records: Sequence[Record], standing: Standing = CLEAR) -> EntryView | None:
+def view_of(
+    entry: Cid,
+    records: Sequence[Record],
+    standing: Standing = CLEAR,
+    root: Mapping[AgentId, int] = NO_ROOT,
+) -> EntryView | None:
     """The view of these records about one entry; None without its create."""
     folded = fold(records, standing)
     if folded is None:
@@ -207,6 +216,7 @@ def view_of(entry: Cid, records: Sequence[Record], standing: Standing = CLEAR) -
         ),
         references=tuple(one for one, _ in folded.reference_adds[:MAX_REFERENCES]),
         assessments=tuple((one.agent, one.confidence) for one in folded.assessments[:MAX_BALLOTS]),
+        trust=trust_of(folded, root, standing),
         records=tuple(sorted(records, key=lambda record: (record.header.lamport, record.cid))),
     )
 

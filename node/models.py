@@ -18,6 +18,7 @@ from chain.metadata import READERS, FieldValue
 from chain.receipt import Receipt
 from chain.record import Record
 from chain.reference import Reference
+from crdt.trust import Trust
 from node.query.filters import ANY, Filters
 from node.query.scoring import Words
 from sharding.tree import Prefix
@@ -409,6 +410,8 @@ class EntryView:
     """At most `MAX_REFERENCES` of them."""
     assessments: tuple[tuple[AgentId, int], ...] = ()
     """How sure agents are of it, in ppm, agents ascending; at most `MAX_BALLOTS` of them."""
+    trust: Trust | None = None
+    """What the votes and assessments amount to for this node; None for a private entry."""
     records: tuple[Record, ...] = ()
     """The operations, in the order in which they fold; the provenance."""
 

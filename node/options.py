@@ -10,6 +10,7 @@ from chain.identity import AgentId
 from dht.records.room import NO_QUOTA, Quota
 from node.home import Home
 from node.query.asker import DEFAULT_DEADLINE_MS
+from node.trust_root import DEFAULT_ROOTS
 from node.vitals import Usage
 
 DEFAULT_BLOBS_BYTES = 2048 << 20
@@ -73,5 +74,7 @@ class NodeOptions:
     """The proof that lets this agent into a network by invitation; only its first start needs it."""
     usage: Usage = lambda: (0.0, 0.0)
     """How busy the machine is (`node.vitals.machine`)."""
+    trust_roots: tuple[str, ...] = DEFAULT_ROOTS
+    """Whose votes count in full for this node (`node.trust_root`)."""
     divides_shards: bool = True
     """Whether this node proposes and signs that shards divide, or are joined; it follows those of others."""

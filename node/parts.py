@@ -101,6 +101,7 @@ from node.storage.shard_file import FILE as SHARD_FILE
 from node.storage.shard_file import ShardFile
 from node.supervision import Supervisor
 from node.term_rows import TERMS, term_source
+from node.trust_root import trust_root
 from node.vitals import Vitals
 from sharding.tree import Prefix
 
@@ -398,6 +399,7 @@ class Parts:
             manifest.replication + EXTRA_HOLDERS,
             run_blocking,
             lambda: self.governance.standing,
+            trust_root(options.trust_roots, manifest, self.agent),
         )
         self.verifier = Verifier(
             agent=self.kademlia.agent,

@@ -31,6 +31,7 @@ from node.api.knowledge import (
     references_of,
 )
 from node.api.shape import Shape, Text
+from node.api.trust import TrustOut, trust_out
 from node.models import EntryView, NewEntry, PeerView, Status, Value
 
 MAX_BATCH = 500
@@ -176,6 +177,7 @@ class EntryOut(BaseModel):
     private: bool = False
     erased: list[ErasedOut] = []
     votes: VotesOut
+    trust: TrustOut | None = None
     version: list[VersionOut]
     version_id: str
     excluded: list[ExcludedOut] = []
@@ -433,6 +435,7 @@ def entry_out(view: EntryView, provenance: bool) -> EntryOut:
                 for one in view.votes
             ],
         ),
+        trust=trust_out(view.trust),
         version_id=view.fingerprint,
         version=[
             VersionOut(author=peer_id(author), seq=seq, heads=[to_text(head) for head in heads])

@@ -166,6 +166,12 @@ def get(id: str, provenance: bool, home: str | None, as_json: bool) -> None:
     votes = answer["votes"]
     if votes["ballots"]:
         print_line(f"votes      {votes['up']} up, {votes['down']} down")
+    trust = answer["trust"]
+    if trust is not None and trust["rooted"] + trust["strangers"]:
+        print_line(
+            f"trust      {trust['score']:.2f}, between {trust['low']:.2f} and {trust['high']:.2f}: "
+            f"{count(trust['rooted'], 'voice')} of your trust root, {count(trust['strangers'], 'other')}"
+        )
     print_line(f"version    {answer['version_id']}")
     print_line()
     gone = "(not shown: its author is under a warrant)" if answer["excluded"] else "(erased)"

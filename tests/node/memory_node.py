@@ -23,6 +23,7 @@ from chain.record import Record, decode_payload
 from chain.source_chain import ChainReport, Draft, head_of, next_record, verify_chain
 from chain.vector import Codes, codes_from_bytes, score_ppm
 from crdt.standing import CLEAR
+from crdt.trust import VOTE
 from dht.blobs.blob_store import BlobDraft
 from dht.blobs.service import BlobUnavailable
 from dht.overlay.clock_skew import Skew
@@ -168,7 +169,7 @@ class MemoryNode:
         return Answer(tuple(hits[:k]), Cost(1, 1, 1, 0.5, 0, False, steps={"own": 0.5}))
 
     async def get(self, entry: Cid) -> EntryView | None:
-        return view_of(entry, (await self.find(entry)).about(entry))
+        return view_of(entry, (await self.find(entry)).about(entry), root={self.identity.agent: VOTE})
 
     async def change(self, entry: Cid, change: Change, if_version: str | None = None) -> Changed:
         if self.full:

@@ -31,6 +31,7 @@ async def test_edit_tag_vote_delete_and_retract(rose: Running, tmp_path: Path) -
     shown = await rose("get", rose_id)
     assert "tags       red, wild" in shown.out
     assert "votes      1 up, 0 down" in shown.out
+    assert "trust      0.60, between 0.20 and 1.00: 1 voice of your trust root, 0 others" in shown.out
     assert f"version    {voted.value['version_id']}" in shown.out
     assert "Roses ramble." in shown.out
     assert "garden" not in shown.out
