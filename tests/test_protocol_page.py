@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -17,17 +18,33 @@ PAGE = (ROOT / "docs" / "protocol.md").read_text()
 FLOORS = ("chain", "validation", "dht", "federated", "node")
 
 
+REGISTERS = re.compile(r"\.register\(|\bsign_statement\(|\"record\.")
+CONSTANT = re.compile(r"^(\w+)(?:: [\w\[\]]+)? = \"([^\"\n]*)\"$", re.MULTILINE)
+
+
+@cache
+def texts() -> tuple[str, ...]:
+    """The product's modules."""
+    return tuple(path.read_text() for floor in FLOORS for path in sorted((ROOT / floor).rglob("*.py")))
+
+
 @cache
 def modules() -> tuple[ast.Module, ...]:
-    """The product's modules, parsed."""
-    paths = [path for floor in FLOORS for path in sorted((ROOT / floor).rglob("*.py"))]
-    return tuple(ast.parse(path.read_text()) for path in paths)
+    """Those that may name a method or a statement, parsed."""
+    return tuple(ast.parse(text) for text in texts() if REGISTERS.search(text))
 
 
 @cache
 def calls() -> dict[str, list[tuple[ast.Module, ast.Call]]]:
-    """Every call of a function or method in the product, by its name, with its module."""
+    """Every call of a function or method in those modules, by its name, with its module."""
+    return walked()[0]
+
+
+@cache
+def walked() -> tuple[dict[str, list[tuple[ast.Module, ast.Call]]], set[str]]:
+    """Calls, see `calls`, and every string in those modules."""
     found: dict[str, list[tuple[ast.Module, ast.Call]]] = {}
+    said: set[str] = set()
     for tree in modules():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
@@ -35,7 +52,9 @@ def calls() -> dict[str, list[tuple[ast.Module, ast.Call]]]:
                     found.setdefault(node.func.attr, []).append((tree, node))
                 elif isinstance(node.func, ast.Name):
                     found.setdefault(node.func.id, []).append((tree, node))
-    return found
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                said.add(node.value)
+    return found, said
 
 
 def strings(tree: ast.Module) -> dict[str, str]:
@@ -54,7 +73,7 @@ def strings(tree: ast.Module) -> dict[str, str]:
 @cache
 def constants() -> dict[str, str]:
     """The string constants of all modules."""
-    return {name: value for tree in modules() for name, value in strings(tree).items()}
+    return {name: value for text in texts() for name, value in CONSTANT.findall(text)}
 
 
 def named(argument: ast.expr, tree: ast.Module) -> str | None:
@@ -71,12 +90,10 @@ def methods() -> set[str]:
     for tree, call in calls()["register"]:
         if len(call.args) == 2 and (name := named(call.args[0], tree)):
             found.add(name)
-    for tree in modules():  # those that are registered in a loop over a table
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                family, _, rest = node.value.partition(".")
-                if family == "record" and rest.isalpha():
-                    found.add(node.value)
+    for text in walked()[1]:  # those that are registered in a loop over a table
+        family, _, rest = text.partition(".")
+        if family == "record" and rest.isalpha():
+            found.add(text)
     return found
 
 

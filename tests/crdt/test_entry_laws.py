@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from crdt.entry import fold
 from tests.crdt.histories import Choose, History, histories, seen, shuffled, some
@@ -13,6 +13,7 @@ from tests.crdt.laws import LAWS, same
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@settings(max_examples=max(30, settings().max_examples // 2))  # there are many laws, and `make mutants`
 @given(told=histories())
 def test_law(law: Callable[[History, Choose], None], told: tuple[History, Choose]) -> None:
     law(*told)

@@ -192,13 +192,13 @@ def has_strange_digests(liar: Node) -> None:
     "lie",
     [
         lists_what_it_does_not_have,
-        lists_without_end,
-        lists_in_disorder,
-        lists_everything_twice,
+        pytest.param(lists_without_end, marks=pytest.mark.slow),
+        pytest.param(lists_in_disorder, marks=pytest.mark.slow),
+        pytest.param(lists_everything_twice, marks=pytest.mark.slow),
         serves_forgeries,
-        serves_headers_alone,
-        serves_garbage,
-        has_strange_digests,
+        pytest.param(serves_headers_alone, marks=pytest.mark.slow),
+        pytest.param(serves_garbage, marks=pytest.mark.slow),
+        pytest.param(has_strange_digests, marks=pytest.mark.slow),
     ],
     ids=lambda lie: lie.__name__,
 )
@@ -221,7 +221,7 @@ def test_a_lying_fellow_holder_is_blamed_and_the_honest_one_suffices(tmp_path: P
     simulate(tmp_path, (100, 100, 100), scenario, slower)
 
 
-@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("silent", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_fellow_holder_that_will_not_compare_is_not_waited_for_for_ever(
     tmp_path: Path, silent: bool
 ) -> None:

@@ -669,6 +669,7 @@ async def test_a_write_to_a_peer_that_stops_reading_its_socket_ends_the_connecti
             await written.read(1)
 
 
+@pytest.mark.slow
 async def test_requests_whose_answers_are_not_read_are_refused_then_cost_the_connection() -> None:
     async with networks(1, replace(DEFAULT_LIMITS, queue_bytes=100_000)) as (a,):
         async with raw_peer(a) as peer:

@@ -140,6 +140,7 @@ def test_every_acknowledged_append_survives_a_crash(shim: Path, tmp_path: Path, 
         chain.close()
 
 
+@pytest.mark.slow
 async def test_after_a_crash_keys_still_name_their_records(shim: Path, tmp_path: Path) -> None:
     crash = _crash(shim, tmp_path, "chain", AS_SHIPPED, 300)
     chain = _open_chain(crash.power_cut(tmp_path / "after", "nothing unsynced", 0) / "a.db")
@@ -153,6 +154,7 @@ async def test_after_a_crash_keys_still_name_their_records(shim: Path, tmp_path:
     assert again == [(bytes.fromhex(cid), False) for cid in cids]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("synchronous", ["OFF", "NORMAL"])
 def test_without_syncing_the_same_crash_loses_appends(shim: Path, tmp_path: Path, synchronous: str) -> None:
     crash = _crash(shim, tmp_path, "chain", synchronous, 400)
@@ -181,6 +183,7 @@ def test_every_record_held_survives_a_crash(shim: Path, tmp_path: Path) -> None:
         held.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("synchronous", ["OFF", "NORMAL"])
 def test_without_syncing_held_records_are_lost(shim: Path, tmp_path: Path, synchronous: str) -> None:
     crash = _crash(shim, tmp_path, "held", synchronous, 400)

@@ -228,7 +228,18 @@ MALFORMED: list[Lie] = [too_many, foreign_shards, garbage, empty, another_shape,
 """Lies that are not a search reply at all."""
 
 
-@pytest.mark.parametrize("how", ALTERED + MALFORMED, ids=lambda how: how.__name__)
+ONE_OF_EACH_KIND = (other_text_rehashed, opening_that_does_not_pay, foreign_shards, garbage)
+"""Of a payload, of an opening, of a reply's place, of its bytes; the others are slow tests."""
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(how, marks=[] if how in ONE_OF_EACH_KIND else [pytest.mark.slow])
+        for how in ALTERED + MALFORMED
+    ],
+    ids=lambda how: how.__name__,
+)
 def test_a_lie_is_refused_counted_and_ends_in_being_ignored(tmp_path: Path, how: Lie) -> None:
     async def scenario(network: Network) -> None:
         await network.fill(12, authors=(0, 1, 2))
@@ -345,7 +356,11 @@ def test_a_holder_that_conceals_its_postings_is_believed(tmp_path: Path) -> None
 # Lies told to whoever fetches an entry by its id.
 
 
-@pytest.mark.parametrize("what", ["header only", "other text", "nothing", "garbage", "another entry"])
+@pytest.mark.parametrize(
+    "what",
+    ["other text", "garbage"]
+    + [pytest.param(what, marks=pytest.mark.slow) for what in ("header only", "nothing", "another entry")],
+)
 def test_an_entry_is_shown_as_its_author_signed_it_whatever_a_holder_serves(
     tmp_path: Path, what: str
 ) -> None:

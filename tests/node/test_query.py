@@ -113,7 +113,7 @@ def test_a_node_that_holds_everything_asks_nobody(tmp_path: Path) -> None:
     simulate(tmp_path, (100, 100, 100), scenario)
 
 
-@pytest.mark.parametrize("victim", range(4))
+@pytest.mark.parametrize("victim", [0, 3, *(pytest.param(one, marks=pytest.mark.slow) for one in (1, 2))])
 def test_a_silent_holder_costs_one_hedge_once(tmp_path: Path, victim: int) -> None:
     link = FaultyLink()
 
@@ -255,12 +255,12 @@ def test_many_entries_with_one_vector_are_ordered_alike_by_every_holder(tmp_path
     simulate(tmp_path, FOUR_AND_A_GUEST, scenario)
 
 
-@pytest.mark.parametrize("k", [1, 2, MAX_K])
-def test_k_bounds_the_hits(tmp_path: Path, k: int) -> None:
+def test_k_bounds_the_hits(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         await network.fill(MAX_K + 20, authors=range(5))
-        assert shown(await network.ask(GUEST, QUERIES[0], k=k)) == network.best(QUERIES[0], k)
-        assert len((await network.ask(0, QUERIES[0], k=k)).hits) == k
+        for k, wanted in zip((1, 2, MAX_K), QUERIES, strict=False):
+            assert shown(await network.ask(GUEST, wanted, k=k)) == network.best(wanted, k)
+            assert len((await network.ask(0, wanted, k=k)).hits) == k
 
     simulate(tmp_path, FOUR_AND_A_GUEST, scenario)
 

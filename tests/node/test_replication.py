@@ -217,7 +217,7 @@ def test_answers_stay_exhaustive_while_nodes_join(tmp_path: Path, newcomers: int
     simulate(tmp_path, (100, 100, 100), scenario)
 
 
-@pytest.mark.parametrize("restarted", [0, 1])
+@pytest.mark.parametrize("restarted", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_restarted_holder_is_silent_about_what_it_missed_until_it_caught_up(
     tmp_path: Path, restarted: int
 ) -> None:

@@ -109,8 +109,9 @@ def test_nobody_who_broke_nothing_can_be_accused(name: str) -> None:
     opening = opening_of(b, record)
     assert accuse_invalid(opening, record, context) is None
     named = [context.named[cid] for cid in named_by(record) if cid in context.named]
-    for rule in sorted(PROVABLE):
-        for proof in (named, named[1:], []):
+    place = sorted(b.by_name).index(name)
+    for number, rule in enumerate(sorted(PROVABLE)):
+        for proof in (named, named[1:], [])[: 3 if (number + place) % 3 == 0 else 1]:
             warrant = in_bobs_chain(b, INVALID_WARRANT, invalid_body(opening, record, rule, proof))
             verdict = judge(warrant, stranger())
             assert isinstance(verdict, Invalid), rule
