@@ -82,6 +82,11 @@ class ApiClient:
             _unpack(status, data)
         return data
 
+    def get_text(self, path: str, seconds: float = SECONDS, **parameters: str | int) -> str:
+        """GET `path`; returns the answer as the text that it is. Raises `ApiError` or `DaemonNotRunning`."""
+        status, data = self._exchange("GET", f"{path}?{urlencode(parameters)}", None, seconds)
+        return data.decode("utf-8", "replace") if status < 400 else str(_unpack(status, data))
+
     def _request(
         self,
         method: str,

@@ -55,6 +55,14 @@ class EntryRecords:
             if own is None and (held is None or (held.payload is None and record.payload is not None))
         ]
 
+    def relating_to(self, target: Cid, limit: int) -> list[Cid]:
+        """Up to `limit` entries, ascending, of which a record that is here says that it relates to `target`.
+
+        Whether it still does, the entry itself shows. O(records with relations that are here), no decoding.
+        """
+        found = {*self._own.relating_to(target, limit), *self._held.relating_to(target, limit)}
+        return [one for one in sorted(found) if not self.blocks.has(one)][:limit]
+
     def operated_on(self, entries: Sequence[Cid]) -> set[Cid]:
         """Those of `entries` of which operations are here."""
         return self._own.operated_on(entries) | self._held.operated_on(entries)

@@ -28,6 +28,8 @@ from node.counting import counters_of
 from node.derivation import drop_strays, index_missing, records_to_index
 from node.errors import InvalidInput, NotFound, NotReady
 from node.founding import Ground, ground_for
+from node.graph.exploration import Graph
+from node.graph.walk import explore
 from node.models import (
     PLAIN,
     Added,
@@ -164,6 +166,16 @@ class Node:
         if self.parts.blocks.has(entry):
             raise NotFound(f"the entry {to_text(entry)} is blocked on this node: unblock it to see it")
         return await self.private.get(entry) if entry in self.private else await self.parts.reader.read(entry)
+
+    async def graph(self, entry: Cid, depth: int, limit: int, direction: str) -> Graph:
+        """The entries related to one, up to `depth` relations away; see `node.graph.walk.explore`.
+
+        Raises `NotFound` when nobody shows the entry.
+        """
+        parts = self.parts
+        return await explore(
+            entry, depth, limit, direction, self.get, parts.entries.relating_to, parts.run_blocking
+        )
 
     async def change(self, entry: Cid, change: Change, if_version: str | None = None) -> Changed:
         """Edit, tag, vote on, delete or retract an entry; see `node.editor.Editor.change`."""

@@ -32,6 +32,7 @@ from node.api.docs_page import docs_page
 from node.api.editing import add_editing_routes, entry_id
 from node.api.governance import STREAMED as ATLAS_STREAMED
 from node.api.governance import add_governance_routes
+from node.api.graph import add_graph_route
 from node.api.guard import Guard
 from node.api.inviting import add_inviting_routes
 from node.api.learning import add_learning_routes
@@ -116,6 +117,7 @@ def create_app(
     _add_knowledge_routes(app, node)
     add_query_route(app, node)
     add_editing_routes(app, node)
+    add_graph_route(app, node)
     add_receipt_routes(app, node)
     _add_chain_routes(app, node)
     _add_health_routes(app, node, unready)

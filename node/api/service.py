@@ -18,6 +18,7 @@ from dht.blobs.blob_store import BlobDraft, BlobStore
 from dht.overlay.clock_skew import Skew
 from dht.overlay.reputation import Standing
 from node.conflicts import Disputed, DisputedPage
+from node.graph.exploration import Graph
 from node.models import (
     PLAIN,
     Added,
@@ -99,6 +100,10 @@ class NodeService(Protocol):
 
     async def get(self, entry: Cid) -> EntryView | None:
         """The entry as the network knows it, or None."""
+        ...
+
+    async def graph(self, entry: Cid, depth: int, limit: int, direction: str) -> Graph:
+        """The entries related to one, and to those. Raises `NotFound` when nobody shows it."""
         ...
 
     async def change(self, entry: Cid, change: Change, if_version: str | None = None) -> Changed:

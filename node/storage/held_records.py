@@ -54,7 +54,7 @@ from node.storage.erasure import (
 from node.storage.errors import StorageLimit
 from node.storage.group_writer import GroupWriter
 from node.storage.range_sums import SCHEMA, Change, RangeView, build
-from node.storage.stored_record import COLUMNS, from_row, records_in
+from node.storage.stored_record import COLUMNS, NAMES, RELATES, from_row, records_in
 from validation.named import named_by
 from validation.subject_rules import MAX_OPERATIONS
 
@@ -145,6 +145,7 @@ LAYOUT: Final = Layout(
         # Who writes records counts them (`node.storage.holding`), for a whole batch at once.
         "DROP TRIGGER usage_added;",
         move_log.TABLE,
+        f"CREATE INDEX relating ON records (subject, cid) WHERE {RELATES};",
     ),
     recovery=(
         "restore it from a backup, or move it away and restart: "
@@ -333,6 +334,17 @@ class HeldRecords:
         )
         values = (subject, limit, skip, creator, 2 * MAX_OPERATIONS)
         return [row[0] for row in self._database.rows(sql, values)]
+
+    def relating_to(self, target: Cid, limit: int) -> list[Cid]:
+        """Up to `limit` subjects of held records that may relate something to `target`, ascending.
+
+        That something is said of it there once, not that it still holds. O(held records with relations).
+        """
+        sql = (
+            f"SELECT DISTINCT subject FROM records INDEXED BY relating WHERE {RELATES} AND {NAMES} "
+            "ORDER BY subject LIMIT ?"
+        )
+        return [row[0] for row in self._database.rows(sql, (target, limit))]
 
     def operated_on(self, subjects: Sequence[Cid]) -> set[Cid]:
         """Those of `subjects` of which operations are held."""

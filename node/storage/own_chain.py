@@ -52,7 +52,7 @@ from node.storage.erasure import (
 from node.storage.errors import ForeignChain, ReadOnly, StorageLimit
 from node.storage.group_writer import GroupWriter
 from node.storage.own_receipts import KeptReceipt
-from node.storage.stored_record import COLUMNS, from_row, records_in
+from node.storage.stored_record import COLUMNS, NAMES, RELATES, from_row, records_in
 
 MAX_DRAFTS: Final = 4096
 """Drafts in one call of `append`."""
@@ -100,6 +100,7 @@ LAYOUT: Final = Layout(
         own_receipts.MIGRATION,
         PURGED_TABLE,
         "CREATE TABLE privates (seq INTEGER PRIMARY KEY REFERENCES records (seq));",
+        f"CREATE INDEX relating ON records (seq) WHERE {RELATES};",
     ),
     recovery="restore it from a backup (a chain cannot be rebuilt, and starting a new one would fork it)",
 )
@@ -340,6 +341,14 @@ class OwnChain:
             "OR seq IN (SELECT seq FROM operations WHERE subject = ?1) ORDER BY seq"
         )
         return [from_row(self._database, row) for row in self._database.rows(sql, (subject,))]
+
+    def relating_to(self, target: Cid, limit: int) -> list[Cid]:
+        """Up to `limit` subjects of own records that may relate something to `target`, ascending.
+
+        That something is said of it there once, not that it still holds. O(own records with relations).
+        """
+        rows = self._database.rows(f"SELECT {COLUMNS} FROM records WHERE {RELATES} AND {NAMES}", (target,))
+        return sorted({from_row(self._database, row).subject for row in rows})[:limit]
 
     def operated_on(self, subjects: Sequence[Cid]) -> set[Cid]:
         """Those of `subjects` on which this agent has made operations."""

@@ -17,6 +17,13 @@ from node.storage.database import Database, Row
 
 COLUMNS: Final = "records.cid, records.header, records.signature, records.payload"
 """What `from_row` reads, in its order."""
+RELATES: Final = "instr(payload, x'a9707265646963617465') > 0"
+"""Holds of the records that may state relations: their payload has a key `predicate`, as msgpack writes it.
+
+An index over just these follows records that come, get their payload later, or are erased, by itself.
+"""
+NAMES: Final = "instr(payload, ?) > 0"
+"""Holds of the records whose payload contains these bytes."""
 
 
 def from_row(database: Database, row: Row) -> Record:

@@ -35,6 +35,8 @@ from node.embedding.caller import CallerVectors
 from node.embedding.errors import NotFinite, WrongSize, ZeroVector
 from node.entry_reader import Found, view_of
 from node.errors import InvalidInput, NotFound, NotReady
+from node.graph.exploration import Graph
+from node.graph.walk import explore
 from node.models import (
     PLAIN,
     Added,
@@ -170,6 +172,12 @@ class MemoryNode:
 
     async def get(self, entry: Cid) -> EntryView | None:
         return view_of(entry, (await self.find(entry)).about(entry), root={self.identity.agent: VOTE})
+
+    async def graph(self, entry: Cid, depth: int, limit: int, direction: str) -> Graph:
+        return await explore(entry, depth, limit, direction, self.get, self.relating_to, inline_blocking)
+
+    def relating_to(self, target: Cid, limit: int) -> list[Cid]:
+        return sorted({one.subject for one in self.records if target in (one.payload or b"")})[:limit]
 
     async def change(self, entry: Cid, change: Change, if_version: str | None = None) -> Changed:
         if self.full:

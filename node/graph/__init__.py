@@ -1,0 +1,1 @@
+"""The graph of entries that refer to one another: deciding what to read (pure), reading it, and DOT."""
