@@ -25,7 +25,7 @@ NOT_SETTINGS = frozenset(
     {HOME_VARIABLE, "ROSEFOREST_DEBUG", PASSPHRASE_VARIABLE, "ROSEFOREST_NEW_PASSPHRASE", KEY_VARIABLE}
 )
 """Variables with the prefix that are no settings."""
-SECTIONS = ("embedder", "store", "trust")
+SECTIONS = ("embedder", "mcp", "store", "trust")
 """The keys that begin with one of these words may stand without it in a section of this name."""
 MAX_CONFIG_FILE = 256 * 1024
 MAX_ADDRESSES = 64
@@ -125,6 +125,12 @@ class Settings(BaseModel):
         int,
         Field(ge=0, le=600, description="seconds a stopping node may take to hand over its copies; 0: none"),
     ] = 10
+    mcp_allow_writes: Annotated[
+        bool, Field(description="let AI agents (roseforest mcp) add, edit, vote and cite in your name")
+    ] = False
+    mcp_allow_private: Annotated[
+        bool, Field(description="show them your private entries; what they read may make them tell others")
+    ] = False
     log_level: Annotated[LogLevel, Field(description="least severity that is logged")] = "info"
     log_parts: Annotated[
         tuple[str, ...],

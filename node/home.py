@@ -14,6 +14,7 @@
 | learning.db | what this node promised in learning tasks | |
 | blobs/ | large content by digest: model parameters, see `node.storage.blob_files` | |
 | api-token | bearer token of the HTTP API | 0600 |
+| mcp-token | bearer token of `roseforest mcp --http`, which gives no other access | 0600 |
 | lock | flock held while a daemon runs here; its text is the daemon's pid | |
 | daemon.json | pid, API URL and addresses of the running daemon | |
 
@@ -173,6 +174,11 @@ class Home:
         return self.root / "api-token"
 
     @property
+    def mcp_token(self) -> Path:
+        """What agents show to `roseforest mcp --http`: it opens nothing else."""
+        return self.root / "mcp-token"
+
+    @property
     def lock(self) -> Path:
         return self.root / "lock"
 
@@ -306,23 +312,17 @@ class Home:
 
     def read_token(self) -> str:
         """The API's bearer token; raises `HomeMissing` or `HomeDamaged`."""
-        text = read_secret(
-            self.token, f"delete it and restart the daemon: roseforest run{self.flag()} makes a new one"
-        )
-        if not _TOKEN.fullmatch(text.strip()):
-            raise HomeDamaged(
-                f"{self.token} does not hold an API token: delete it and restart the daemon for a new one"
-            )
-        return text.strip()
+        return _read_token(self.token, f"restart the daemon: roseforest run{self.flag()} makes a new one")
 
     def ensure_token(self, token: str) -> str:
         """Keep `token` unless there is one already; returns the one that counts."""
-        if self.token.exists():
-            return self.read_token()
-        if not _TOKEN.fullmatch(token):
-            raise HomeError("an API token is 32 to 128 URL-safe characters")
-        write_new(self.token, f"{token}\n".encode(), 0o600)
-        return token
+        return self.read_token() if self.token.exists() else _new_token(self.token, token)
+
+    def ensure_mcp_token(self, token: str) -> str:
+        """As `ensure_token`, for `mcp_token`."""
+        if self.mcp_token.exists():
+            return _read_token(self.mcp_token, f"start roseforest mcp{self.flag()} again for a new one")
+        return _new_token(self.mcp_token, token)
 
     def read_manifest(self) -> bytes:
         """The manifest's bytes, unchecked; raises `HomeMissing` or `HomeDamaged`."""
@@ -439,6 +439,20 @@ def default_root() -> Path:
 def open_home(path: str | Path | None) -> Home:
     """The home folder at `path`, or the default one; nothing is read yet."""
     return Home(default_root() if path is None else Path(path).expanduser().absolute())
+
+
+def _read_token(path: Path, anew: str) -> str:
+    text = read_secret(path, f"delete it and {anew}").strip()
+    if not _TOKEN.fullmatch(text):
+        raise HomeDamaged(f"{path} does not hold an API token: delete it and {anew}")
+    return text
+
+
+def _new_token(path: Path, token: str) -> str:
+    if not _TOKEN.fullmatch(token):
+        raise HomeError("an API token is 32 to 128 URL-safe characters")
+    write_new(path, f"{token}\n".encode(), 0o600)
+    return token
 
 
 def _key_text(path: Path, seed: bytes, protection: Protection | None) -> bytes:

@@ -46,7 +46,8 @@ log = logging.getLogger(f"roseforest.{__name__}")
 class Guard:
     """ASGI middleware; `observe(method, route, status, seconds)` hears of every answered request.
 
-    `streamed`: the (method, path) whose handlers read the body themselves.
+    `streamed`: the (method, path) whose handlers read the body themselves. `token_file`: where the token
+    is kept, for who sends a wrong one.
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class Guard:
         hosts: Collection[str],
         observe: Callable[[str, str, int, float], None],
         streamed: Collection[tuple[str, str]] = (),
+        token_file: str = "api-token",
     ) -> None:
         self._app = app
+        self._token_file = token_file
         self._expected = f"Bearer {token}".encode()
         self._hosts = LOOPBACK_NAMES | {host.lower() for host in hosts}
         self._observe = observe
@@ -131,7 +134,9 @@ class Guard:
             return None
         if not hmac.compare_digest(headers.get(b"authorization", b""), self._expected):
             return Problem(
-                401, "unauthorized", "send the token of the home folder's api-token as Bearer token"
+                401,
+                "unauthorized",
+                f"send the token of the home folder's {self._token_file} as Bearer token",
             )
         if self._active >= MAX_ACTIVE:
             return Problem(503, "busy", f"{MAX_ACTIVE} requests are under way; try again in a moment")

@@ -20,6 +20,7 @@ from hypercorn.trio import serve
 from federated.learning import Learning
 from node.agent_life import AgentLife
 from node.api.app import create_app
+from node.api.guard import Application
 from node.api.service import NodeService
 from node.api.shapes import SettingOut
 from node.config import Settings, with_origins
@@ -53,8 +54,6 @@ async def serve_api(
     says why the node is not part of its network yet, for `/readyz`. `learning` and `inviting` bring
     their routes. Raises `PortInUse` or `ConfigError` when it cannot listen at `settings.api`.
     """
-    host, port = settings.api_bind
-    listener = _listen(host, port)
     app = create_app(
         node,
         token,
@@ -68,8 +67,25 @@ async def serve_api(
         inviting=inviting,
         governance=governance,
     )
-    name, actual = listener.getsockname()[:2]
-    url = f"http://[{name}]:{actual}" if ":" in name else f"http://{name}:{actual}"
+    await serve_at(settings.api_bind, app, stop, "API", "--api", task_status=task_status)
+
+
+async def serve_at(
+    address: tuple[str, int],
+    app: Application,
+    stop: trio.Event,
+    name: str,
+    option: str,
+    *,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve an ASGI application at a host and port as `serve_api` does, and report its URL.
+
+    `name` and `option` are for errors: what cannot listen, and how it is told another address.
+    """
+    listener = _listen(*address, name, option)
+    host, actual = listener.getsockname()[:2]
+    url = f"http://[{host}]:{actual}" if ":" in host else f"http://{host}:{actual}"
     ending = trio.Event()
 
     async def wait_for_the_end() -> None:
@@ -94,13 +110,13 @@ async def serve_api(
         task_status.started(url)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, name: str, option: str) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        raise ConfigError(f"api: the host {host!r} is unknown here ({error.strerror})") from error
+        raise ConfigError(f"{option}: the host {host!r} is unknown here ({error.strerror})") from error
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -110,10 +126,10 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise PortInUse(
-                f"the API cannot listen on {host}:{port}: the port is in use; "
-                "choose another with --api HOST:PORT (port 0 picks a free one)"
+                f"the {name} cannot listen on {host}:{port}: the port is in use; "
+                f"choose another with {option} HOST:PORT (port 0 picks a free one)"
             ) from error
-        raise ConfigError(f"the API cannot listen on {host}:{port}: {error.strerror}") from error
+        raise ConfigError(f"the {name} cannot listen on {host}:{port}: {error.strerror}") from error
     return listener
 
 
