@@ -244,8 +244,8 @@ TOOLS = (
         "get",
         "Read an entry",
         "Read one entry in full: text, title, domain, reasoning, statements with confidence, sources, "
-        "relations, votes, conflicts between versions, and the version_id that edit needs. Long texts come"
-        " in pieces (offset)." + _FOREIGN,
+        "relations, votes and what they amount to (trust), conflicts between versions, and the version_id "
+        "that edit needs. Long texts come in pieces (offset)." + _FOREIGN,
         GetIn,
     ),
     Tool(
