@@ -23,6 +23,7 @@ from math import prod
 from typing import Any, Final, TypeAlias
 
 from chain import canonical
+from chain.aggregation_rule import AggregationRule, parse_rule
 from chain.cid import DIGEST_SIZE, Cid, is_blob_cid, is_record_cid
 from chain.errors import RecordError
 from chain.identity import AGENT_ID_SIZE, SIGNATURE_SIZE, AgentId, Identity, verify
@@ -46,6 +47,8 @@ MIN_DEADLINE_MS: Final = 1_000
 MAX_DEADLINE_MS: Final = 86_400_000
 MAX_EXAMPLES: Final = 1_000_000
 MAX_ABS: Final = 1_000_000
+MAX_NORM: Final = 1 << 53
+"""Beyond any distance between two models within the other limits."""
 MAX_NAME: Final = 100
 """Bytes of UTF-8 of the names of tasks, arrays, metrics and config keys."""
 MAX_CONFIG: Final = 64
@@ -92,6 +95,9 @@ class Task:
 
     `commit_ms`, `reveal_ms` and `result_ms` are how long a round waits at most for commits, for reveals with
     their blobs, and for one proposer. `max_examples` bounds the weight of an update, `max_abs` its values.
+    `max_norm`, where there is one, bounds how far an update may lie from what its round began with (Euclidean
+    norm over all floating arrays). `strategy` says how updates become a model: `fedavg`, or the text of an
+    aggregation rule.
     """
 
     name: str
@@ -108,6 +114,19 @@ class Task:
     config: Mapping[str, ConfigValue]
     mode: str = PEER_ROUNDS
     strategy: str = FEDAVG
+    max_norm: int | None = None
+
+    @property
+    def newer(self) -> str | None:
+        """A term that rule versions before `kinds.FIELDS_FROM` do not know, if there is one."""
+        if self.max_norm is not None:
+            return "max_norm"
+        return None if self.strategy == FEDAVG else f"strategy {self.strategy!r}"
+
+    @property
+    def rule(self) -> AggregationRule | None:
+        """How updates are combined; None for the mean weighted by examples."""
+        return None if self.strategy == FEDAVG else parse_rule(self.strategy)
 
     def to_body(self) -> dict[str, Any]:
         """The payload body; raises `RecordError` when a term is out of range."""
@@ -126,7 +145,7 @@ class Task:
             "reveal_ms": self.reveal_ms,
             "rounds": self.rounds,
             "strategy": self.strategy,
-        }
+        } | ({} if self.max_norm is None else {"max_norm": self.max_norm})
         task_from_body(body)
         return body
 
@@ -237,13 +256,17 @@ def quorum(members: int) -> int:
 def task_from_body(body: dict[str, Any]) -> Task:
     """Check and read a task; raises `RecordError` naming the term."""
     _fields(
-        body,
+        {key: value for key, value in body.items() if key != "max_norm"},
         "arrays commit_ms config max_abs max_examples max_members min_members mode name parameters result_ms "
         "reveal_ms rounds strategy",
     )
     check_text("name", body["name"], MAX_NAME)
-    if body["mode"] != PEER_ROUNDS or body["strategy"] != FEDAVG:
-        raise RecordError(f"mode and strategy are {PEER_ROUNDS!r} and {FEDAVG!r} in this rule version")
+    if body["mode"] != PEER_ROUNDS:
+        raise RecordError(f"mode is {PEER_ROUNDS!r} in this rule version")
+    if type(body["strategy"]) is not str:
+        raise RecordError("strategy is no text")
+    if body["strategy"] != FEDAVG:
+        parse_rule(body["strategy"])
     if not is_blob_cid(body["parameters"]):
         raise RecordError("parameters is not a blob CID")
     _integer("rounds", body["rounds"], 1, MAX_ROUNDS)
@@ -253,6 +276,8 @@ def task_from_body(body: dict[str, Any]) -> Task:
         _integer(name, body[name], MIN_DEADLINE_MS, MAX_DEADLINE_MS)
     _integer("max_examples", body["max_examples"], 1, MAX_EXAMPLES)
     _integer("max_abs", body["max_abs"], 1, MAX_ABS)
+    if "max_norm" in body:
+        _integer("max_norm", body["max_norm"], 1, MAX_NORM)
     return Task(
         name=body["name"],
         arrays=arrays_from_value(body["arrays"]),
@@ -266,6 +291,8 @@ def task_from_body(body: dict[str, Any]) -> Task:
         max_examples=body["max_examples"],
         max_abs=body["max_abs"],
         config=_config(body["config"]),
+        strategy=body["strategy"],
+        max_norm=body.get("max_norm"),
     )
 
 

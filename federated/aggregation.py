@@ -93,7 +93,7 @@ class Accumulator:
         for array, total in zip(self._arrays, self._sums, strict=True):
             out = np.empty(array.count, array.dtype)
             for start in range(0, total.size, CHUNK):
-                mean = _divide(total[start : start + CHUNK], self.weight)
+                mean = divide(total[start : start + CHUNK], self.weight)
                 if array.dtype == "<i8":
                     out[start : start + CHUNK] = mean
                 else:
@@ -110,8 +110,8 @@ def average(task: Task, updates: Sequence[tuple[bytes, int]]) -> bytes:
     return accumulator.mean()
 
 
-def _divide(total: NDArray[np.int64], weight: int) -> NDArray[np.int64]:
-    """total / weight, rounded half to even; exact for |total| < 2**62 and weight ≤ 2**24."""
+def divide(total: NDArray[np.int64], weight: int) -> NDArray[np.int64]:
+    """total / weight, rounded half to even; exact for |total| < 2**62 and 0 < weight < 2**62."""
     import numpy as np
 
     floor: NDArray[Any] = np.floor_divide(total, weight)

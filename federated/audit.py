@@ -17,8 +17,10 @@ from federated.ledger import Ledger, Step
 from federated.proposal import Verdict, eligible_commits, reveal_fault
 from federated.views import AuditView, Contributor
 
-AverageOf = Callable[[tuple[tuple[Cid, int], ...]], Awaitable[Cid | None]]
-"""The CID of the average of these (blob, examples); None when a blob is missing."""
+AverageOf = Callable[[Cid, tuple[tuple[Cid, int], ...]], Awaitable[Cid | None]]
+"""The CID of what the task's strategy makes of these (blob, examples), beginning with this model; None when a
+blob is missing.
+"""
 
 
 async def audit_round(
@@ -57,7 +59,8 @@ async def audit_round(
                 contributors.append(Contributor(agent, reveal.examples, reveal.metrics))
         problem = _problem(ledger, step, shown, faults, excluded)
         if problem is None:
-            average = await average_of(tuple(parts)) if parts else step.before.parameters
+            before = step.before.parameters
+            average = await average_of(before, tuple(parts)) if parts else before
             if average is None:
                 problem = "an update is not to be had any more"
             elif average != outcome.parameters:

@@ -38,6 +38,7 @@ from chain.record import Record
 from dht.errors import FrameError, NetworkError
 from dht.overlay.kademlia import Kademlia
 from dht.ports import Clock, Random, RunBlocking
+from federated.admission import examine
 from federated.aggregation import Accumulator
 from federated.errors import Refused, UnknownTask, WrongState
 from federated.faults import UNAVAILABLE
@@ -46,6 +47,7 @@ from federated.messages import SIGN, Question, Reply, Word, decode_reply
 from federated.ports import Blobs, Memory, NoRoom, OwnChain, TooLarge
 from federated.post import Post
 from federated.proposal import Verdict
+from federated.robust import combine
 from federated.round import Action, Ask, Average, Look, Offer, Promise, Publish, Round, Show
 from federated.update import Fault, UpdateError, decode, inspect, most_bytes, update_size
 from validation.named import learning_of
@@ -291,6 +293,12 @@ class Engagement:
             data = await self._tools.blobs.fetch(cid, limit, sources)
         except TooLarge:
             data = None
+        if data is not None:
+            terms = self.ledger.terms
+            fault = await self._tools.run_blocking(inspect, terms.arrays, data, terms.max_abs)
+            if fault is not None:  # its author, or two thirds of a roster, made that up: nothing can go on
+                log.error("the model that a round begins with is none of the task's: %s", fault)
+                return
         self._fetching.discard(cid)
         if data is None:
             await trio.sleep(RETRY_S)
@@ -355,36 +363,64 @@ class Engagement:
                 await self._take_up(agent, [look.commit])
                 if self.ledger.has(look.commit):
                     break
-        round_.looked(look.reveal, await self.verdict(look.blob, look.size, look.agents))
+        base, sources = round_.tip.parameters, self._sources(round_.tip)
+        verdict = await self.verdict(look.blob, look.size, look.agents, base, sources)
+        round_.looked(look.reveal, verdict)
         self.wake()
 
-    async def verdict(self, blob: Cid, size: int, agents: Sequence[AgentId]) -> Verdict:
-        """What is wrong with an update, once it is here; `UNAVAILABLE` when it cannot be had in time."""
-        terms = self.ledger.terms
+    async def verdict(
+        self, blob: Cid, size: int, agents: Sequence[AgentId], base: Cid, sources: Sequence[AgentId]
+    ) -> Verdict:
+        """What is wrong with an update, once it is here; `UNAVAILABLE` when it cannot be had in time.
+
+        `base` is what its round began with, to be had from `sources`; needed where the task has `max_norm`.
+        """
+        terms, blobs = self.ledger.terms, self._tools.blobs
         data: bytes | None = None
+        start: bytes | None = None
         try:
             with trio.move_on_after(terms.reveal_ms / 1_000):
-                data = await self._tools.blobs.fetch(blob, most_bytes(terms.arrays), agents)
+                data = await blobs.fetch(blob, most_bytes(terms.arrays), agents)
         except TooLarge:
             return Fault.SIZE
         if data is None:
             return UNAVAILABLE
         if len(data) != size:
             return Fault.SIZE
-        return await self._tools.run_blocking(inspect, terms.arrays, data, terms.max_abs)
+        if terms.max_norm is not None:
+            start = await self.start(base, sources)
+            if start is None:
+                return UNAVAILABLE
+        return await self._tools.run_blocking(examine, terms, start, data)
+
+    async def start(self, base: Cid, sources: Sequence[AgentId]) -> bytes | None:
+        """What a round began with, checked; None when it cannot be had in time or is none of the task's."""
+        terms = self.ledger.terms
+        with trio.move_on_after(terms.reveal_ms / 1_000):
+            try:
+                data = await self._tools.blobs.fetch(base, update_size(terms.arrays), sources)
+            except TooLarge:
+                return None
+            if data is not None and base not in self._here:
+                fault = await self._tools.run_blocking(inspect, terms.arrays, data, terms.max_abs)
+                return None if fault else data
+            return data
+        return None
 
     async def _average(self, round_: Round, average: Average) -> None:
-        tools, began = self._tools, self._tools.clock.monotonic()
-        accumulator = await tools.run_blocking(Accumulator, self.ledger.terms)
-        for blob, examples in average.parts:
-            data = await tools.blobs.get(blob)
-            if data is None:
-                round_.failed(average.key)
-                self.wake()
+        tools = self._tools
+        while average.base not in self._here:  # it is being fetched
+            if round_.over:
                 return
-            await tools.run_blocking(accumulator.add, data, examples)
+            await self._changed.wait()
+        began = tools.clock.monotonic()
+        data = await self.model_of(average.base, average.parts)
+        if data is None:
+            round_.failed(average.key)
+            self.wake()
+            return
         try:
-            cid = await tools.blobs.put(await tools.run_blocking(accumulator.mean))
+            cid = await tools.blobs.put(data)
         except NoRoom as error:
             log.error("the round's model cannot be kept, next try in %.0f s: %s", NO_ROOM_S, error)
             await trio.sleep(NO_ROOM_S)
@@ -394,6 +430,23 @@ class Engagement:
         self._here.add(cid)
         round_.averaged(average.key, cid, tools.clock.monotonic() - began)
         self.wake()
+
+    async def model_of(self, base: Cid, parts: Sequence[tuple[Cid, int]]) -> bytes | None:
+        """What the task's strategy makes of these (blob, examples); None when a blob is not here."""
+        tools, terms = self._tools, self.ledger.terms
+        if terms.rule is None:
+            accumulator = await tools.run_blocking(Accumulator, terms)
+            for blob, examples in parts:
+                data = await tools.blobs.get(blob)
+                if data is None:
+                    return None
+                await tools.run_blocking(accumulator.add, data, examples)
+            return await tools.run_blocking(accumulator.mean)
+        mapped = [(blob, await tools.blobs.map(blob)) for blob in (base, *(blob for blob, _ in parts))]
+        found = [(blob, data) for blob, data in mapped if data is not None]
+        if len(found) < len(mapped):
+            return None
+        return await tools.run_blocking(combine, terms, terms.rule, found[0][1], found[1:])
 
     async def _ask(self, round_: Round, ask: Ask) -> None:
         tools, reply = self._tools, None
@@ -500,6 +553,12 @@ class Engagement:
             await tools.run_blocking(decode, terms.arrays, data, terms.max_abs)
         except UpdateError as error:
             raise Refused(f"the update does not match the task ({error.fault}): {error}") from error
+        start = None if terms.max_norm is None else await tools.blobs.get(round_.tip.parameters)
+        fault = None if start is None else await tools.run_blocking(examine, terms, start, data)
+        if fault is not None:
+            raise Refused(
+                f"the update lies further from the round's model than {terms.max_norm}, the task's max_norm"
+            )
         offer = Offer(blob, len(data), examples, metrics, tools.random.random_bytes(32))
         await tools.memory.keep_offer(self.ledger.cid, round_.tip.digest, offer)
         if not round_.wants_update or round_.over:

@@ -24,6 +24,7 @@ REASONS: Final[dict[str, str]] = {
     Fault.SHAPE: "an array of the update has another shape than the task says",
     Fault.NOT_FINITE: "the update holds a value that is not finite",
     Fault.BOUND: "the update holds a value beyond the task's max_abs",
+    Fault.NORM: "the update lies further from the round's model than the task's max_norm",
     WEIGHT: "the number of examples is outside what the task allows",
     HASH: "the update is not the one that was committed to",
     DOUBLE: "there are two different updates, or two promises, for one round",

@@ -15,18 +15,17 @@ import trio
 from chain.cid import Cid, is_record_cid
 from chain.errors import ChainError
 from chain.identity import AgentId
-from chain.kinds import KINDS_BY_RULE_VERSION, TASK
+from chain.kinds import FIELDS_FROM, KINDS_BY_RULE_VERSION, TASK
 from chain.learning import MAX_METRIC, MAX_METRICS, MAX_NAME, Reveal, Task
 from chain.manifest import Manifest
 from chain.record import SALT_SIZE, Record, encode_payload
 from chain.source_chain import Draft
 from dht.errors import FrameError, RefusalCode, RequestRefused
 from dht.network import Network
-from federated.aggregation import Accumulator
 from federated.audit import audit_round
 from federated.engagement import Engagement, Line, Tools
 from federated.errors import LearningError, Refused, UnknownTask, WrongState
-from federated.ledger import Ledger
+from federated.ledger import Ledger, Step
 from federated.messages import SIGN, decode_question
 from federated.ports import TooLarge
 from federated.post import belongs
@@ -138,6 +137,11 @@ class Learning:
                 f"this network's rules (version {rules}) know no learning tasks: its stewards can change "
                 "them by an epoch, or found a new network for them"
             )
+        if rules < FIELDS_FROM and terms.newer is not None:
+            raise UnknownKind(
+                f"this network's rules (version {rules}) know no {terms.newer}: its stewards can go to "
+                f"version {FIELDS_FROM} by an epoch"
+            )
         tools, body = self._tools, terms.to_body()
         if len(self._engaged) >= MAX_FOLLOWED:
             raise WrongState(f"this node follows {MAX_FOLLOWED} tasks already")
@@ -235,14 +239,17 @@ class Learning:
         for step in steps:
             sources = [*step.signers, *step.before.agents, ledger.task.header.author]
 
-            async def verdict_of(reveal: Reveal, sources: Sequence[AgentId] = tuple(sources)) -> Verdict:
+            async def verdict_of(
+                reveal: Reveal, sources: Sequence[AgentId] = tuple(sources), step: Step = step
+            ) -> Verdict:
                 look = self._engaged.get(cid) or Engagement(self._tools, ledger.task, False)
-                return await look.verdict(reveal.blob, reveal.size, sources)
+                base = step.before.parameters
+                return await look.verdict(reveal.blob, reveal.size, sources, base, sources)
 
             async def average_of(
-                parts: tuple[tuple[Cid, int], ...], sources: Sequence[AgentId] = tuple(sources)
+                base: Cid, parts: tuple[tuple[Cid, int], ...], sources: Sequence[AgentId] = tuple(sources)
             ) -> Cid | None:
-                return await self._average_of(ledger, parts, sources)
+                return await self._average_of(ledger, base, parts, sources)
 
             views.append(await audit_round(ledger, step, verdict_of, average_of, self._tools.excluded()))
         return views
@@ -336,19 +343,20 @@ class Learning:
         return max(0.0, round(round_.deadline() - self._tools.clock.monotonic(), 3))
 
     async def _average_of(
-        self, ledger: Ledger, parts: tuple[tuple[Cid, int], ...], sources: Sequence[AgentId]
+        self, ledger: Ledger, base: Cid, parts: tuple[tuple[Cid, int], ...], sources: Sequence[AgentId]
     ) -> Cid | None:
-        tools = self._tools
-        accumulator = await tools.run_blocking(Accumulator, ledger.terms)
-        for blob, examples in parts:
+        blobs, terms = self._tools.blobs, ledger.terms
+        engaged = self._engaged.get(ledger.cid) or Engagement(self._tools, ledger.task, False)
+        if terms.rule is not None and await engaged.start(base, sources) is None:
+            return None
+        for blob, _ in parts:
             try:
-                data = await tools.blobs.fetch(blob, most_bytes(ledger.terms.arrays), sources)
+                if await blobs.fetch(blob, most_bytes(terms.arrays), sources) is None:
+                    return None
             except TooLarge:
                 return None
-            if data is None:
-                return None
-            await tools.run_blocking(accumulator.add, data, examples)
-        return tools.blobs.cid_of(await tools.run_blocking(accumulator.mean))
+        data = await engaged.model_of(base, parts)
+        return None if data is None else blobs.cid_of(data)
 
 
 def metrics_ppm(metrics: Mapping[str, float]) -> dict[str, int]:

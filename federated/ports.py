@@ -6,6 +6,7 @@ The floors above implement these; everything here is durable when it returns.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from mmap import mmap
 from typing import Protocol
 
 from chain.cid import Cid
@@ -25,6 +26,10 @@ class NoRoom(Exception):
 
 class Blobs(Protocol):
     """Models as blobs."""
+
+    async def map(self, cid: Cid) -> bytes | mmap | None:
+        """A blob that is here, mapped from disk where it can be, or None."""
+        ...
 
     async def put(self, data: bytes) -> Cid:
         """Keep a blob durably until it is released; its CID. Raises `NoRoom`."""

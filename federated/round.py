@@ -102,9 +102,12 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Average:
-    """Compute the average of these (blob, examples), keep it as a blob, and call `averaged`."""
+    """Make the new model of these (blob, examples) and of the one that the round began with, `base`, by the
+    task's strategy; keep it as a blob, and call `averaged`.
+    """
 
     key: tuple[Cid, ...]
+    base: Cid
     parts: tuple[tuple[Cid, int], ...]
 
 
@@ -486,7 +489,11 @@ class Round:
         if not key or key in self._averages or self._averaging == key or self._unsettled():
             return []
         self._averaging = key
-        return [Average(key, tuple((one.blob, one.examples) for one in decision.contributions))]
+        return [
+            Average(
+                key, self.tip.parameters, tuple((one.blob, one.examples) for one in decision.contributions)
+            )
+        ]
 
     def _outcome(self, members: tuple[AgentId, ...]) -> Outcome | None:
         """What follows from what was seen; None while the average is not known, or there is no evidence."""

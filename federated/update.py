@@ -11,13 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from mmap import mmap
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from chain.learning import Array
 from federated.npy_header import read_header
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+Model: TypeAlias = bytes | mmap
+"""The bytes of a model, in memory or mapped from disk."""
 
 MAGIC = b"\x93NUMPY\x01\x00"
 ALIGN = 64
@@ -40,6 +44,8 @@ class Fault(StrEnum):
     NOT_FINITE = "not-finite"
     BOUND = "bound"
     """A value beyond the task's `max_abs`."""
+    NORM = "norm"
+    """Further from what the round began with than the task's `max_norm`."""
 
 
 class UpdateError(ValueError):
@@ -93,7 +99,7 @@ def encode(arrays: Sequence[Array], values: Sequence[NDArray[Any]]) -> bytes:
     return b"".join(parts)
 
 
-def decode(arrays: Sequence[Array], data: bytes, max_abs: int) -> list[NDArray[Any]]:
+def decode(arrays: Sequence[Array], data: Model, max_abs: int) -> list[NDArray[Any]]:
     """The arrays of a model, as read-only views of `data`; raises `UpdateError`. O(bytes)."""
     views = [view for _, view in _views(arrays, data)]
     for array, view in zip(arrays, views, strict=True):
@@ -101,7 +107,7 @@ def decode(arrays: Sequence[Array], data: bytes, max_abs: int) -> list[NDArray[A
     return views
 
 
-def inspect(arrays: Sequence[Array], data: bytes, max_abs: int) -> Fault | None:
+def inspect(arrays: Sequence[Array], data: Model, max_abs: int) -> Fault | None:
     """What is wrong with an update, or None; O(bytes), and no copy larger than `CHUNK` elements."""
     try:
         decode(arrays, data, max_abs)
@@ -110,12 +116,12 @@ def inspect(arrays: Sequence[Array], data: bytes, max_abs: int) -> Fault | None:
     return None
 
 
-def views(arrays: Sequence[Array], data: bytes) -> list[NDArray[Any]]:
+def views(arrays: Sequence[Array], data: Model) -> list[NDArray[Any]]:
     """The arrays of a model that was checked before."""
     return [view for _, view in _views(arrays, data)]
 
 
-def _views(arrays: Iterable[Array], data: bytes) -> Iterator[tuple[Array, NDArray[Any]]]:
+def _views(arrays: Iterable[Array], data: Model) -> Iterator[tuple[Array, NDArray[Any]]]:
     import numpy as np
 
     offset = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from mmap import mmap
 
 from chain.blob import MalformedBlobError, OversizedBlobError, chunk_list
 from chain.cid import Cid
@@ -28,6 +29,9 @@ class ModelBlobs:
             return (await self._service.put(data, pin=True)).cid
         except StorageError as error:
             raise NoRoom(str(error)) from error
+
+    async def map(self, cid: Cid) -> bytes | mmap | None:
+        return await self._run_blocking(self._service.store.map, cid)
 
     async def get(self, cid: Cid) -> bytes | None:
         return await self._run_blocking(self._service.store.read, cid)

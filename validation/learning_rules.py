@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from chain.cid import Cid
 from chain.errors import ChainError
-from chain.kinds import COMMIT, JOIN, LEARNING_OPERATIONS, START, TASK
+from chain.kinds import COMMIT, FIELDS_FROM, JOIN, LEARNING_OPERATIONS, START, TASK
 from chain.learning import Result, Reveal, Start, quorum, task_from_body
 from chain.record import Record
 from validation.context import Context
@@ -35,14 +35,17 @@ def task_start(record: Record, context: Context) -> Finding:
     return "only the author of a task can start it"
 
 
-def task_body(record: Record, _context: Context) -> Finding:
-    """A task's terms have the shape and keep the limits that every member can meet."""
+def task_body(record: Record, context: Context) -> Finding:
+    """A task's terms have the shape and keep the limits that every member can meet, by its epoch's rules."""
     if record.header.kind != TASK or record.payload is None:
         return None
     try:
-        task_from_body(record.body())
+        task = task_from_body(record.body())
     except ChainError as error:
         return str(error)
+    rules = context.rules_of(record.header.epoch)
+    if rules is not None and rules < FIELDS_FROM and task.newer is not None:
+        return f"rule version {rules} knows no {task.newer}"
     return None
 
 

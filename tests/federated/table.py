@@ -28,11 +28,11 @@ from chain.learning import (
 )
 from chain.record import Record
 from chain.source_chain import Draft, Head, head_of, next_record
-from federated.aggregation import average
 from federated.faults import UNAVAILABLE
 from federated.ledger import Ledger
 from federated.messages import Question, Reply, Word, decode_question, decode_reply
 from federated.proposal import Verdict
+from federated.robust import round_model
 from federated.round import Ask, Average, Look, Offer, Promise, Publish, Round, Show
 from federated.update import Fault, inspect
 from tests.federated.models import model
@@ -58,6 +58,11 @@ class Scribe:
     def on(self, task: Record, kind: str, body: dict[str, Any]) -> Record:
         self.last = self.write(draft_on_task(task, self.last, kind, body))
         return self.last
+
+
+def initial(terms: Task) -> bytes:
+    """What the first round of a task begins with, whatever its CID."""
+    return model(0, terms.arrays)
 
 
 @dataclass
@@ -246,10 +251,11 @@ class Table:
                     self.say(member, REVEAL, reveal_body(one))
             case Look():
                 self.carry(lambda: self.look(member, round_, action), sure=True)
-            case Average(key=key, parts=parts):
-                data = average(
-                    member.ledger.terms, [(member.blobs[blob], examples) for blob, examples in parts]
-                )
+            case Average(key=key, base=base, parts=parts):
+                updates = [(blob, member.blobs[blob], examples) for blob, examples in parts]
+                terms = member.ledger.terms
+                start = next((one.blobs[base] for one in self.members if base in one.blobs), initial(terms))
+                data = round_model(terms, start, updates)
                 member.blobs[blob_cid(data)] = data
                 round_.averaged(key, blob_cid(data), 0.01)
             case Ask(agent=agent, question=question):

@@ -9,15 +9,15 @@ import pytest
 
 from chain.cid import Cid, blob_cid
 from chain.learning import Outcome, Reveal
-from federated.aggregation import average
 from federated.audit import audit_round
 from federated.faults import DOUBLE, UNAVAILABLE
 from federated.ledger import Ledger, Step
 from federated.proposal import Verdict
+from federated.robust import round_model
 from federated.update import Fault, inspect
 from federated.views import AuditView
 from tests.federated.models import TASK
-from tests.federated.table import Table
+from tests.federated.table import Table, initial
 from tests.federated.test_round import LIES
 
 
@@ -41,10 +41,11 @@ async def audited(table: Table, step: Step, ledger: Ledger | None = None) -> Aud
             return UNAVAILABLE
         return Fault.SIZE if len(data) != reveal.size else inspect(TASK.arrays, data, TASK.max_abs)
 
-    async def average_of(parts: tuple[tuple[Cid, int], ...]) -> Cid | None:
+    async def average_of(base: Cid, parts: tuple[tuple[Cid, int], ...]) -> Cid | None:
         if any(blob not in blobs for blob, _ in parts):
             return None
-        return blob_cid(average(TASK, [(blobs[blob], examples) for blob, examples in parts]))
+        start = blobs.get(base, initial(TASK))
+        return blob_cid(round_model(TASK, start, [(blob, blobs[blob], weight) for blob, weight in parts]))
 
     return await audit_round(ledger or table.members[0].ledger, step, verdict_of, average_of)
 

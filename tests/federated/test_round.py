@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chain.aggregation_rule import ROBUST
 from chain.cid import blob_cid
 from chain.kinds import COMMIT, REVEAL
 from chain.learning import Commit, Reveal, commit_body, reveal_body
 from federated.aggregation import average
 from federated.faults import DOUBLE, EXCLUDED, HASH, LATE, PENALISED, UNAVAILABLE, WEIGHT
 from federated.round import ATTEMPT_FLOOR_S, Round
-from federated.update import Fault, encode
+from federated.update import Fault, decode, encode
 from tests.federated.models import ARRAYS, TASK, model, task_of, values
 from tests.federated.table import Member, Table
 
@@ -63,6 +64,28 @@ def test_honest_members_end_with_the_average_of_all_their_updates(members: int) 
     assert (
         table.now < 3 * 3.0
     )  # a second of training and a few messages a round: nobody waited for a deadline
+
+
+def test_with_a_robust_rule_all_agree_and_one_that_lies_moves_nothing_far() -> None:
+    """Three members whose updates lie around one point, and one that turns every sign."""
+    terms = replace(task_of(max_members=4), strategy=ROBUST)
+    table = Table(terms, 4)
+    start = values(0)
+
+    floats = [a for a in start if a.dtype.kind == "f"]
+    said = [[*(np.asarray(a + 0.01 * n, a.dtype) for a in floats), start[2]] for n in range(3)]
+    updates = [encode(ARRAYS, arrays) for arrays in (*said, [np.asarray(-a) for a in start])]
+    for member, data in zip(table.members, updates, strict=True):
+        member.update = lambda _round, data=data: data  # type: ignore[misc]
+    table.run()
+    agree(table)
+    for step in table.members[0].ledger.steps:
+        found = decode(ARRAYS, table.members[0].blobs[step.outcome.parameters], terms.max_abs)
+        assert not step.outcome.refused
+        for before, after in zip(floats, found, strict=False):
+            assert np.abs(after - before).max() <= 0.021
+    (mean,) = decode(ARRAYS, average(terms, [(data, 1) for data in updates]), terms.max_abs)[:1]
+    assert np.abs(mean - start[0]).max() > 1
 
 
 @settings(max_examples=40)

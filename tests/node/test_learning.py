@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import trio
 
 from chain import canonical
+from chain.aggregation_rule import ROBUST
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.manifest import Limits
@@ -22,10 +24,11 @@ from federated.learning import UnknownKind
 from federated.messages import Question, Reply
 from federated.proposal import proposers
 from federated.round import Phase
-from federated.update import Fault
+from federated.update import Fault, encode
 from federated.views import TaskView
 from node.models import Added
 from tests.node.learners import (
+    ARRAYS,
     TRAIN_S,
     Learner,
     Liar,
@@ -127,6 +130,7 @@ LIES: dict[str, tuple[Callable[[bytes], bytes], int, str]] = {
     "NaN": (lambda data: data[:-8] + b"\xff" * 8, 10, Fault.NOT_FINITE),
     "size": (lambda data: data * 100, 10, Fault.SIZE),
     "weight": (lambda data: data, 1_001, WEIGHT),
+    "norm": (lambda _: encode(ARRAYS, [np.full(a.shape, 99, a.dtype) for a in ARRAYS]), 10, Fault.NORM),
 }
 
 
@@ -136,7 +140,8 @@ def test_a_liar_is_refused_by_name_and_the_others_go_on(tmp_path: Path, name: st
     lie, examples, reason = LIES[name]
 
     async def scenario(network: Network) -> None:
-        task = await publish(network.nodes[0])
+        more = {"max_norm": 50, "strategy": ROBUST} if name == "norm" else {}
+        task = await publish(network.nodes[0], **more)
         await join_all(network, task, [0, 1, 2, 3])
         honest = [Learner(network, number, task) for number in (0, 1, 3)]
         liar = Liar(network, 2, task, examples=examples, lie=lie)
@@ -379,7 +384,7 @@ def test_who_joins_late_takes_part_from_the_next_roster_and_has_the_same_model(t
 @pytest.mark.slow
 def test_who_only_looks_sees_the_task_and_can_audit_it(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
-        task = await publish(network.nodes[0], rounds=2, min_members=3)
+        task = await publish(network.nodes[0], rounds=2, min_members=3, strategy=ROBUST)
         await join_all(network, task, [0, 1, 2])
         await finished(network, [Learner(network, number, task) for number in (0, 1, 2)], task)
         await network.settle()
@@ -400,6 +405,10 @@ def test_a_network_that_takes_no_such_task_says_so_before_anything_is_signed(tmp
         before = node.status().records
         with pytest.raises(UnknownKind, match="version 1"):
             await publish(node)
+        override(node.learning, "_rules", lambda: 4)
+        for newer in ({"strategy": ROBUST}, {"max_norm": 9}):
+            with pytest.raises(UnknownKind, match="version 4"):
+                await publish(node, **newer)
         override(node.learning, "_rules", lambda: 2)
         override(node.learning, "_limits", Limits(payload=8 * 1024))
         with pytest.raises(Refused, match="limit for a record is 8192"):

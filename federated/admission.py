@@ -1,0 +1,35 @@
+"""What an update must be before any rule or strategy sees it; whatever fails here has no influence at all.
+
+Strategies trust what they are given: NumPy broadcasts a wrong shape silently, a weight of 1e9 outvotes
+everybody, and one NaN spoils every average. So all of this is decided first, by a fixed code that every
+member computes alike (`federated.faults`), in the order of its cost:
+
+1. the reveal's terms: one update of each member and round, the number of examples within `max_examples`,
+   the announced size within `update.most_bytes` (`federated.proposal`, before a byte is fetched);
+2. the bytes: their number is the announced one, every header is the one that the task's terms give, and
+   nothing is allocated for what a header says (`federated.update`);
+3. the values: finite, within `max_abs`;
+4. the distance from what the round began with, within `max_norm` where the task says one: the Euclidean
+   norm on the grid of `federated.differences`, in integers, so that an update at the edge is judged alike
+   everywhere.
+"""
+
+from __future__ import annotations
+
+from chain.learning import Task
+from federated.differences import Differences, grid_bits
+from federated.update import Fault, Model, inspect
+
+
+def examine(task: Task, base: Model | None, data: Model) -> Fault | None:
+    """What is wrong with an update, or None. O(elements), memory for some blocks.
+
+    `base`, which was examined itself, is what the round began with; only a task with `max_norm` needs it.
+    """
+    fault = inspect(task.arrays, data, task.max_abs)
+    if fault is not None or task.max_norm is None:
+        return fault
+    if base is None:
+        raise ValueError("a task with max_norm needs the model that the round began with")
+    square = Differences(task, base, [data]).gram()[0][0]
+    return Fault.NORM if square > task.max_norm**2 << 2 * grid_bits(task) else None
