@@ -7,7 +7,9 @@ next line. While it serves, file descriptor 1 is the SDK's alone: whatever else 
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -22,6 +24,8 @@ MAX_LINE = 4 << 20
 """Bytes of one message: far above the longest text."""
 CHUNK = 1 << 16
 STDIN = 0
+
+log = logging.getLogger(f"roseforest.{__name__}")
 
 
 class _Lines:
@@ -46,7 +50,22 @@ class _Lines:
 
 
 async def serve_stdio(server: Server[Any]) -> None:
-    """Serve until standard input ends."""
+    """Serve until standard input ends, the host no longer reads, or SIGINT or SIGTERM comes.
+
+    Raises `InvalidInput`, in a group, for a message that is too long.
+    """
     lines = cast(anyio.AsyncFile[str], _Lines(STDIN))
-    async with stdio_server(stdin=lines) as (incoming, outgoing):
-        await server.run(incoming, outgoing, server.create_initialization_options())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_end_on_signal, nursery.cancel_scope)
+        try:
+            async with stdio_server(stdin=lines) as (incoming, outgoing):
+                await server.run(incoming, outgoing, server.create_initialization_options())
+        except* BrokenPipeError:
+            log.info("the host is gone")
+        nursery.cancel_scope.cancel()
+
+
+async def _end_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            scope.cancel()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -185,3 +187,41 @@ async def test_over_http_only_who_has_its_token_and_no_web_page_gets_in(daemons:
     assert post(url, ping, **right, method="GET") == 405
     assert post(url.replace("/mcp", "/v1/status"), ping, **right) == 404
     assert server.terminate() == 0
+
+
+HELLO = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "host", "version": "1"},
+    },
+}
+
+
+def test_garbage_is_answered_and_a_host_that_is_gone_or_has_enough_ends_it_quietly(daemons: Daemons) -> None:
+    home = daemons.home("owner")
+    hello = json.dumps(HELLO).encode() + b"\n"
+    for end in ("gone", "signal"):
+        with subprocess.Popen(
+            [sys.executable, "-m", "node", "mcp", "--home", str(home)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as server:
+            assert server.stdin
+            assert server.stdout
+            assert server.stderr
+            server.stdin.write(b"no JSON \xff\n" + hello)
+            server.stdin.flush()
+            assert json.loads(server.stdout.readline())["result"]["serverInfo"]["name"] == "roseforest"
+            if end == "gone":
+                server.stdout.close()
+                server.stdin.write(hello)
+                server.stdin.flush()
+            else:
+                server.send_signal(signal.SIGTERM)
+            assert server.wait(SECONDS) == 0
+            assert server.stderr.read() == b""
