@@ -25,7 +25,7 @@ NOT_SETTINGS = frozenset(
     {HOME_VARIABLE, "ROSEFOREST_DEBUG", PASSPHRASE_VARIABLE, "ROSEFOREST_NEW_PASSPHRASE", KEY_VARIABLE}
 )
 """Variables with the prefix that are no settings."""
-SECTIONS = ("embedder", "mcp", "store", "trust")
+SECTIONS = ("embedder", "exchange", "mcp", "store", "trust")
 """The keys that begin with one of these words may stand without it in a section of this name."""
 MAX_CONFIG_FILE = 256 * 1024
 MAX_ADDRESSES = 64
@@ -63,6 +63,13 @@ class Settings(BaseModel):
         tuple[str, ...],
         Field(max_length=MAX_ADDRESSES, description="names besides localhost that requests may give as Host"),
     ] = ()
+    exchange_listen: Annotated[
+        str | None,
+        Field(description="HOST:PORT of the exchange API for systems of other makers; none: off"),
+    ] = None
+    exchange_public_read: Annotated[
+        bool, Field(description="whether the exchange lets anybody read, without a key")
+    ] = False
     capacity: Annotated[
         int,
         Field(
@@ -182,10 +189,11 @@ class Settings(BaseModel):
                 )
         return value
 
-    @field_validator("api")
+    @field_validator("api", "exchange_listen")
     @classmethod
-    def _host_and_port(cls, value: str) -> str:
-        split_api(value)
+    def _host_and_port(cls, value: str | None) -> str | None:
+        if value is not None:
+            split_api(value)
         return value
 
     def embedder(self, environment: Mapping[str, str] | None = None) -> EmbedderSettings:
@@ -207,7 +215,7 @@ class Settings(BaseModel):
 
 KEYS = tuple(name for name in Settings.model_fields if name != "origins")
 _LISTS = frozenset({"listen", "bootstrap", "api_hosts", "log_parts", "trust_roots"})
-_OPTIONAL = frozenset({"log_file", "mdns", "embedder_url", "embedder_model"})
+_OPTIONAL = frozenset({"log_file", "mdns", "embedder_url", "embedder_model", "exchange_listen"})
 
 
 def split_api(value: str) -> tuple[str, int]:

@@ -326,11 +326,33 @@ async def _run(
                 governance=node.governance,
             )
         )
-        where = DaemonInfo(os.getpid(), url, network.addresses)
+        exchange: str | None = None
+        if settings.exchange_listen is not None:
+            from node.exchange.serving import serve_exchange
+
+            exchange = await nursery.start(
+                partial(
+                    serve_exchange,
+                    node,
+                    node.browsing,
+                    home,
+                    settings,
+                    clock,
+                    ThreadedBlocking(1),
+                    stop,
+                    unready=lambda: _unready(node),
+                )
+            )
+        where = DaemonInfo(os.getpid(), url, network.addresses, exchange)
         home.write_daemon(where)
         log.info(
             "ready",
-            extra={"agent": peer_id(identity.agent), "api": url, "addresses": " ".join(network.addresses)},
+            extra={
+                "agent": peer_id(identity.agent),
+                "api": url,
+                "addresses": " ".join(network.addresses),
+                **({} if exchange is None else {"exchange": exchange}),
+            },
         )
         try:
             on_ready(Ready(identity.agent, founding.manifest, where))

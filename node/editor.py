@@ -227,9 +227,11 @@ class Editor:
     def _resolve(self, view: Entry, change: Resolve, codes: bytes) -> Draft | None:
         shown = dict(view.contents)
         old = next(iter(shown.values()))
-        merged = (
-            None if change.text is None else replace(old, text=change.text, codes=codes, tags=(), behalf=None)
-        )
+        merged = None
+        if change.text is not None:
+            behalf = change.behalf
+            by = old.generated_by if behalf is None else behalf.name
+            merged = replace(old, text=change.text, codes=codes, tags=(), generated_by=by, behalf=behalf)
         resolution = Resolution(change.decision, change.reason, change.chosen)
         return drafts.draft_resolution(view, self._agent, resolution, merged)
 

@@ -87,6 +87,10 @@ class EntryReader:
         """The entry as all its known operations fold; None when its create record is nowhere to be found."""
         return view_of(entry, (await self.find(entry)).about(entry), self._standing(), self._root)
 
+    def local(self, entry: Cid) -> EntryView | None:
+        """The entry as the records here fold, nobody asked; None without its create. Blocking."""
+        return view_of(entry, list(self._local.about(entry).values()), self._standing(), self._root)
+
     async def find(self, entry: Cid) -> Found:
         """All that this node and the entry's holders know of it; judged, and not kept."""
         known = await self._run_blocking(self._local.about, entry)

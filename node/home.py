@@ -15,8 +15,9 @@
 | blobs/ | large content by digest: model parameters, see `node.storage.blob_files` | |
 | api-token | bearer token of the HTTP API | 0600 |
 | mcp-token | bearer token of `roseforest mcp --http`, which gives no other access | 0600 |
+| exchange-keys.json, exchange-agents.json | hashes of the exchange's keys; who is registered | 0600 |
 | lock | flock held while a daemon runs here; its text is the daemon's pid | |
-| daemon.json | pid, API URL and addresses of the running daemon | |
+| daemon.json | pid, URLs and addresses of the running daemon | |
 
 Files are written whole or not at all (temporary name, fsync, rename, fsync of the folder), and a file that
 holds a secret is never replaced, except by the same key under another passphrase: what is damaged is reported
@@ -87,6 +88,8 @@ class DaemonInfo:
     pid: int
     api: str
     addresses: tuple[str, ...]
+    exchange: str | None = None
+    """The URL of the exchange, where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +356,9 @@ class Home:
 
     def write_daemon(self, info: DaemonInfo) -> None:
         """Tell the commands where the running daemon is; written when it is ready to answer."""
-        body = {"pid": info.pid, "api": info.api, "addresses": list(info.addresses)}
+        body: dict[str, object] = {"pid": info.pid, "api": info.api, "addresses": list(info.addresses)}
+        if info.exchange is not None:
+            body["exchange"] = info.exchange
         write_atomically(self.daemon, (json.dumps(body) + "\n").encode())
 
     def remove_daemon(self) -> None:
@@ -370,10 +375,16 @@ class Home:
             return None
         try:
             body = json.loads(self.daemon.read_bytes())
-            return DaemonInfo(int(body["pid"]), str(body["api"]), tuple(map(str, body["addresses"])))
+            exchange = body.get("exchange")
+            return DaemonInfo(
+                int(body["pid"]),
+                str(body["api"]),
+                tuple(map(str, body["addresses"])),
+                None if exchange is None else str(exchange),
+            )
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise HomeDamaged(
                 f"{self.daemon} is not readable ({error}): stop the daemon and start it again"
             ) from error

@@ -141,6 +141,8 @@ class Resolve:
     chosen: Cid | None = None
     text: str | None = None
     vector: Sequence[float] | None = None
+    behalf: Behalf | None = None
+    """Who says the merged text, if not this agent itself; what it says was written by it, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,7 @@ class Node:
         self.life = parts.life
         self.private = parts.private
         self.conflicts = parts.conflicts
+        self.browsing = parts.browsing
         self.learning = parts.learning
 
     # The verbs of the interface.

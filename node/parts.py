@@ -63,6 +63,7 @@ from federated.post import Post
 from node.agent_life import AgentLife
 from node.atlases import FOLDER, Atlases
 from node.authoring import binding_codes
+from node.browsing import Browsing
 from node.conflicts import Conflicts
 from node.derivation import purges_of, records_of
 from node.editor import Editor
@@ -539,6 +540,7 @@ class Parts:
             embed_blocking,
             lambda: self.governance.standing,
         )
+        self.browsing = Browsing(derived, self.find, self.reader.local, run_blocking)
         self.conflicts = Conflicts(self.reader, self.entries, lambda: self.governance.standing, run_blocking)
         self.heads = Heads(
             network, self.kademlia, held, manifest.network_id, run_blocking, clock, own.headers

@@ -33,7 +33,7 @@ from node.api.editing import add_editing_routes, entry_id
 from node.api.governance import STREAMED as ATLAS_STREAMED
 from node.api.governance import add_governance_routes
 from node.api.graph import add_graph_route
-from node.api.guard import Guard
+from node.api.guard import Guard, TokenEntrance
 from node.api.inviting import add_inviting_routes
 from node.api.learning import add_learning_routes
 from node.api.metrics import Metrics
@@ -165,7 +165,7 @@ def create_app(
     async def expose_metrics() -> Response:
         return Response(metrics.exposition(), media_type=METRICS_TYPE)
 
-    return Guard(app, token, hosts, metrics.observe, (*STREAMED, *ATLAS_STREAMED))
+    return Guard(app, TokenEntrance(token, hosts), metrics.observe, (*STREAMED, *ATLAS_STREAMED))
 
 
 def software_version() -> str:

@@ -1,7 +1,8 @@
 """What stands before the application: it decides whether a request may enter at all.
 
-In this order: the `Host` header must name this machine (a web page that rebinds its own name to 127.0.0.1
-stops here), the bearer token must match (compared in constant time), not too many requests may be under
+In this order: the entrance must let it in (of the node's own interface, `TokenEntrance`: the `Host` header
+must name this machine, so that a web page that rebinds its own name to 127.0.0.1 stops here, and the bearer
+token must match, compared in constant time), not too many requests may be under
 way, and the body must fit the limit and arrive in time. A body that says it is too long is refused unread;
 one that does not say is read no further than the limit. Only then does the application see a request,
 whole. The routes that take large content are the exception: they read their body in portions, each of which
@@ -14,8 +15,8 @@ from __future__ import annotations
 import hmac
 import json
 import logging
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
+from typing import Any, Protocol, TypeAlias
 
 import trio
 
@@ -43,26 +44,76 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
 log = logging.getLogger(f"roseforest.{__name__}")
 
 
+class Entrance(Protocol):
+    """Who may enter an interface, how much they may send, and how it says no."""
+
+    @property
+    def max_body(self) -> int:
+        """Bytes of a request's body."""
+        ...
+
+    def refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Problem | None:
+        """Why a request may not enter; None when it may. Called once for each; `scope` may be added to."""
+        ...
+
+    def is_open(self, path: str) -> bool:
+        """Whether this path answers even when too many requests are under way."""
+        ...
+
+    def body(self, problem: Problem) -> dict[str, Any]:
+        """What a refused client is told."""
+        ...
+
+
+class TokenEntrance:
+    """Requests to this machine by its names, with the owner's token; who sends a wrong one is told which file
+    of the home folder it is in."""
+
+    max_body = MAX_BODY
+
+    def __init__(self, token: str, hosts: Collection[str], token_file: str = "api-token") -> None:
+        self._token_file = token_file
+        self._expected = f"Bearer {token}".encode()
+        self._hosts = LOOPBACK_NAMES | {host.lower() for host in hosts}
+
+    def refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Problem | None:
+        host = _host_name(headers.get(b"host", b"").decode("latin-1"))
+        if host not in self._hosts:
+            return Problem(
+                400, "bad_host", f"Host {host!r:.80} is not this node; add it to api_hosts if it should be"
+            )
+        if self.is_open(scope["path"]):
+            return None
+        if not hmac.compare_digest(headers.get(b"authorization", b""), self._expected):
+            return Problem(
+                401,
+                "unauthorized",
+                f"send the token of the home folder's {self._token_file} as Bearer token",
+            )
+        return None
+
+    def is_open(self, path: str) -> bool:
+        return path in OPEN_PATHS
+
+    def body(self, problem: Problem) -> dict[str, Any]:
+        return problem.body()
+
+
 class Guard:
     """ASGI middleware; `observe(method, route, status, seconds)` hears of every answered request.
 
-    `streamed`: the (method, path) whose handlers read the body themselves. `token_file`: where the token
-    is kept, for who sends a wrong one.
+    `streamed`: the (method, path) whose handlers read the body themselves.
     """
 
     def __init__(
         self,
         app: Application,
-        token: str,
-        hosts: Collection[str],
+        entrance: Entrance,
         observe: Callable[[str, str, int, float], None],
         streamed: Collection[tuple[str, str]] = (),
-        token_file: str = "api-token",
     ) -> None:
         self._app = app
-        self._token_file = token_file
-        self._expected = f"Bearer {token}".encode()
-        self._hosts = LOOPBACK_NAMES | {host.lower() for host in hosts}
+        self._entrance = entrance
         self._observe = observe
         self._streamed = frozenset(streamed)
         self._active = 0
@@ -94,7 +145,7 @@ class Guard:
             except Exception:
                 log.exception("request failed", extra={"method": scope["method"], "path": scope["path"]})
                 if not status:
-                    await _refuse(
+                    await self._refuse(
                         counted_send, Problem(500, "unexpected", "an unexpected error; see the log")
                     )
             finally:
@@ -104,18 +155,18 @@ class Guard:
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(reversed(scope["headers"]))  # the first of each name counts
-        problem = self._refusal(scope["path"], headers)
+        problem = self._refusal(scope, headers)
         if problem is not None:
-            await _refuse(send, problem)
+            await self._refuse(send, problem)
             return
         self._active += 1
         try:
             if (scope["method"], scope["path"]) in self._streamed:
                 await self._app(scope, _in_time(receive), send)
                 return
-            body = await _body(headers, receive)
+            body = await _body(headers, receive, self._entrance.max_body)
             if isinstance(body, Problem):
-                await _refuse(send, body)
+                await self._refuse(send, body)
             else:
                 # Bodies are JSON whatever a client calls them: curl -d says it sends a form.
                 scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"content-type"]
@@ -124,23 +175,23 @@ class Guard:
         finally:
             self._active -= 1
 
-    def _refusal(self, path: str, headers: dict[bytes, bytes]) -> Problem | None:
-        host = _host_name(headers.get(b"host", b"").decode("latin-1"))
-        if host not in self._hosts:
-            return Problem(
-                400, "bad_host", f"Host {host!r:.80} is not this node; add it to api_hosts if it should be"
-            )
-        if path in OPEN_PATHS:
-            return None
-        if not hmac.compare_digest(headers.get(b"authorization", b""), self._expected):
-            return Problem(
-                401,
-                "unauthorized",
-                f"send the token of the home folder's {self._token_file} as Bearer token",
-            )
-        if self._active >= MAX_ACTIVE:
+    def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Problem | None:
+        problem = self._entrance.refusal(scope, headers)
+        if problem is None and self._active >= MAX_ACTIVE and not self._entrance.is_open(scope["path"]):
             return Problem(503, "busy", f"{MAX_ACTIVE} requests are under way; try again in a moment")
-        return None
+        return problem
+
+    async def _refuse(self, send: Send, problem: Problem) -> None:
+        data = json.dumps(self._entrance.body(problem)).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
+        if problem.status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
+        if problem.status in (408, 413):
+            headers.append((b"connection", b"close"))
+        if problem.retry_after_s is not None:
+            headers.append((b"retry-after", str(problem.retry_after_s).encode()))
+        await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+        await send({"type": "http.response.body", "body": data})
 
 
 class _Received:
@@ -166,10 +217,10 @@ class _Received:
             await self()
 
 
-async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes | Problem:
+async def _body(headers: Mapping[bytes, bytes], receive: Receive, most: int) -> bytes | Problem:
     announced = headers.get(b"content-length", b"0")
-    too_large = Problem(413, "too_large", f"the body is over {MAX_BODY} bytes; send smaller batches")
-    if announced.isdigit() and int(announced) > MAX_BODY:
+    too_large = Problem(413, "too_large", f"the body is over {most} bytes; send less at a time")
+    if announced.isdigit() and int(announced) > most:
         return too_large
     body = bytearray()
     with trio.move_on_after(BODY_SECONDS):
@@ -178,7 +229,7 @@ async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes | Proble
             if message["type"] == "http.disconnect":
                 return Problem(400, "bad_request", "the connection closed before the body ended")
             body += message.get("body", b"")
-            if len(body) > MAX_BODY:
+            if len(body) > most:
                 return too_large
             if not message.get("more_body", False):
                 return bytes(body)
@@ -207,19 +258,6 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
-
-
-async def _refuse(send: Send, problem: Problem) -> None:
-    data = json.dumps(problem.body()).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
-    if problem.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    if problem.status in (408, 413):
-        headers.append((b"connection", b"close"))
-    if problem.status == 503:
-        headers.append((b"retry-after", b"1"))
-    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "http.response.body", "body": data})
 
 
 def _host_name(host: str) -> str:

@@ -45,6 +45,13 @@ class Problem:
     status: int
     code: str
     message: str
+    retry_after: int | None = None
+    """Seconds after which to ask again, if it depends."""
+
+    @property
+    def retry_after_s(self) -> int | None:
+        """What `Retry-After` says; who is only busy may ask again in a second."""
+        return 1 if self.retry_after is None and self.status == 503 else self.retry_after
 
     def body(self) -> dict[str, dict[str, str]]:
         """`{"error": {"code", "message"}}`; the message is one line."""

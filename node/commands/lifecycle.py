@@ -175,6 +175,9 @@ def show_home(folder: Home, result: InitResult, as_json: bool, protect: bool) ->
 )
 @click.option("--api", metavar="HOST:PORT", help="Address of the HTTP interface; port 0 picks a free one.")
 @click.option(
+    "--exchange-listen", metavar="HOST:PORT", help="Address of the exchange API; port 0 picks a free one."
+)
+@click.option(
     "--capacity", type=int, metavar="N", help="Share of the data to hold, relative to 100; 0: none."
 )
 @click.option(
@@ -202,6 +205,7 @@ def run(
     listen: tuple[str, ...],
     bootstrap: tuple[str, ...],
     api: str | None,
+    exchange_listen: str | None,
     capacity: int | None,
     leave_seconds: int | None,
     log_level: str | None,
@@ -232,6 +236,7 @@ def run(
             "listen": listen,
             "bootstrap": bootstrap,
             "api": api,
+            "exchange_listen": exchange_listen,
             "capacity": capacity,
             "leave_seconds": leave_seconds,
             "log_level": log_level,
@@ -259,6 +264,7 @@ def run(
                     "network_name": ready.manifest.name,
                     "pid": ready.where.pid,
                     "api": ready.where.api,
+                    **({} if ready.where.exchange is None else {"exchange": ready.where.exchange}),
                     "addresses": list(ready.where.addresses),
                 }
             )

@@ -17,7 +17,7 @@ import trio
 from mcp.server.lowlevel.server import Server
 from mcp.server.transport_security import TransportSecuritySettings
 
-from node.api.guard import LOOPBACK_NAMES, MAX_BODY, Application, Guard, Receive, Scope, Send
+from node.api.guard import LOOPBACK_NAMES, MAX_BODY, Application, Guard, Receive, Scope, Send, TokenEntrance
 from node.api.server import serve_at
 
 PATH = "/mcp"
@@ -39,7 +39,7 @@ def create_mcp_app(server: Server[Any], token: str, hosts: Collection[str]) -> G
             allowed_origins=[*origins, *(f"{origin}:*" for origin in origins)],
         ),
     )
-    return Guard(_posts_only(app), token, hosts, lambda *_: None, token_file="mcp-token")
+    return Guard(_posts_only(app), TokenEntrance(token, hosts, "mcp-token"), lambda *_: None)
 
 
 async def serve_http(

@@ -280,6 +280,32 @@ class DerivedState:
                 yield [(number, codes) for _, number, codes in page]
                 after = (page[-1][0], page[-1][1])
 
+    def latest(
+        self,
+        below: int | None,
+        among: int,
+        tags: Sequence[str],
+        condition: str,
+        parameters: Sequence[str | bytes | int],
+    ) -> tuple[list[Cid], int]:
+        """Entries of the postings that came last, before number `below`, and the number to go on below.
+
+        Looked at are the `among` numbers under `below` (None: under all), the last to come first; of those
+        the entries that may be wanted, as `matching` has it of tags and condition, some maybe more than once.
+        The number is 0 when there is nothing before. O(among).
+        """
+        if below is None:
+            row = self._database.row("SELECT max(number) FROM postings")
+            below = 1 if row is None or row[0] is None else int(row[0]) + 1
+        where = ["number < ?", "number >= ?", *(["instr(tags, ?) > 0"] * len(tags))]
+        sql = "SELECT entry FROM postings WHERE " + " AND ".join(
+            [*where, *([f"({condition})"] if condition else [])]
+        )
+        lowest = max(0, below - among)
+        wanted = (below, lowest, *map(canonical.encode, tags), *parameters)
+        rows = self._database.rows(f"{sql} ORDER BY number DESC", wanted)
+        return [row[0] for row in rows], lowest
+
     def sample(self, limit: int) -> list[bytes]:
         """The codes of up to `limit` postings, in runs from all over the file; O(limit)."""
         row = self._database.row("SELECT max(number) FROM postings")

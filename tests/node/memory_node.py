@@ -288,6 +288,14 @@ class MemoryNode:
         self.records.append(record)
         return record
 
+    def records_of(self, entry: Cid) -> list[Record]:
+        """The records about an entry."""
+        return [record for record in self.records if record.subject == entry]
+
+    def creates(self) -> list[Record]:
+        """The records that begin an entry, oldest first."""
+        return self._creates()
+
     def _creates(self) -> list[Record]:
         return [record for record in self.records if record.header.kind == CREATE]
 

@@ -19,7 +19,7 @@ import trio.testing
 
 from chain.cid import to_text
 from chain.record import decode_record, verify_signature
-from node.api.guard import BODY_SECONDS, MAX_ACTIVE, MAX_BODY, Guard, log
+from node.api.guard import BODY_SECONDS, MAX_ACTIVE, MAX_BODY, Guard, TokenEntrance, log
 from node.api.server import serve_api
 from node.api.shapes import MAX_BATCH
 from node.config import Settings
@@ -475,7 +475,7 @@ async def knock(headers: list[tuple[bytes, bytes]], receive: Any) -> int:
         if message["type"] == "http.response.start":
             statuses.append(message["status"])
 
-    guard = Guard(application, TOKEN, (), lambda *_: None)
+    guard = Guard(application, TokenEntrance(TOKEN, ()), lambda *_: None)
     await guard({"type": "http", "method": "POST", "path": "/v1/x", "headers": headers}, receive, send)
     (status,) = statuses
     return status
@@ -520,7 +520,7 @@ async def test_more_requests_than_the_limit_are_told_to_come_back() -> None:
         await leave.wait()
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    guard = Guard(slow, TOKEN, (), lambda *_: None)
+    guard = Guard(slow, TokenEntrance(TOKEN, ()), lambda *_: None)
 
     async def request() -> None:
         async def receive() -> Any:

@@ -16,7 +16,7 @@ from blake3 import blake3
 from chain.blob import CHUNK, chunk_list
 from chain.cid import digest, raw_cid, to_text
 from node.api.blobs import STREAMED
-from node.api.guard import Guard
+from node.api.guard import Guard, TokenEntrance
 from tests.node.test_api import TOKEN, Served, serving
 
 OCTETS = {"content-type": "application/octet-stream"}
@@ -170,7 +170,7 @@ async def test_a_body_that_nobody_reads_holds_up_neither_its_answer_nor_the_serv
 
     headers = [(b"host", b"localhost"), (b"authorization", b"Bearer x"), (b"transfer-encoding", b"chunked")]
     scope = {"type": "http", "method": "POST", "path": "/v1/blobs", "headers": headers}
-    guard = Guard(refuses, "x", (), lambda *_: None, STREAMED)
+    guard = Guard(refuses, TokenEntrance("x", ()), lambda *_: None, STREAMED)
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read_from_socket)
