@@ -392,7 +392,7 @@ def read_bytes(text: str, size: int) -> bytes:
     try:
         if len(text) == 2 * size:
             return bytes.fromhex(text)
-        plain = text.strip().replace(" ", "+").replace("-", "+").replace("_", "/").rstrip("=")
+        plain = text.replace(" ", "+").replace("-", "+").replace("_", "/").rstrip("=")
         data = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (ValueError, binascii.Error) as error:
         raise ValueError(what) from error
