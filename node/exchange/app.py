@@ -25,7 +25,7 @@ from node.api.guard import Guard
 from node.api.problems import KNOWN, Problem, problem_of
 from node.api.shape import Text, at_most
 from node.errors import VersionConflict
-from node.exchange.entrance import HEALTH, ExchangeEntrance, error_body, key_of
+from node.exchange.entrance import HEALTH_PATH, ExchangeEntrance, error_body, key_of
 from node.exchange.errors import FieldForbidden, FieldRefused
 from node.exchange.exchange import MAX_RESULTS, Exchange, Published, Wanted
 from node.exchange.packages import Evaluation, NodeId, Package, Settlement, package_of, read_id
@@ -54,7 +54,7 @@ def create_exchange_app(
     _add_problem_handlers(app)
     _add_routes(app, exchange)
 
-    @app.get(HEALTH, tags=["health"], summary="Whether the node takes requests")
+    @app.get(HEALTH_PATH, tags=["health"], summary="Whether the node takes requests")
     async def health() -> JSONResponse:
         reason = unready()
         if reason is None:

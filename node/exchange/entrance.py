@@ -20,7 +20,7 @@ from node.exchange.rate_limit import LIMIT, RateLimit
 
 MAX_BODY: Final = 1 << 20
 """Bytes of a request: what the payload of a record may have."""
-HEALTH: Final = "/health"
+HEALTH_PATH: Final = "/health"
 """Answers without a key, and tells nothing but that the node is up."""
 API_KEY: Final = "roseforest.api_key"
 """Where the scope has the key of a request, or None."""
@@ -61,7 +61,7 @@ class ExchangeEntrance:
         )
 
     def is_open(self, path: str) -> bool:
-        return path == HEALTH
+        return path == HEALTH_PATH
 
     def body(self, problem: Problem) -> dict[str, Any]:
         field = {401: "Authorization", 408: "body", 413: "body"}.get(problem.status)
