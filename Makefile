@@ -12,12 +12,13 @@ BENCHMARKS ?= $(filter-out report corpora minilm holders peers shard_map soak fa
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast test-slow test-long lint format bench clean install
+.PHONY: help demo test test-fast test-slow test-long mutants lint format bench clean install
 
 help:
 	@echo "make demo    five daemons on this machine answer ten questions; four of them train a model together"
 	@echo "make test    all tests (make test-fast: those that start no daemon)"
 	@echo "make test-long  what is too long for that: larger sizes, and 200 nodes for an hour of virtual time, a tenth of them liars: some hours"
+	@echo "make mutants every planted bug of merging against every law, and the laws for longer: ten minutes"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make bench   every benchmark (QUICK=1: each under a minute)"
 	@echo "make install only the environment; make format: let ruff rewrite"
@@ -37,6 +38,10 @@ test-slow: $(VENV)/.installed-test
 test-long: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m long -n 2 --dist worksteal
 	$(BIN)/python -m benchmarks.fault_suite
+
+mutants: $(VENV)/.installed-test
+	$(BIN)/python -m tests.crdt.mutants
+	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest tests/crdt/test_entry_laws.py -n auto --dist worksteal
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .

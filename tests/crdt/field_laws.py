@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chain.cid import Cid
+from chain.content import Resolution
 from chain.kinds import CREATE, DESCRIBE, VOTE
 from crdt import drafts
 from crdt.conflicts import conflicts_of
@@ -17,7 +18,10 @@ from tests.crdt.histories import (
     TITLES,
     Choose,
     History,
+    content,
     described,
+    fork,
+    lie_over,
     seen,
     shuffled,
     some,
@@ -197,7 +201,62 @@ def conflicts_are_told_alike(story: History, choose: Choose) -> None:
         assert not any(set(conflict.common) & history for history in histories)
 
 
+def concurrent_resolutions_are_a_conflict(story: History, choose: Choose) -> None:
+    """Two different ends of a conflict make another, as does an edit meanwhile; who saw all ends it."""
+    start = story.state()
+    story.replicas[:] = [start, start]
+    agents = [scribe.identity.agent for scribe in story.scribes]
+    sides = [
+        story.publish(place, drafts.draft_edit(seen(start), agents[place], content(choose)), choose(3))
+        for place in (0, 1)
+    ]
+    both = story.replicas[0].join(story.replicas[1])
+    assert {cid for cid, _ in seen(both).contents} == {one.cid for one in sides}
+    story.replicas[:] = [both, both]
+    ends = [Resolution("accept", "mine", one.cid) for one in sides]
+    made = [
+        story.publish(place, drafts.draft_resolution(seen(both), agents[place], ends[place]), choose(3))
+        for place in (0, 1)
+    ]
+    meanwhile = lie_over(story, [one.cid for one in sides])
+    for place, one in enumerate(made):
+        view = seen(story.replicas[place])
+        assert [(cid, shown.resolution) for cid, shown in view.contents] == [(one.cid, ends[place])]
+        assert view.contents[0][1].text == dict(seen(both).contents)[sides[place].cid].text
+    story.replicas[0] = story.replicas[0].join(story.replicas[1]).add(meanwhile)
+    assert {cid for cid, _ in seen(story.replicas[0]).contents} == {meanwhile.cid, *(one.cid for one in made)}
+    assert seen(story.replicas[0]).conflict
+    end = drafts.draft_resolution(
+        seen(story.replicas[0]), agents[0], Resolution("merge", "both"), content(choose)
+    )
+    last = story.publish(0, end, choose(3))
+    assert [cid for cid, _ in seen(story.replicas[0]).contents] == [last.cid]
+
+
+def a_rejection_leaves_the_others(story: History, choose: Choose) -> None:
+    """Of three values one is rejected: another is put in the place of both, the third stays."""
+    start = story.state()
+    story.replicas[:] = [start, start]
+    alice, bob = (scribe.identity.agent for scribe in story.scribes)
+    lies = fork(choose, story, seen(start).maximal)
+    story.publish(0, drafts.draft_edit(seen(start), alice, content(choose)), choose(3))
+    story.replicas[1] = story.replicas[0].add_all(lies)
+    before = dict(seen(story.replicas[1]).contents)
+    assert len(before) == 3
+    rejected = sorted(before)[choose(3)]
+    draft = drafts.draft_resolution(seen(story.replicas[1]), bob, Resolution("reject", "wrong", rejected))
+    made = story.publish(1, draft, choose(3))
+    after = dict(seen(story.replicas[1]).contents)
+    kept = after.pop(made.cid)
+    assert len(after) == 1
+    assert rejected not in after
+    (gone,) = before.keys() - after.keys() - {rejected}
+    assert kept.text == before[gone].text
+
+
 FIELD_LAWS = (
+    concurrent_resolutions_are_a_conflict,
+    a_rejection_leaves_the_others,
     concurrent_descriptions_are_kept,
     a_value_survives_a_concurrent_clearing,
     an_erased_description_brings_nothing_back,

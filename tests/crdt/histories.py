@@ -8,14 +8,14 @@ deletes and untags what they like. Keys are few on purpose: collisions are where
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
 from chain.behalf import Behalf
 from chain.cid import Cid, raw_cid, record_cid
-from chain.content import Content
+from chain.content import DECISIONS, Content, Resolution
 from chain.identity import Identity
 from chain.kinds import (
     ASSESS,
@@ -51,6 +51,15 @@ TITLES = ("first", "second")
 FIELDS = ("title", "type")
 FOR_OTHERS = (None, Behalf("a crawler"), Behalf("a crawler", bytes(32)))
 UNKNOWN = tuple(record_cid(bytes([number])) for number in range(2))
+RESOLVE = "a resolution"
+"""Beside the kinds: an edit that ends a conflict."""
+UNREADABLE = (b"", b"\xc1", b"\x92\xc4\x00\x80", b"\xdc\x00\x02\xc4\x10" + bytes(16) + b"\x80")
+"""Payloads that are not canonical, the last an empty body whose array has its length in two bytes more."""
+STRANGE: tuple[dict[str, Any], ...] = (
+    {"tag": 3, "value": 2**64 - 1, "confidence": -1, "records": [b"no CID"], "adds": {}, "seen": None},
+    {"over": ["no CID"], "text": "", "codes": b"", "fields": {"title": 1}, "reference": [], "records": []},
+)
+"""Bodies that are of no kind."""
 
 
 REFERENCES: tuple[Reference, ...] = (Source("a book"), Relation("supports", UNKNOWN[0]))
@@ -98,6 +107,11 @@ class History:
     def __post_init__(self) -> None:
         self.subject = self.records[0].cid
 
+    def copy(self) -> History:
+        """The same history, which can go on by itself."""
+        first, second = self.scribes
+        return History(list(self.records), list(self.replicas), (replace(first), replace(second)), self.lies)
+
     def state(self, records: Iterable[Record] | None = None) -> EntryState:
         return EntryState(self.subject).add_all(self.records if records is None else records)
 
@@ -143,6 +157,7 @@ def honest_draft(choose: Choose, state: EntryState, scribe: Scribe) -> Draft:
         LINK,
         UNLINK,
         ASSESS,
+        RESOLVE,
     )
     kind = kinds[choose(len(kinds))]
     own = [cid for cid in sorted(state.applied) if _is_words(state.applied[cid], author)]
@@ -169,7 +184,17 @@ def honest_draft(choose: Choose, state: EntryState, scribe: Scribe) -> Draft:
         return drafts.draft_unlink(entry, author, entry.reference_adds[choose(len(entry.reference_adds))][0])
     if kind == ASSESS:
         return drafts.draft_assess(entry, author, choose(3))
+    if kind == RESOLVE and len(entry.contents) > 1:
+        return resolved(choose, entry, author)
     return drafts.draft_edit(entry, author, content(choose))
+
+
+def resolved(choose: Choose, entry: Entry, author: bytes) -> Draft:
+    decision = DECISIONS[choose(len(DECISIONS))]
+    if decision == "merge":
+        return drafts.draft_resolution(entry, author, Resolution(decision, "both are so"), content(choose))
+    chosen = entry.contents[choose(len(entry.contents))][0]
+    return drafts.draft_resolution(entry, author, Resolution(decision, "so it is", chosen))
 
 
 def lie(choose: Choose, story: History) -> Record:
@@ -180,7 +205,8 @@ def lie(choose: Choose, story: History) -> Record:
     kinds = (EDIT, TAG, UNTAG, DELETE, RETRACT, VOTE, PURGE, DESCRIBE, UNLINK, ASSESS)
     kind = kinds[choose(len(kinds))]
     bodies: dict[str, dict[str, Any]] = {
-        EDIT: {"codes": b"\x7f", "text": TEXTS[choose(2)], "over": targets(choose, story)},
+        EDIT: {"codes": b"\x7f", "text": TEXTS[choose(2)], "over": targets(choose, story)}
+        | ({"resolution": {"decision": "merge", "reason": "mine"}} if choose(4) == 3 else {}),
         TAG: {"tag": TAGS[choose(2)]},
         UNTAG: {"tag": TAGS[choose(2)], "adds": targets(choose, story)},
         DELETE: {"seen": targets(choose, story)},
@@ -202,10 +228,12 @@ def lie(choose: Choose, story: History) -> Record:
             *some(choose, UNKNOWN if choose(5) == 4 else ()),
         }
     )
+    odd: tuple[dict[str, Any] | bytes, ...] = (*UNREADABLE, *STRANGE)
+    body = odd[choose(len(odd))] if choose(10) == 9 else bodies[kind]
     return _by_mallory(
         story,
         kind,
-        bodies[kind],
+        body,
         seq=choose(3),
         subject_seq=(0 if before is None else before.header.subject_seq + 1) + (choose(8) == 7),
         subject_prev=None if before is None else before.cid,
@@ -225,8 +253,57 @@ def lie_over(story: History, over: Sequence[Cid]) -> Record:
     )
 
 
-def _by_mallory(story: History, kind: str, body: dict[str, Any], **place: Any) -> Record:
-    payload = encode_payload(story.lies.to_bytes(16, "little"), body)
+def forged(choose: Choose, story: History) -> Record:
+    """A record of Mallory's that says of its place what cannot be: nobody may ever apply it."""
+    story.lies += 1
+    others = [record for record in story.records if record.header.author != MALLORY.agent]
+    own = [record for record in story.records if record.header.author == MALLORY.agent]
+    stolen = others[choose(len(others))]
+    before, seq, deps = (
+        (None, 0, UNKNOWN[:1]),
+        (UNKNOWN[1], 1, ()),
+        (stolen.cid, stolen.header.subject_seq + 1, ()),
+        (None, 1 + choose(2), ()),
+        (own[-1].cid, own[-1].header.subject_seq + 2, ()) if own else (None, MAX_INT, ()),
+        (own[-1].cid, own[-1].header.subject_seq, ()) if own else (None, 2, UNKNOWN),
+    )[choose(6)]
+    kind, body = (
+        (EDIT, {"codes": b"\x7f", "text": "forged", "over": targets(choose, story)}),
+        (DELETE, {"seen": targets(choose, story)}),
+        (VOTE, {"value": 1}),
+        (TAG, {"tag": TAGS[choose(2)]}),
+    )[choose(4)]
+    return _by_mallory(
+        story,
+        kind,
+        body,
+        seq=choose(3),
+        subject_seq=seq,
+        subject_prev=before,
+        deps=deps,
+        lamport=(0, MAX_INT)[choose(2)],
+        hlc=(0, MAX_INT)[choose(2)],
+    )
+
+
+def fork(choose: Choose, story: History, over: Sequence[Cid]) -> tuple[Record, Record]:
+    """Two edits of Mallory's over the same values that both claim to be the first of hers."""
+    both = []
+    for text in TEXTS:
+        story.lies += 1
+        body = {"codes": b"\x7f", "text": text, "over": sorted(over)[:MAX_DEPS]}
+        place = {"seq": 0, "subject_seq": 0, "subject_prev": None, "lamport": choose(9)}
+        both.append(
+            _by_mallory(
+                story, EDIT, body, **place, deps=tuple(sorted(over))[:MAX_DEPS], hlc=(0, MAX_INT)[choose(2)]
+            )
+        )
+    return both[0], both[1]
+
+
+def _by_mallory(story: History, kind: str, body: dict[str, Any] | bytes, **place: Any) -> Record:
+    """Signed as she likes; a body in bytes is the whole payload."""
+    payload = body if isinstance(body, bytes) else encode_payload(story.lies.to_bytes(16, "little"), body)
     header = Header(
         version=VERSION,
         network=NETWORK,

@@ -9,7 +9,7 @@ from chain.content import Content
 from chain.kinds import DELETE, PURGEABLE, VOTE
 from crdt import drafts
 from crdt.entry import EntryState, fold
-from crdt.operations import Describe
+from crdt.operations import Delete, Describe
 from crdt.postings import is_tag_record, overwritten, proofs, proven_tags, shown
 from crdt.purging import operations, purged_by, purges_in
 from crdt.standing import Standing
@@ -38,6 +38,7 @@ from tests.crdt.histories import (
     some,
     stripped,
 )
+from tests.crdt.hostile_laws import HOSTILE_LAWS
 
 
 def same(a: EntryState, b: EntryState) -> None:
@@ -317,7 +318,11 @@ def the_excluded_say_nothing(story: History, choose: Choose) -> None:
     rest = story.state(record for cid, record in state.applied.items() if cid not in out)
     without = rest.view(standing)
     said = operations(rest.applied)
-    built = any(isinstance(one, Content | Describe) and out & set(one.over) for one in said.values())
+    built = any(
+        out & set(one.seen if isinstance(one, Delete) else one.over)
+        for one in said.values()
+        if isinstance(one, Content | Delete | Describe)
+    )
     erased = any(purge in out and cid not in out for cid, purge in view.purged)  # for good, whoever said it
     if without is None or rest.waiting or built or erased:
         return
@@ -397,6 +402,7 @@ def nobody_purges_another(story: History, choose: Choose) -> None:
 
 LAWS = (
     *FIELD_LAWS,
+    *HOSTILE_LAWS,
     commutative,
     associative,
     idempotent,
