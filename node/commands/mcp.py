@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from node.mcp.desk import Desk
 
 TOKEN_BYTES = 32
+LOOPBACK = "127.0.0.1"
 PACKAGES = frozenset({"mcp", "mcp_types", "anyio"})
 
 
 @click.command()
 @click.option(
     "--http",
-    metavar="HOST:PORT",
-    help="Serve streamable HTTP there instead of standard input and output; port 0 picks a free one.",
+    metavar="[HOST:]PORT",
+    help="Serve streamable HTTP there instead of standard input and output; HOST is 127.0.0.1 if not given, "
+    "port 0 picks a free one.",
 )
 @click.option(
     "--allow-writes/--read-only",
@@ -76,7 +78,7 @@ def mcp(
     from node.config import split_api
 
     try:
-        address = split_api(http)
+        address = split_api(f"{LOOPBACK}:{http}" if http.isdigit() else http)
     except ValueError as error:
         raise click.UsageError(f"--http: {error}") from error
     trio.run(_serve_http, desk, address, folder, settings, as_json)

@@ -85,7 +85,7 @@ class ProvenanceIn(Shape):
     """The history of an entry."""
 
     id: Id
-    offset: int = Field(default=0, ge=0, le=1 << 20, description="first record to show, oldest first")
+    offset: int = Field(default=0, ge=0, le=1 << 20, description="first record to show")
     limit: int = Field(default=30, ge=1, le=MAX_RECORDS, description="how many records")
 
 
@@ -251,9 +251,10 @@ TOOLS = (
     Tool(
         "provenance",
         "Who made an entry, and how",
-        "List the signed records that an entry is made of, oldest first: who created, edited, tagged, "
-        "voted, deleted, when by the author's clock, what was excluded because its author was proven to "
-        "cheat or erased by its author. Use it to judge how far an entry can be relied on." + _FOREIGN,
+        "List the signed records that an entry is made of, each after what it had seen: who created, "
+        "edited, tagged, voted, deleted, when by the author's clock, what was excluded because its author "
+        "was proven to cheat or erased by its author. Use it to judge how far an entry can be relied on."
+        + _FOREIGN,
         ProvenanceIn,
     ),
     Tool(

@@ -163,8 +163,9 @@ def secret_in(path: str) -> str:
 async def test_over_http_only_who_has_its_token_and_no_web_page_gets_in(daemons: Daemons) -> None:
     daemon = daemons.run(daemons.home("owner"))
     ants = daemon.add("Ants.")
-    server = daemons.begin(daemon.home, "--http", "127.0.0.1:0", "--json", command="mcp")
+    server = daemons.begin(daemon.home, "--http", "0", "--json", command="mcp")
     announced = json.loads(eventually(lambda: server.log.read_text().partition("\n")[0], "it to listen"))
+    assert announced["url"].startswith("http://127.0.0.1:")
     url, token = announced["url"], secret_in(announced["token_file"])
     right = {"authorization": f"Bearer {token}"}
     with trio.fail_after(SECONDS):
