@@ -3,7 +3,7 @@
 A content value is text with its vector code and optional metadata; in a payload body it is the map of
 `to_body`, with absent fields left out. Limits stand here, in one place, because every node must refuse the
 same values. An edit's body also lists, under `over`, the content records that it overwrites, and under
-`resolution`, when it ends a conflict, how and why. The fields of `chain.metadata` are an entry's own and not
+`resolution`, when it ends a conflict, how and why, and under `splices` how it was typed. The fields of `chain.metadata` are an entry's own and not
 a value's: only a create has any.
 """
 
@@ -17,6 +17,7 @@ from chain.cid import Cid, is_record_cid
 from chain.errors import RecordError
 from chain.metadata import READERS, FieldValue, check_ppm, read_field, read_map, to_wire
 from chain.reference import Reference, read_references, references_to_wire
+from chain.splices import Splice, read_splices, splices_to_wire
 from chain.text import check_strings, check_text
 from chain.vector import MAX_DIM
 
@@ -37,7 +38,9 @@ MAX_REASON = 1000
 DECISIONS = ("accept", "merge", "reject")
 
 _FIRST = frozenset({"citations", "codes", "confidence", "domain", "over", "tags", "text"})
-SINCE_5 = frozenset({"behalf", "format", "generated_by", "references", "resolution"}) | frozenset(READERS)
+SINCE_5 = frozenset(
+    {"behalf", "format", "generated_by", "references", "resolution", "splices"}
+) | frozenset(READERS)
 """Fields of a body that rule versions before 5 did not know."""
 
 
@@ -60,7 +63,8 @@ class Content:
     """One content value: `codes` are the int8 codes as bytes, `confidence` is in ppm.
 
     `tags` are ascending and unique, `fields` ascending by name. `over` is empty for a create. `format` is
-    that of the text ("markdown"), `generated_by` the model or person that wrote it.
+    that of the text ("markdown"), `generated_by` the model or person that wrote it. `splices` make the text out
+    of what an edit overwrites; None where the edit does not say.
     """
 
     text: str
@@ -76,6 +80,7 @@ class Content:
     fields: tuple[tuple[str, FieldValue], ...] = ()
     behalf: Behalf | None = None
     resolution: Resolution | None = None
+    splices: tuple[Splice, ...] | None = None
 
     def to_body(self) -> dict[str, Any]:
         """The payload body; raises `RecordError` when a limit is exceeded."""
@@ -100,6 +105,8 @@ class Content:
             body["behalf"] = self.behalf.to_wire()
         if self.resolution is not None:
             body["resolution"] = self.resolution.to_wire()
+        if self.splices is not None:
+            body["splices"] = splices_to_wire(self.splices)
         body.update((name, to_wire(value)) for name, value in self.fields)
         content_from_body(body)
         return body
@@ -131,6 +138,7 @@ def content_from_body(body: dict[str, Any]) -> Content:
         tuple((name, read_field(name, body[name])) for name in READERS if name in body),
         read_behalf(body["behalf"]) if "behalf" in body else None,
         _resolution(body["resolution"], over) if "resolution" in body else None,
+        read_splices(body["splices"]) if "splices" in body else None,
     )
 
 

@@ -48,8 +48,13 @@ def draft_edit(entry: Entry, author: AgentId, content: Content) -> Draft:
 
     Of more than `MAX_OVER` values the first by CID are overwritten; another edit takes the rest.
     """
-    body = replace(content, over=entry.maximal[:MAX_OVER]).to_body()
+    body = replace(content, over=entry.maximal[:MAX_OVER], splices=None).to_body()
     return _draft(entry, author, EDIT, body)
+
+
+def draft_writing(entry: Entry, author: AgentId, content: Content, over: Iterable[Cid]) -> Draft:
+    """Replace just these values, which may be overwritten already, by a content that says its splices."""
+    return _draft(entry, author, EDIT, replace(content, over=tuple(sorted(set(over)))).to_body())
 
 
 def draft_resolution(
@@ -77,7 +82,7 @@ def draft_resolution(
         content, over = values[others[0]], (resolution.chosen, others[0])
     first = () if resolution.chosen is None else (resolution.chosen,)
     kept = sorted({*first, *[cid for cid in over if cid not in first][: MAX_OVER - len(first)]})
-    return _draft(entry, author, EDIT, replace(content, over=tuple(kept), resolution=resolution).to_body())
+    return _draft(entry, author, EDIT, replace(content, over=tuple(kept), resolution=resolution, splices=None).to_body())
 
 
 def draft_describe(

@@ -40,6 +40,7 @@ from chain.kinds import CARRIES_CONTENT, DELETE, HEADS, RETRACT
 from chain.metadata import to_wire
 from chain.record import MAX_DEPS, Record
 from chain.reference import Reference, reference_to_wire
+from chain.splices import splices_to_wire
 from crdt.ballots import Assessment, Ballot, assessments, ballots
 from crdt.causal import parents, past
 from crdt.observed_sets import reference_adds, tag_adds
@@ -303,6 +304,7 @@ def _content_fields(content: Content) -> list[canonical.Value]:
         content.generated_by,
         None if behalf is None else behalf.to_wire(),
         None if resolution is None else resolution.to_wire(),
+        None if content.splices is None else splices_to_wire(content.splices),
     ]
 
 

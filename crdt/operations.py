@@ -239,7 +239,7 @@ def purge_body(records: Iterable[Cid]) -> dict[str, Any]:
 
 def _create(body: dict[str, Any]) -> Content:
     content = content_from_body(body)
-    for name in ("over", "resolution"):
+    for name in ("over", "resolution", "splices"):
         if name in body:
             raise OperationError(f"entry.create overwrites nothing, but its body has the field {name!r}")
     return content

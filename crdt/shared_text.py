@@ -1,0 +1,306 @@
+"""Texts of one entry that were written apart, put together: what is to be replayed, and by what identities.
+
+An edit that says its splices (`chain.splices`) is a change of a text at a version, and the version is the set of
+edits in its causal past along `over`: an event graph (Gentle and Kleppmann, "Collaborative text editing with
+Eg-walker", 2025). Values of one entry whose graphs begin at one common value are texts of one origin, and a text
+CRDT can put them together; others stand side by side as ever. This module says which, and in which order what is
+to be replayed; who replays is handed in (`Engine`).
+
+What an author cannot do here, and why:
+
+- *Claim another's changes, or one's own twice.* A change carries no identity of its own. Its Loro peer is the
+  first 8 bytes of the digest of the record's CID, its counters begin at 0: one peer for each author and save, and
+  a span that is as long as its splices. Two branches of an equivocator are two peers that wrote concurrently.
+- *Say splices that do not give the text.* Before a change reaches the engine, its splices are applied to the text
+  at its version; unless that gives the text that the edit carries, letter by letter, the change is left out and
+  whatever was written on it with it. A value left out stands on its own: it loses nothing, it is not merged.
+- *Make it dear.* A script has at most `MAX_STEPS` changes, `MAX_SCRIPT_SPLICES` splices and `MAX_TOUCHED` code
+  points inserted and deleted. Beyond that the values stand side by side until somebody overwrites them.
+
+All of it is a function of the values that the view shows and of their causal past, which their CIDs fix. So
+exclusion by warrant, deletes and purges need no rules of their own: an offender's value is not shown, so it is
+not merged, and what others wrote on top of it stands, as it does for any edit. What was written on top of a
+purged edit begins a text of its own, since nobody can replay what is gone.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from chain.cid import Cid
+from chain.content import Content
+from chain.errors import RecordError
+from chain.splices import Splice, spliced, touched
+from crdt.operations import Operation
+
+MAX_STEPS = 512
+"""Changes of one script."""
+MAX_SCRIPT_SPLICES = 8192
+"""Their splices together."""
+MAX_TOUCHED = 256 * 1024
+"""Code points that they insert and delete together."""
+MAX_PAST = 16 * 1024
+"""Edits that are walked to find where texts come from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One edit to replay: at the version `over`, these splices must give `text`."""
+
+    record: Cid
+    over: tuple[Cid, ...]
+    splices: tuple[Splice, ...]
+    text: str
+
+    @property
+    def peer(self) -> int:
+        """Its Loro peer: an unsigned number of 64 bits."""
+        return peer_of(self.record)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What gives the text of `values` (ascending), which all come from `base`: its text, and then `steps`.
+
+    Of the steps each comes after those in its past; which of several comes first, their CIDs decide.
+    """
+
+    base: Cid
+    text: str
+    steps: tuple[Step, ...]
+    values: tuple[Cid, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The text of `values` (ascending) put together; `left_out` are steps that are not what they say."""
+
+    values: tuple[Cid, ...]
+    text: str
+    left_out: tuple[Cid, ...] = ()
+
+
+class Replayer:
+    """Which steps of a script hold; an engine asks before each step, and after the last.
+
+    `before` is None for a step that is to be skipped without asking for the text at its version.
+    """
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._kept: set[Cid] = {script.base}
+        self._peers: dict[int, Cid] = {}
+        self._left: list[Cid] = []
+
+    def depends_on_left(self, step: Step) -> bool:
+        """Leave the step out when it was written on one that was, or its peer is another's; whether it is."""
+        gone = not self._kept.issuperset(step.over) or step.peer in self._peers or step.peer == BASE_PEER
+        if gone:
+            self._left.append(step.record)
+        return gone
+
+    def holds(self, step: Step, before: str) -> bool:
+        """Whether its splices make its text of `before`, the text at its version; else it is left out."""
+        try:
+            good = spliced(before, step.splices) == step.text
+        except RecordError:
+            good = False
+        if good:
+            self._kept.add(step.record)
+            self._peers[step.peer] = step.record
+        else:
+            self._left.append(step.record)
+        return good
+
+    def values(self) -> tuple[Cid, ...]:
+        """Those of the script's values that can be put together."""
+        return tuple(value for value in self._script.values if value in self._kept)
+
+    def left_out(self) -> tuple[Cid, ...]:
+        """The steps that were left out, ascending."""
+        return tuple(sorted(self._left))
+
+
+Engine = Callable[[Script], Merged | None]
+"""Replays a script; None when it cannot. Must be a function of the script alone."""
+
+BASE_PEER = 0
+"""The Loro peer of a base's text."""
+
+
+def peer_of(record: Cid) -> int:
+    """The Loro peer of an edit: the first 8 bytes of its CID's digest; 2³² signed tries find two alike."""
+    return int.from_bytes(record[-32:-24], "big")
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The values that an entry shows: groups of one origin as scripts, and the rest `apart` (ascending).
+
+    `too_long` are values of one origin (among `apart`) whose scripts are beyond the bounds.
+    """
+
+    scripts: tuple[Script, ...] = ()
+    apart: tuple[Cid, ...] = ()
+    too_long: tuple[Cid, ...] = ()
+
+
+def texts_of(shown: Iterable[Cid], said: Mapping[Cid, Operation]) -> Texts:
+    """What can be put together of the values `shown`, by what the entry's records say (`crdt.purging`).
+
+    O(edits in their past, at most `MAX_PAST`).
+    """
+    values = sorted(cid for cid in set(shown) if isinstance(said.get(cid), Content))
+    graph = _Graph(said, values)
+    groups: dict[Cid, list[Cid]] = {}
+    for value in values:
+        groups.setdefault(graph.origin.get(value, value), []).append(value)
+    scripts: list[Script] = []
+    apart: list[Cid] = []
+    too_long: list[Cid] = []
+    for origin in sorted(groups):
+        group = groups[origin]
+        script = graph.script(group) if len(group) > 1 else None
+        if script is not None and _within_bounds(script):
+            scripts.append(script)
+            continue
+        apart.extend(group)
+        if len(group) > 1:
+            too_long.extend(group)
+    return Texts(tuple(scripts), tuple(sorted(apart)), tuple(sorted(too_long)))
+
+
+def merged(script: Script, engine: Engine) -> Merged | None:
+    """The script's values put together, or None where that is not possible."""
+    done = engine(script)
+    return None if done is None or len(done.values) < 2 else done
+
+
+def version_text(over: Sequence[Cid], said: Mapping[Cid, Operation], engine: Engine | None) -> str | None:
+    """The text of the values `over` put together, which is what an edit over them splices.
+
+    None when they are not all there, not of one origin, or cannot be replayed.
+    """
+    values = sorted(set(over))
+    contents = [said.get(value) for value in values]
+    if not values or not all(isinstance(content, Content) for content in contents):
+        return None
+    if len(values) == 1:
+        (only,) = contents
+        return only.text if isinstance(only, Content) else None
+    texts = texts_of(values, said)
+    if len(texts.scripts) != 1 or texts.apart or engine is None:
+        return None
+    done = merged(texts.scripts[0], engine)
+    return done.text if done is not None and done.values == tuple(values) else None
+
+
+@dataclass(slots=True)
+class _Graph:
+    """The edits in the past of `values` along `over`, each after those before it, and where each comes from."""
+
+    said: Mapping[Cid, Operation]
+    start: Sequence[Cid]
+    order: list[Cid] = field(default_factory=list)
+    before: dict[Cid, tuple[Cid, ...]] = field(default_factory=dict)
+    origin: dict[Cid, Cid] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        stack = list(self.start)
+        while stack:
+            cid = stack.pop()
+            if cid in self.before:
+                continue
+            if len(self.before) >= MAX_PAST:
+                self.before.clear()
+                return
+            self.before[cid] = self._over(cid)
+            stack.extend(self.before[cid])
+        self.order = _sorted(self.before)
+        for cid in self.order:
+            origins = {self.origin[one] for one in self.before[cid]}
+            if len(origins) != 1:
+                self.before[cid] = ()
+            self.origin[cid] = origins.pop() if len(origins) == 1 else cid
+
+    def _over(self, cid: Cid) -> tuple[Cid, ...]:
+        content = self.said.get(cid)
+        if not isinstance(content, Content) or content.splices is None:
+            return ()
+        if not all(isinstance(self.said.get(one), Content) for one in content.over):
+            return ()
+        return content.over
+
+    def script(self, values: Sequence[Cid]) -> Script | None:
+        """The script of values of one origin, from the last edit on that all of them have in their past."""
+        past = set(values)
+        for cid in reversed(self.order):
+            if cid in past:
+                past.update(self.before[cid])
+        line = [cid for cid in self.order if cid in past]
+        at = _cut(line, self.before)
+        base = self._content(line[at])
+        steps = tuple(
+            Step(cid, self.before[cid], content.splices or (), content.text)
+            for cid in line[at + 1 :]
+            for content in [self._content(cid)]
+        )
+        return Script(line[at], base.text, steps, tuple(values))
+
+    def _content(self, cid: Cid) -> Content:
+        content = self.said[cid]
+        assert isinstance(content, Content)
+        return content
+
+
+def _cut(line: Sequence[Cid], before: Mapping[Cid, tuple[Cid, ...]]) -> int:
+    """The last place of `line` that has all earlier ones in its past and is in the past of all later ones."""
+    place = {cid: at for at, cid in enumerate(line)}
+    earliest = [min((place[one] for one in before[cid]), default=at) for at, cid in enumerate(line)]
+    ends: set[int] = set()
+    alone: list[int] = []
+    for at, cid in enumerate(line):
+        ends.difference_update(place[one] for one in before[cid])
+        ends.add(at)
+        if len(ends) == 1:
+            alone.append(at)
+    reach = len(line)
+    cut = 0
+    candidates = set(alone)
+    for at in range(len(line) - 1, -1, -1):
+        if at in candidates and reach >= at and at < len(line) - 1:
+            cut = at
+            break
+        reach = min(reach, earliest[at])
+    return cut
+
+
+def _sorted(before: Mapping[Cid, tuple[Cid, ...]]) -> list[Cid]:
+    """All of them, each after those before it, else by CID."""
+    after: dict[Cid, list[Cid]] = {}
+    waits: dict[Cid, int] = {}
+    for cid, ones in before.items():
+        waits[cid] = len(ones)
+        for one in ones:
+            after.setdefault(one, []).append(cid)
+    ready = [cid for cid, count in waits.items() if not count]
+    heapq.heapify(ready)
+    order: list[Cid] = []
+    while ready:
+        cid = heapq.heappop(ready)
+        order.append(cid)
+        for later in after.get(cid, ()):
+            waits[later] -= 1
+            if not waits[later]:
+                heapq.heappush(ready, later)
+    return order
+
+
+def _within_bounds(script: Script) -> bool:
+    return (
+        len(script.steps) <= MAX_STEPS
+        and sum(len(step.splices) for step in script.steps) <= MAX_SCRIPT_SPLICES
+        and sum(touched(step.splices) for step in script.steps) <= MAX_TOUCHED
+    )
