@@ -3,8 +3,8 @@
 A content value is text with its vector code and optional metadata; in a payload body it is the map of
 `to_body`, with absent fields left out. Limits stand here, in one place, because every node must refuse the
 same values. An edit's body also lists, under `over`, the content records that it overwrites, and under
-`resolution`, when it ends a conflict, how and why, and under `splices` how it was typed. The fields of `chain.metadata` are an entry's own and not
-a value's: only a create has any.
+`resolution`, when it ends a conflict, how and why, and under `splices` how it was typed. The fields of
+`chain.metadata` are an entry's own and not a value's: only a create has any.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ MAX_REASON = 1000
 DECISIONS = ("accept", "merge", "reject")
 
 _FIRST = frozenset({"citations", "codes", "confidence", "domain", "over", "tags", "text"})
-SINCE_5 = frozenset(
-    {"behalf", "format", "generated_by", "references", "resolution", "splices"}
-) | frozenset(READERS)
+SINCE_5 = frozenset({"behalf", "format", "generated_by", "references", "resolution", "splices"}) | frozenset(
+    READERS
+)
 """Fields of a body that rule versions before 5 did not know."""
 
 
@@ -63,8 +63,8 @@ class Content:
     """One content value: `codes` are the int8 codes as bytes, `confidence` is in ppm.
 
     `tags` are ascending and unique, `fields` ascending by name. `over` is empty for a create. `format` is
-    that of the text ("markdown"), `generated_by` the model or person that wrote it. `splices` make the text out
-    of what an edit overwrites; None where the edit does not say.
+    that of the text ("markdown"), `generated_by` the model or person that wrote it. `splices` make the text
+    out of what an edit overwrites; None where the edit does not say.
     """
 
     text: str

@@ -18,12 +18,12 @@ from chain.text import check_text
 MAX_SPLICES = 256
 """Splices of one edit."""
 MAX_SPLICED = 64 * 1024
-"""Code points that a splice may skip or delete, and bytes of UTF-8 that one edit's splices insert together."""
+"""Code points that a splice skips or deletes, and bytes of UTF-8 that all of an edit insert, at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Splice:
-    """At code point `at` of the text as the splices before it left it: delete `delete` of them, then insert."""
+    """At code point `at` of the text as the splices before left it: delete so many, then insert."""
 
     at: int
     delete: int

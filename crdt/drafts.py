@@ -82,7 +82,9 @@ def draft_resolution(
         content, over = values[others[0]], (resolution.chosen, others[0])
     first = () if resolution.chosen is None else (resolution.chosen,)
     kept = sorted({*first, *[cid for cid in over if cid not in first][: MAX_OVER - len(first)]})
-    return _draft(entry, author, EDIT, replace(content, over=tuple(kept), resolution=resolution, splices=None).to_body())
+    return _draft(
+        entry, author, EDIT, replace(content, over=tuple(kept), resolution=resolution, splices=None).to_body()
+    )
 
 
 def draft_describe(

@@ -1,26 +1,28 @@
 """Texts of one entry that were written apart, put together: what is to be replayed, and by what identities.
 
-An edit that says its splices (`chain.splices`) is a change of a text at a version, and the version is the set of
-edits in its causal past along `over`: an event graph (Gentle and Kleppmann, "Collaborative text editing with
-Eg-walker", 2025). Values of one entry whose graphs begin at one common value are texts of one origin, and a text
-CRDT can put them together; others stand side by side as ever. This module says which, and in which order what is
-to be replayed; who replays is handed in (`Engine`).
+An edit that says its splices (`chain.splices`) is a change of a text at a version, and the version is the
+set of edits in its causal past along `over`: an event graph (Gentle and Kleppmann, "Collaborative text
+editing with Eg-walker", 2025). Values of one entry whose graphs begin at one common value are texts of one
+origin, and a text CRDT can put them together; others stand side by side as ever. This module says which,
+and in which order what is to be replayed; who replays is handed in (`Engine`).
 
 What an author cannot do here, and why:
 
 - *Claim another's changes, or one's own twice.* A change carries no identity of its own. Its Loro peer is the
-  first 8 bytes of the digest of the record's CID, its counters begin at 0: one peer for each author and save, and
-  a span that is as long as its splices. Two branches of an equivocator are two peers that wrote concurrently.
-- *Say splices that do not give the text.* Before a change reaches the engine, its splices are applied to the text
-  at its version; unless that gives the text that the edit carries, letter by letter, the change is left out and
-  whatever was written on it with it. A value left out stands on its own: it loses nothing, it is not merged.
-- *Make it dear.* A script has at most `MAX_STEPS` changes, `MAX_SCRIPT_SPLICES` splices and `MAX_TOUCHED` code
-  points inserted and deleted. Beyond that the values stand side by side until somebody overwrites them.
+  first 8 bytes of the digest of the record's CID, its counters begin at 0: one peer for each author and
+  save, and a span that is as long as its splices. Two branches of an equivocator are two peers that wrote
+  concurrently.
+- *Say splices that do not give the text.* Before a change reaches the engine, its splices are applied to
+  the text at its version; unless that gives the text that the edit carries, letter by letter, the change is
+  left out and whatever was written on it with it. A value left out stands on its own: it loses nothing, it
+  is not merged.
+- *Make it dear.* A script has at most `MAX_STEPS` changes, `MAX_SCRIPT_SPLICES` splices and `MAX_TOUCHED`
+  code points inserted and deleted. Beyond that the values stand side by side until somebody overwrites them.
 
 All of it is a function of the values that the view shows and of their causal past, which their CIDs fix. So
-exclusion by warrant, deletes and purges need no rules of their own: an offender's value is not shown, so it is
-not merged, and what others wrote on top of it stands, as it does for any edit. What was written on top of a
-purged edit begins a text of its own, since nobody can replay what is gone.
+exclusion by warrant, deletes and purges need no rules of their own: an offender's value is not shown, so it
+is not merged, and what others wrote on top of it stands, as it does for any edit. What was written on top
+of a purged edit begins a text of its own, since nobody can replay what is gone.
 """
 
 from __future__ import annotations
@@ -199,7 +201,7 @@ def version_text(over: Sequence[Cid], said: Mapping[Cid, Operation], engine: Eng
 
 @dataclass(slots=True)
 class _Graph:
-    """The edits in the past of `values` along `over`, each after those before it, and where each comes from."""
+    """The edits in the past of some values along `over`, each after those before it, and their origins."""
 
     said: Mapping[Cid, Operation]
     start: Sequence[Cid]

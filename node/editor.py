@@ -35,7 +35,22 @@ from node.embedding.caller import CallerVectors
 from node.embedding.embedder import Embedder
 from node.entry_reader import Found
 from node.errors import Forbidden, Gone, InvalidInput, NotFound, VersionConflict
-from node.models import Assess, Change, Changed, Delete, Edit, Purge, Relate, Resolve, Retag, Retract, Vote
+from node.models import (
+    Assess,
+    Change,
+    Changed,
+    Delete,
+    Edit,
+    Purge,
+    Relate,
+    Resolve,
+    Retag,
+    Retract,
+    Vote,
+    Write,
+)
+from node.text_engine import engine
+from node.writing import Desk
 
 MAX_TOLD = 64
 """Changes since a version that are looked for; an older version is said to be unknown."""
@@ -107,6 +122,8 @@ class Editor:
             _check_state(view, change, self._agent, self._limits)
             if isinstance(change, Purge):
                 change = self._own_words(found.about(entry), change)
+            if isinstance(change, Write):
+                return await self._write(found, view, change)
             codes = await self._run_blocking(self._codes, view, change)
             written: list[Cid] = []
             state = EntryState(entry).add_all(found.about(entry))
@@ -123,6 +140,34 @@ class Editor:
                 if isinstance(change, Resolve):
                     break  # of three values one is rejected, and two still differ
             return Changed(entry, tuple(written), view.version.fingerprint)
+
+    async def _write(self, found: Found, view: Entry, write: Write) -> Changed:
+        """What was asked for, and then what comes of it together with what others wrote meanwhile."""
+        desk = Desk(
+            self._agent,
+            self._limits,
+            engine(),
+            lambda text: text_codes(self._embedder, text).tobytes(),
+            own_codes=not isinstance(self._embedder, CallerVectors) and write.vector is None,
+        )
+        codes = None if write.vector is None else vector_codes(self._embedder, write.vector).tobytes()
+        state = EntryState(view.id).add_all(found.about(view.id))
+        written: list[Cid] = []
+        draft = await self._run_blocking(desk.asked, view, state.applied, write, codes)
+        while draft is not None:
+            fault = refusal(draft, self._limits, self._rules())
+            if fault is not None:
+                raise InvalidInput(fault)
+            if not written:
+                await self._reader.keep(found)
+            record = await self._append(draft)
+            written.append(record.cid)
+            state = state.add(record)
+            view = state.view(self._standing()) or view
+            draft = None
+            if len(written) == 1:
+                draft = await self._run_blocking(desk.after, view, state.applied, record.cid)
+        return Changed(view.id, tuple(written), view.version.fingerprint)
 
     def _codes(self, view: Entry, change: Change) -> bytes:
         """The codes of the text that the entry will have; blocking."""
@@ -265,6 +310,7 @@ def edited(old: Content, change: Edit) -> Content:
         fields=(),
         behalf=change.behalf,
         resolution=None,
+        splices=None,
     )
 
 
@@ -274,7 +320,9 @@ def _says_the_same(new: Content, old: Content) -> bool:
 
 
 def _bare(value: Content) -> Content:
-    return replace(value, over=(), tags=(), references=(), fields=(), behalf=None, resolution=None)
+    return replace(
+        value, over=(), tags=(), references=(), fields=(), behalf=None, resolution=None, splices=None
+    )
 
 
 def conflict(records: Iterable[Record], view: Entry, seen: str) -> str:

@@ -19,6 +19,7 @@ from chain.receipt import Receipt
 from chain.record import Record
 from chain.reference import Reference
 from crdt.trust import Trust
+from chain.splices import Splice
 from node.query.filters import ANY, Filters
 from node.query.scoring import Words
 from sharding.tree import Prefix
@@ -146,6 +147,15 @@ class Resolve:
 
 
 @dataclass(frozen=True, slots=True)
+class Write:
+    """Splices of the text at a version: the records of the values that it was put together of."""
+
+    version: tuple[Cid, ...]
+    splices: tuple[Splice, ...]
+    vector: Sequence[float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Delete:
     """Delete an entry as it is seen; an edit brings it back."""
 
@@ -162,7 +172,7 @@ class Purge:
     records: tuple[Cid, ...] | None = None
 
 
-Change: TypeAlias = Edit | Retag | Vote | Relate | Assess | Resolve | Delete | Retract | Purge
+Change: TypeAlias = Edit | Retag | Vote | Relate | Assess | Resolve | Write | Delete | Retract | Purge
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +196,20 @@ class Value:
     generated_by: str | None = None
     behalf: Behalf | None = None
     resolution: Resolution | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedText:
+    """The text of an entry with all put together that can be, and the values that cannot be (`apart`), and
+    why.
+
+    `version` are the records of the values that the text is put together of, ascending: what `Write` names.
+    """
+
+    text: str | None
+    version: tuple[Cid, ...]
+    apart: tuple[Value, ...]
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)

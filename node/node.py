@@ -42,6 +42,7 @@ from node.models import (
     Purge,
     QueryOptions,
     Rejected,
+    SharedText,
     Status,
     Validated,
 )
@@ -59,6 +60,8 @@ from node.storage.errors import StorageError
 from node.storage.held_records import HeldRecords
 from node.storage.learning_memory import LearningMemory
 from node.storage.own_chain import OwnChain
+from node.text_engine import engine
+from node.writing import shared_text
 
 SOFTWARE = "roseforest/0.1.0"
 BLOB_FETCH_S = 600.0
@@ -177,6 +180,11 @@ class Node:
         return await explore(
             entry, depth, limit, direction, self.get, parts.entries.relating_to, parts.run_blocking
         )
+
+    async def text(self, entry: Cid) -> SharedText | None:
+        """An entry's text with what was written apart put together; None when nobody has the entry."""
+        view = await self.get(entry)
+        return None if view is None else await self.parts.run_blocking(shared_text, view, engine())
 
     async def change(self, entry: Cid, change: Change, if_version: str | None = None) -> Changed:
         """Edit, tag, vote on, delete or retract an entry; see `node.editor.Editor.change`."""

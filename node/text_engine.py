@@ -1,13 +1,14 @@
 """The engine that puts texts together: Loro, behind `crdt.shared_text.Engine`, in the extra `text`.
 
-Loro is given no bytes of strangers: no blob, no JSON. Each step is typed into a fresh document, at its version
-and under its peer, by splices whose reach and whose outcome were checked before. So what its decoders make of
-hostile input is nobody's worry here. It still is a library of another language: a panic of its becomes None, and
-the document it happened in is thrown away with everything in it.
+Loro is given no bytes of strangers: no blob, no JSON. Each step is typed into a fresh document, at its
+version and under its peer, by splices whose reach and whose outcome were checked before. So what its
+decoders make of hostile input is nobody's worry here. It still is a library of another language: a panic of
+its becomes None, and the document it happened in is thrown away with everything in it.
 
-The outcome is a function of the script: the order of the steps is the script's, the peers come from CIDs, nothing
-else enters. Nodes with different versions of Loro agree as long as Loro keeps its order of concurrent insertions;
-where it did not, a later edit's own text would differ from what is computed, and that edit would be left out.
+The outcome is a function of the script: the order of the steps is the script's, the peers come from CIDs,
+nothing else enters. Nodes with different versions of Loro agree as long as Loro keeps its order of
+concurrent insertions; where it did not, a later edit's own text would differ from what is computed, and
+that edit would be left out.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def replay(script: Script) -> Merged | None:
         return _replay(script)
     except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
         raise
-    except BaseException as error:  # Loro raises bare BaseException; a panic of it is none of Exception either
+    except (
+        BaseException
+    ) as error:  # Loro raises bare BaseException; a panic of it is none of Exception either
         log.warning("texts from %s cannot be put together: %s", to_text(script.base), str(error)[:200])
         return None
 
@@ -69,8 +72,8 @@ def _replay(script: Script) -> Merged:
 class _Document:
     """A Loro document whose versions go by the records that made them.
 
-    Loro wants frontiers without ids that lie in the past of others (it panics else), so of each change the set
-    of all changes in its past is kept, as the bits of a number.
+    Loro wants frontiers without ids that lie in the past of others (it panics else), so of each change the
+    set of all changes in its past is kept, as the bits of a number.
     """
 
     def __init__(self, script: Script) -> None:

@@ -66,6 +66,7 @@ from node.api.shapes import (
     status_out,
 )
 from node.api.standings import add_standing_routes
+from node.api.writing import add_writing_routes
 from node.errors import Erased, InvalidInput, NotFound
 from node.governance import Governance
 from node.inviting import Inviting
@@ -118,6 +119,7 @@ def create_app(
     add_query_route(app, node)
     add_editing_routes(app, node)
     add_graph_route(app, node)
+    add_writing_routes(app, node)
     add_receipt_routes(app, node)
     _add_chain_routes(app, node)
     _add_health_routes(app, node, unready)

@@ -30,6 +30,7 @@ from node.models import (
     PeerView,
     QueryOptions,
     Rejected,
+    SharedText,
     Status,
     Validated,
 )
@@ -104,6 +105,10 @@ class NodeService(Protocol):
 
     async def graph(self, entry: Cid, depth: int, limit: int, direction: str) -> Graph:
         """The entries related to one, and to those. Raises `NotFound` when nobody shows it."""
+        ...
+
+    async def text(self, entry: Cid) -> SharedText | None:
+        """The entry's text with what was written apart put together, or None for an unknown entry."""
         ...
 
     async def change(self, entry: Cid, change: Change, if_version: str | None = None) -> Changed:

@@ -16,7 +16,7 @@ LETTERS = "ab é😀\n"
 
 @dataclass
 class History:
-    """`said`: what each edit says, in the order of writing. `past`: of each all that was before it, and it."""
+    """`said`: what each edit says, in the order of writing. `past`: of each all before it, and itself."""
 
     said: dict[Cid, Content] = field(default_factory=dict)
     past: dict[Cid, frozenset[Cid]] = field(default_factory=dict)
