@@ -34,6 +34,7 @@ from dataclasses import dataclass, field
 from chain.cid import Cid
 from chain.content import Content
 from chain.errors import RecordError
+from chain.identity import AgentId
 from chain.splices import Splice, spliced, touched
 from crdt.operations import Operation
 
@@ -43,6 +44,8 @@ MAX_SCRIPT_SPLICES = 8192
 """Their splices together."""
 MAX_TOUCHED = 256 * 1024
 """Code points that they insert and delete together."""
+MAX_TRIED = 128
+"""Values of one origin that are tried when all of them are beyond the bounds."""
 MAX_PAST = 16 * 1024
 """Edits that are walked to find where texts come from."""
 
@@ -67,12 +70,14 @@ class Script:
     """What gives the text of `values` (ascending), which all come from `base`: its text, and then `steps`.
 
     Of the steps each comes after those in its past; which of several comes first, their CIDs decide.
+    `left_out` (ascending) would be steps, but were seen not to be what they say.
     """
 
     base: Cid
     text: str
     steps: tuple[Step, ...]
     values: tuple[Cid, ...]
+    left_out: tuple[Cid, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +89,22 @@ class Merged:
     left_out: tuple[Cid, ...] = ()
 
 
-class Replayer:
-    """Which steps of a script hold; an engine asks before each step, and after the last.
+def makes(step: Step, before: str) -> bool:
+    """Whether the splices of a step make its text of `before`. O(splices · text)."""
+    try:
+        return spliced(before, step.splices) == step.text
+    except RecordError:
+        return False
 
-    `before` is None for a step that is to be skipped without asking for the text at its version.
-    """
+
+class Replayer:
+    """Which steps of a script hold; an engine asks before each step, and after the last."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
         self._kept: set[Cid] = {script.base}
         self._peers: dict[int, Cid] = {}
-        self._left: list[Cid] = []
+        self._left: list[Cid] = list(script.left_out)
 
     def depends_on_left(self, step: Step) -> bool:
         """Leave the step out when it was written on one that was, or its peer is another's; whether it is."""
@@ -105,10 +115,7 @@ class Replayer:
 
     def holds(self, step: Step, before: str) -> bool:
         """Whether its splices make its text of `before`, the text at its version; else it is left out."""
-        try:
-            good = spliced(before, step.splices) == step.text
-        except RecordError:
-            good = False
+        good = makes(step, before)
         if good:
             self._kept.add(step.record)
             self._peers[step.peer] = step.record
@@ -149,10 +156,13 @@ class Texts:
     too_long: tuple[Cid, ...] = ()
 
 
-def texts_of(shown: Iterable[Cid], said: Mapping[Cid, Operation]) -> Texts:
+def texts_of(
+    shown: Iterable[Cid], said: Mapping[Cid, Operation], authors: Mapping[Cid, AgentId] | None = None
+) -> Texts:
     """What can be put together of the values `shown`, by what the entry's records say (`crdt.purging`).
 
-    O(edits in their past, at most `MAX_PAST`).
+    Of more than the bounds allow, those go first that cost least, of `authors` in turn: who writes much
+    crowds out themselves. O(edits in their past, at most `MAX_PAST`, and the texts of those to replay).
     """
     values = sorted(cid for cid in set(shown) if isinstance(said.get(cid), Content))
     graph = _Graph(said, values)
@@ -160,18 +170,39 @@ def texts_of(shown: Iterable[Cid], said: Mapping[Cid, Operation]) -> Texts:
     for value in values:
         groups.setdefault(graph.origin.get(value, value), []).append(value)
     scripts: list[Script] = []
-    apart: list[Cid] = []
+    apart: set[Cid] = set(values)
     too_long: list[Cid] = []
     for origin in sorted(groups):
         group = groups[origin]
-        script = graph.script(group) if len(group) > 1 else None
-        if script is not None and _within_bounds(script):
-            scripts.append(script)
-            continue
-        apart.extend(group)
+        fitting = _fitting(graph, group, authors or {})
+        if fitting is not None:
+            scripts.append(fitting)
+            apart.difference_update(fitting.values)
         if len(group) > 1:
-            too_long.extend(group)
+            there = () if fitting is None else (*fitting.values, *fitting.left_out)
+            too_long.extend(cid for cid in group if cid not in there)
     return Texts(tuple(scripts), tuple(sorted(apart)), tuple(sorted(too_long)))
+
+
+def _fitting(graph: _Graph, group: Sequence[Cid], authors: Mapping[Cid, AgentId]) -> Script | None:
+    """The script of as many values of one origin as the bounds allow; None for less than two."""
+    if len(group) < 2:
+        return None
+    script = graph.script(group)
+    if not _within_bounds(script):
+        turns: dict[AgentId, int] = {}
+        order: list[tuple[int, int, Cid]] = []
+        for cost, cid in sorted((graph.cost(cid), cid) for cid in group):
+            author = authors.get(cid, cid)
+            turns[author] = turns.get(author, -1) + 1
+            order.append((turns[author], cost, cid))
+        chosen: list[Cid] = []
+        for _, _, cid in sorted(order)[:MAX_TRIED]:
+            tried = graph.script(sorted((*chosen, cid)))
+            if _within_bounds(tried):
+                chosen.append(cid)
+                script = tried
+    return script if len(script.values) > 1 and _within_bounds(script) else None
 
 
 def merged(script: Script, engine: Engine) -> Merged | None:
@@ -208,6 +239,7 @@ class _Graph:
     order: list[Cid] = field(default_factory=list)
     before: dict[Cid, tuple[Cid, ...]] = field(default_factory=dict)
     origin: dict[Cid, Cid] = field(default_factory=dict)
+    _true: dict[Cid, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         stack = list(self.start)
@@ -235,7 +267,11 @@ class _Graph:
             return ()
         return content.over
 
-    def script(self, values: Sequence[Cid]) -> Script | None:
+    def cost(self, cid: Cid) -> int:
+        """What the edit itself adds to a script, in code points."""
+        return touched(self._content(cid).splices or ())
+
+    def script(self, values: Sequence[Cid]) -> Script:
         """The script of values of one origin, from the last edit on that all of them have in their past."""
         past = set(values)
         for cid in reversed(self.order):
@@ -243,13 +279,23 @@ class _Graph:
                 past.update(self.before[cid])
         line = [cid for cid in self.order if cid in past]
         at = _cut(line, self.before)
-        base = self._content(line[at])
-        steps = tuple(
-            Step(cid, self.before[cid], content.splices or (), content.text)
-            for cid in line[at + 1 :]
-            for content in [self._content(cid)]
-        )
-        return Script(line[at], base.text, steps, tuple(values))
+        left: set[Cid] = set()
+        steps: list[Step] = []
+        for cid in line[at + 1 :]:
+            content, over = self._content(cid), self.before[cid]
+            step = Step(cid, over, content.splices or (), content.text)
+            if not left.isdisjoint(over) or (len(over) == 1 and not self._is_true(step)):
+                left.add(cid)
+            else:
+                steps.append(step)
+        there = tuple(cid for cid in values if cid not in left)
+        return Script(line[at], self._content(line[at]).text, tuple(steps), there, tuple(sorted(left)))
+
+    def _is_true(self, step: Step) -> bool:
+        known = self._true.get(step.record)
+        if known is None:
+            known = self._true[step.record] = makes(step, self._content(step.over[0]).text)
+        return known
 
     def _content(self, cid: Cid) -> Content:
         content = self.said[cid]

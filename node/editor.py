@@ -148,7 +148,6 @@ class Editor:
             self._limits,
             engine(),
             lambda text: text_codes(self._embedder, text).tobytes(),
-            own_codes=not isinstance(self._embedder, CallerVectors) and write.vector is None,
         )
         codes = None if write.vector is None else vector_codes(self._embedder, write.vector).tobytes()
         state = EntryState(view.id).add_all(found.about(view.id))
@@ -229,6 +228,8 @@ class Editor:
                     if now == [(value, reason, confidence)] * bool(value):
                         return None
                     return drafts.draft_vote(view, self._agent, value, reason, confidence, behalf)
+                case Write():
+                    return None  # `_write` has its own two
                 case Delete():
                     return None if view.deleted else drafts.draft_delete(view, self._agent)
                 case Purge(records=records):

@@ -199,16 +199,22 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True)
-class SharedText:
-    """The text of an entry with all put together that can be, and the values that cannot be (`apart`), and
-    why.
-
-    `version` are the records of the values that the text is put together of, ascending: what `Write` names.
-    """
+class WrittenText:
+    """A text, the records of the values that it was put together of (ascending), and who wrote those."""
 
     text: str | None
     version: tuple[Cid, ...]
-    apart: tuple[Value, ...]
+    authors: tuple[AgentId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SharedText:
+    """The text of an entry, and texts that could not be put together with it and why; `more` are not
+    listed."""
+
+    shown: WrittenText
+    apart: tuple[WrittenText, ...]
+    more: int
     reason: str | None
 
 

@@ -79,7 +79,7 @@ class _Document:
     def __init__(self, script: Script) -> None:
         from loro import LoroDoc
 
-        self._doc: LoroDoc = LoroDoc()
+        self._doc: LoroDoc = LoroDoc()  # type: ignore[no-untyped-call]
         self._doc.set_detached_editing(True)
         self._doc.peer_id = BASE_PEER
         self._text = self._doc.get_text(ROOT)

@@ -10,6 +10,7 @@ judge a record.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,47 +25,61 @@ from chain.splices import Splice, read_splices, spliced, splices_to_wire
 from crdt.drafts import draft_writing
 from crdt.entry import EntryState
 from crdt.entry_view import Entry
-from crdt.operations import Operation, content_of
+from crdt.operations import content_of
 from crdt.purging import operations
 from crdt.shared_text import Engine, Script, merged, texts_of, version_text
+from crdt.standing import Standing
+from node.embedding.errors import EmbeddingError
 from node.errors import InvalidInput, NotFound
-from node.models import EntryView, SharedText, Write
+from node.models import MAX_VALUES, EntryView, SharedText, Write, WrittenText
 from node.text_engine import NEEDS_EXTRA
 
+log = logging.getLogger(f"roseforest.{__name__}")
+
+MAX_REPLAYED = 4
+"""Texts of different origins in one entry that are put together at a time."""
 CANNOT = "these values were written apart and cannot be put together: their texts have no common origin"
 TOO_LONG = "these values were written apart, with too many changes to put them together: edit the entry"
 FAILED = "these values were written apart and cannot be put together: their changes are not what they say"
 
 
-def shared_text(view: EntryView, engine: Engine | None) -> SharedText:
+def shared_text(view: EntryView, standing: Standing, engine: Engine | None) -> SharedText:
     """The text of an entry, with all put together that can be; blocking. O(its records and texts)."""
-    if not view.values:
-        return SharedText(None, (), (), None)
-    shown = [value.record for value in view.values]
+    if view.private:
+        one = WrittenText(view.text, tuple(value.record for value in view.values), (view.author,))
+        return SharedText(one, (), 0, None)
     state = EntryState(view.id).add_all(view.records)
-    said = operations(state.applied)
-    text, version, reason = _put_together(shown[0], shown, said, engine)
-    rest = tuple(value for value in view.values if value.record not in version)
-    return SharedText(view.text if text is None else text, version, rest, reason if rest else None)
+    folded = state.view(standing)
+    if folded is None or folded.winner is None:
+        return SharedText(WrittenText(view.text, (), ()), (), 0, None)
+    contents = dict(folded.contents)  # the winner first
+    authors = authors_of(state.applied)
+    texts = texts_of(contents, operations(state.applied), authors)
+    place = {cid: at for at, cid in enumerate(contents)}
+    reason = TOO_LONG if texts.too_long else CANNOT
+    found: list[WrittenText] = []
+    for script in sorted(texts.scripts, key=lambda script: min(place[cid] for cid in script.values)):
+        done = merged(script, engine) if engine is not None and len(found) < MAX_REPLAYED else None
+        if done is not None:
+            who = tuple(sorted({authors[cid] for cid in done.values}))
+            found.append(WrittenText(done.text, done.values, who))
+        if done is None or done.left_out:
+            reason = NEEDS_EXTRA if engine is None else FAILED
+    there = {cid for one in found for cid in one.version}
+    found += [
+        WrittenText(content.text, (cid,), (authors[cid],))
+        for cid, content in contents.items()
+        if cid not in there
+    ]
+    found.sort(key=lambda one: min(place[cid] for cid in one.version))
+    return SharedText(
+        found[0], tuple(found[1:MAX_VALUES]), max(0, len(found) - MAX_VALUES), reason if found[1:] else None
+    )
 
 
-def _put_together(
-    winner: Cid, shown: Sequence[Cid], said: Mapping[Cid, Operation], engine: Engine | None
-) -> tuple[str | None, tuple[Cid, ...], str | None]:
-    """The text of the winner and all that goes together with it, its version, and why there is a rest."""
-    texts = texts_of(shown, said)
-    script = _script_of(winner, texts.scripts)
-    if script is None:
-        reason = TOO_LONG if winner in texts.too_long else CANNOT
-        if texts.scripts and engine is None:
-            reason = NEEDS_EXTRA
-        return None, (winner,), reason
-    if engine is None:
-        return None, (winner,), NEEDS_EXTRA
-    done = merged(script, engine)
-    if done is None or winner not in done.values:
-        return None, (winner,), FAILED
-    return done.text, done.values, FAILED if len(done.values) < len(script.values) else CANNOT
+def authors_of(records: Mapping[Cid, Record]) -> dict[Cid, AgentId]:
+    """Who wrote which record."""
+    return {cid: record.header.author for cid, record in records.items()}
 
 
 def _script_of(value: Cid, scripts: Sequence[Script]) -> Script | None:
@@ -73,23 +88,18 @@ def _script_of(value: Cid, scripts: Sequence[Script]) -> Script | None:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What it takes to write: an agent, the network's limits, an engine, and the vectors of texts.
-
-    `codes` raises `EmbeddingError`. `own_codes`: whether it gives codes at all; where vectors are the
-    caller's, nothing is written beyond what was asked for.
-    """
+    """What it takes to write: an agent, the network's limits, an engine, and the codes of texts."""
 
     agent: AgentId
     limits: Limits
     engine: Engine | None
     codes: Callable[[str], bytes]
-    own_codes: bool
+    """Raises `EmbeddingError`."""
 
     def asked(
         self, view: Entry, records: Mapping[Cid, Record], write: Write, codes: bytes | None
     ) -> Draft | None:
-        """The edit that was asked for, None when it changes nothing; blocking. `codes` are the caller's, if
-        any.
+        """The edit asked for, None when it changes nothing; blocking. `codes` are the caller's, if any.
 
         Raises `NotFound` for an unknown version, `InvalidInput`, `EmbeddingError`.
         """
@@ -112,18 +122,23 @@ class Desk:
     def after(self, view: Entry, records: Mapping[Cid, Record], written: Cid) -> Draft | None:
         """The edit that puts together what now stands beside `written`, None where that cannot be; blocking.
 
-        None as well when there is no text left, or too much.
+        None as well when there is no text left, or too much, or no vector for it.
         """
         said = operations(records)
-        script = _script_of(written, texts_of([cid for cid, _ in view.contents], said).scripts)
-        if script is None or self.engine is None or not self.own_codes or len(script.values) > MAX_OVER:
+        texts = texts_of([cid for cid, _ in view.contents], said, authors_of(records))
+        script = _script_of(written, texts.scripts)
+        if script is None or self.engine is None or len(script.values) > MAX_OVER:
             return None
         done = merged(script, self.engine)
         if done is None or written not in done.values:
             return None
         if not done.text or len(done.text.encode()) > min(self.limits.text, MAX_TEXT):
             return None
-        return self._edit(view, records, done.values, done.text, (), None)
+        try:
+            return self._edit(view, records, done.values, done.text, (), None)
+        except EmbeddingError as error:  # the caller's vectors, or an endpoint that is away
+            log.info("what was written apart is not put together: %s", error)
+            return None
 
     def _edit(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Response
 from pydantic import BaseModel, Field
@@ -16,7 +16,7 @@ from node.api.editing import ChangedOut, Id, entry_id
 from node.api.service import NodeService
 from node.api.shape import Shape, at_most
 from node.errors import NotFound
-from node.models import SharedText, Write
+from node.models import SharedText, Write, WrittenText
 
 Place = Annotated[int, Field(ge=0, le=MAX_SPLICED)]
 
@@ -38,11 +38,11 @@ class WritingIn(Shape):
 
 
 class ApartOut(BaseModel):
-    """A value that is not in the text."""
+    """A text that could not be put together with the one shown, who wrote it, and its version."""
 
-    record: str
-    author: str
-    text: str
+    text: str | None
+    version: list[str]
+    authors: list[str]
 
 
 class TextOut(BaseModel):
@@ -51,7 +51,9 @@ class TextOut(BaseModel):
     id: str
     text: str | None
     version: list[str]
+    authors: list[str]
     apart: list[ApartOut]
+    more: int = Field(description="texts apart that are not listed")
     reason: str | None
 
 
@@ -92,11 +94,16 @@ def add_writing_routes(app: FastAPI, node: NodeService) -> None:
 def _text_out(id: str, found: SharedText) -> TextOut:
     return TextOut(
         id=id,
-        text=found.text,
-        version=[to_text(cid) for cid in found.version],
-        apart=[
-            ApartOut(record=to_text(one.record), author=peer_id(one.author), text=one.text)
-            for one in found.apart
-        ],
+        **_written(found.shown),
+        apart=[ApartOut(**_written(one)) for one in found.apart],
+        more=found.more,
         reason=found.reason,
     )
+
+
+def _written(one: WrittenText) -> dict[str, Any]:
+    return {
+        "text": one.text,
+        "version": [to_text(cid) for cid in one.version],
+        "authors": [peer_id(author) for author in one.authors],
+    }

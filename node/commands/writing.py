@@ -52,7 +52,7 @@ def write(id: str, path: str | None, home: str | None, as_json: bool) -> None:
         {"at": one.at, "delete": one.delete, "insert": one.insert} for one in splices_between(old, new)
     ]
     if not splices:
-        answer = {"id": id, "records": [], "version_id": None}
+        answer: dict[str, Any] = {"id": id, "records": [], "version_id": None}
     else:
         answer = client.send("PATCH", _path(id), {"version": seen["version"], "splices": splices})
     if as_json:
@@ -73,7 +73,7 @@ def _edited(old: str) -> str | None:
 
 def _tell_apart(answer: Any) -> None:
     for one in answer["apart"]:
-        print_line(f"not in this text: a value by {one['author']} (record {one['record']})", err=True)
+        print_line(f"not in this text: one by {', '.join(one['authors'])}", err=True)
     if answer["reason"] is not None:
         print_line(answer["reason"], err=True)
 

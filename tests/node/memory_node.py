@@ -51,6 +51,7 @@ from node.models import (
     Purge,
     QueryOptions,
     Rejected,
+    SharedText,
     Status,
     Validated,
 )
@@ -58,6 +59,8 @@ from node.moderation import Block, Blocklist
 from node.query.filters import facts_of
 from node.storage.blob_files import BlobFiles
 from node.storage.errors import DiskFull
+from node.text_engine import engine
+from node.writing import shared_text
 from sim.virtual_clock import inline_blocking
 
 DIM = 8
@@ -178,6 +181,10 @@ class MemoryNode:
 
     def relating_to(self, target: Cid, limit: int) -> list[Cid]:
         return sorted({one.subject for one in self.records if target in (one.payload or b"")})[:limit]
+
+    async def text(self, entry: Cid) -> SharedText | None:
+        view = await self.get(entry)
+        return None if view is None else shared_text(view, CLEAR, engine())
 
     async def change(self, entry: Cid, change: Change, if_version: str | None = None) -> Changed:
         if self.full:
