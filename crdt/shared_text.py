@@ -38,7 +38,7 @@ from chain.identity import AgentId
 from chain.splices import Splice, spliced, touched
 from crdt.operations import Operation
 
-MAX_STEPS = 512
+MAX_STEPS = 256
 """Changes of one script."""
 MAX_SCRIPT_SPLICES = 8192
 """Their splices together."""

@@ -18,8 +18,8 @@ from chain.metadata import READERS, FieldValue
 from chain.receipt import Receipt
 from chain.record import Record
 from chain.reference import Reference
-from crdt.trust import Trust
 from chain.splices import Splice
+from crdt.trust import Trust
 from node.query.filters import ANY, Filters
 from node.query.scoring import Words
 from sharding.tree import Prefix

@@ -184,11 +184,9 @@ class Node:
     async def text(self, entry: Cid) -> SharedText | None:
         """An entry's text with what was written apart put together; None when nobody has the entry."""
         view = await self.get(entry)
-        return (
-            None
-            if view is None
-            else await self.parts.run_blocking(shared_text, view, self.governance.standing, engine())
-        )
+        if view is None:
+            return None
+        return await self.parts.run_blocking(shared_text, view, self.governance.standing, engine())
 
     async def change(self, entry: Cid, change: Change, if_version: str | None = None) -> Changed:
         """Edit, tag, vote on, delete or retract an entry; see `node.editor.Editor.change`."""

@@ -41,7 +41,7 @@ def engine() -> Engine | None:
 def replay(script: Script) -> Merged | None:
     """Put the texts of a script together; None when Loro fails at it. Needs the extra.
 
-    O(steps · text) and, for steps written apart, the length of both sides; at most some tenths of a second
+    O(steps · text) and, for steps written apart, the length of both sides; at most half a second
     within the bounds of `crdt.shared_text`.
     """
     try:
