@@ -218,6 +218,12 @@ def decode_record(data: bytes) -> Record:
     return Record(header, signature, payload, record_cid(header_bytes), header_bytes)
 
 
+def assembled(header: Header, signature: bytes, payload: bytes | None) -> Record:
+    """The record of these parts, whose shapes the caller vouches for; computes header bytes and CID."""
+    header_bytes = header.encode()
+    return Record(header, signature, payload, record_cid(header_bytes), header_bytes)
+
+
 def check_payload(header: Header, payload: bytes) -> None:
     """Raise `RecordError` unless `payload` is the one that `header` names."""
     if len(payload) != header.payload_size:

@@ -1,4 +1,4 @@
-"""Errors of the `crdt` floor: malformed operation bodies, foreign records and malformed version vectors."""
+"""Errors of the `crdt` floor: malformed operation bodies, foreign records, malformed vectors and deltas."""
 
 from __future__ import annotations
 
@@ -17,3 +17,7 @@ class SubjectError(CrdtError):
 
 class VersionVectorError(CrdtError):
     """A version vector is malformed or exceeds a limit."""
+
+
+class DeltaError(CrdtError):
+    """A delta, or what is asked of one, is malformed or exceeds a limit."""

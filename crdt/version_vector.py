@@ -29,7 +29,7 @@ from chain import canonical
 from chain.cid import DIGEST_SIZE, Cid, digest, is_record_cid, record_cid_of_digest
 from chain.errors import ChainError
 from chain.identity import AGENT_ID_SIZE, AgentId
-from chain.record import MAX_INT
+from chain.record import MAX_INT, Record
 from crdt.errors import VersionVectorError
 
 MAX_VECTOR = 1 << 20
@@ -92,6 +92,25 @@ class VersionVector:
                 (author, tuple(Slot(slot.seq, slot.cid) for slot in slots)) for author, slots in self.authors
             )
         )
+
+    def spaced(self) -> VersionVector:
+        """Bare slots: the heads, and of their trails the records 1, 2, 4, 8, … places below each, in bounds.
+
+        What a replica shows to ask for a delta: who lacks a head still recognises a record not far below it.
+        """
+        found: list[tuple[AgentId, tuple[Slot, ...]]] = []
+        for author, slots in self.authors:
+            spots = {(slot.seq, slot.cid) for slot in slots}
+            for slot in slots:
+                step = 1
+                while step <= len(slot.trail):
+                    at = len(slot.trail) - step
+                    spots.add((at, slot.trail[at]))
+                    step *= 2
+            heads = [(slot.seq, slot.cid) for slot in slots][-MAX_BRANCHES:]
+            rest = sorted(spots.difference(heads), reverse=True)[: MAX_BRANCHES - len(heads)]
+            found.append((author, tuple(Slot(seq, cid) for seq, cid in sorted([*heads, *rest]))))
+        return VersionVector(tuple(found)).bounded()
 
     def bounded(self) -> VersionVector:
         """A vector within the limits of `encode`, which may claim less than this one but never more.
@@ -178,6 +197,24 @@ def delta(have: VersionVector, since: VersionVector) -> tuple[Cid, ...]:
         positions.update((slot.seq, slot.cid) for slot in slots)
         wanted.update((cid, None) for _, cid in sorted(positions) if cid not in known)
     return tuple(wanted)
+
+
+def known_by(
+    since: VersionVector, records: Mapping[Cid, Record], below: Callable[[Record], Cid | None]
+) -> set[Cid]:
+    """What `since` shows to be held: what it names, and of `records` all below on the lines of that.
+
+    `below` gives the record before one on its author's line. O(since and what is found).
+    """
+    known: set[Cid] = set()
+    for _, slots in since.authors:
+        for slot in slots:
+            known.update(slot.trail)
+            cid: Cid | None = slot.cid
+            while cid is not None and cid not in known:
+                known.add(cid)
+                cid = below(records[cid]) if cid in records else None
+    return known
 
 
 def decode_version_vector(data: bytes) -> VersionVector:
