@@ -93,6 +93,11 @@ def _for_whom(value: Operation) -> bytes:
     return _voter(value.behalf) if isinstance(value, Vote) else b""
 
 
+def voter(behalf: Behalf | None) -> bytes:
+    """Bytes that tell those apart for whom an agent votes; empty for itself."""
+    return _voter(behalf)
+
+
 def _voter(behalf: Behalf | None) -> bytes:
     """What tells those apart for whom an agent votes; empty for itself."""
     if behalf is None:

@@ -24,7 +24,15 @@ from chain.record import Record
 from crdt.causal import in_causal_order
 from crdt.entry import EntryState
 from crdt.entry_view import version_of
-from crdt.version_vector import MAX_BRANCHES, Slot, VersionVector, join, known_by, version_vector
+from crdt.version_vector import (
+    MAX_BRANCHES,
+    Slot,
+    VersionVector,
+    join,
+    known_by,
+    subject_prev,
+    version_vector,
+)
 
 MAX_PAGE = 1_000
 """Records of a page."""
@@ -44,7 +52,7 @@ def page_of(state: EntryState, since: VersionVector, limit: int = MAX_PAGE) -> P
 
     What waits here is left out: nothing can be said of it in a version.
     """
-    known = known_by(since, state.applied, _subject_prev)
+    known = known_by(since, state.applied, subject_prev)
     lacking = in_causal_order({cid: one for cid, one in state.applied.items() if cid not in known})
     chosen = lacking[: max(1, limit)]
     there = {cid: state.applied[cid] for cid in known if cid in state.applied}
@@ -119,10 +127,6 @@ def _slot(cid: Cid, chains: Mapping[Cid, Record], *, stated: bool) -> Slot:
 
 def _prev(record: Record) -> Cid | None:
     return record.header.prev
-
-
-def _subject_prev(record: Record) -> Cid | None:
-    return record.header.subject_prev
 
 
 def _before(record: Record) -> Iterable[Cid]:

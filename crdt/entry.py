@@ -22,7 +22,7 @@ from crdt.entry_view import Entry, version_of, view_of
 from crdt.errors import SubjectError
 from crdt.purging import purged_by, purges_in
 from crdt.standing import CLEAR, Standing
-from crdt.version_vector import VersionVector, known_by
+from crdt.version_vector import VersionVector, known_by, subject_prev
 
 __all__ = ["MAX_WAITING", "MAX_WAITING_PER_AUTHOR", "Entry", "EntryState", "fold"]
 
@@ -83,7 +83,7 @@ class EntryState:
         `payloads` are records that the replica holds without their payload; a version vector cannot say so.
         What waits here is always sent, unless `since` names it.
         """
-        known = known_by(since, self.applied, lambda record: record.header.subject_prev)
+        known = known_by(since, self.applied, subject_prev)
         wanted = set(payloads)
         chosen = [
             record

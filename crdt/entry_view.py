@@ -142,12 +142,20 @@ class Entry:
         )
 
 
-def view_of(subject: Cid, applied: Mapping[Cid, Record], standing: Standing = CLEAR) -> Entry | None:
-    """The view of a causally closed set of records; None while the create is not among them. O(records)."""
+def view_of(
+    subject: Cid,
+    applied: Mapping[Cid, Record],
+    standing: Standing = CLEAR,
+    opened: Mapping[Cid, Operation] | None = None,
+) -> Entry | None:
+    """The view of a causally closed set of records; None while the create is not among them. O(records).
+
+    `opened`: what some of them say whose payload is not here.
+    """
     create = applied.get(subject)
     if create is None:
         return None
-    every = operations(applied)
+    every = operations(applied, opened or {})
     said = {cid: value for cid, value in every.items() if standing.counts(applied[cid])}
     creator = create.header.author
 

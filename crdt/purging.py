@@ -7,6 +7,7 @@ whatever came first, so equal sets of records say the same with and without it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from chain.cid import Cid
 from chain.content import Content
@@ -17,10 +18,21 @@ from crdt.causal import parents
 from crdt.errors import CrdtError
 from crdt.operations import Describe, Operation, Purge, said_by
 
+_NONE: Final[Mapping[Cid, Operation]] = {}
 
-def operations(records: Mapping[Cid, Record]) -> dict[Cid, Operation]:
-    """What the records say, by ascending CID; left out are those purged, or without a readable payload."""
-    said = {cid: one for cid in sorted(records) if (one := _operation(records[cid])) is not None}
+
+def operations(
+    records: Mapping[Cid, Record], opened: Mapping[Cid, Operation] = _NONE
+) -> dict[Cid, Operation]:
+    """What the records say, by ascending CID; left out are those purged, or without a readable payload.
+
+    `opened` gives what some of them say whose payload is not here (`crdt.compaction`).
+    """
+    said: dict[Cid, Operation] = {}
+    for cid in sorted(records):
+        one = opened.get(cid) or _operation(records[cid])
+        if one is not None:
+            said[cid] = one
     for cid in purged_by(records, said):
         said.pop(cid, None)
     return said

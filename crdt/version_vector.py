@@ -217,6 +217,11 @@ def known_by(
     return known
 
 
+def subject_prev(record: Record) -> Cid | None:
+    """The record before one on its author's line about an entry: the `below` of an entry's version."""
+    return record.header.subject_prev
+
+
 def decode_version_vector(data: bytes) -> VersionVector:
     """Decode what `encode` writes; raises `VersionVectorError` for anything else."""
     try:
