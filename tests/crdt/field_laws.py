@@ -5,8 +5,9 @@ from __future__ import annotations
 from chain.cid import Cid
 from chain.content import Resolution
 from chain.kinds import CREATE, DESCRIBE, VOTE
+from chain.record import Record
 from crdt import drafts
-from crdt.conflicts import conflicts_of
+from crdt.conflicts import DELETED, conflicts_of
 from crdt.entry import EntryState
 from crdt.entry_view import Entry
 from crdt.operations import Vote
@@ -254,7 +255,44 @@ def a_rejection_leaves_the_others(story: History, choose: Choose) -> None:
     assert kept.text == before[gone].text
 
 
+def conflicts_tell_both_sides(story: History, choose: Choose) -> None:
+    """Of a title, and of a text that was deleted: who says what, and what they had seen since they parted."""
+    start = story.state()
+    story.replicas[:] = [start, start]
+    alice, bob = (scribe.identity.agent for scribe in story.scribes)
+
+    def title(place: int, agent: bytes) -> Record:
+        draft = drafts.draft_describe(seen(story.replicas[place]), agent, {"title": TITLES[place]})
+        return story.publish(place, draft, choose(3))
+
+    edit = story.publish(0, drafts.draft_edit(seen(start), alice, content(choose)), choose(3))
+    kill = story.publish(1, drafts.draft_delete(seen(start), bob), choose(3))
+    titles = [title(0, alice), title(1, bob)]
+    both = story.replicas[0].join(story.replicas[1])
+    told = {one.about: one for one in conflicts_of(both.applied.values())}
+    view = seen(both)
+    if view.retracted:
+        assert not told
+        return
+    assert told.keys() >= {"title", DELETED}
+    assert [side.record for side in told[DELETED].sides] == [edit.cid, kill.cid]
+    assert [side.record for side in told["title"].sides] == [cid for cid, _ in dict(view.fields)["title"]]
+    past_of = {edit.cid: [edit], kill.cid: [kill], titles[0].cid: [edit, titles[0]]}
+    past_of[titles[1].cid] = [kill, titles[1]]
+    for side in (*told[DELETED].sides, *told["title"].sides):
+        header = both.applied[side.record].header
+        assert (side.author, side.hlc) == (header.author, header.hlc)
+        own = [cid for cid in side.history if cid not in start.applied]
+        assert own == [one.cid for one in past_of[side.record]]
+        assert list(side.history) == sorted(
+            side.history, key=lambda cid: (both.applied[cid].header.lamport, cid)
+        )
+    for conflict in (told[DELETED], told["title"]):
+        assert conflict.common == seen(start).heads
+
+
 FIELD_LAWS = (
+    conflicts_tell_both_sides,
     concurrent_resolutions_are_a_conflict,
     a_rejection_leaves_the_others,
     concurrent_descriptions_are_kept,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from chain import canonical
 from chain.cid import DIGEST_SIZE, Cid, digest, record_cid
+from crdt import version_vector as version_vector_module
 from crdt.errors import VersionVectorError
 from crdt.version_vector import (
     MAX_AUTHORS,
@@ -212,6 +213,16 @@ def test_beyond_the_limits_encoding_is_refused_and_bounded_claims_less(
     assert decode_version_vector(less.encode()) == less
     assert less.cids() < vector.cids()
     assert compare(less, vector) is Order.BEFORE or less == vector.bare()
+
+
+def test_of_authors_beyond_the_size_half_of_half_are_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = {bytes([author]) * 32: [Slot(0, cid_of(author, ()))] for author in range(20)}
+    whole = version_vector(lines)
+    monkeypatch.setattr(version_vector_module, "MAX_VECTOR", 8 + 5 * (44 + 56))
+    bounded = whole.bounded()
+    assert bounded.authors == whole.authors[:5]
+    assert len(bounded.encode()) <= version_vector_module.MAX_VECTOR
+    assert compare(bounded, whole) is Order.BEFORE
 
 
 def test_a_slot_with_a_torn_trail_is_refused() -> None:
