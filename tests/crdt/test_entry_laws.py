@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -52,3 +54,12 @@ def test_without_the_create_there_is_nothing_to_see_and_all_waits(told: tuple[Hi
     assert not orphans.applied
     assert len(orphans) == len(story.records) - 1
     assert (story.subject in orphans.missing) == bool(story.records[1:])
+
+
+def test_the_page_names_every_law_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "knowledge.md").read_text("utf-8")
+    rows = page.partition("\n## Laws\n")[2].partition("\n## ")[0].partition("| function |")[2]
+    table = rows.partition("\n\n")[0]
+    functions = [row.split("|")[2] for row in table.splitlines() if row.startswith("| ") and "---" not in row]
+    named = {name for cell in functions for name in re.findall(r"`(\w+)`", cell)}
+    assert named == {law.__name__ for law in LAWS}
