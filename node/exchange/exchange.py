@@ -179,6 +179,9 @@ class Exchange:
         Raises `NotFound`, `Gone`, `Erased`, and `VersionConflict` saying what changed.
         """
         now = await self._get(entry, "knowledge_id", deleted=True)
+        if package.version_id not in (None, now.fingerprint):
+            # Before its signature is looked at, which is over what it was meant to replace.
+            await self._node.change(entry, Edit(), package.version_id)
         behalf = self._author(key, package, now)
         changed = await self._node.change(entry, package.to_edit(behalf, now), package.version_id)
         for change in (package.to_retag(now), package.to_relate(now)):
@@ -337,8 +340,8 @@ class Exchange:
             async with room:
                 try:
                     view = await self._node.get(entry)
-                except NotFound:
-                    return  # blocked here
+                except NodeError:
+                    return  # blocked here, or the node is about to stop
                 if view is not None and not view.private:
                     found[entry] = view
 
