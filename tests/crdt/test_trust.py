@@ -133,6 +133,7 @@ def test_the_interval_is_wilsons(up: int, down: int) -> None:
         assert n == 0 or near[0] * near[1] <= 0
     assert score == (up + 2 * VOTE) * VOTE // (up + down + 4 * VOTE)
     assert interval(0, 0) == (500_000, 0, VOTE)
+    assert interval(0, 3 * VOTE)[1] == 0  # where rounding would go below
 
 
 ballot = st.builds(
@@ -156,13 +157,10 @@ def test_each_key_has_one_voice_of_at_most_one_vote(
     everybody = dict.fromkeys(KEYS, VOTE)
     trust = trust_of(said, everybody)
     assert trust.up + trust.down <= len(found) * VOTE
-    # What a key signed counts no more often when others pass it on again, nor against its own records.
-    again = [replace(one, agent=agent) for one in votes for agent in KEYS[4:7] if _is_signed(one)]
-    assert trust_of(replace(said, votes=(*votes, *again)), everybody) == trust
-
-
-def _is_signed(one: Ballot) -> bool:
-    return one.vote.behalf is not None and one.vote.behalf.signature is not None
+    assert (trust.rooted, trust.strangers) == (
+        sum(one.firsthand for one in found),
+        sum(not one.firsthand for one in found),
+    )
 
 
 def test_a_vote_and_an_assessment_of_one_agent_are_one_voice() -> None:
@@ -179,6 +177,8 @@ def test_votes_for_others_count_separately_only_where_those_signed_them() -> Non
     assert (alone.rooted, alone.strangers, alone.down) == (0, 1, VOTE // 2)  # and lends them no weight
     beside = trust_of(entry(vote(A, 1), vote(A, -1, signed(CLIENT))), root)
     assert (beside.rooted, beside.strangers, beside.up, beside.down) == (1, 1, VOTE, VOTE // 2)
+    light = trust_of(entry(*unsigned), {A: VOTE // 10})  # nor more than it would have itself
+    assert (light.rooted, light.strangers, light.down) == (0, 1, VOTE // 10)
     declared = trust_of(entry(vote(A, 1), vote(B, -1, signed(CLIENT))), root | {CLIENT: VOTE})
     assert (declared.rooted, declared.up, declared.down) == (2, VOTE, VOTE)
 
@@ -187,8 +187,16 @@ def test_keys_that_an_agent_goes_on_under_are_one_voice_and_keep_its_weight() ->
     rotated = Standing({}, successors_of([Rotation(A, B, 5, SOME)], {}))
     said = entry(vote(A, 1), sure=(Assessment(B, SOME, 0),))
     assert voices(said, rotated) == (Voice(B, True, VOTE // 2, VOTE // 2),)
+    assert voices(entry(vote(B, 1), sure=(Assessment(A, SOME, 0),)), rotated) == voices(said, rotated)
     assert trust_of(said, {A: VOTE}, rotated).rooted == 1
+    assert voices(entry(vote(C, 1, signed(A))), rotated) == (Voice(B, True, VOTE, 0),)
+    assert voices(entry(vote(C, 1, signed(A)), vote(B, -1)), rotated) == (Voice(B, True, 0, VOTE),)
     assert trust_of(said, {A: VOTE, B: 0}, rotated) == trust_of(entry(), {})  # the later key's weight counts
+
+
+def test_an_old_signed_vote_passed_on_again_and_again_counts_once() -> None:
+    old = [vote(agent, 1, signed(CLIENT)) for agent in KEYS[4:]]
+    assert voices(entry(vote(A, -1, signed(CLIENT)), *old)) == (Voice(CLIENT, True, VOTE // 2, VOTE // 2),)
 
 
 def test_an_offender_is_not_heard_through_others_either() -> None:
