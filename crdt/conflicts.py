@@ -21,6 +21,9 @@ from crdt.entry import EntryState
 from crdt.entry_view import Entry
 from crdt.standing import CLEAR, Standing
 
+MAX_SIDES = 32
+"""Of more values, or deletes, the first are told, as they are shown: a liar can make any number of them."""
+
 TEXT: Final = "text"
 DELETED: Final = "delete"
 
@@ -64,14 +67,15 @@ def conflicts_of(records: Iterable[Record], standing: Standing = CLEAR) -> tuple
     if view is None or not view.alive:
         return ()
     found: list[Conflict] = []
-    values = [cid for cid, _ in view.contents]
+    values = [cid for cid, _ in view.contents[:MAX_SIDES]]
     if len(values) > 1:
         found.append(_conflict(TEXT, values, state.applied))
     if view.delete_overruled:
-        found.append(_conflict(DELETED, [*values, *_unheeded(view, state.applied, standing)], state.applied))
+        deletes = _unheeded(view, state.applied, standing)[:MAX_SIDES]
+        found.append(_conflict(DELETED, [*values, *deletes], state.applied))
     for name, maximal in view.fields:
         if len(maximal) > 1:
-            found.append(_conflict(name, [cid for cid, _ in maximal], state.applied))
+            found.append(_conflict(name, [cid for cid, _ in maximal[:MAX_SIDES]], state.applied))
     return tuple(found)
 
 

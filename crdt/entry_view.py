@@ -235,35 +235,35 @@ def maximal_values(
         for cid in sorted(applied)
         if applied[cid].header.kind in CARRIES_CONTENT and standing.counts(applied[cid])
     ]
-    purged = purged_by(applied, said)
-    over = {target for cid in contents for target in overwrites(cid, applied, said, standing, purged)}
+    over = overwrites(contents, applied, said, standing, purged_by(applied, said))
     return tuple(cid for cid in contents if cid not in over)
 
 
 def overwrites(
-    cid: Cid,
+    cids: Iterable[Cid],
     records: Mapping[Cid, Record],
     said: Mapping[Cid, Operation],
     standing: Standing = CLEAR,
     purged: Container[Cid] = (),
-) -> frozenset[Cid]:
-    """What a content record overwrites, and what the excluded ones among that had overwritten.
+) -> set[Cid]:
+    """What content records overwrite, and what the excluded ones among that had overwritten; O(records).
 
     One that was purged overwrites all that lies in its causal past: the best that its header tells.
     """
     reached: set[Cid] = set()
-    stack = [cid]
+    before_erased: list[Cid] = []
+    stack = list(cids)
     while stack:
         one = stack.pop()
         value = said.get(one)
         if one in purged:
-            reached |= past(parents(records[one]), records, lambda record: known_before(record, said))
+            before_erased.extend(parents(records[one]))
         for target in value.over if isinstance(value, Content) else ():
             if target not in reached:
                 reached.add(target)
                 if target in records and not standing.counts(records[target]):
                     stack.append(target)
-    return frozenset(reached)
+    return reached | past(before_erased, records, lambda record: known_before(record, said))
 
 
 def killed_by(

@@ -34,18 +34,19 @@ def field_values(
     """
     registers = _Registers(applied, every, standing)
     written: dict[str, dict[Cid, FieldValue]] = {}
-    ended: dict[str, set[Cid]] = {}
+    touching: dict[str, list[Cid]] = {}
     for cid, value in every.items():
         if not standing.counts(applied[cid]):
             continue
         for name, field in value.fields if isinstance(value, Content | Describe) else ():
             written.setdefault(name, {})[cid] = field
         for name in _touched(value):
-            ended.setdefault(name, set()).update(registers.overwrites(cid, name))
+            touching.setdefault(name, []).append(cid)
     erased = registers.ended_by_erased()
     found: list[tuple[str, FieldValues]] = []
     for name in sorted(written):
-        living = [one for one in written[name] if one not in ended.get(name, ()) and one not in erased]
+        ended = registers.overwrites(touching.get(name, ()), name)
+        living = [one for one in written[name] if one not in ended and one not in erased]
         living.sort(key=lambda cid: (applied[cid].header.hlc, cid), reverse=True)
         if living:
             found.append((name, tuple((cid, written[name][cid]) for cid in living)))
@@ -61,10 +62,11 @@ class _Registers:
         self._standing = standing
         self._purged = {cid for cid in purged_by(applied, every) if applied[cid].header.kind == DESCRIBE}
 
-    def overwrites(self, cid: Cid, name: str) -> set[Cid]:
-        """What a record overwrites in a field, and what the excluded ones among that had overwritten."""
+    def overwrites(self, cids: Iterable[Cid], name: str) -> set[Cid]:
+        """What records overwrite in a field, and what the excluded ones among that had; O(records)."""
         reached: set[Cid] = set()
-        stack = [cid]
+        erased: list[Cid] = []
+        stack = list(cids)
         while stack:
             value = self._every.get(stack.pop())
             if not isinstance(value, Describe) or name not in _touched(value):
@@ -76,8 +78,8 @@ class _Registers:
                 if target in self._applied and not self._standing.counts(self._applied[target]):
                     stack.append(target)
                     if target in self._purged:
-                        reached |= self._before((target,))
-        return reached
+                        erased.append(target)
+        return reached | self._before(erased)
 
     def ended_by_erased(self) -> set[Cid]:
         """All that lies before a purged description that counts."""

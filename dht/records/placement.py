@@ -145,13 +145,14 @@ def beside(
     maximal = frozenset(own[cid] for cid in maximal_values(records, said, standing) if cid in own)
     purged = purged_by(records, said)
     everywhere = any(records[cid].header.kind in CARRIES_CONTENT for cid in purged)
+    every = frozenset(own.values())
     placed: dict[Cid, frozenset[bytes]] = {}
     for cid in sorted(records):
         kind = records[cid].header.kind
         if kind == PURGE or (kind in SHOWS and (everywhere or cid in purged)):
-            placed[cid] = frozenset(own.values())
+            placed[cid] = every
         elif kind in SHOWS:
-            over = overwrites(cid, records, said, standing)
+            over = overwrites((cid,), records, said, standing)
             placed[cid] = maximal | {own[target] for target in (cid, *over) if target in own}
     return placed
 

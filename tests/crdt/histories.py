@@ -301,6 +301,22 @@ def fork(choose: Choose, story: History, over: Sequence[Cid]) -> tuple[Record, R
     return both[0], both[1]
 
 
+Deeds = Callable[[int, list[Record]], tuple[str, dict[str, Any]]]
+"""Kind and body of a liar's next operation, by its number and those before."""
+
+
+def line_of_lies(story: History, count: int, deeds: Deeds) -> list[Record]:
+    """So many operations of Mallory's, one after the other, each with all before in its past."""
+    line: list[Record] = []
+    for number in range(count):
+        story.lies += 1
+        kind, body = deeds(number, line)
+        place: dict[str, Any] = {"seq": number + 2, "subject_seq": number, "lamport": number + 1, "hlc": 5}
+        before = line[-1].cid if line else None
+        line.append(_by_mallory(story, kind, body, **place, subject_prev=before, deps=(story.subject,)))
+    return line
+
+
 def _by_mallory(story: History, kind: str, body: dict[str, Any] | bytes, **place: Any) -> Record:
     """Signed as she likes; a body in bytes is the whole payload."""
     payload = body if isinstance(body, bytes) else encode_payload(story.lies.to_bytes(16, "little"), body)

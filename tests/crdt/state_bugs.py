@@ -118,9 +118,8 @@ def excluded_values_still_overwrite(patch: Patch) -> None:
 
 @caught_by(laws.an_excluded_edit_brings_nothing_back_that_others_replaced)
 def what_excluded_edits_replaced_comes_back(patch: Patch) -> None:
-    def one_step(cid: Cid, _records: Any, said: Mapping[Cid, Any], *_: Any) -> frozenset[Cid]:
-        value = said.get(cid)
-        return frozenset(value.over if isinstance(value, Content) else ())
+    def one_step(cids: Iterable[Cid], _records: Any, said: Mapping[Cid, Any], *_: Any) -> set[Cid]:
+        return {over for cid in cids if isinstance(one := said.get(cid), Content) for over in one.over}
 
     patch.setattr(entry_view, "overwrites", one_step)
 

@@ -283,12 +283,13 @@ def the_first_resolution_stands(patch: Patch) -> None:
 def a_rejection_takes_all(patch: Patch) -> None:
     honest = entry_view.overwrites
 
-    def overwrites(cid: Cid, records: Mapping[Cid, Record], said: Mapping[Cid, Any], *rest: Any) -> Any:
-        over = honest(cid, records, said, *rest)
-        resolution = getattr(said.get(cid), "resolution", None)
-        if resolution is None or resolution.decision != "reject":
-            return over
-        return over | past(parents(records[cid]), records)
+    def overwrites(
+        cids: Iterable[Cid], records: Mapping[Cid, Record], said: Mapping[Cid, Any], *rest: Any
+    ) -> Any:
+        ends = ((cid, getattr(said.get(cid), "resolution", None)) for cid in cids)
+        rejecting = [cid for cid, end in ends if end is not None and end.decision == "reject"]
+        seen = past((parent for cid in rejecting for parent in parents(records[cid])), records)
+        return honest(cids, records, said, *rest) | seen
 
     patch.setattr(entry_view, "overwrites", overwrites)
 
