@@ -134,7 +134,9 @@ def _block(section: bytes, at: int) -> Block:
         cid, data = raw, section[RAW_CID_SIZE:]
         good = raw_cid(data) == cid
     else:
-        what = "a blob's CID, which no archive holds" if is_blob_cid(raw) else "no CID of this network's forms"
+        what = (
+            "a blob's CID, which no archive holds" if is_blob_cid(raw) else "no CID of this network's forms"
+        )
         raise ArchiveError(f"at byte {at}: a block begins with {what}")
     if len(data) > MAX_BLOCK:
         raise ArchiveError(f"at byte {at}: a block has {len(data)} bytes, the limit is {MAX_BLOCK}")
@@ -176,4 +178,3 @@ def _varint(number: int) -> bytes:
         number >>= 7
     out.append(number)
     return bytes(out)
-

@@ -233,7 +233,9 @@ class ArchiveReader:
         value = _value(block)
         if type(value) is list and len(value) == 4 and value[0] == _END:
             if value[1:] != [self._seen.blocks, self._seen.groups, self._seen.digest()]:
-                raise ArchiveError(f"at byte {block.at}: a part is missing or moved: its closing block differs")
+                raise ArchiveError(
+                    f"at byte {block.at}: a part is missing or moved: its closing block differs"
+                )
             if self._promised:
                 raise ArchiveError(f"the root {to_text(min(self._promised))} is not in the archive")
             return None

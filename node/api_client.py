@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -20,6 +22,8 @@ SECONDS = 30.0
 LONG_SECONDS = 600.0
 """For whole-chain and whole-index work."""
 MAX_RESPONSE = 260 << 20
+PORTION = 64 * 1024
+"""Bytes that are read at a time of a body that goes to a file."""
 
 
 class ApiError(NodeError):
@@ -87,6 +91,36 @@ class ApiClient:
         status, data = self._exchange("GET", f"{path}?{urlencode(parameters)}", None, seconds)
         return data.decode("utf-8", "replace") if status < 400 else str(_unpack(status, data))
 
+    def download(
+        self, path: str, take: Callable[[bytes], object], parameters: Sequence[tuple[str, str]]
+    ) -> int:
+        """GET `path` and hand its bytes to `take`, portion by portion; returns how many there were.
+
+        Raises `ApiError` or `DaemonNotRunning`, the latter also when the body breaks off.
+        """
+        size = 0
+        with self._opened("GET", f"{path}?{urlencode(parameters)}", None, LONG_SECONDS, {}) as response:
+            if response.status >= 400:
+                _unpack(response.status, response.read(MAX_RESPONSE))
+            try:
+                while portion := response.read(PORTION):
+                    size += len(portion)
+                    take(portion)
+            except http.client.IncompleteRead as error:
+                raise DaemonNotRunning(
+                    f"the daemon's answer broke off after {size} bytes: see its log, and try again"
+                ) from error
+            return size
+
+    def upload(self, path: str, portions: Iterable[bytes], kind: str) -> Any:
+        """POST a body of this content type, portion by portion; returns the JSON of the answer.
+
+        Raises `ApiError` or `DaemonNotRunning`.
+        """
+        headers = {"content-type": kind, "transfer-encoding": "chunked"}
+        with self._opened("POST", path, portions, LONG_SECONDS, headers) as response:
+            return _unpack(response.status, response.read(MAX_RESPONSE))
+
     def _request(
         self,
         method: str,
@@ -105,18 +139,30 @@ class ApiClient:
         seconds: float,
         more: dict[str, str] | None = None,
     ) -> tuple[int, bytes]:
-        where = urlsplit(self.daemon.api)
-        connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=seconds)
-        headers = {"authorization": f"Bearer {self._token}", "host": "localhost", "connection": "close"}
-        if body:
-            headers["content-type"] = "application/json"
-        headers |= more or {}
-        try:
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
+        kind = {"content-type": "application/json"} if body else {}
+        with self._opened(method, path, body, seconds, kind | (more or {})) as response:
             data = response.read(MAX_RESPONSE)
             if response.length:
                 raise http.client.IncompleteRead(data, response.length)
+            return response.status, data
+
+    @contextmanager
+    def _opened(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None,
+        seconds: float,
+        more: dict[str, str],
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Send a request; what fails before the block ends raises `DaemonNotRunning`."""
+        where = urlsplit(self.daemon.api)
+        connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=seconds)
+        headers = {"authorization": f"Bearer {self._token}", "host": "localhost", "connection": "close"}
+        try:
+            chunked = "transfer-encoding" in more
+            connection.request(method, path, body, headers | more, encode_chunked=chunked)
+            yield connection.getresponse()
         except TimeoutError as error:
             raise DaemonNotRunning(
                 f"the daemon (process {self.daemon.pid}) did not answer within {seconds:g} s: "
@@ -129,7 +175,6 @@ class ApiClient:
             ) from error
         finally:
             connection.close()
-        return response.status, data
 
 
 def path_segment(text: str) -> str:

@@ -85,6 +85,11 @@ class EntryRecords:
         mine = set(own)
         return [(one, one in mine) for one in every]
 
+    def entries_after(self, entry: Cid, limit: int) -> list[Cid]:
+        """Up to `limit` entries above `entry` whose create is here, ascending, each once."""
+        own = self._own.entries_after(entry, limit)
+        return sorted({*own, *self._held.entries_after(entry, limit)})[:limit]
+
     def at_home(self, pairs: Sequence[tuple[bytes, Cid]]) -> set[Cid]:
         """Those content records, each with its own shard's basis, that are own ones or held at that basis."""
         own = self._own.have([cid for _, cid in pairs])

@@ -87,6 +87,7 @@ class Node:
         self.private = parts.private
         self.conflicts = parts.conflicts
         self.browsing = parts.browsing
+        self.exporting = parts.exporting
         self.learning = parts.learning
 
     # The verbs of the interface.

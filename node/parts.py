@@ -70,6 +70,7 @@ from node.editor import Editor
 from node.entry_reader import EntryReader
 from node.entry_records import EntryRecords
 from node.erasing import Erasing
+from node.exporting import Exporting
 from node.founding import Ground
 from node.governance import Governance
 from node.head_guard import HeadGuard
@@ -542,6 +543,18 @@ class Parts:
         )
         self.browsing = Browsing(derived, self.find, self.reader.local, run_blocking)
         self.conflicts = Conflicts(self.reader, self.entries, lambda: self.governance.standing, run_blocking)
+        self.exporting = Exporting(
+            manifest,
+            self.reader,
+            self.entries,
+            held,
+            self.find,
+            self.opening_of,
+            ledger,
+            lambda: self.governance.standing,
+            trust_root(options.trust_roots, manifest, self.agent),
+            run_blocking,
+        )
         self.heads = Heads(
             network, self.kademlia, held, manifest.network_id, run_blocking, clock, own.headers
         )

@@ -113,7 +113,6 @@ class ArchiveJudge:
                 faults += self._fault(one, group.at, Invalid(COMPANION, "the signature is not the author's"))
             elif one.header.network != self._network:
                 faults += self._fault(one, group.at, Invalid("network", "record belongs to another network"))
-            self._note_purge(one)
         return faults
 
     def _opening(self, pair: tuple[Record, Record], at: int) -> list[Fault]:

@@ -30,6 +30,7 @@ from node.api.blobs import STREAMED, add_blob_routes
 from node.api.conflicts import add_conflict_routes
 from node.api.docs_page import docs_page
 from node.api.editing import add_editing_routes, entry_id
+from node.api.exports import add_export_route
 from node.api.governance import STREAMED as ATLAS_STREAMED
 from node.api.governance import add_governance_routes
 from node.api.graph import add_graph_route
@@ -125,6 +126,7 @@ def create_app(
     _add_health_routes(app, node, unready)
     add_blob_routes(app, node, max_blob)
     add_moderation_routes(app, node)
+    add_export_route(app, node)
     add_conflict_routes(app, node.conflicts)
     if life is not None:
         add_agent_routes(app, life)

@@ -18,6 +18,7 @@ from dht.blobs.blob_store import BlobDraft, BlobStore
 from dht.overlay.clock_skew import Skew
 from dht.overlay.reputation import Standing
 from node.conflicts import Disputed, DisputedPage
+from node.exporting import Exporting
 from node.graph.exploration import Graph
 from node.models import (
     PLAIN,
@@ -55,6 +56,10 @@ class OwnPrivate(Protocol):
 
     async def add(self, entry: NewEntry) -> Cid:
         """Add one; durable on return. Raises `InvalidInput` and what the embedder raises."""
+        ...
+
+    def __contains__(self, cid: object) -> bool:
+        """Whether this is one of them."""
         ...
 
     async def page(self, after: Cid | None, limit: int) -> list[EntryView]:
@@ -134,6 +139,11 @@ class NodeService(Protocol):
     @property
     def private(self) -> OwnPrivate:
         """The owner's own entries, which nobody else sees."""
+        ...
+
+    @property
+    def exporting(self) -> Exporting:
+        """The entries and all that is known of them, on their way out."""
         ...
 
     async def purge(self, cid: Cid) -> Changed:

@@ -29,7 +29,7 @@ import trio
 
 from chain.cid import DIGEST_SIZE, Cid
 from chain.identity import AgentId
-from chain.kinds import GENESIS, MEMBRANE, OPENING, PURGE
+from chain.kinds import CREATE, GENESIS, MEMBRANE, OPENING, PURGE
 from chain.record import Record
 from dht.ports import RunBlocking
 from dht.records.basis import BASIS_SIZE, author_basis
@@ -358,6 +358,11 @@ class HeldRecords:
         """The subjects of which records of an author are here, ascending; O(its records)."""
         sql = "SELECT DISTINCT subject FROM records WHERE author = ? ORDER BY subject"
         return [row[0] for row in self._database.rows(sql, (author,))]
+
+    def entries_after(self, entry: Cid, limit: int) -> list[Cid]:
+        """Up to `limit` entries above `entry` whose create is held, ascending; O(records up to the last)."""
+        sql = "SELECT cid FROM records WHERE cid > ? AND kind = ? ORDER BY cid LIMIT ?"
+        return [row[0] for row in self._database.rows(sql, (entry, CREATE, limit))]
 
     def subjects_after(self, subject: Cid, limit: int) -> list[Cid]:
         """Up to `limit` subjects of which operations are held, above `subject`, ascending."""

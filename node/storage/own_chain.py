@@ -19,7 +19,7 @@ import trio
 from chain.cid import Cid, to_text
 from chain.errors import RecordError
 from chain.identity import AGENT_ID_SIZE, AgentId, Identity, peer_id
-from chain.kinds import BOXES, CLOSE, ENDS, OPENING, PRIVATE, PURGE, ROTATE
+from chain.kinds import BOXES, CLOSE, CREATE, ENDS, OPENING, PRIVATE, PURGE, ROTATE
 from chain.record import SALT_SIZE, Record, verify_signature
 from chain.source_chain import (
     ChainReport,
@@ -359,6 +359,19 @@ class OwnChain:
         """Up to `limit` subjects on which this agent has made operations, above `subject`, ascending."""
         sql = "SELECT DISTINCT subject FROM operations WHERE subject > ? ORDER BY subject LIMIT ?"
         return [row[0] for row in self._database.rows(sql, (subject, limit))]
+
+    def entries_after(self, entry: Cid, limit: int) -> list[Cid]:
+        """Up to `limit` entries above `entry` that this agent created, ascending; O(records up to the last)."""
+        found: list[Cid] = []
+        while len(found) < limit:
+            sql = f"SELECT {COLUMNS} FROM records WHERE cid > ? ORDER BY cid LIMIT ?"
+            rows = self._database.rows(sql, (entry, VERIFY_PAGE))
+            page = [from_row(self._database, row) for row in rows]
+            found += [record.cid for record in page if record.header.kind == CREATE]
+            if len(page) < VERIFY_PAGE:
+                break
+            entry = page[-1].cid
+        return found[:limit]
 
     def have(self, cids: Sequence[Cid]) -> set[Cid]:
         """Those of `cids` that are of this chain."""

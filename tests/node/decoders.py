@@ -13,6 +13,7 @@ from typing import Any
 
 from chain import canonical
 from chain.agent_life import open_revocation, revocation_in, rotation_in
+from chain.archive_parts import ArchiveReader, Begun
 from chain.blob import open_chunk_list
 from chain.cid import blob_cid
 from chain.content import content_from_body
@@ -63,6 +64,8 @@ from sharding.shard_statement import open_proof
 from sharding.tree import Prefix
 from tests.dht.authors import Author
 from tests.dht.people import MANIFEST, NETWORK_ID, NOW_US, identity, signed
+from tests.validation.archive_samples import pieces
+from validation.archive import ArchiveJudge
 
 REFUSED = (ChainError, CrdtError, DhtError, InvalidInput, LearningError, ShardingError, UpdateError)
 """How a decoder refuses: the errors of the floors, each of which is one line."""
@@ -83,6 +86,17 @@ def mux(data: bytes) -> None:
     guard = MuxGuard(DEFAULT_LIMITS, 1)
     for at in range(0, len(data) - HEADER.size + 1, HEADER.size):
         guard.check(read_header(data[at : at + HEADER.size]), None, 1)
+
+
+def archive(data: bytes) -> None:
+    """An archive of records, judged part by part."""
+    reader = ArchiveReader()
+    judge: ArchiveJudge | None = None
+    for part in reader.feed(data):
+        judge = ArchiveJudge(part) if isinstance(part, Begun) else judge
+        assert judge is not None
+        judge.take(part)
+    reader.close()
 
 
 def bodies(data: bytes) -> None:
@@ -172,6 +186,7 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "manifest answer": lambda data: hello._read_manifest("a peer", _array(data)),
     "atlas": Atlas.decode,
     "atlas part": atlases._chunk,
+    "archive": archive,
     "address": lambda data: parse_address(data.decode("utf-8", "surrogateescape")),
 }
 
@@ -183,6 +198,7 @@ def _array(data: bytes) -> list[Any]:
 
 NOT_OF_PEERS = "not a peer's bytes"
 READ_BY: dict[str, str] = {
+    "chain.archive_parts:_value": "archive",
     "chain.blob:open_chunk_list": "chunk list",
     "chain.private:open_private": NOT_OF_PEERS,  # sealed by this agent itself
     "chain.record:decode_header": "header",
@@ -257,6 +273,7 @@ WHOLE = [
     *(record.encode() for record in AUTHOR.records),
     signed(1).data,
     canonical.encode(PROOF),
+    b"".join(pieces()),
     summaries.encode_question(SUMMARY, SUMMARIES),
     summaries.encode_answer(bytes(8), [[2, 3, bytes(16)], [4, 3, bytes(16), b"aa111bb222", False]]),
 ]

@@ -35,6 +35,7 @@ from node.embedding.caller import CallerVectors
 from node.embedding.errors import NotFinite, WrongSize, ZeroVector
 from node.entry_reader import Found, view_of
 from node.errors import InvalidInput, NotFound, NotReady
+from node.exporting import Exporting
 from node.graph.exploration import Graph
 from node.graph.walk import explore
 from node.models import (
@@ -201,6 +202,10 @@ class MemoryNode:
     def subjects_after(self, subject: Cid, limit: int) -> list[tuple[Cid, bool]]:
         found = {one.subject for one in self.records if one.subject != one.cid and one.subject > subject}
         return [(one, False) for one in sorted(found)[:limit]]
+
+    @property
+    def exporting(self) -> Exporting:
+        raise NotReady("this node has nothing to export")
 
     @property
     def private(self) -> OwnPrivate:
