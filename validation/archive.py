@@ -76,7 +76,7 @@ class Tally:
 
 
 class ArchiveJudge:
-    """Judges one archive. `embed` gives a text's codes, see `Context`; None: vectors are not held to texts."""
+    """Judges one archive. `embed` gives a text's codes, see `Context`; None: vectors are not compared."""
 
     def __init__(self, begun: Begun, embed: Callable[[str], bytes | None] | None = None) -> None:
         self.tally = Tally()
@@ -117,7 +117,7 @@ class ArchiveJudge:
 
     def _opening(self, pair: tuple[Record, Record], at: int) -> list[Fault]:
         """What is wrong with an author's first two records; if nothing is, the author is admitted."""
-        genesis, membrane = pair
+        genesis, _ = pair
         author = genesis.header.author
         faults: list[Fault] = []
         for seq, record in enumerate(pair):

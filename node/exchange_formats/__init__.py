@@ -1,1 +1,1 @@
-"""Formats in which knowledge leaves and enters: JSON lines and JSON-LD; archives are `chain.archive_parts`."""
+"""Formats in which knowledge leaves and enters: JSON lines, JSON-LD; archives: `chain.archive_parts`."""

@@ -361,7 +361,7 @@ class OwnChain:
         return [row[0] for row in self._database.rows(sql, (subject, limit))]
 
     def entries_after(self, entry: Cid, limit: int) -> list[Cid]:
-        """Up to `limit` entries above `entry` that this agent created, ascending; O(records up to the last)."""
+        """Up to `limit` entries above `entry` that this agent created, ascending; O(own records)."""
         found: list[Cid] = []
         while len(found) < limit:
             sql = f"SELECT {COLUMNS} FROM records WHERE cid > ? ORDER BY cid LIMIT ?"
