@@ -8,7 +8,7 @@ ascending order of ids. An archive brings what a stranger needs to judge every r
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -99,7 +99,7 @@ class Exporting:
             if entry not in known and entry not in (await self._reader.find(entry)).records:
                 raise NotFound(f"no entry {to_text(entry)} is known here or to its holders")
 
-    async def entries(self, selection: Selection) -> AsyncIterator[Exported]:
+    async def entries(self, selection: Selection) -> AsyncGenerator[Exported, None]:
         """The chosen entries, ascending by id; each is read when it is its turn."""
         async for entry in self._ids(selection):
             companions: Mapping[Cid, Record] = {}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 
-from chain.archive_parts import ArchiveReader, ArchiveWriter, Begun
+from chain.archive_parts import ArchiveReader, ArchiveWriter, Begun, Part
 from chain.content import Content
 from chain.kinds import PURGE
 from chain.record import Record
@@ -85,6 +85,6 @@ def judged(data: bytes, portion: int = 4096) -> tuple[Tally, list[Fault]]:
     return judge.tally, faults
 
 
-def _parts(reader: ArchiveReader, data: bytes, portion: int) -> Iterator[object]:
+def _parts(reader: ArchiveReader, data: bytes, portion: int) -> Iterator[Part]:
     for start in range(0, len(data), portion):
         yield from reader.feed(data[start : start + portion])
