@@ -9,6 +9,7 @@ looks, from here, like what does not exist.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +21,8 @@ import trio
 from chain.behalf import KEY_SIZE, SIGNATURE_SIZE, Behalf, content_statement, vote_statement
 from chain.cid import Cid, to_text
 from chain.content import MAX_REASON
-from chain.identity import verify
+from chain.errors import IdentityError
+from chain.identity import agent_from_text, verify
 from chain.reference import Relation
 from dht.ports import RunBlocking
 from node.api.knowledge import ppm
@@ -32,10 +34,13 @@ from node.exchange.agents import Agents, ExternalAgent, KeyTaken, NameTaken, is_
 from node.exchange.disagreement import CONTRADICTS, Claim, disagreeing
 from node.exchange.errors import FieldForbidden, FieldRefused
 from node.exchange.keys import ApiKey, KeyRing
-from node.exchange.packages import Evaluation, Package, Settlement, ai_node_of, read_bytes, read_id, type_of
+from node.exchange.packages import Evaluation, Package, Settlement, read_bytes, read_id
+from node.exchange.showing import ai_node_of, type_of
 from node.models import Edit, EntryView, QueryOptions, Rejected, Relate, Resolve, Vote
 from node.query.filters import Filters
 from node.query.question import QueryError
+
+log = logging.getLogger(f"roseforest.{__name__}")
 
 CANDIDATES = 16
 """Nearest entries of a domain that a new one is held against, and entries that it says it contradicts."""
@@ -144,6 +149,7 @@ class Exchange:
         Raises `FieldRefused` for a key that is none or that may not follow the former one, `FieldForbidden`
         for a name that is another API key's, and `InvalidInput` when there are too many.
         """
+        _no_agent("node_id", node_id)
         data = _bytes("public_key", public_key, KEY_SIZE)
         if not is_public_key(data):
             raise FieldRefused("public_key", "these bytes are no Ed25519 public key")
@@ -156,6 +162,7 @@ class Exchange:
                 raise FieldForbidden("node_id", str(error)) from error
             except KeyTaken as error:
                 raise FieldRefused("public_key", str(error)) from error
+        log.info("registered", extra={"key": key.name, "node_id": node_id, "new": new})
         return wanted, new
 
     async def publish(self, key: ApiKey, package: Package) -> Published:
@@ -170,6 +177,7 @@ class Exchange:
         (outcome,) = await self._node.add([package.to_entry(behalf, digest)])
         if isinstance(outcome, Rejected):
             raise FieldRefused("package", outcome.reason)
+        _note("published", key, outcome.id, behalf)
         view = await self._get(outcome.id, "knowledge_id")
         return await self._with_conflicts(view, outcome.created)
 
@@ -187,6 +195,7 @@ class Exchange:
         for change in (package.to_retag(now), package.to_relate(now)):
             if change is not None:
                 changed = await self._node.change(entry, change)
+        _note("replaced", key, entry, behalf)
         view = await self._get(entry, "knowledge_id")
         return replace(await self._with_conflicts(view, False), version=changed.version)
 
@@ -199,6 +208,7 @@ class Exchange:
             statement = vote_statement(behalf.name, entry, value, sure, reason)
             behalf = _signed(behalf, "signature", said.signature, statement)
         await self._node.change(entry, Vote(value, reason, sure, behalf))
+        _note("evaluated", key, entry, behalf)
         return await self._get(entry, "knowledge_id")
 
     async def resolve(self, key: ApiKey, id: Cid, said: Settlement) -> Settled:
@@ -222,6 +232,7 @@ class Exchange:
             chosen = id
         if chosen is not None and chosen not in values:
             raise FieldRefused("value_id", "the entry shows no such value: get it again")
+        _note("resolves", key, entry, behalf)
         if len(view.values) > 1 or view.delete_overruled:
             return await self._settle_values(view, said, behalf, chosen)
         return await self._settle_entries(view, said, behalf)
@@ -276,7 +287,11 @@ class Exchange:
         return [view for view in views if wanted.admits(view)][:limit]
 
     def speaker(self, key: ApiKey, field: str, name: str) -> Behalf:
-        """On whose behalf a request speaks; raises `FieldForbidden` when the name is another API key's."""
+        """On whose behalf a request speaks.
+
+        Raises `FieldForbidden` when the name is another API key's, or the id of an agent of a network.
+        """
+        _no_agent(field, name)
         known = self._agents.get(name, self._keys.ids())
         if known is None:
             return Behalf(name)
@@ -357,6 +372,20 @@ def _is_shown(view: EntryView) -> bool:
 
 def _claim(view: EntryView) -> Claim:
     return Claim(view.id, view.text or "", view.domain, view.references)
+
+
+def _note(verb: str, key: ApiKey, entry: Cid, behalf: Behalf) -> None:
+    """Records name no API key: who gave one to the wrong people finds in the log what they did."""
+    log.info(verb, extra={"key": key.name, "entry": to_text(entry), "behalf": behalf.name})
+
+
+def _no_agent(field: str, name: str) -> None:
+    """Nobody is spoken for under the id of an agent, who has a node to say what it has to say."""
+    try:
+        agent_from_text(name)
+    except IdentityError:
+        return
+    raise FieldForbidden(field, "that is the id of an agent: give the name of the system that writes this")
 
 
 def _signed(behalf: Behalf, field: str, given: str, statement: bytes) -> Behalf:

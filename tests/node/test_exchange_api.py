@@ -16,7 +16,7 @@ import trio
 
 from chain.behalf import content_statement, vote_statement
 from chain.cid import Cid, from_text, record_cid, to_text
-from chain.identity import Identity
+from chain.identity import Identity, peer_id
 from crdt.drafts import draft_edit
 from crdt.entry import fold
 from node.browsing import Listing
@@ -354,6 +354,9 @@ async def test_a_name_is_spoken_under_by_its_own_api_key_and_its_signature_is_ke
             "/knowledge", {**PACKAGE, "content": content, "trust": {"signature": signed}}
         )
         assert (refused.status, fields_of(refused)) == (422, ["trust.signature"])
+    agent = {"text": "Roses climb.", "generated_by": peer_id(OTHER.agent)}
+    refused = await exchange.post("/knowledge", {**PACKAGE, "content": agent})
+    assert (refused.status, fields_of(refused)) == (403, ["content.generated_by"])
     vote = {"evaluating_node": "agent-1", "vote": "upvote", "reason": "seen it", "confidence": 1}
     for method, route, body, name in (
         ("POST", f"/register?node_id=agent-1&public_key={AGENT.agent.hex()}", None, "node_id"),
@@ -402,6 +405,8 @@ async def test_what_is_listed_is_what_was_asked_for(exchange: Exchanged) -> None
     asked = "/knowledge?domain=garden&type=fact&tags=red,rose&ai_node=agent-1&min_confidence=0.75&limit=9"
     found = (await exchange.get(asked)).value
     assert (found["count"], found["results"][0]["knowledge_id"]) == (1, rose)
+    empty = "/knowledge?domain=&type=&tags=&ai_node=&min_confidence=&limit=&q="
+    assert (await exchange.get(empty)).value == everything
     for other in ("domain=sea", "type=idea", "tags=red,blue", "ai_node=agent-9", "min_confidence=0.8"):
         assert (await exchange.get(f"/knowledge?{other}")).value == {"count": 0, "results": []}, other
     assert (await exchange.get("/knowledge?limit=1")).value["more"] is True
