@@ -36,6 +36,9 @@ START: Final = "learning.start"
 COMMIT: Final = "learning.commit"
 REVEAL: Final = "learning.reveal"
 RESULT: Final = "learning.result"
+CALL: Final = "learning.call"
+ANSWER: Final = "learning.answer"
+END: Final = "learning.end"
 FORK_WARRANT: Final = "warrant.fork"
 INVALID_WARRANT: Final = "warrant.invalid"
 ROTATE: Final = "agent.rotate"
@@ -49,13 +52,16 @@ _RULES_1: Final = frozenset(
     {GENESIS, MEMBRANE, PROFILE, CLOSE, EPOCH, CREATE, EDIT, TAG, UNTAG, DELETE, RETRACT}
 )
 
-LEARNING_OPERATIONS: Final = frozenset({JOIN, LEAVE, START, COMMIT, REVEAL, RESULT})
+_PEER_ROUNDS: Final = frozenset({JOIN, LEAVE, START, COMMIT, REVEAL, RESULT})
+SERVER_RUN: Final = frozenset({CALL, ANSWER, END})
+"""Kinds that the run of a task's ServerApp is made of (`chain.server_app`)."""
+LEARNING_OPERATIONS: Final = _PEER_ROUNDS | SERVER_RUN
 """Kinds that act on a learning task which a `learning.task` published."""
 
 WARRANTS: Final = frozenset({FORK_WARRANT, INVALID_WARRANT})
 """Kinds that prove what another agent did (`chain.warrant`)."""
 
-_RULES_2: Final = _RULES_1 | {VOTE, TASK} | LEARNING_OPERATIONS
+_RULES_2: Final = _RULES_1 | {VOTE, TASK} | _PEER_ROUNDS
 AGENT_LIFE: Final = frozenset({ROTATE, CONTINUE, REVOKE})
 """Kinds about whose key is whose (`chain.agent_life`)."""
 
@@ -66,7 +72,7 @@ KINDS_BY_RULE_VERSION: Final[dict[int, frozenset[str]]] = {
     2: _RULES_2,
     3: _RULES_3,
     4: _RULES_3,
-    5: _RULES_3 | {DESCRIBE, LINK, UNLINK, ASSESS},
+    5: _RULES_3 | {DESCRIBE, LINK, UNLINK, ASSESS} | SERVER_RUN,
 }
 """From version 4 on an epoch may change the atlas, from version 5 on content has more fields
 (`validation.payload_rules`)."""

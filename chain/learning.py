@@ -34,6 +34,9 @@ from chain.statement import domain_tag
 from chain.text import check_text
 
 PEER_ROUNDS: Final = "peer-rounds"
+SERVER_APP: Final = "server-app"
+"""A coordinator runs the task's ServerApp over the members (`chain.server_app`); `arrays` may be empty."""
+MODES: Final = (PEER_ROUNDS, SERVER_APP)
 FEDAVG: Final = "fedavg"
 DTYPES: Final = {"<f4": 4, "<f8": 8, "<i8": 8}
 """Element types of arrays and their sizes in bytes; all little-endian."""
@@ -98,6 +101,8 @@ class Task:
     `max_norm`, where there is one, bounds how far an update may lie from what its round began with (Euclidean
     norm over all floating arrays). `strategy` says how updates become a model: `fedavg`, or the text of an
     aggregation rule.
+    Where a ServerApp runs, `commit_ms` is how long it waits for answers, `result_ms` how long members wait
+    for a coordinator, and `parameters` the blob that lists the app's files.
     """
 
     name: str
@@ -119,6 +124,8 @@ class Task:
     @property
     def newer(self) -> str | None:
         """A term that rule versions before `kinds.FIELDS_FROM` do not know, if there is one."""
+        if self.mode != PEER_ROUNDS:
+            return f"mode {self.mode!r}"
         if self.max_norm is not None:
             return "max_norm"
         return None if self.strategy == FEDAVG else f"strategy {self.strategy!r}"
@@ -126,7 +133,8 @@ class Task:
     @property
     def rule(self) -> AggregationRule | None:
         """How updates are combined; None for the mean weighted by examples."""
-        return None if self.strategy == FEDAVG else parse_rule(self.strategy)
+        named = self.mode == SERVER_APP or self.strategy == FEDAVG
+        return None if named else parse_rule(self.strategy)
 
     def to_body(self) -> dict[str, Any]:
         """The payload body; raises `RecordError` when a term is out of range."""
@@ -261,11 +269,11 @@ def task_from_body(body: dict[str, Any]) -> Task:
         "reveal_ms rounds strategy",
     )
     check_text("name", body["name"], MAX_NAME)
-    if body["mode"] != PEER_ROUNDS:
-        raise RecordError(f"mode is {PEER_ROUNDS!r} in this rule version")
-    if type(body["strategy"]) is not str:
-        raise RecordError("strategy is no text")
-    if body["strategy"] != FEDAVG:
+    if body["mode"] not in MODES:
+        raise RecordError(f"mode {body['mode']!r:.40} is none of {', '.join(MODES)}")
+    if body["mode"] == SERVER_APP or type(body["strategy"]) is not str:
+        check_text("strategy", body["strategy"], MAX_NAME)
+    elif body["strategy"] != FEDAVG:
         parse_rule(body["strategy"])
     if not is_blob_cid(body["parameters"]):
         raise RecordError("parameters is not a blob CID")
@@ -280,7 +288,9 @@ def task_from_body(body: dict[str, Any]) -> Task:
         _integer("max_norm", body["max_norm"], 1, MAX_NORM)
     return Task(
         name=body["name"],
-        arrays=arrays_from_value(body["arrays"]),
+        arrays=()
+        if body["mode"] == SERVER_APP and body["arrays"] == []
+        else arrays_from_value(body["arrays"]),
         parameters=body["parameters"],
         rounds=body["rounds"],
         min_members=body["min_members"],
@@ -291,6 +301,7 @@ def task_from_body(body: dict[str, Any]) -> Task:
         max_examples=body["max_examples"],
         max_abs=body["max_abs"],
         config=_config(body["config"]),
+        mode=body["mode"],
         strategy=body["strategy"],
         max_norm=body.get("max_norm"),
     )

@@ -9,56 +9,36 @@ a promised update from the node's memory. Waiting is for news or for the next de
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
+from collections.abc import Sequence
 from math import inf
-from typing import Any
 
 import trio
 
 from chain.cid import Cid
-from chain.identity import AgentId, Identity
+from chain.identity import AgentId
 from chain.kinds import COMMIT, JOIN, LEAVE, RESULT, REVEAL, START
 from chain.learning import (
-    Commit,
-    Join,
-    Leave,
-    Result,
-    Reveal,
     Start,
     commit_body,
-    draft_on_task,
     result_body,
     reveal_body,
     start_body,
 )
 from chain.record import Record
 from dht.errors import FrameError, NetworkError
-from dht.overlay.kademlia import Kademlia
-from dht.ports import Clock, Random, RunBlocking
 from federated.admission import examine
 from federated.aggregation import Accumulator
 from federated.errors import Refused, UnknownTask, WrongState
 from federated.faults import UNAVAILABLE
+from federated.following import Following, Tools
 from federated.ledger import Ledger, Tip
 from federated.messages import SIGN, Question, Reply, Word, decode_reply
-from federated.ports import Blobs, Memory, NoRoom, OwnChain, TooLarge
-from federated.post import Post
+from federated.ports import NoRoom, TooLarge
 from federated.proposal import Verdict
 from federated.robust import combine
 from federated.round import Action, Ask, Average, Look, Offer, Promise, Publish, Round, Show
 from federated.update import Fault, UpdateError, decode, inspect, most_bytes, update_size
-from validation.named import learning_of
 
-POLL_FIRST_S = 1.0
-POLL_MOST_S = 30.0
-"""A task's basis is polled after this long without news, twice as long each time, up to the second number."""
-POLL_ACTIVE_S = 4.0
-"""The longest pause while this node takes part in a round."""
-POLL_IDLE_S = 600.0
-"""The same once the task is finished: only a better result for an old round could still come."""
 START_GRACE_S = 1.0
 """Seconds that the author of a task waits for more members once there are enough."""
 RETRY_S = 1.0
@@ -70,129 +50,33 @@ NO_ROOM_S = 10.0
 SIGN_TIMEOUT_S = 5.0
 ANSWER_WAIT_S = 2.0
 """How long a proposer's question waits here for what is still being fetched or computed."""
-MAX_LOG = 10_000
-"""Lines of a task's log that are kept."""
-MAX_TAKEN_UP = 256
-"""Records fetched at most from one agent because it says that they are missing here."""
-
 log = logging.getLogger(f"roseforest.{__name__}")
 
 
-async def _nothing_to_compare(_agent: AgentId) -> None:
-    """Where nobody is ever excluded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What all engagements of a node share."""
-
-    identity: Identity
-    kademlia: Kademlia
-    post: Post
-    own: OwnChain
-    blobs: Blobs
-    memory: Memory
-    clock: Clock
-    random: Random
-    run_blocking: RunBlocking
-    published: Callable[[], None]
-    """Called when the own chain has grown."""
-    excluded: Callable[[], frozenset[AgentId]] = frozenset
-    """The agents that the network does not hear now."""
-    compare: Callable[[AgentId], Awaitable[None]] = _nothing_to_compare
-    """Fetches from an agent what it knows of who is not heard and why, and this node does not."""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line of a task's log: a record, as people read it. `number` counts from 1, `hlc` is in µs."""
-
-    number: int
-    hlc: int
-    event: str
-    agent: AgentId
-    round: int | None
-    record: Cid
-    text: str
-
-
-class Engagement:
-    """This node and one task. `run` follows it; the verbs may be called from other tasks."""
+class Engagement(Following[Ledger]):
+    """This node and one task of peer rounds. `run` follows it; the verbs may be called from other tasks."""
 
     def __init__(self, tools: Tools, task: Record, wanted: bool) -> None:
-        self.ledger = Ledger(task)
-        self.log: deque[Line] = deque([_line(1, task)], maxlen=MAX_LOG)
-        """The newest of the task's records, in the order in which they came to be known here."""
-        self.wanted = wanted
+        super().__init__(tools, Ledger(task), wanted)
         self.round: Round | None = None
-        self._lines = 1
-        self._tools = tools
-        self._me = tools.identity.agent
-        self._last: Record | None = task if task.header.author == self._me else None
-        self._appending = trio.Lock()
-        self._news = trio.Event()
-        self._changed = trio.Event()
         self._here: set[Cid] = set()
         self._fetching: set[Cid] = set()
         self._asked_again: set[bytes] = set()
         self._ready_at: float | None = None
         self._worked_at = -inf
         self._locked: tuple[bytes, float] | None = None
-        self._nursery: trio.Nursery | None = None
-
-    # -- what comes in --
-
-    def take(self, records: Sequence[Record]) -> None:
-        """Valid records, with payload, of this task; known ones are passed over."""
-        news = False
-        for record in records:
-            known = self.ledger.has(record.cid)
-            if record.header.author == self._me and record.header.subject == self.ledger.cid:
-                last = self._last
-                if last is None or record.header.subject_seq > last.header.subject_seq:
-                    self._last = record
-            if self.ledger.add(record):
-                news = True
-            if not known and self.ledger.has(record.cid):
-                self._lines += 1
-                self.log.append(_line(self._lines, record))
-        if news:
-            self.wake()
-
-    def wake(self) -> None:
-        """Something happened."""
-        self._news.set()
-        self._changed.set()
-        self._changed = trio.Event()
 
     # -- following --
 
-    async def run(self) -> None:
-        """Follow the task until cancelled."""
-        tools = self._tools
-        self.take(await tools.run_blocking(tools.post.kept, self.ledger.cid))
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(self._keep_polling)
-            while True:
-                self._news = trio.Event()
-                await self._go_on()
-                wake_at = inf if self.round is None else self.round.wake_at
-                if self._ready_at is not None:
-                    wake_at = min(wake_at, self._ready_at)
-                with trio.move_on_after(max(0.0, wake_at - tools.clock.monotonic())):
-                    await self._news.wait()
+    def _wake_at(self) -> float:
+        """When there will be something to do without news."""
+        wake_at = inf if self.round is None else self.round.wake_at
+        return wake_at if self._ready_at is None else min(wake_at, self._ready_at)
 
-    async def _keep_polling(self) -> None:
-        """Look at the task's holders for what was not delivered, more rarely while nothing happens there."""
-        tools, pause, turn = self._tools, POLL_FIRST_S, 0
-        while True:
-            came = await tools.post.poll(self.ledger.cid, not turn, turn)
-            turn += 1
-            active = self.round is not None and self.round.takes_part and not self.round.over
-            most = POLL_ACTIVE_S if active else POLL_IDLE_S if self.ledger.finished else POLL_MOST_S
-            pause = POLL_FIRST_S if came else min(2 * pause, most)
-            await trio.sleep(pause * tools.random.choice.uniform(0.8, 1.2))
+    @property
+    def _active(self) -> bool:
+        """Whether this node takes part in a round."""
+        return self.round is not None and self.round.takes_part and not self.round.over
 
     async def _go_on(self) -> None:
         """Do what is to be done now."""
@@ -332,25 +216,6 @@ class Engagement:
                 digest = result.outcome.digest(self.ledger.cid)
                 await self.append(RESULT, result_body(result), key=b"result" + digest)
 
-    async def append(self, kind: str, body: dict[str, Any], key: bytes | None = None) -> Record:
-        """Append an operation on the task to the own chain, durably; then deliver it.
-
-        With `key` it is appended at most once, also across restarts. Not cancelled halfway.
-        """
-        tools = self._tools
-        unique = None if key is None else sha256(b"learning" + self.ledger.cid + key).digest()
-        with trio.CancelScope(shield=True):
-            async with self._appending:
-                draft = draft_on_task(self.ledger.task, self._last, kind, body)
-                ((cid, _),) = await tools.own.append([draft], [unique])
-                (record,) = [found for found in tools.own.get_many([cid]) if found is not None]
-                await tools.post.keep(self.ledger.cid, [record])
-                self.take([record])
-        tools.published()
-        if self._nursery is not None:
-            self._nursery.start_soon(tools.post.deliver, self.ledger.cid, [record], self._audience())
-        return record
-
     def _audience(self) -> list[AgentId]:
         """Who wants to hear of it at once: the roster, who wants to be in it, and the task's author."""
         tip = self.ledger.tip
@@ -470,15 +335,6 @@ class Engagement:
             round_.answered(ask.agent, ask.question, None, tools.clock.monotonic())
         self.wake()
 
-    async def _take_up(self, agent: AgentId, cids: Sequence[Cid]) -> None:
-        """Fetch records that this node lacks from somebody who has them."""
-        unknown = [cid for cid in cids if not self.ledger.has(cid)][:MAX_TAKEN_UP]
-        if unknown:
-            try:
-                await self._tools.post.get(self.ledger.cid, agent, unknown)
-            except NetworkError as error:
-                log.info("fetching from %s failed: %s", agent.hex()[:8], error)
-
     async def answer(self, agent: AgentId, question: Question) -> Reply:
         """Reply to a proposer of this task, after fetching from it what it has seen and we have not."""
         round_ = self.round
@@ -511,26 +367,13 @@ class Engagement:
 
     async def join(self) -> None:
         """Ask to take part, from the next roster on."""
-        standing = self.ledger.standings.get(self._me)
-        self.wanted = True
-        await self._tools.memory.follow(self.ledger.cid, True)
-        tip = self.ledger.tip
-        if (
-            standing is None
-            or not standing.joins
-            or (tip is not None and standing.cid in tip.spent - _seats(tip))
-        ):
-            await self.append(JOIN, {})
-        self.wake()
+        standing, tip = self.ledger.standings.get(self._me), self.ledger.tip
+        spent = standing is not None and tip is not None and standing.cid in tip.spent - _seats(tip)
+        await self._stand(JOIN, spent=spent)
 
     async def leave(self) -> None:
         """Take part no more, from the next roster on."""
-        standing = self.ledger.standings.get(self._me)
-        self.wanted = False
-        await self._tools.memory.follow(self.ledger.cid, False)
-        if standing is not None and standing.joins:
-            await self.append(LEAVE, {})
-        self.wake()
+        await self._stand(LEAVE)
 
     async def hand_in(self, number: int, blob: Cid, examples: int, metrics: dict[str, int]) -> None:
         """The user's update for a round; returns when its commit is durable.
@@ -592,32 +435,6 @@ class Engagement:
         round_ = self.round
         ready = round_ is not None and not round_.over and round_.wants_update and here
         return "train" if ready else "wait"
-
-
-def _line(number: int, record: Record) -> Line:
-    header = record.header
-    round_: int | None = None
-    text = ""
-    match learning_of(record):
-        case Start(roster=roster):
-            text = f"{len(roster)} members start"
-        case Commit(round=number_):
-            round_ = number_
-            text = "promises an update"
-        case Reveal(round=number_, examples=examples, size=size):
-            round_ = number_
-            text = f"shows an update of {size} bytes from {examples} examples"
-        case Result(outcome=outcome, signatures=signatures):
-            round_ = outcome.round
-            refused = ", ".join(reason for _, reason in outcome.refused)
-            text = f"result signed by {len(signatures)} of {len(outcome.members)}"
-            text += f"; refused: {refused}" if refused else ""
-        case Join():
-            text = "wants to take part"
-        case Leave():
-            text = "takes part no more"
-    event = header.kind.removeprefix("learning.")
-    return Line(number, header.hlc, event, header.author, round_, record.cid, text or "publishes the task")
 
 
 def _seats(tip: Tip) -> frozenset[Cid]:

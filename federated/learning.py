@@ -23,8 +23,9 @@ from chain.source_chain import Draft
 from dht.errors import FrameError, RefusalCode, RequestRefused
 from dht.network import Network
 from federated.audit import audit_round
-from federated.engagement import Engagement, Line, Tools
+from federated.engagement import Engagement
 from federated.errors import LearningError, Refused, UnknownTask, WrongState
+from federated.following import Line, Tools
 from federated.ledger import Ledger, Step
 from federated.messages import SIGN, decode_question
 from federated.ports import TooLarge

@@ -21,26 +21,16 @@ from chain.cid import Cid
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.kinds import JOIN, LEAVE
-from chain.learning import Commit, Outcome, Result, Reveal, Seat, Start, Task, task_from_body
-from chain.record import Record, decode_payload
+from chain.learning import Commit, Outcome, Result, Reveal, Seat, Start, Task
+from chain.record import Record
 from federated.faults import PENALISED, PENALTY_ROUNDS
+from federated.membership import Membership
 from validation.named import learning_of
 
-MAX_AGENTS = 1024
-"""Agents of whom joins and leaves are kept; any member of the network may write these."""
 MAX_WAITING = 4096
 """Records kept that build on something not seen yet; beyond it the oldest is forgotten, to be read again."""
 MAX_OF_ONE = 4
 """Commits or reveals kept of one member in one round, the lowest CIDs: two are enough to refuse it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """An agent's latest word on taking part: the record, its place on the agent's line, and what it says."""
-
-    cid: Cid
-    place: int
-    joins: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +75,15 @@ class Step:
     record: Cid
 
 
-class Ledger:
+class Ledger(Membership):
     """The fold. `add` takes valid records of this task in any order, as often as they come."""
 
     def __init__(self, task: Record) -> None:
         """Raises `ChainError` when the record's terms cannot be read."""
-        assert task.payload is not None
-        self.task = task
-        self.cid = task.cid
-        self.terms: Task = task_from_body(decode_payload(task.payload))
-        self.standings: dict[AgentId, Standing] = {}
+        super().__init__(task)
         self.commits: dict[Cid, tuple[AgentId, Commit]] = {}
         self.reveals: dict[Cid, tuple[AgentId, Reveal]] = {}
         self.started: Cid | None = None
-        self._seen: set[Cid] = {task.cid}
         self._starts: dict[bytes, tuple[Start, Cid]] = {}
         self._results: dict[bytes, dict[bytes, _Signed]] = {}
         self._by_round: dict[tuple[bytes, AgentId, bool], list[Cid]] = {}
@@ -123,14 +108,6 @@ class Ledger:
     def finished(self) -> bool:
         """Whether no further round follows: all are done, or nobody is left to do one."""
         return self._tip is not None and (self._tip.round > self.terms.rounds or not self._tip.roster)
-
-    def has(self, cid: Cid) -> bool:
-        """Whether this record was added (or waits)."""
-        return cid in self._seen
-
-    def members(self) -> tuple[AgentId, ...]:
-        """Who wants to take part now, ascending."""
-        return tuple(sorted(agent for agent, standing in self.standings.items() if standing.joins))
 
     def commits_of(self, tip: Tip, agent: AgentId) -> tuple[Cid, ...]:
         """A member's commits of the round, ascending."""
@@ -172,17 +149,6 @@ class Ledger:
         for record in records:
             changed |= self.add(record)
         return changed
-
-    def _stand(self, record: Record) -> bool:
-        header = record.header
-        standing = Standing(record.cid, header.subject_seq, header.kind == JOIN)
-        known = self.standings.get(header.author)
-        if known is None and len(self.standings) >= MAX_AGENTS and header.author != self.task.header.author:
-            return False
-        self._seen.add(record.cid)
-        if known is None or (standing.place, standing.cid) > (known.place, known.cid):
-            self.standings[header.author] = standing
-        return True
 
     def _start(self, record: Record, said: Start) -> bool:
         if record.header.author != self.task.header.author or len(said.roster) > self.terms.max_members:

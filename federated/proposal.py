@@ -26,7 +26,8 @@ from chain.cid import Cid
 from chain.identity import AgentId
 from chain.learning import Outcome, Reveal, Seat
 from federated.faults import DOUBLE, EXCLUDED, HASH, LATE, PENALISED, UNAVAILABLE, WEIGHT
-from federated.ledger import Ledger, Standing, Tip
+from federated.ledger import Ledger, Tip
+from federated.membership import Standing
 from federated.update import Fault, most_bytes
 
 MAX_CANDIDATES = 64

@@ -57,7 +57,7 @@ from dht.shards.proposer import Proposer
 from dht.summaries.block import INSTANCE_BYTES
 from dht.summaries.puller import Puller
 from dht.summaries.service import SummaryService
-from federated.engagement import Tools
+from federated.following import Tools
 from federated.learning import Learning
 from federated.post import Post
 from node.agent_life import AgentLife

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from chain.cid import Cid
 from chain.content import Content
 from chain.errors import ChainError
-from chain.kinds import ENTRY_OPERATIONS, LEARNING_OPERATIONS
+from chain.kinds import ENTRY_OPERATIONS, LEARNING_OPERATIONS, SERVER_RUN
 from chain.learning import LearningOperation, Result, Reveal, Start, read_learning
 from chain.record import Record
+from chain.server_app import ServerOperation, read_server
 from crdt.errors import CrdtError
 from crdt.operations import Delete, Describe, Operation, Purge, Unlink, Untag, said_by
 
@@ -51,14 +54,19 @@ def targets(operation: Operation | None) -> tuple[Cid, ...]:
             return ()
 
 
-def learning_of(record: Record) -> LearningOperation | None:
+def read_on_task(kind: str, body: dict[str, Any]) -> LearningOperation | ServerOperation:
+    """Read the body of an operation on a task; raises `RecordError` naming what is wrong with it."""
+    return read_server(kind, body) if kind in SERVER_RUN else read_learning(kind, body)
+
+
+def learning_of(record: Record) -> LearningOperation | ServerOperation | None:
     """What an operation on a learning task says; None for other kinds and without the payload.
 
     Raises `ChainError` for a payload that cannot be read.
     """
     if record.header.kind not in LEARNING_OPERATIONS or record.payload is None:
         return None
-    return record.read(read_learning)
+    return record.read(read_on_task)
 
 
 def _learning_targets(record: Record) -> tuple[Cid, ...]:

@@ -1,0 +1,227 @@
+"""The log of a ServerApp's run: what its records add up to, in whatever order, and so where the run stands.
+
+A fold over a growing set of valid records. Calls form a tree from the task on, which is a chain unless two
+members took the run over at once. At a fork that call counts to which more members have answered, then one
+that something follows, then the lower CID; so who wants to lead a run elsewhere needs the members' answers,
+and all who have the same records follow the same calls. Of one agent one call counts after a call, the
+lowest: nobody crowds others out. A record that builds on something unknown waits, within a bound. Nothing is
+trusted to be complete, and only the task's author and who joined it have a say.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from chain.cid import Cid
+from chain.errors import ChainError
+from chain.identity import AgentId
+from chain.kinds import JOIN, LEAVE
+from chain.record import Record
+from chain.server_app import Answer, Call, End
+from federated.membership import Membership
+from validation.named import learning_of
+
+MAX_WAITING = 4096
+"""Records kept that build on something not seen yet; beyond it the oldest is forgotten, to be read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One answer: its record, who gave it, and what it says."""
+
+    record: Cid
+    agent: AgentId
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A call of the run: its record, who coordinated, and what it says."""
+
+    record: Cid
+    agent: AgentId
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of the run: its record, by whom, and what it says."""
+
+    record: Cid
+    agent: AgentId
+    end: End
+
+
+class CallLog(Membership):
+    """The fold. `add` takes valid records of this task in any order, as often as they come."""
+
+    def __init__(self, task: Record) -> None:
+        """Raises `ChainError` when the record's terms cannot be read."""
+        super().__init__(task)
+        self._calls: dict[Cid, Step] = {}
+        self._after: dict[Cid, dict[AgentId, Cid]] = {}
+        self._answers: dict[Cid, dict[int, Answered]] = {}
+        self._ends: dict[Cid, dict[AgentId, Ended]] = {}
+        self._waiting: OrderedDict[Cid, tuple[Cid, Record]] = OrderedDict()
+        self._chain: tuple[Step, ...] = ()
+        self.ended: Ended | None = None
+        """How the run ended, once it has."""
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The calls of the run in order."""
+        return self._chain
+
+    @property
+    def head(self) -> Cid:
+        """The last call, or the task while there is none: what the next call builds on."""
+        return self._chain[-1].record if self._chain else self.cid
+
+    @property
+    def coordinator(self) -> AgentId:
+        """Who made the last call; before the first, the task's author."""
+        return self._chain[-1].agent if self._chain else self.task.header.author
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is over."""
+        return self.ended is not None
+
+    def step(self, cid: Cid) -> Step | None:
+        """A call by its record, whether it counts or not."""
+        return self._calls.get(cid)
+
+    def follows(self, cid: Cid) -> bool:
+        """Whether a call is of the run, or is the task."""
+        return cid == self.cid or any(step.record == cid for step in reversed(self._chain))
+
+    def answers(self, call: Cid) -> dict[int, Answered]:
+        """The answers to a call by place; of two to one message the lower CID."""
+        return dict(self._answers.get(call, {}))
+
+    def open_for(self, agent: AgentId) -> list[tuple[Step, int]]:
+        """The messages of the last call to `agent` that it has not answered, with their places."""
+        if self.finished or not self._chain:
+            return []
+        step = self._chain[-1]
+        known = self._answers.get(step.record, {})
+        return [
+            (step, place)
+            for place, sent in enumerate(step.call.sent)
+            if sent.agent == agent and place not in known
+        ]
+
+    def add(self, record: Record) -> bool:
+        """Take a valid record of this task; whether anything was new."""
+        if record.cid in self._seen or record.header.subject != self.cid:
+            return False
+        if record.header.kind in (JOIN, LEAVE):
+            return self._stand(record) and self._take_up()
+        try:
+            said = learning_of(record)
+        except ChainError:
+            return False
+        match said:
+            case Call():
+                on = said.previous
+            case Answer():
+                on = said.call
+            case End():
+                on = said.previous
+            case _:
+                return False
+        if not self._knows(on) or not self._may_speak(record.header.author):
+            return self._wait(on, record)
+        if not self._place(record, said):
+            return False
+        self._seen.add(record.cid)
+        self._walk()
+        self._take_up()
+        return True
+
+    def add_all(self, records: Iterable[Record]) -> bool:
+        """Take several; whether anything was new."""
+        changed = False
+        for record in records:
+            changed |= self.add(record)
+        return changed
+
+    def _may_speak(self, agent: AgentId) -> bool:
+        return agent in self.standings or agent == self.task.header.author
+
+    def _knows(self, cid: Cid) -> bool:
+        return cid == self.cid or cid in self._calls
+
+    def _place(self, record: Record, said: Call | Answer | End) -> bool:
+        author = record.header.author
+        match said:
+            case Call(number=number, previous=previous):
+                before = self._calls.get(previous)
+                if number != (1 if before is None else before.call.number + 1):
+                    return False
+                return self._keep_lowest(self._after.setdefault(previous, {}), record, said)
+            case Answer(call=call, place=place):
+                step = self._calls.get(call)
+                sent = () if step is None else step.call.sent
+                if place >= len(sent) or sent[place].agent != author:
+                    return False
+                known = self._answers.setdefault(call, {})
+                if place not in known or record.cid < known[place].record:
+                    known[place] = Answered(record.cid, author, said)
+                return True
+            case End(previous=previous):
+                ends = self._ends.setdefault(previous, {})
+                if author not in ends or record.cid < ends[author].record:
+                    ends[author] = Ended(record.cid, author, said)
+                return True
+
+    def _keep_lowest(self, siblings: dict[AgentId, Cid], record: Record, said: Call) -> bool:
+        author = record.header.author
+        known = siblings.get(author)
+        if known is not None and known < record.cid:
+            return False
+        if known is not None:
+            del self._calls[known]
+            self._answers.pop(known, None)
+        siblings[author] = record.cid
+        self._calls[record.cid] = Step(record.cid, author, said)
+        return True
+
+    def _walk(self) -> None:
+        """The run as it stands: from the task on, at each fork the call that counts. O(calls)."""
+        chain: list[Step] = []
+        at = self.cid
+        while siblings := self._after.get(at):
+            at = min(siblings.values(), key=self._rank)
+            chain.append(self._calls[at])
+        ends = self._ends.get(at)
+        self._chain = tuple(chain)
+        self.ended = min(ends.values(), key=lambda one: one.record) if ends else None
+
+    def _rank(self, cid: Cid) -> tuple[int, bool, Cid]:
+        agents = {one.agent for one in self._answers.get(cid, {}).values()}
+        return -len(agents), not (self._after.get(cid) or self._ends.get(cid)), cid
+
+    def _wait(self, on: Cid, record: Record) -> bool:
+        self._seen.add(record.cid)
+        self._waiting[record.cid] = (on, record)
+        while len(self._waiting) > MAX_WAITING:
+            forgotten, _ = self._waiting.popitem(last=False)
+            self._seen.discard(forgotten)
+        return True
+
+    def _take_up(self) -> bool:
+        """Add what waited for what has come; True."""
+        ready = [
+            cid
+            for cid, (on, record) in self._waiting.items()
+            if self._knows(on) and self._may_speak(record.header.author)
+        ]
+        for cid in ready:
+            waited = self._waiting.pop(cid, None)
+            if waited is not None:
+                self._seen.discard(cid)
+                self.add(waited[1])
+        return True

@@ -1,0 +1,64 @@
+"""Who wants to take part in a task: of each agent its latest join or leave, in whatever order they came."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chain.cid import Cid
+from chain.identity import AgentId
+from chain.kinds import JOIN
+from chain.learning import Task, task_from_body
+from chain.record import Record, decode_payload
+
+MAX_AGENTS = 1024
+"""Agents of whom joins and leaves are kept; any member of the network may write these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An agent's latest word on taking part: the record, its place on the agent's line, and what it says."""
+
+    cid: Cid
+    place: int
+    joins: bool
+
+
+class Membership:
+    """A task, its terms, and who has joined it; the ledgers of both modes build on this."""
+
+    def __init__(self, task: Record) -> None:
+        """Raises `ChainError` when the record's terms cannot be read."""
+        assert task.payload is not None
+        self.task = task
+        self.cid = task.cid
+        self.terms: Task = task_from_body(decode_payload(task.payload))
+        self.standings: dict[AgentId, Standing] = {}
+        self._seen: set[Cid] = {task.cid}
+
+    def add(self, record: Record) -> bool:
+        """Take a valid record of this task; whether anything was new."""
+        raise NotImplementedError
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more is to follow."""
+        raise NotImplementedError
+
+    def has(self, cid: Cid) -> bool:
+        """Whether this record was added (or waits)."""
+        return cid in self._seen
+
+    def members(self) -> tuple[AgentId, ...]:
+        """Who wants to take part now, ascending."""
+        return tuple(sorted(agent for agent, standing in self.standings.items() if standing.joins))
+
+    def _stand(self, record: Record) -> bool:
+        header = record.header
+        standing = Standing(record.cid, header.subject_seq, header.kind == JOIN)
+        known = self.standings.get(header.author)
+        if known is None and len(self.standings) >= MAX_AGENTS and header.author != self.task.header.author:
+            return False
+        self._seen.add(record.cid)
+        if known is None or (standing.place, standing.cid) > (known.place, known.cid):
+            self.standings[header.author] = standing
+        return True
