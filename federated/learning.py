@@ -16,13 +16,23 @@ from chain.cid import Cid, is_record_cid
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.kinds import FIELDS_FROM, KINDS_BY_RULE_VERSION, TASK
-from chain.learning import MAX_METRIC, MAX_METRICS, MAX_NAME, Reveal, Task
+from chain.learning import (
+    MAX_METRIC,
+    MAX_METRICS,
+    MAX_NAME,
+    PEER_ROUNDS,
+    SERVER_APP,
+    Reveal,
+    Task,
+    task_from_body,
+)
 from chain.manifest import Manifest
 from chain.record import SALT_SIZE, Record, encode_payload
 from chain.source_chain import Draft
 from dht.errors import FrameError, RefusalCode, RequestRefused
 from dht.network import Network
 from federated.audit import audit_round
+from federated.call_log import CallLog
 from federated.engagement import Engagement
 from federated.errors import LearningError, Refused, UnknownTask, WrongState
 from federated.following import Line, Tools
@@ -31,8 +41,9 @@ from federated.messages import SIGN, decode_question
 from federated.ports import TooLarge
 from federated.post import belongs
 from federated.proposal import Verdict
+from federated.server_run import ServerRun
 from federated.update import UpdateError, decode, most_bytes
-from federated.views import AuditView, TaskView, task_view
+from federated.views import AuditView, TaskView, run_view, task_view
 
 MAX_FOLLOWED = 256
 """Tasks that one node follows at a time."""
@@ -72,8 +83,8 @@ class Learning:
         self._me = tools.identity.agent
         self._rules = rules
         self._limits = manifest.limits
-        self._engaged: dict[Cid, Engagement] = {}
-        self._peeked: OrderedDict[Cid, tuple[float, Ledger]] = OrderedDict()
+        self._engaged: dict[Cid, Engagement | ServerRun] = {}
+        self._peeked: OrderedDict[Cid, tuple[float, Ledger | CallLog]] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self._engaging = trio.Lock()
         self.signed = 0
@@ -153,7 +164,8 @@ class Learning:
         if data is None:
             raise Refused("the initial parameters are not here; post their blob first")
         try:
-            await tools.run_blocking(decode, terms.arrays, data, terms.max_abs)
+            if terms.mode == PEER_ROUNDS:
+                await tools.run_blocking(decode, terms.arrays, data, terms.max_abs)
         except UpdateError as error:
             raise Refused(f"the initial parameters do not match the task ({error.fault}): {error}") from error
         with trio.CancelScope(shield=True):
@@ -165,6 +177,10 @@ class Learning:
         self._start(record, False)
         return cid
 
+    async def observe(self, cid: Cid) -> None:
+        """Follow a task from here on without taking part. Raises `UnknownTask`."""
+        await self._engage(cid, False)
+
     async def tasks(self) -> list[TaskView]:
         """The tasks that this node follows and those that the network lists, newest first."""
         views = {cid: self._view(one) for cid, one in self._engaged.items()}
@@ -174,10 +190,10 @@ class Learning:
             async with trio.open_nursery() as nursery:
 
                 async def peek(record: Record) -> None:
-                    views[record.cid] = task_view(await self._peek(record.cid, record), self._me)
+                    views[record.cid] = view_of(await self._peek(record.cid, record), self._me)
 
                 for record in [one for one in listed if one.cid not in views][-MAX_PEEKED:]:
-                    views[record.cid] = task_view(Ledger(record), self._me)
+                    views[record.cid] = view_of(ledger_of(record), self._me)
                     nursery.start_soon(peek, record)
         return sorted(views.values(), key=lambda view: view.id)
 
@@ -185,7 +201,7 @@ class Learning:
         """One task; raises `UnknownTask`."""
         if cid in self._engaged:
             return self._view(self._engaged[cid])
-        return task_view(await self._peek(cid, None), self._me)
+        return view_of(await self._peek(cid, None), self._me)
 
     async def join(self, cid: Cid) -> None:
         """Follow a task and ask to take part in it. Raises `UnknownTask`, `WrongState` when it is over."""
@@ -201,7 +217,7 @@ class Learning:
 
     async def work(self, cid: Cid, wait_s: float) -> tuple[str, int, Cid, float | None, Task]:
         """What the user's process is to do: (state, round, parameters, seconds to the deadline, terms)."""
-        engagement = self._followed(cid)
+        engagement = self._rounds(cid)
         standing = engagement.ledger.standings.get(self._me)
         if not engagement.ledger.finished and (standing is None or not standing.joins):
             raise WrongState("this node has not joined the task")
@@ -216,7 +232,7 @@ class Learning:
         self, cid: Cid, number: int, blob: Cid, examples: int, metrics: Mapping[str, float]
     ) -> None:
         """The user's update for a round; see `Engagement.hand_in`."""
-        await self._followed(cid).hand_in(number, blob, examples, metrics_ppm(metrics))
+        await self._rounds(cid).hand_in(number, blob, examples, metrics_ppm(metrics))
 
     def lines(self, cid: Cid, after: int, limit: int) -> list[Line]:
         """Lines of a followed task's log after line `after`."""
@@ -224,7 +240,10 @@ class Learning:
 
     async def result(self, cid: Cid, number: int | None) -> tuple[int, Cid, Cid]:
         """(round, parameters, record) of a finished round, the last one for None. Raises `UnknownTask`."""
-        steps = (await self._ledger(cid)).steps
+        ledger = await self._ledger(cid)
+        if isinstance(ledger, CallLog):
+            return _result_of(ledger, number)
+        steps = ledger.steps
         chosen = steps[-1:] if number is None else [s for s in steps if s.outcome.round == number]
         if not chosen:
             raise UnknownTask("there is no result yet" if number is None else f"round {number} has no result")
@@ -233,6 +252,8 @@ class Learning:
     async def audit(self, cid: Cid, number: int | None) -> list[AuditView]:
         """Compute finished rounds again, all of them or one; costs a look at every update of each."""
         ledger = await self._ledger(cid)
+        if isinstance(ledger, CallLog):
+            raise WrongState("a ServerApp's run is computed again by the app itself: fl audit with its PATH")
         steps = [s for s in ledger.steps if number is None or s.outcome.round == number]
         if number is not None and not steps:
             raise UnknownTask(f"round {number} has no result")
@@ -243,7 +264,7 @@ class Learning:
             async def verdict_of(
                 reveal: Reveal, sources: Sequence[AgentId] = tuple(sources), step: Step = step
             ) -> Verdict:
-                look = self._engaged.get(cid) or Engagement(self._tools, ledger.task, False)
+                look = self._look(ledger)
                 base = step.before.parameters
                 return await look.verdict(reveal.blob, reveal.size, sources, base, sources)
 
@@ -263,8 +284,8 @@ class Learning:
         except FrameError as error:
             raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
         engagement = self._engaged.get(question.task)
-        if engagement is None:
-            raise RequestRefused(RefusalCode.FORBIDDEN, "this node does not follow the task")
+        if not isinstance(engagement, Engagement):
+            raise RequestRefused(RefusalCode.FORBIDDEN, "this node follows no rounds of this task")
         if self._tools.own.frozen is not None:
             # The original may have signed another result of the round.
             raise RequestRefused(RefusalCode.FORBIDDEN, "this node may be a copy, and signs nothing")
@@ -278,7 +299,7 @@ class Learning:
         if self._me in self._tools.excluded():
             raise Refused("nobody hears this agent now: see roseforest warrants and epoch list")
 
-    async def _engage(self, cid: Cid, wanted: bool) -> Engagement:
+    async def _engage(self, cid: Cid, wanted: bool) -> Engagement | ServerRun:
         async with self._engaging:
             if cid in self._engaged:
                 return self._engaged[cid]
@@ -289,9 +310,10 @@ class Learning:
             await self._tools.memory.follow(cid, wanted)
             return self._start(record, wanted)
 
-    def _start(self, record: Record, wanted: bool) -> Engagement:
+    def _start(self, record: Record, wanted: bool) -> Engagement | ServerRun:
         assert self._nursery is not None
-        engagement = self._engaged[record.cid] = Engagement(self._tools, record, wanted)
+        kind = ServerRun if task_from_body(record.body()).mode == SERVER_APP else Engagement
+        engagement = self._engaged[record.cid] = kind(self._tools, record, wanted)
         self._nursery.start_soon(self._while_writable, engagement.run)
         return engagement
 
@@ -306,14 +328,14 @@ class Learning:
             raise UnknownTask("no task with this id is known here or to its holders")
         return found
 
-    async def _peek(self, cid: Cid, record: Record | None) -> Ledger:
+    async def _peek(self, cid: Cid, record: Record | None) -> Ledger | CallLog:
         """What the holders of a task that this node does not follow say about it."""
         now = self._tools.clock.monotonic()
         known = self._peeked.get(cid)
         if known is not None and now - known[0] < PEEK_S:
             return known[1]
         try:
-            ledger = Ledger(record or await self._task_record(cid))
+            ledger = ledger_of(record or await self._task_record(cid))
         except ChainError as error:
             raise UnknownTask(f"the task cannot be read: {error}") from error
         ledger.add_all(await self._tools.post.read(cid))
@@ -323,15 +345,33 @@ class Learning:
             self._peeked.popitem(last=False)
         return ledger
 
-    async def _ledger(self, cid: Cid) -> Ledger:
+    async def _ledger(self, cid: Cid) -> Ledger | CallLog:
         return self._engaged[cid].ledger if cid in self._engaged else await self._peek(cid, None)
 
-    def _followed(self, cid: Cid) -> Engagement:
+    def _followed(self, cid: Cid) -> Engagement | ServerRun:
         if cid not in self._engaged:
             raise UnknownTask("this node does not follow the task; join it first")
         return self._engaged[cid]
 
-    def _view(self, engagement: Engagement) -> TaskView:
+    def _rounds(self, cid: Cid) -> Engagement:
+        found = self._followed(cid)
+        if not isinstance(found, Engagement):
+            raise WrongState("the task is of the mode server-app: its members answer messages")
+        return found
+
+    def server_run(self, cid: Cid) -> ServerRun:
+        """A followed task in which a ServerApp runs. Raises `UnknownTask`, and `WrongState` for another
+        mode."""
+        found = self._followed(cid)
+        if not isinstance(found, ServerRun):
+            raise WrongState("no ServerApp runs in this task: its members compute rounds")
+        if self._tools.own.frozen is not None:
+            raise WrongState("this node may be a copy of another one, and takes no part")
+        return found
+
+    def _view(self, engagement: Engagement | ServerRun) -> TaskView:
+        if isinstance(engagement, ServerRun):
+            return view_of(engagement.ledger, self._me)
         round_ = engagement.round
         running = round_ is not None and round_.takes_part and not engagement.ledger.finished
         phase = str(round_.phase) if running and round_ is not None else None
@@ -343,11 +383,16 @@ class Learning:
             return None
         return max(0.0, round(round_.deadline() - self._tools.clock.monotonic(), 3))
 
+    def _look(self, ledger: Ledger) -> Engagement:
+        """What looks at updates of this task, whether it is followed or not."""
+        known = self._engaged.get(ledger.cid)
+        return known if isinstance(known, Engagement) else Engagement(self._tools, ledger.task, False)
+
     async def _average_of(
         self, ledger: Ledger, base: Cid, parts: tuple[tuple[Cid, int], ...], sources: Sequence[AgentId]
     ) -> Cid | None:
         blobs, terms = self._tools.blobs, ledger.terms
-        engaged = self._engaged.get(ledger.cid) or Engagement(self._tools, ledger.task, False)
+        engaged = self._look(ledger)
         if terms.rule is not None and await engaged.start(base, sources) is None:
             return None
         for blob, _ in parts:
@@ -358,6 +403,27 @@ class Learning:
                 return None
         data = await engaged.model_of(base, parts)
         return None if data is None else blobs.cid_of(data)
+
+
+def ledger_of(record: Record) -> Ledger | CallLog:
+    """The ledger of a task's mode, empty; raises `ChainError` when the record's terms cannot be read."""
+    server = record.payload is not None and task_from_body(record.body()).mode == SERVER_APP
+    return CallLog(record) if server else Ledger(record)
+
+
+def view_of(ledger: Ledger | CallLog, me: AgentId) -> TaskView:
+    """The view of a task of either mode."""
+    return run_view(ledger, me) if isinstance(ledger, CallLog) else task_view(ledger, me)
+
+
+def _result_of(ledger: CallLog, number: int | None) -> tuple[int, Cid, Cid]:
+    ended = ledger.ended
+    if number is not None:
+        raise UnknownTask("a ServerApp's run has one result, at its end")
+    if ended is None or ended.end.result is None:
+        why = "there is no result yet" if ended is None else f"the run ended without: {ended.end.failed}"
+        raise UnknownTask(why)
+    return len(ledger.steps), ended.end.result, ended.record
 
 
 def metrics_ppm(metrics: Mapping[str, float]) -> dict[str, int]:

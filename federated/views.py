@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.learning import Task
+from federated.call_log import CallLog
 from federated.ledger import Ledger, Step
 
 
@@ -52,6 +53,10 @@ class TaskView:
     history: tuple[RoundView, ...]
     phase: str | None = None
     deadline_s: float | None = None
+    coordinator: AgentId | None = None
+    """Who runs the ServerApp, in that mode."""
+    failed: str | None = None
+    """Why the run ended without a result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,27 @@ def task_view(
         history=tuple(round_view(ledger, step) for step in ledger.steps),
         phase=phase,
         deadline_s=deadline_s,
+    )
+
+
+def run_view(log: CallLog, me: AgentId) -> TaskView:
+    """The view of a ServerApp's run; its rounds are its calls."""
+    standing = log.standings.get(me)
+    ended = log.ended
+    return TaskView(
+        id=log.cid,
+        author=log.task.header.author,
+        terms=log.terms,
+        state="finished" if ended is not None else "running" if log.steps else "open",
+        round=len(log.steps),
+        parameters=log.terms.parameters if ended is None or ended.end.result is None else ended.end.result,
+        joined=standing is not None and standing.joins,
+        own=log.task.header.author == me,
+        members=log.members(),
+        roster=log.steps[-1].call.nodes if log.steps else (),
+        history=(),
+        coordinator=log.coordinator,
+        failed=None if ended is None else ended.end.failed,
     )
 
 

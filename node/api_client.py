@@ -81,7 +81,11 @@ class ApiClient:
 
         Raises `ApiError` or `DaemonNotRunning`.
         """
-        status, data = self._exchange("GET", f"/v1/blobs/{path_segment(cid)}?fetch=true", None, seconds)
+        return self.get_bytes(f"/v1/blobs/{path_segment(cid)}?fetch=true", seconds)
+
+    def get_bytes(self, path: str, seconds: float = SECONDS) -> bytes:
+        """GET `path`; returns the bytes of the body. Raises `ApiError` or `DaemonNotRunning`."""
+        status, data = self._exchange("GET", path, None, seconds)
         if status >= 400:
             _unpack(status, data)
         return data

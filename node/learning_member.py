@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from federated.flower.coordination import Superseded
 from federated.flower.participation import Refused
-from node.api_client import ApiClient, ApiError, path_segment
+from node.api_client import LONG_SECONDS, ApiClient, ApiError, path_segment
 from node.errors import DaemonNotRunning, HomeDamaged
 from node.home import Home
 
@@ -24,6 +25,7 @@ RETRY_PAUSE_S = 0.5
 BLOB_SECONDS = 600.0
 WAIT_MARGIN_S = 30.0
 """Over the time that the daemon was asked to wait itself."""
+NOT_FOUND = 404
 CONFLICT = 409
 REFUSALS = (404, CONFLICT, 422)
 """Statuses that say that this update is not taken, while the task goes on."""
@@ -90,6 +92,89 @@ class Member:
                 return  # the daemon had taken it, and its answer was lost
             if error.status in REFUSALS:
                 raise Refused(str(error)) from error
+            raise
+
+    def duty(self, wait: int, serve: bool) -> dict[str, Any]:
+        """What to do in a ServerApp's run; see `federated.flower.answering.RunNode`."""
+        path, seconds = f"{self._path}/duty", wait + WAIT_MARGIN_S
+        duty: dict[str, Any] = self._again(
+            lambda client: client.get(path, seconds, wait=wait, serve=str(serve).lower())
+        )
+        return duty
+
+    def message(self, blob: str) -> bytes:
+        """The content of a message or an answer of the run."""
+        return self._again(
+            lambda client: client.get_bytes(f"{self._path}/messages/{path_segment(blob)}", BLOB_SECONDS)
+        )
+
+    def kept(self, blob: str) -> bytes | None:
+        """The same, or None when none of the members has it any more."""
+        try:
+            return self.message(blob)
+        except ApiError as error:
+            if error.status == NOT_FOUND:
+                return None
+            raise
+
+    def answer(self, call: str, place: int, data: bytes) -> bool:
+        """Answer a message; False when it is waited for no more."""
+        body = {"place": place, "blob": self.put(data)}
+        try:
+            self._again(lambda client: client.post(f"{self._path}/calls/{path_segment(call)}/answer", body))
+        except ApiError as error:
+            if error.status == CONFLICT:
+                return False
+            raise
+        return True
+
+    def put(self, data: bytes) -> str:
+        """Keep a message; the CID of its blob."""
+        return str(self._again(lambda client: client.post_blob(data, BLOB_SECONDS, pin=False))["cid"])
+
+    def log(self) -> dict[str, Any]:
+        """The whole log of the run; see `federated.flower.coordination.Conductor`."""
+        calls: list[dict[str, Any]] = []
+        while True:
+            page = self._calls_after(len(calls))
+            calls += page["calls"]
+            if not page["calls"]:
+                return {**page, "calls": calls}
+
+    def _calls_after(self, after: int) -> dict[str, Any]:
+        page: dict[str, Any] = self._again(lambda client: client.get(f"{self._path}/calls", after=after))
+        return page
+
+    def call(
+        self, previous: str, nodes: list[str], answers: list[str], messages: list[dict[str, str]]
+    ) -> str:
+        """Send messages of the ServerApp. Raises `Superseded`."""
+        body = {"previous": previous, "nodes": nodes, "answers": answers, "messages": messages}
+        return str(
+            self._leading(lambda client: client.post(f"{self._path}/calls", body, LONG_SECONDS))["call"]
+        )
+
+    def collect(self, call: str, wait: int) -> dict[str, Any]:
+        """The answers to a call. Raises `Superseded`."""
+        path, seconds = f"{self._path}/calls/{path_segment(call)}/answers", wait + WAIT_MARGIN_S
+        found: dict[str, Any] = self._leading(lambda client: client.get(path, seconds, wait=wait))
+        return found
+
+    def end(self, previous: str, answers: list[str], result: str | None, failed: str | None) -> None:
+        """End the run. Raises `Superseded`."""
+        body = {"previous": previous, "answers": answers, "result": result, "failed": failed}
+        self._leading(lambda client: client.post(f"{self._path}/end", body))
+
+    def release(self) -> None:
+        """This process does not coordinate any more."""
+        self._again(lambda client: client.post(f"{self._path}/release"))
+
+    def _leading(self, call: Callable[[ApiClient], T]) -> T:
+        try:
+            return self._again(call)
+        except ApiError as error:
+            if error.status == CONFLICT:
+                raise Superseded(str(error)) from error
             raise
 
     def _again(self, call: Callable[[ApiClient], T]) -> T:

@@ -32,6 +32,8 @@ class Host:
     def __init__(self) -> None:
         self._app: Any = None
         self._context: Any = None
+        self._served: Any = None
+        self._nodes: dict[int, str] = {}
 
     def open(self, request: dict[str, Any]) -> dict[str, Any]:
         """Load the ClientApp."""
@@ -82,6 +84,67 @@ class Host:
         )
         return {"metrics": evaluated(self._app(message, self._context), template)}
 
+    def reply(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Let the ClientApp answer a message of the ServerApp's run; what it raises is its answer, too."""
+        from federated.flower.envelope import pack_reply, unpack_request
+        from federated.flower.messages import content_of, run_message
+
+        asked = unpack_request(request["message"])
+        message = run_message(
+            asked.type, asked.group, asked.content, self._context, time.time(), request["seconds"]
+        )
+        try:
+            return {"message": pack_reply(content_of(self._app(message, self._context))), "problem": None}
+        except (Exception, SystemExit) as error:
+            # The user's code may raise anything; the ServerApp is to see a failed answer, and we go on.
+            import traceback
+
+            traceback.print_exc()
+            problem = f"{type(error).__name__}: {error}"
+            return {"message": pack_reply(None, problem), "problem": problem}
+
+    def serve(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Start the ServerApp; what it wants first. See `federated.flower.grid`."""
+        from flwr.serverapp import ServerApp
+
+        from federated.flower.grid import Served, seed
+        from federated.flower.messages import SERVER_ID, identify, new_context
+
+        _quieten(request["verbose"])
+        identify(request["run_id"], SERVER_ID)
+        seed(request["run_id"])
+        app = _load(request["root"], request["serverapp"], ServerApp, "serverapp")
+        context = new_context(request["run_id"], SERVER_ID, {}, request["run_config"])
+        self._served = Served(app, context, request["max_examples"], request["max_abs"])
+        return self._wanted()
+
+    def go_on(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Give the ServerApp what it wanted; what it wants next."""
+        if "nodes" in request:
+            self._nodes = {_node_id(agent): agent for agent in request["nodes"]}
+            self._served.give(sorted(self._nodes))
+        else:
+            self._served.give({int(place): data for place, data in request["answers"]})
+        return self._wanted()
+
+    def _wanted(self) -> dict[str, Any]:
+        from federated.flower.grid import npz
+
+        ask = self._served.next()
+        return {
+            "want": ask.want,
+            "messages": [[self._nodes[node], data] for node, data in ask.messages],
+            "result": None if ask.result is None else npz(ask.result),
+            "failed": ask.failed,
+            "refused": [[self._nodes.get(node, ""), why] for node, why in ask.refused],
+        }
+
+    def same(self, request: dict[str, Any]) -> dict[str, Any]:
+        """How the messages of a run differ from those on record; nothing when they do not."""
+        from federated.flower.grid import differences
+
+        return {"differences": differences(request["ours"], request["theirs"], request["tolerance"])}
+
     def capture(self, request: dict[str, Any]) -> dict[str, Any]:
         """Run the ServerApp up to its first train message; see `federated.flower.capture`."""
         from flwr.clientapp import ClientApp
@@ -117,7 +180,16 @@ class Host:
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     """Answer requests until the command has gone."""
     host = Host()
-    deeds = {"open": host.open, "train": host.train, "evaluate": host.evaluate, "capture": host.capture}
+    deeds = {
+        "open": host.open,
+        "train": host.train,
+        "evaluate": host.evaluate,
+        "capture": host.capture,
+        "reply": host.reply,
+        "serve": host.serve,
+        "go_on": host.go_on,
+        "same": host.same,
+    }
     while True:
         request = receive(requests)
         try:
@@ -131,6 +203,12 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
             traceback.print_exc()
             reply = {"ok": False, "error": f"{type(error).__name__}: {error}"}
         send(replies, reply)
+
+
+def _node_id(agent: str) -> int:
+    from federated.flower.project import number_of
+
+    return number_of(agent)
 
 
 def _load(root: str, reference: str, kind: type, role: str) -> Any:

@@ -78,6 +78,28 @@ class AppRunner:
         ]
         return metrics
 
+    def reply(self, message: bytes, seconds: float) -> dict[str, Any]:
+        """The ClientApp's answer to a message: `message`, and `problem` where it failed. Raises `AppLost`."""
+        if self._process is None:
+            self.open()
+        return self._ask({"do": "reply", "message": message, "seconds": seconds}, seconds)
+
+    def serve(self, max_examples: int, max_abs: float, seconds: float) -> dict[str, Any]:
+        """Start the ServerApp; what it wants first, see `app_process`. Raises `AppFailed` or `AppLost`."""
+        self._start()
+        request = {"do": "serve", "max_examples": max_examples, "max_abs": max_abs}
+        return self._ask({**request, "serverapp": self._project.serverapp, **self._about()}, seconds)
+
+    def go_on(self, seconds: float, **given: Any) -> dict[str, Any]:
+        """Give the ServerApp what it wanted; what it wants next. Raises `AppFailed` or `AppLost`."""
+        return self._ask({"do": "go_on", **given}, seconds)
+
+    def differences(self, ours: bytes, theirs: bytes, tolerance: float) -> str | None:
+        """How a message differs from one on record, or None."""
+        request = {"do": "same", "ours": ours, "theirs": theirs, "tolerance": tolerance}
+        found: str | None = self._ask(request, LOAD_S)["differences"]
+        return found
+
     def capture(self) -> dict[str, Any]:
         """What the ServerApp would send first; see `app_process`. Raises `AppFailed` or `AppLost`."""
         self._start()

@@ -90,6 +90,38 @@ def evaluate_message(
     return _message(content, EVALUATE, number, context, now, ttl)
 
 
+def run_message(
+    message_type: str,
+    group: str,
+    content: RecordDict,
+    context: Context,
+    now: float,
+    ttl: float,
+) -> Message:
+    """A message of a ServerApp's run to this node, as the app sent it."""
+    metadata = Metadata(
+        run_id=context.run_id,
+        message_id=f"{message_type}-{group}",
+        src_node_id=SERVER_ID,
+        dst_node_id=context.node_id,
+        reply_to_message_id="",
+        group_id=group,
+        created_at=now,
+        ttl=ttl,
+        message_type=message_type,
+    )
+    return Message(content, metadata=metadata)
+
+
+def content_of(reply: Any) -> RecordDict:
+    """What a ClientApp answered; raises `AppFailed` where that is no content."""
+    if not isinstance(reply, Message):
+        raise AppFailed(f"the ClientApp returned a {type(reply).__name__}, not a Message")
+    if reply.has_error():
+        raise AppFailed(f"it replied with an error: {reply.error.reason or reply.error.code}")
+    return reply.content
+
+
 def trained(
     reply: Any, template: Template, expected: Sequence[Array]
 ) -> tuple[list[np.ndarray[Any, Any]], int, dict[str, float]]:
@@ -145,18 +177,7 @@ def _content(kind: str, template: Template, arrays: Arrays, records: Records, nu
 def _message(
     content: RecordDict, message_type: str, number: int, context: Context, now: float, ttl: float
 ) -> Message:
-    metadata = Metadata(
-        run_id=context.run_id,
-        message_id=f"{message_type}-{number}",
-        src_node_id=SERVER_ID,
-        dst_node_id=context.node_id,
-        reply_to_message_id="",
-        group_id=str(number),
-        created_at=now,
-        ttl=ttl,
-        message_type=message_type,
-    )
-    return Message(content, metadata=metadata)
+    return run_message(message_type, str(number), content, context, now, ttl)
 
 
 def _content_of(reply: Any, action: str) -> RecordDict:

@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from federated.flower.errors import ProjectError
 FILE = "pyproject.toml"
 MAX_FILE = 1 << 20
 """Bytes of a pyproject.toml that are read."""
+MAX_FILES = 256
+"""Python files of a project that are looked at."""
 
 _PAIR = re.compile(r"""([^\s=]+)=('[^']*'|"[^"]*"|\S+)""")
 
@@ -127,3 +130,25 @@ def _flat(root: Path, table: Mapping[str, Any], prefix: str = "") -> Iterable[tu
                 f"{root / FILE}: [tool.flwr.app.config] {prefix}{key} is neither a number, a text nor "
                 "true or false"
             )
+
+
+def number_of(text: str) -> int:
+    """63 bits of a hash, never 0: how flwr names runs and nodes."""
+    return (int.from_bytes(sha256(text.encode()).digest()[:8], "big") >> 1) or 1
+
+
+def files_of(root: Path) -> list[tuple[str, str]]:
+    """The project's pyproject.toml and Python files by path, each with its SHA-256: what an app is.
+
+    At most `MAX_FILES`, of at most `MAX_FILE` bytes each; hidden folders and caches are left out.
+    """
+    paths = [one for one in (root / FILE, *sorted(root.rglob("*.py"))) if not _hidden(one.relative_to(root))]
+    return [
+        (path.relative_to(root).as_posix(), sha256(path.read_bytes()).hexdigest())
+        for path in paths[:MAX_FILES]
+        if path.is_file() and path.stat().st_size <= MAX_FILE
+    ]
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") or part == "__pycache__" for part in path.parts)

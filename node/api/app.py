@@ -41,6 +41,7 @@ from node.api.metrics import Metrics
 from node.api.moderation import add_moderation_routes
 from node.api.problems import KNOWN, Problem, problem_of
 from node.api.receipts import add_receipt_routes, with_receipts
+from node.api.server_run import add_server_run_routes
 from node.api.service import NodeService
 from node.api.shapes import (
     MAX_LOG,
@@ -133,6 +134,7 @@ def create_app(
     add_standing_routes(app, node)
     if learning is not None:
         add_learning_routes(app, learning)
+        add_server_run_routes(app, learning)
     if inviting is not None:
         add_inviting_routes(app, inviting)
     if governance is not None and life is not None:

@@ -17,6 +17,7 @@ from chain.cid import Cid, from_text, is_blob_cid, is_record_cid, to_text
 from chain.errors import CidError
 from chain.identity import AgentId, peer_id
 from chain.learning import (
+    FEDAVG,
     MAX_ABS,
     MAX_ARRAYS,
     MAX_CONFIG,
@@ -26,6 +27,7 @@ from chain.learning import (
     MAX_MEMBERS,
     MAX_METRICS,
     MAX_MODEL_BYTES,
+    MAX_NAME,
     MAX_ROUNDS,
     MIN_DEADLINE_MS,
     Array,
@@ -55,33 +57,38 @@ class TaskIn(Shape):
     """The terms of a new task. `parameters`: the blob with the initial model, posted before."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
-    arrays: Annotated[list[ArrayIn], Field(min_length=1, max_length=MAX_ARRAYS)]
+    arrays: Annotated[list[ArrayIn], Field(max_length=MAX_ARRAYS)]
     parameters: str
     rounds: Annotated[int, Field(ge=1, le=MAX_ROUNDS)]
     min_members: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] = 2
     max_members: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] = MAX_MEMBERS
     deadline_ms: Annotated[int, Field(ge=MIN_DEADLINE_MS, le=MAX_DEADLINE_MS)] = 60_000
+    lease_ms: Annotated[int, Field(ge=MIN_DEADLINE_MS, le=MAX_DEADLINE_MS)] | None = None
     max_examples: Annotated[int, Field(ge=1, le=MAX_EXAMPLES)] = MAX_EXAMPLES
     max_abs: Annotated[float, Field(gt=0, le=MAX_ABS)] = 1000.0
     config: dict[str, str | bool | int | float] = Field(default={}, max_length=MAX_CONFIG)
+    mode: Literal["peer-rounds", "server-app"] = "peer-rounds"
+    strategy: Annotated[str, Field(min_length=1, max_length=MAX_NAME)] = FEDAVG
 
     def to_task(self) -> Task:
         """The node's noun."""
         return Task(
             name=self.name,
             arrays=tuple(Array(one.name, one.dtype, tuple(one.shape)) for one in self.arrays),
-            parameters=_id(self.parameters, blob=True),
+            parameters=id_of(self.parameters, blob=True),
             rounds=self.rounds,
             min_members=self.min_members,
             max_members=self.max_members,
             commit_ms=self.deadline_ms,
             reveal_ms=self.deadline_ms,
-            result_ms=self.deadline_ms,
+            result_ms=self.lease_ms or self.deadline_ms,
             max_examples=self.max_examples,
             max_abs=ceil(self.max_abs),
             config={
                 key: repr(value) if isinstance(value, float) else value for key, value in self.config.items()
             },
+            mode=self.mode,
+            strategy=self.strategy,
         )
 
 
@@ -153,6 +160,8 @@ class TaskOut(BaseModel):
     own: bool
     members: list[str]
     roster: list[str]
+    coordinator: str | None = None
+    failed: str | None = None
 
 
 class TaskDetailOut(TaskOut):
@@ -265,13 +274,13 @@ def add_learning_routes(app: FastAPI, learning: Learning) -> None:
         "/v1/learning/tasks/{id}", response_model=TaskDetailOut, tags=["learning"], summary="A task as it is"
     )
     async def task(id: TaskId) -> TaskDetailOut:
-        return _detail(await learning.task(_id(id)))
+        return _detail(await learning.task(id_of(id)))
 
     @app.post(
         "/v1/learning/tasks/{id}/join", response_model=JoinedOut, tags=["learning"], summary="Take part"
     )
     async def join(id: TaskId) -> JoinedOut:
-        await learning.join(_id(id))
+        await learning.join(id_of(id))
         return JoinedOut(joined=True)
 
     @app.post(
@@ -281,7 +290,7 @@ def add_learning_routes(app: FastAPI, learning: Learning) -> None:
         summary="Take part no more, from the next roster on",
     )
     async def leave(id: TaskId) -> JoinedOut:
-        await learning.leave(_id(id))
+        await learning.leave(id_of(id))
         return JoinedOut(joined=False)
 
     @app.get(
@@ -294,7 +303,7 @@ def add_learning_routes(app: FastAPI, learning: Learning) -> None:
     async def work(
         id: TaskId, wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S, allow_inf_nan=False)] = 0.0
     ) -> WorkOut:
-        state, number, parameters, deadline_s, terms = await learning.work(_id(id), wait)
+        state, number, parameters, deadline_s, terms = await learning.work(id_of(id), wait)
         if state == "train":
             shown = _config(terms.config)
             return WorkOut(
@@ -317,8 +326,8 @@ def add_learning_routes(app: FastAPI, learning: Learning) -> None:
     async def update(
         id: TaskId, number: Annotated[int, Path(ge=1, le=MAX_ROUNDS)], update: UpdateIn
     ) -> AcceptedOut:
-        blob = _id(update.blob, blob=True)
-        await learning.hand_in(_id(id), number, blob, update.examples, update.metrics)
+        blob = id_of(update.blob, blob=True)
+        await learning.hand_in(id_of(id), number, blob, update.examples, update.metrics)
         return AcceptedOut()
 
     @app.get(
@@ -332,7 +341,7 @@ def add_learning_routes(app: FastAPI, learning: Learning) -> None:
         after: Annotated[int, Query(ge=0)] = 0,
         limit: Annotated[int, Query(ge=1, le=MAX_LINES)] = 100,
     ) -> LinesOut:
-        found = learning.lines(_id(id), after, limit)
+        found = learning.lines(id_of(id), after, limit)
         events = [
             LineOut(
                 n=one.number,
@@ -354,7 +363,7 @@ def add_learning_routes(app: FastAPI, learning: Learning) -> None:
         summary="The model of a round, or the newest",
     )
     async def result(id: TaskId, round: RoundQuery = None) -> ResultOut:
-        number, parameters, record = await learning.result(_id(id), round)
+        number, parameters, record = await learning.result(id_of(id), round)
         return ResultOut(round=number, parameters=to_text(parameters), record=to_text(record))
 
     @app.post(
@@ -364,7 +373,7 @@ def add_learning_routes(app: FastAPI, learning: Learning) -> None:
         summary="Compute finished rounds again from their records and updates",
     )
     async def audit(id: TaskId, round: RoundQuery = None) -> AuditOut:
-        return AuditOut(rounds=[_audited(view) for view in await learning.audit(_id(id), round)])
+        return AuditOut(rounds=[_audited(view) for view in await learning.audit(id_of(id), round)])
 
 
 def _task(view: TaskView) -> dict[str, Any]:
@@ -385,6 +394,8 @@ def _task(view: TaskView) -> dict[str, Any]:
         "own": view.own,
         "members": [peer_id(agent) for agent in view.members],
         "roster": [peer_id(agent) for agent in view.roster],
+        "coordinator": None if view.coordinator is None else peer_id(view.coordinator),
+        "failed": view.failed,
     }
 
 
@@ -442,7 +453,8 @@ def _config(config: Any) -> dict[str, Any]:
     return {key: value.hex() if isinstance(value, bytes) else value for key, value in shown.items()}
 
 
-def _id(text: str, *, blob: bool = False) -> Cid:
+def id_of(text: str, *, blob: bool = False) -> Cid:
+    """The CID of a record or of a blob; raises `BadId`."""
     try:
         cid = from_text(text)
     except CidError as error:

@@ -6,12 +6,13 @@ is only asked and told over HTTP, as any other client would.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from node.commands.exit_codes import ExitCode
-from node.commands.learning_views import audit, figures, join, leave, list_tasks, log, path_of, status
+from node.commands.learning_views import audit, figures, join, leave, list_tasks, log, path_of, status, stop
 from node.commands.options import complete_file, complete_folder, home_option, json_option
 from node.commands.output import print_json, print_line
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from federated.flower.app_runner import AppRunner
     from federated.flower.participation import RoundDone
     from federated.flower.project import FlowerProject
-    from node.api_client import ApiClient
 
 ROUNDS_KEY = "num-server-rounds"
 """The name that Flower's own templates give the number of rounds in an app's config."""
@@ -33,7 +33,7 @@ def fl() -> None:
     """Learning tasks: models that nodes train together, each on its own data."""
 
 
-for view in (list_tasks, join, leave, status, log, audit):
+for view in (list_tasks, join, leave, status, log, audit, stop):
     fl.add_command(view)
 
 
@@ -62,6 +62,20 @@ for view in (list_tasks, join, leave, status, log, audit):
     metavar="X",
     help="Largest magnitude of a parameter.",
 )
+@click.option(
+    "--lease",
+    type=click.FloatRange(1, 86_400),
+    metavar="SECONDS",
+    help="With --mode server-app: after a deadline and so long without a word, another member takes over "
+    "[the deadline].",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["peer-rounds", "server-app"]),
+    default="peer-rounds",
+    show_default=True,
+    help="Every member computes the same average; or a member runs the project's ServerApp as it is.",
+)
 @click.option("--run-config", multiple=True, metavar="'K=V …'", help="Other values for the app's config.")
 @click.option(
     "--node-config", multiple=True, metavar="'K=V …'", help="What the ClientApp finds as node config."
@@ -78,6 +92,8 @@ def create(
     max_members: int,
     deadline: float,
     max_abs: float,
+    lease: float | None,
+    mode: str,
     run_config: tuple[str, ...],
     node_config: tuple[str, ...],
     verbose: bool,
@@ -88,11 +104,27 @@ def create(
 
     Its ServerApp runs up to its first train messages and says with which parameters and config the task
     begins, and for how many rounds; --initial takes the parameters from a file instead, and needs no PATH.
+    With --mode server-app nothing runs yet: a member will run the ServerApp, with whatever strategy it has.
     """
+    if mode == "server-app":
+        from node.commands.server_runs import publish
+
+        if path is None or initial is not None:
+            raise click.UsageError("--mode server-app takes the PATH of a Flower project, and no --initial")
+        limits = {
+            "min_members": min_members,
+            "max_members": max_members,
+            "deadline_ms": round(deadline * 1000),
+            "max_abs": max_abs,
+        } | ({} if lease is None else {"lease_ms": round(lease * 1000)})
+        publish(path, name, limits, run_config, home, as_json)
+        return
     if path is None and initial is None:
         raise click.UsageError("give the PATH of a Flower project, or --initial FILE")
     if min_members > max_members:
         raise click.UsageError(f"--min-members {min_members} is more than --max-members {max_members}")
+    if lease is not None:
+        raise click.UsageError("--lease goes with --mode server-app")
     from federated.flower.initial import described, read_npz
     from federated.flower.project import parse_pairs, read_project
     from federated.flower.template import CONFIG_KEY, Template
@@ -141,12 +173,19 @@ def create(
 
 @fl.command()
 @click.argument("path", shell_complete=complete_folder)
-@click.argument("task")
+@click.argument("task", required=False)
+@click.option(
+    "--min-members",
+    type=click.IntRange(1, 16),
+    metavar="N",
+    help="Without TASK: how many nodes the new task waits for [2].",
+)
 @click.option("--partition-id", type=int, metavar="N", help="Which part of the data this node has.")
 @click.option("--num-partitions", type=int, metavar="N", help="How many parts there are.")
 @click.option("--node-config", multiple=True, metavar="'K=V …'", help="More for the app's node config.")
 @click.option("--run-config", multiple=True, metavar="'K=V …'", help="Other values for the app's config.")
 @click.option("--no-evaluate", is_flag=True, help="Do not evaluate the result at the end.")
+@click.option("--no-serve", is_flag=True, help="Never run the ServerApp on this node.")
 @click.option("--verbose", is_flag=True, help="Show what Flower logs.")
 @home_option
 @json_option
@@ -154,20 +193,25 @@ def create(
 def run(
     ctx: click.Context,
     path: str,
-    task: str,
+    task: str | None,
+    min_members: int | None,
     partition_id: int | None,
     num_partitions: int | None,
     node_config: tuple[str, ...],
     run_config: tuple[str, ...],
     no_evaluate: bool,
+    no_serve: bool,
     verbose: bool,
     home: str | None,
     as_json: bool,
 ) -> None:
     """Take part in TASK with the ClientApp of the Flower project in PATH, until the task has finished.
 
+    Without TASK: publish one, in which the project's ServerApp runs over all that join, and take part in it.
+
     Joins the task if the node has not. The app trains in a process of its own, on this machine; only its
-    updates leave it.
+    updates leave it. In a task of the mode server-app one member after another may have to run the project's
+    ServerApp, too: the author's first, another one when it is gone.
     """
     from federated.flower.errors import FlowerError
     from federated.flower.project import parse_pairs, read_project
@@ -180,11 +224,25 @@ def run(
     if num_partitions is not None:
         pairs["num-partitions"] = num_partitions
     project = read_project(path).with_config(parse_pairs(run_config, "--run-config"))
+    if task is None:
+        from node.commands.server_runs import published
+
+        limits = {"min_members": min_members or 2, "deadline_ms": 60_000}
+        task = published(path, None, limits, run_config, home)["id"]
+        print_line(f"task {task}: others take part by roseforest fl run PATH {task}", err=True)
+    elif min_members is not None:
+        raise click.UsageError("--min-members is for a new task: leave TASK out")
     member = Member(open_home(home), task, SystemClock())
     terms = member.terms()
+    if terms["mode"] == "server-app":
+        from node.commands.server_runs import run_member
+
+        settings = (project, pairs, task, member.agent(), verbose)
+        run_member(ctx, open_home(home), member, terms, settings, no_serve, as_json)
+        return
     from federated.flower.participation import take_part
 
-    with _runner(project, pairs, task, member.agent(), verbose) as app:
+    with runner_of(project, pairs, task, member.agent(), verbose) as app:
         # Before joining: an app that does not load must not keep the others waiting.
         app.open()
         if not terms["joined"]:
@@ -248,7 +306,9 @@ def result(task: str, number: int | None, output: str | None, home: str | None, 
     if output is not None:
         terms = client.get(path_of(task))
         answer["file"] = output
-        answer["bytes"] = _write_npz(client, terms, answer["parameters"], output)
+        data = client.get_blob(answer["parameters"], BLOB_SECONDS)
+        write = _npz_of(terms, data)
+        answer["bytes"] = write_file(output, write)
     if as_json:
         print_json(answer)
         return
@@ -294,20 +354,18 @@ def _capture(project: FlowerProject, nodes: dict[str, Any], verbose: bool) -> di
 
     if sys.stderr.isatty():
         print_line("running the ServerApp up to its first train messages", err=True)
-    with _runner(project, nodes, str(project.root), "", verbose) as app:
+    with runner_of(project, nodes, str(project.root), "", verbose) as app:
         return app.capture()
 
 
-def _runner(project: FlowerProject, nodes: dict[str, Any], task: str, agent: str, verbose: bool) -> AppRunner:
-    from hashlib import sha256
-
+def runner_of(
+    project: FlowerProject, nodes: dict[str, Any], task: str, agent: str, verbose: bool
+) -> AppRunner:
+    """The project's app for this node and task, in a process of its own."""
     from federated.flower.app_runner import AppRunner, AppSettings
+    from federated.flower.project import number_of
 
-    def number(text: str) -> int:
-        """63 bits of a hash, never 0: how flwr names runs and nodes."""
-        return (int.from_bytes(sha256(text.encode()).digest()[:8], "big") >> 1) or 1
-
-    return AppRunner(project, AppSettings(number(task), number(agent), nodes, verbose))
+    return AppRunner(project, AppSettings(number_of(task), number_of(agent), nodes, verbose))
 
 
 def _rounds(project: FlowerProject | None, captured: dict[str, Any]) -> int:
@@ -332,30 +390,47 @@ def _shown(done: RoundDone) -> dict[str, Any]:
     }
 
 
-def _write_npz(client: ApiClient, terms: dict[str, Any], cid: str, output: str) -> int:
-    """Write a model as .npz, whole or not at all; returns its bytes."""
-    import os
-    import tempfile
+def _npz_of(terms: dict[str, Any], data: bytes) -> Callable[[IO[bytes]], None]:
+    """What writes a model as .npz. The result of a ServerApp's run is one already."""
     import zipfile
-    from pathlib import Path
 
     import numpy as np
 
     from chain.learning import Array
     from federated.update import decode
+
+    if terms["mode"] == "server-app":
+        return lambda file: _drop(file.write(data))
+    specs = [Array(item["name"], item["dtype"], tuple(item["shape"])) for item in terms["arrays"]]
+    values = decode(specs, data, terms["max_abs"])
+
+    def write(file: IO[bytes]) -> None:
+        # Not numpy's savez: names are its keywords, and an array may be called like one of its own.
+        with zipfile.ZipFile(file, "w") as archive:
+            for spec, value in zip(specs, values, strict=True):
+                with archive.open(f"{spec.name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, value, allow_pickle=False)
+
+    return write
+
+
+def _drop(_written: int) -> None:
+    pass
+
+
+def write_file(output: str, write: Callable[[IO[bytes]], None]) -> int:
+    """Write a file, whole or not at all; returns its bytes."""
+    import os
+    import tempfile
+    from pathlib import Path
+
     from node.errors import InvalidInput
 
-    specs = [Array(item["name"], item["dtype"], tuple(item["shape"])) for item in terms["arrays"]]
-    values = decode(specs, client.get_blob(cid, BLOB_SECONDS), terms["max_abs"])
     target = Path(output)
     try:
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
             try:
-                # Not numpy's savez: names are its keywords, and an array may be called like one of its own.
-                with zipfile.ZipFile(file, "w") as archive:
-                    for spec, value in zip(specs, values, strict=True):
-                        with archive.open(f"{spec.name}.npy", "w", force_zip64=True) as entry:
-                            np.lib.format.write_array(entry, value, allow_pickle=False)
+                write(file)
                 file.flush()
                 os.fsync(file.fileno())
                 size = file.tell()

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from node.commands.exit_codes import ExitCode
-from node.commands.options import home_option, json_option
+from node.commands.options import complete_folder, home_option, json_option
 from node.commands.output import INDENT, print_json, print_line
 
 LOG_PAGE = 500
@@ -125,12 +125,33 @@ def log(task: str, follow: bool, home: str | None, as_json: bool) -> None:
 @click.command()
 @click.argument("task")
 @click.option("--round", "number", type=click.IntRange(1), metavar="N", help="Only this round [every one].")
+@click.option(
+    "--app",
+    metavar="PATH",
+    shell_complete=complete_folder,
+    help="The Flower project whose ServerApp ran, in a task of that mode.",
+)
 @home_option
 @json_option
 @click.pass_context
-def audit(ctx: click.Context, task: str, number: int | None, home: str | None, as_json: bool) -> None:
-    """Compute TASK's results again from the members' updates, and compare."""
+def audit(
+    ctx: click.Context, task: str, number: int | None, app: str | None, home: str | None, as_json: bool
+) -> None:
+    """Compute TASK's results again from the members' updates, and compare.
+
+    Where a ServerApp ran it runs again, with the answers on record, and what it sends is compared with what
+    it had sent.
+    """
     client = _client(home)
+    if client.get(path_of(task))["mode"] == "server-app":
+        from node.commands.server_runs import audit_run
+
+        if app is None or number is not None:
+            raise click.UsageError(
+                "a ServerApp ran in this task: give its project with --app PATH, no --round"
+            )
+        audit_run(ctx, app, task, home, as_json)
+        return
     where = f"{path_of(task)}/audit" + ("" if number is None else f"?round={number}")
     answer = client.post(where, seconds=AUDIT_SECONDS)
     bad = [entry for entry in answer["rounds"] if not entry["ok"]]
@@ -143,6 +164,21 @@ def audit(ctx: click.Context, task: str, number: int | None, home: str | None, a
         print_line(f"{len(answer['rounds']) - len(bad)} of {len(answer['rounds'])} rounds recomputed alike")
     if bad:
         ctx.exit(ExitCode.DAMAGED)
+
+
+@click.command()
+@click.argument("task")
+@home_option
+@json_option
+def stop(task: str, home: str | None, as_json: bool) -> None:
+    """End the run of TASK's ServerApp, which this node coordinates; for everybody."""
+    client = _client(home)
+    head = client.get(f"{path_of(task)}/calls", limit=1)["head"]
+    client.post(f"{path_of(task)}/end", {"previous": head, "answers": [], "failed": "stopped by its owner"})
+    if as_json:
+        print_json({"id": task, "stopped": True})
+    else:
+        print_line(f"the run of {task} is ended")
 
 
 def path_of(task: str) -> str:

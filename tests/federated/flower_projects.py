@@ -99,6 +99,57 @@ def main(grid, context):
     raise SystemExit("the app was not stopped at its first messages")
 """
 
+STATEFUL_CLIENT = """
+import numpy as np
+from flwr.app import ArrayRecord, Array, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+app = ClientApp()
+
+@app.train()
+def train(message, context):
+    times = context.state["seen"]["times"] + 1 if "seen" in context.state else 1
+    context.state["seen"] = MetricRecord({"times": times})
+    print(f"times {times}")
+    part = context.node_config["partition-id"]
+    slope = message.content["arrays"]["slope"].numpy() + np.float64(0.5 * (part + 1))
+    arrays = {"slope": Array(slope), "offset": message.content["arrays"]["offset"]}
+    metrics = MetricRecord({"num-examples": 10 * (part + 1)})
+    return Message(RecordDict({"arrays": ArrayRecord(arrays), "metrics": metrics}), reply_to=message)
+"""
+
+STATEFUL_SERVER = """
+import numpy as np
+from flwr.app import ArrayRecord, Array
+from flwr.serverapp import ServerApp
+from flwr.serverapp.strategy import FedAvg
+
+class Momentum(FedAvg):
+    def __init__(self, **named):
+        super().__init__(**named)
+        self.model = self.momentum = None
+
+    def configure_train(self, server_round, arrays, config, grid):
+        self.model = arrays["slope"].numpy()
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(self, server_round, replies):
+        arrays, metrics = super().aggregate_train(server_round, replies)
+        if arrays is None:
+            return arrays, metrics
+        step = arrays["slope"].numpy() - self.model
+        self.momentum = step if self.momentum is None else 0.5 * self.momentum + step
+        return ArrayRecord({"slope": Array(self.model + self.momentum), "offset": arrays["offset"]}), metrics
+
+app = ServerApp()
+
+@app.main()
+def main(grid, context):
+    arrays = ArrayRecord({"slope": Array(np.arange(3.0)), "offset": Array(np.array(0.5))})
+    strategy = Momentum(fraction_evaluate=0.0, min_train_nodes=2, min_available_nodes=2)
+    strategy.start(grid, arrays, num_rounds=context.run_config["num-server-rounds"])
+"""
+
 LEGACY_CLIENT = """
 import numpy as np
 from flwr.client import NumPyClient
@@ -151,6 +202,14 @@ def project(folder: Path, client: str = CLIENT, server: str = SERVER, package: s
     (source / "__init__.py").write_text("")
     (source / "client.py").write_text(client)
     (source / "server.py").write_text(server)
+    return read_project(folder)
+
+
+def stateful_project(folder: Path, rounds: int = 3) -> FlowerProject:
+    """One with a strategy of its own that keeps a momentum, and clients that count in their state."""
+    project(folder, STATEFUL_CLIENT, STATEFUL_SERVER)
+    file = folder / "pyproject.toml"
+    file.write_text(file.read_text().replace("num-server-rounds = 4", f"num-server-rounds = {rounds}"))
     return read_project(folder)
 
 

@@ -1,0 +1,240 @@
+"""Running a task's ServerApp over its members: from the log as far as it goes, then live.
+
+The app is asked what it wants, again and again. As long as there are calls on record its messages are held
+against them, and the answers on record are what it gets; so a member that takes a run over comes to where the
+one before it was, whatever the strategy keeps in memory. From there on its messages go to the members. What
+it was not told before the run changed hands are at most the answers to one call, and those that are on record
+are not asked for again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from federated.flower.app_runner import LOAD_S, AppRunner
+from federated.flower.errors import AppFailed
+
+WAIT_S = 20
+"""How long one question for answers may wait at the node."""
+STEP_S = 3_600.0
+"""How long the ServerApp may take between two wants: for aggregation, and evaluation on its own data."""
+TOLERANCE_KEY = "tolerance"
+"""Where a task's config holds how far two runs of the app may differ, as text."""
+TOLERANCE = 1e-4
+MAX_DIFFERENCES = 20
+
+
+class Superseded(Exception):
+    """Another member coordinates the run now."""
+
+
+class Conductor(Protocol):
+    """The local daemon, as far as a coordinator needs it. Each call raises what the daemon's client raises.
+
+    `call`, `collect` and `end` raise `Superseded`.
+    """
+
+    def log(self) -> dict[str, Any]:
+        """All calls of the run, what the next one builds on, and who would get messages now."""
+        ...
+
+    def message(self, blob: str) -> bytes:
+        """The content of a message or an answer, from here or from a member."""
+        ...
+
+    def kept(self, blob: str) -> bytes | None:
+        """The same, or None when nobody has it any more."""
+        ...
+
+    def put(self, data: bytes) -> str:
+        """Keep a blob; its CID."""
+        ...
+
+    def call(
+        self, previous: str, nodes: list[str], answers: list[str], messages: list[dict[str, str]]
+    ) -> str:
+        """Send messages; the record of the call."""
+        ...
+
+    def collect(self, call: str, wait: int) -> dict[str, Any]:
+        """The answers that are here, and whether more are waited for."""
+        ...
+
+    def end(self, previous: str, answers: list[str], result: str | None, failed: str | None) -> None:
+        """End the run."""
+        ...
+
+    def release(self) -> None:
+        """This process does not coordinate any more."""
+        ...
+
+
+class Audience(Protocol):
+    """Where the coordinator says what happens."""
+
+    def resumed(self, calls: int) -> None:
+        """The run was taken up after so many calls."""
+        ...
+
+    def called(self, number: int, messages: int) -> None:
+        """Messages went out."""
+        ...
+
+    def collected(self, number: int, answers: int, of: int) -> None:
+        """Answers are in."""
+        ...
+
+    def refused(self, agent: str, why: str) -> None:
+        """An answer was not handed to the strategy."""
+        ...
+
+
+@dataclass(slots=True)
+class Ran:
+    """What came of it: calls in all, those taken from the log, how they differed from it, and the end."""
+
+    calls: int = 0
+    replayed: int = 0
+    differences: list[str] = field(default_factory=list)
+    result: bytes | None = None
+    failed: str | None = None
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+
+def coordinate(
+    node: Conductor, task: Mapping[str, Any], app: AppRunner, audience: Audience, *, live: bool = True
+) -> Ran:
+    """Run the app to its end, which is then on record; or, not `live`, only as far as the log goes.
+
+    Raises `AppFailed` when the app asks others than the log says, `AppLost`, `Superseded`, and what the
+    node's client raises. An app that fails ends the run, and says why.
+    """
+    log = node.log()
+    run = _Run(node, task, app, audience, log["calls"], live)
+    try:
+        return run.run()
+    finally:
+        if live:
+            node.release()
+
+
+class _Run:
+    def __init__(
+        self,
+        node: Conductor,
+        task: Mapping[str, Any],
+        app: AppRunner,
+        audience: Audience,
+        calls: list[dict[str, Any]],
+        live: bool,
+    ) -> None:
+        self._node = node
+        self._task = task
+        self._app = app
+        self._audience = audience
+        self._calls = calls
+        self._live = live
+        self._ran = Ran()
+        self._head = str(task["id"])
+        self._given: list[str] = []
+        self._nodes: list[str] = []
+        config = task["config"]
+        self._tolerance = float(config.get(TOLERANCE_KEY, TOLERANCE))
+
+    def run(self) -> Ran:
+        if self._calls:
+            self._audience.resumed(len(self._calls))
+        wanted = self._app.serve(int(self._task["max_examples"]), float(self._task["max_abs"]), LOAD_S)
+        while True:
+            for agent, why in wanted["refused"]:
+                self._ran.refused.append((agent, why))
+                self._audience.refused(agent, why)
+            if wanted["want"] == "end":
+                return self._end(wanted)
+            if wanted["want"] == "nodes":
+                self._nodes = self._nodes_now()
+                wanted = self._app.go_on(STEP_S, nodes=self._nodes)
+                continue
+            answers = self._call(wanted["messages"])
+            if answers is None:
+                return self._ran
+            wanted = self._app.go_on(STEP_S, answers=answers)
+
+    def _nodes_now(self) -> list[str]:
+        at = self._ran.calls
+        if at < len(self._calls):
+            return list(self._calls[at]["nodes"])
+        return list(self._node.log()["nodes"])
+
+    def _call(self, messages: list[list[Any]]) -> list[list[Any]] | None:
+        """Send, or find on record; the answers as [place, bytes], None where the log ends and we are not
+        live."""
+        at = self._ran.calls
+        self._ran.calls += 1
+        if at < len(self._calls):
+            self._compare(self._calls[at], messages)
+            self._ran.replayed += 1
+            self._head = str(self._calls[at]["call"])
+            if at + 1 < len(self._calls):
+                known = {one["record"]: one for one in self._calls[at]["answers"]}
+                self._given = list(self._calls[at + 1]["given"])
+                return self._recorded([known.get(record) for record in self._given], at + 1)
+            if not self._live:
+                return None
+        elif not self._live:
+            return None
+        else:
+            sent = [{"agent": agent, "blob": self._node.put(data)} for agent, data in messages]
+            self._head = self._node.call(self._head, self._nodes, self._given, sent)
+            self._audience.called(at + 1, len(sent))
+        found: dict[str, Any] = {"answers": [], "done": False}
+        while not found["done"]:
+            found = self._node.collect(self._head, WAIT_S)
+        self._audience.collected(at + 1, len(found["answers"]), len(messages))
+        self._given = [one["record"] for one in found["answers"]]
+        return self._contents(found["answers"])
+
+    def _recorded(self, answers: list[dict[str, Any] | None], number: int) -> list[list[Any]]:
+        """The answers that the app was given; what nobody has any more is left out, and said."""
+        found = []
+        for one in answers:
+            data = None if one is None else self._node.kept(one["blob"])
+            if one is None or data is None:
+                who = "a member" if one is None else one["agent"]
+                self._ran.differences.append(f"call {number}: the answer of {who} is nowhere to be had")
+            else:
+                found.append([one["place"], data])
+        return found
+
+    def _contents(self, answers: list[dict[str, Any]]) -> list[list[Any]]:
+        return [[one["place"], self._node.message(one["blob"])] for one in answers]
+
+    def _compare(self, logged: Mapping[str, Any], messages: list[list[Any]]) -> None:
+        number = logged["number"]
+        there = logged["messages"]
+        if [one["agent"] for one in there] != [agent for agent, _ in messages]:
+            raise AppFailed(f"in call {number} the app sends to others than on record")
+        last = self._live and number == len(self._calls)
+        for one, (agent, data) in zip(there, messages, strict=True):
+            # The one before us may be gone with a message that not everybody had fetched: it can be had here.
+            if last and self._node.put(data) == one["blob"]:
+                continue
+            sent = self._node.kept(one["blob"])
+            difference = (
+                "it is nowhere to be had"
+                if sent is None
+                else self._app.differences(data, sent, self._tolerance)
+            )
+            if difference is not None and len(self._ran.differences) < MAX_DIFFERENCES:
+                self._ran.differences.append(f"call {number} to {agent}: {difference}")
+
+    def _end(self, wanted: Mapping[str, Any]) -> Ran:
+        self._ran.result, self._ran.failed = wanted["result"], wanted["failed"]
+        if self._ran.calls < len(self._calls):
+            raise AppFailed(f"the app ended after {self._ran.calls} calls, {len(self._calls)} are on record")
+        if self._live:
+            result = None if self._ran.result is None else self._node.put(self._ran.result)
+            self._node.end(self._head, self._given, result, self._ran.failed)
+        return self._ran

@@ -1,0 +1,280 @@
+"""A `Grid` over the members of a task: the ServerApp runs as it is, and what it sends and gets is on record.
+
+The app runs on a thread of its own; each time it needs something of the world it hands over an `Ask` and
+waits for what comes back, so the command that drives it decides whether that comes from the members or from
+the log of an earlier run. All that can differ between two runs of one app is drawn from the task's id: the
+seeds of Python's and NumPy's (and torch's) generators, and the order of answers, which is that of the
+messages.
+
+Apps of Flower's older interface send each member's message from a worker thread; such messages are gathered
+for a moment and sent in the order of the nodes.
+"""
+
+from __future__ import annotations
+
+import io
+import queue
+import random
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, Context, Error, Message
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp import strategy as strategies
+from flwr.supercore.run import Run
+
+from federated.flower.admission import admit, array_of
+from federated.flower.envelope import ERROR_CODE, Request, pack_request, unpack_reply, unpack_request
+from federated.flower.errors import AppFailed
+
+GATHER_S = 0.1
+"""Messages of worker threads that come this soon after each other go out together."""
+
+
+@dataclass(slots=True)
+class Ask:
+    """What the app wants: "nodes", "call" with `messages` as (node id, bytes), or "end".
+
+    `result` are the arrays that the strategy returned; `failed` says why there are none.
+    """
+
+    want: str
+    messages: list[tuple[int, bytes]] = field(default_factory=list)
+    result: dict[str, Any] | None = None
+    failed: str | None = None
+    refused: list[tuple[int, str]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Pending:
+    message: Message
+    request: Request
+    node: int
+    id: str
+    reply: Message | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+class LoggedGrid(Grid):
+    """Hands over what the app sends. `ask` gives the world's answer and may block."""
+
+    def __init__(
+        self,
+        run_id: int,
+        ask: Callable[[Ask], Any],
+        weights: Callable[[], frozenset[str]],
+        max_examples: int,
+        max_abs: float,
+    ) -> None:
+        self._run = Run.create_empty(run_id)
+        self._ask = ask
+        self._weights = weights
+        self._limits = (max_examples, max_abs)
+        self._lock = threading.Lock()
+        self._gathered: list[_Pending] = []
+        self._flushing = threading.Lock()
+        self._numbered = 0
+        self._known: dict[str, _Pending] = {}
+        self._app_thread = threading.get_ident()
+        self._refused: list[tuple[int, str]] = []
+        self.last_arrays: ArrayRecord | None = None
+        """Of the last message that had any: what the app thinks of as its model."""
+
+    def own_thread(self) -> None:
+        """The calling thread is the one that runs the app."""
+        self._app_thread = threading.get_ident()
+
+    def set_run(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        return self._run
+
+    def create_message(
+        self, content: Any, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        found: list[int] = self._ask(Ask("nodes"))
+        return found
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        pending = [self._pending(message) for message in messages]
+        self._send(pending)
+        return [one.id for one in pending]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        found = [self._known.pop(one) for one in message_ids if one in self._known]
+        return [one.reply for one in found if one.reply is not None]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """The answers in the order of the messages; those that did not come in the task's time are left
+        out."""
+        return self.pull_messages(self.push_messages(messages))
+
+    def _pending(self, message: Message) -> _Pending:
+        with self._lock:
+            self._numbered += 1
+            name = f"message-{self._numbered}"
+        meta = message.metadata
+        meta.__dict__["_message_id"] = name
+        request = Request(meta.message_type, meta.group_id, message.content)
+        one = self._known[name] = _Pending(message, request, meta.dst_node_id, name)
+        return one
+
+    def _send(self, pending: list[_Pending]) -> None:
+        if not pending:
+            return
+        if threading.get_ident() == self._app_thread:
+            self._exchange(pending)
+            return
+        with self._lock:
+            self._gathered += pending
+        while not all(one.done.is_set() for one in pending):
+            with self._flushing:
+                if all(one.done.is_set() for one in pending):
+                    return
+                count = -1
+                while count != len(self._gathered):
+                    count = len(self._gathered)
+                    time.sleep(GATHER_S)
+                with self._lock:
+                    batch, self._gathered = self._gathered, []
+                self._exchange(sorted(batch, key=lambda one: one.node))
+
+    def _exchange(self, pending: list[_Pending]) -> None:
+        for one in pending:
+            for record in one.request.content.array_records.values():
+                self.last_arrays = record
+        refused, self._refused = self._refused, []
+        messages = [(one.node, pack_request(one.request)) for one in pending]
+        answers: dict[int, bytes] = self._ask(Ask("call", messages, refused=refused))
+        for place, one in enumerate(pending):
+            if place in answers:
+                one.reply = self._reply(one, answers[place])
+            one.done.set()
+
+    def _reply(self, one: _Pending, data: bytes) -> Message:
+        content = unpack_reply(data)
+        if not isinstance(content, Error):
+            fault = admit(one.request.content, content, self._weights(), *self._limits)
+            if fault is not None:
+                self._refused.append((one.node, fault))
+                content = Error(code=ERROR_CODE, reason=f"refused: {fault}")
+        return Message(content, reply_to=one.message)
+
+
+class Served:
+    """A ServerApp that runs on a thread; `next` gives what it wants, `give` hands it the world's answer."""
+
+    def __init__(self, app: ServerApp, context: Context, max_examples: int, max_abs: float) -> None:
+        self._asks: queue.SimpleQueue[Ask] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._talking = threading.Lock()
+        self._strategy: Any = None
+        self._result: ArrayRecord | None = None
+        self._grid = LoggedGrid(context.run_id, self._ask, self._weights, max_examples, max_abs)
+        seed(context.run_id)
+        threading.Thread(target=self._run, args=(app, context), daemon=True).start()
+
+    def next(self) -> Ask:
+        """What the app wants next; "end" is the last."""
+        return self._asks.get()
+
+    def give(self, answer: Any) -> None:
+        """The world's answer to the last `Ask`."""
+        self._answers.put(answer)
+
+    def _ask(self, ask: Ask) -> Any:
+        with self._talking:
+            self._asks.put(ask)
+            return self._answers.get()
+
+    def _weights(self) -> frozenset[str]:
+        key = getattr(self._strategy, "weighted_by_key", None)
+        return frozenset({"num-examples", "num_examples", *([key] if isinstance(key, str) else [])})
+
+    def _run(self, app: ServerApp, context: Context) -> None:
+        self._grid.own_thread()
+        original = strategies.Strategy.start
+        served = self
+
+        def start(strategy: Any, *args: Any, **named: Any) -> Any:
+            served._strategy = strategy
+            result = original(strategy, *args, **named)
+            served._result = getattr(result, "arrays", None)
+            return result
+
+        strategies.Strategy.start = start
+        failed: str | None = None
+        try:
+            app(self._grid, context)
+        except BaseException as error:  # the user's code may raise anything, also SystemExit
+            import traceback
+
+            traceback.print_exc()
+            failed = f"{type(error).__name__}: {error}"[:900]
+        finally:
+            strategies.Strategy.start = original
+        arrays = None if failed is not None else self._result or self._grid.last_arrays
+        if failed is None and not arrays:
+            failed = "the ServerApp ended without arrays"
+        try:
+            result = None if arrays is None else {name: array_of(one) for name, one in arrays.items()}
+        except AppFailed as error:
+            result, failed = None, f"the result's arrays cannot be kept: {error}"
+        self._asks.put(Ask("end", result=result, failed=failed))
+
+
+def npz(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
+    """The arrays as an .npz file, for `numpy.load`; equal arrays give equal bytes."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, values in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.ascontiguousarray(values), allow_pickle=False)
+    return file.getvalue()
+
+
+def differences(ours: bytes, theirs: bytes, tolerance: float) -> str | None:
+    """How one message of a run differs from the one on record, or None.
+
+    Arrays are compared element by element, |a - b| <= tolerance (1 + |b|); all else has to be equal.
+    """
+    if ours == theirs:
+        return None
+    one, other = unpack_request(ours), unpack_request(theirs)
+    if (one.type, one.group, list(one.content)) != (other.type, other.group, list(other.content)):
+        return f"a {one.type!r:.40} message of group {one.group!r:.40}, on record it is {other.type!r:.40}"
+    for key, record in one.content.items():
+        there = other.content[key]
+        if not isinstance(record, ArrayRecord) or not isinstance(there, ArrayRecord):
+            if record != there:
+                return f"{key!r:.80} says something else"
+            continue
+        if list(record) != list(there):
+            return f"{key!r:.80} has other arrays"
+        for name in record:
+            a, b = array_of(record[name]), array_of(there[name])
+            if a.shape != b.shape or not np.allclose(a, b, rtol=tolerance, atol=tolerance):
+                return f"array {name!r:.80} differs by more than {tolerance:g}"
+    return None
+
+
+def seed(run_id: int) -> None:
+    """Seed the generators that apps draw from, so that a run can be computed again."""
+    random.seed(run_id)
+    np.random.seed(run_id % (1 << 32))  # noqa: NPY002 - the apps' generator, not ours
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(run_id)

@@ -1,0 +1,358 @@
+"""The run of a task's ServerApp as one node follows it: messages come and go, and somebody coordinates.
+
+The coordinator is whoever made the last call, and the task's author before the first. When nothing has been
+heard of it for a lease (the time for answers and the time for a coordinator, as the task says), the next
+member in an order that follows from a hash may take the run over, a lease later the one after it. It runs the
+app from the beginning on the log, and goes on live where the log ends, so what is lost is at most what the
+app had not yet been told. Members answer a new coordinator only once the old one has been silent for a lease,
+so nobody takes a run away from somebody who is there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from math import inf
+
+import trio
+
+from chain.cid import Cid
+from chain.identity import AgentId
+from chain.kinds import ANSWER, CALL, END, JOIN, LEAVE
+from chain.record import Record
+from chain.server_app import (
+    MAX_MESSAGE_BYTES,
+    MAX_NODES,
+    Answer,
+    Call,
+    End,
+    Sent,
+    answer_body,
+    call_body,
+    end_body,
+)
+from federated.call_log import Answered, CallLog, Step
+from federated.errors import Refused, UnknownTask, WrongState
+from federated.following import Following, Tools
+from federated.ports import TooLarge
+
+KEPT_CALLS = 2
+"""Calls, the last ones, whose answers every member fetches."""
+RETRY_S = 1.0
+"""Seconds before a message that could not be had is asked for again."""
+SERVING_S = 90.0
+"""The user's process counts as coordinating for so long after it was heard of; one wait takes a minute."""
+
+log = logging.getLogger(f"roseforest.{__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """What the user's process is to do: answer a message, coordinate, wait, or stop.
+
+    `state` is "answer", "coordinate", "wait" or "finished". `number` counts the calls. For "answer", `call`
+    and `place` name the message, `blob` has it, and `deadline_s` is how long an answer is waited for.
+    """
+
+    state: str
+    number: int
+    call: Cid | None = None
+    place: int = 0
+    blob: Cid | None = None
+    deadline_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The answers to a call that are here, by place; `done` when no more are waited for."""
+
+    answers: tuple[Answered, ...]
+    done: bool
+
+
+class ServerRun(Following[CallLog]):
+    """This node and one such task. `run` follows it; the verbs may be called from other tasks."""
+
+    def __init__(self, tools: Tools, task: Record, wanted: bool) -> None:
+        super().__init__(tools, CallLog(task), wanted)
+        self._here: set[Cid] = set()
+        self._fetching: set[Cid] = set()
+        self._seen_at: dict[Cid, float] = {}
+        """When each call that counted was first seen here; the task's own: when following began."""
+        self._accept_at: dict[Cid, float] = {}
+        self._serving_until = -inf
+        self._away: dict[AgentId, Cid] = {}
+        """Who let a message wait in vain, with the join by which it was there: until it joins anew."""
+        self._asked_again: set[Cid] = set()
+
+    @property
+    def lease_s(self) -> float:
+        """Seconds of silence after which a coordinator may be replaced."""
+        return (self.ledger.terms.commit_ms + self.ledger.terms.result_ms) / 1_000
+
+    # -- following --
+
+    async def _go_on(self) -> None:
+        ledger, now = self.ledger, self._tools.clock.monotonic()
+        self._note_head(now)
+        if ledger.ended is not None:
+            if ledger.ended.end.result is not None:
+                self._want(ledger.ended.end.result, self._sources(ledger.ended.agent))
+            return
+        for step, place in ledger.open_for(self._me):
+            self._want(step.call.sent[place].blob, self._sources(step.agent))
+        if self.wanted:
+            # Whoever may have to take the run over needs the answers, and the coordinator most of all.
+            for step in ledger.steps[-KEPT_CALLS:]:
+                for one in ledger.answers(step.record).values():
+                    self._want(one.answer.blob, self._sources(one.agent))
+
+    def _note_head(self, now: float) -> None:
+        """Remember when the run got where it is, and from when on a new coordinator is answered."""
+        ledger = self.ledger
+        before = ledger.steps[-2].record if len(ledger.steps) > 1 else ledger.cid
+        if ledger.head in self._seen_at:
+            return
+        self._seen_at[ledger.head] = now
+        led = ledger.steps[-2].agent if len(ledger.steps) > 1 else ledger.task.header.author
+        changed = bool(ledger.steps) and ledger.coordinator != led
+        silent = self._seen_at.get(before, now) + self.lease_s
+        self._accept_at[ledger.head] = silent if changed else now
+
+    def _wake_at(self) -> float:
+        times = [self._accept_at.get(self.ledger.head, inf), self._due_at()]
+        now = self._tools.clock.monotonic()
+        return min((at for at in times if at > now), default=inf)
+
+    @property
+    def _active(self) -> bool:
+        return self.wanted and not self.ledger.finished
+
+    def _audience(self) -> list[AgentId]:
+        return list(
+            dict.fromkeys([*self.ledger.members(), self.ledger.coordinator, self.ledger.task.header.author])
+        )
+
+    def _sources(self, first: AgentId) -> list[AgentId]:
+        found = [first, *self.ledger.members(), self.ledger.task.header.author]
+        return [agent for agent in dict.fromkeys(found) if agent != self._me]
+
+    def _want(self, blob: Cid, sources: Sequence[AgentId]) -> None:
+        """See to it that a message is here."""
+        if blob in self._here or blob in self._fetching or self._nursery is None:
+            return
+        self._fetching.add(blob)
+        self._nursery.start_soon(self._fetch, blob, sources)
+
+    async def _fetch(self, blob: Cid, sources: Sequence[AgentId]) -> None:
+        try:
+            data = await self._tools.blobs.fetch(blob, MAX_MESSAGE_BYTES, sources)
+        except TooLarge:
+            data = None
+        if data is None:
+            await trio.sleep(RETRY_S)
+        else:
+            self._here.add(blob)
+        self._fetching.discard(blob)
+        self.wake()
+
+    # -- who coordinates --
+
+    def _due_at(self) -> float:
+        """From when on this node may coordinate, by the monotonic clock."""
+        ledger = self.ledger
+        if ledger.finished:
+            return inf
+        if ledger.coordinator == self._me:
+            return -inf
+        order = sorted(
+            {*ledger.members(), ledger.task.header.author} - self._tools.excluded() - {ledger.coordinator},
+            key=lambda agent: sha256(ledger.head + agent).digest(),
+        )
+        if self._me not in order:
+            return inf
+        since = self._seen_at.get(ledger.head)
+        return inf if since is None else since + self.lease_s * (1 + order.index(self._me))
+
+    def _may_coordinate(self) -> bool:
+        ledger, now = self.ledger, self._tools.clock.monotonic()
+        enough = bool(ledger.steps) or len(self.nodes()) >= ledger.terms.min_members
+        return enough and self._due_at() <= now and self._serving_until <= now
+
+    def nodes(self) -> tuple[AgentId, ...]:
+        """The members that messages can be sent to, ascending: of more than the task takes those by the
+        lowest joins."""
+        ledger = self.ledger
+        there = [
+            agent
+            for agent in ledger.members()
+            if agent not in self._tools.excluded() and self._away.get(agent) != ledger.standings[agent].cid
+        ]
+        there.sort(key=lambda agent: ledger.standings[agent].cid)
+        return tuple(sorted(there[: min(ledger.terms.max_members, MAX_NODES)]))
+
+    # -- the user's verbs --
+
+    async def join(self) -> None:
+        """Ask to take part."""
+        await self._stand(JOIN)
+
+    async def leave(self) -> None:
+        """Take part no more."""
+        await self._stand(LEAVE)
+
+    async def work(self, wait_s: float, serve: bool) -> Duty:
+        """What the user's process is to do; `serve`: it could coordinate."""
+        await self._maybe_ask_again()
+        with trio.move_on_after(wait_s):
+            while True:
+                now = self._work_now(serve)
+                if now.state != "wait":
+                    return now
+                changed = self._changed
+                left = self._wake_at() - self._tools.clock.monotonic()
+                with trio.move_on_after(max(0.05, left)):
+                    await changed.wait()
+        return self._work_now(serve)
+
+    async def _maybe_ask_again(self) -> None:
+        """Join once more when messages come to this node no longer: it was away, or slow."""
+        ledger = self.ledger
+        out = bool(ledger.steps) and self._me not in ledger.steps[-1].call.nodes and not ledger.finished
+        if self.wanted and out and ledger.head not in self._asked_again:
+            self._asked_again.add(ledger.head)
+            await self.append(JOIN, {}, b"again" + ledger.head)
+
+    def _work_now(self, serve: bool) -> Duty:
+        ledger, now = self.ledger, self._tools.clock.monotonic()
+        number = len(ledger.steps)
+        if ledger.ended is not None:
+            result = ledger.ended.end.result
+            here = result is None or result in self._here
+            return Duty("finished" if here else "wait", number, blob=result)
+        if serve and self._may_coordinate():
+            self._serving_until = now + SERVING_S
+            return Duty("coordinate", number)
+        for step, place in ledger.open_for(self._me):
+            blob = step.call.sent[place].blob
+            if blob in self._here and self._accept_at.get(step.record, inf) <= now:
+                left = self._seen_at[step.record] + ledger.terms.commit_ms / 1_000 - now
+                return Duty("answer", number, step.record, place, blob, max(0.0, left))
+        return Duty("wait", number)
+
+    async def answer(self, call: Cid, place: int, blob: Cid) -> None:
+        """Answer a message; durable when this returns. Raises `WrongState` when it is not this node's
+        turn."""
+        if (call, place) not in [(step.record, at) for step, at in self.ledger.open_for(self._me)]:
+            raise WrongState("there is no such message to answer any more")
+        size = await self._size(blob)
+        key = b"answer" + call + place.to_bytes(2, "big")
+        await self.append(ANSWER, answer_body(Answer(call, place, blob, size)), key)
+        self.wake()
+
+    async def call(
+        self,
+        previous: Cid,
+        nodes: Sequence[AgentId],
+        answers: Sequence[Cid],
+        messages: Sequence[tuple[AgentId, Cid]],
+    ) -> Cid:
+        """Send messages on top of `previous`; the call's record. Raises `WrongState` for who does not
+        lead."""
+        self._require_lead(previous)
+        sent = tuple([Sent(agent, blob, await self._size(blob)) for agent, blob in messages])
+        number = len(self.ledger.steps) + 1
+        body = call_body(Call(number, previous, tuple(sorted(nodes)), tuple(answers), sent))
+        self._require_lead(previous)
+        record = await self.append(CALL, body, b"call" + previous)
+        self._serving_until = self._tools.clock.monotonic() + SERVING_S
+        self._note_head(self._tools.clock.monotonic())
+        self.wake()
+        return record.cid
+
+    async def collect(self, call: Cid, wait_s: float) -> Collected:
+        """The answers to a call, once all are here or the time for them is over, or `wait_s` has passed.
+
+        Raises `WrongState` for who does not lead the run, and when another call counts.
+        """
+        clock = self._tools.clock
+        step = self.ledger.step(call)
+        if step is None:
+            raise UnknownTask("there is no such call")
+        if step.agent != self._me and self._due_at() > clock.monotonic():
+            raise WrongState("another member coordinates the run")
+        end = self._seen_at.get(call, clock.monotonic()) + self.ledger.terms.commit_ms / 1_000
+        until = clock.monotonic() + wait_s
+        while True:
+            now = clock.monotonic()
+            self._serving_until = now + SERVING_S
+            if not self.ledger.follows(call):
+                raise WrongState("another member coordinates now")
+            known = self.ledger.answers(call)
+            here = tuple(known[place] for place in sorted(known) if known[place].answer.blob in self._here)
+            gone = self._tools.excluded() | (set(self._agents(step)) - set(self.ledger.members()))
+            open_ = [p for p, one in enumerate(step.call.sent) if p not in known and one.agent not in gone]
+            complete = not open_ and len(here) == len(known)
+            if complete or now >= end:
+                for place in open_:
+                    agent = step.call.sent[place].agent
+                    if agent in self.ledger.standings:
+                        self._away[agent] = self.ledger.standings[agent].cid
+                return Collected(here, True)
+            if now >= until:
+                return Collected(here, False)
+            changed = self._changed
+            with trio.move_on_after(min(until, end) - now):
+                await changed.wait()
+
+    async def end(
+        self, previous: Cid, answers: Sequence[Cid], result: Cid | None, failed: str | None
+    ) -> None:
+        """End the run after `previous`. Raises `WrongState` for who does not lead it."""
+        self._require_lead(previous)
+        if result is not None:
+            await self._size(result)
+        await self.append(END, end_body(End(previous, tuple(answers), result, failed)), b"end" + previous)
+        self._serving_until = -inf
+        self.wake()
+
+    async def message(self, blob: Cid) -> bytes:
+        """A message or an answer of the run, from here or from who has it. Raises `UnknownTask` for none."""
+        try:
+            data = await self._tools.blobs.fetch(
+                blob, MAX_MESSAGE_BYTES, self._sources(self.ledger.coordinator)
+            )
+        except TooLarge as error:
+            raise Refused(f"the blob has over {MAX_MESSAGE_BYTES} bytes") from error
+        if data is None:
+            raise UnknownTask("none of the members has this blob")
+        self._here.add(blob)
+        return data
+
+    def released(self) -> None:
+        """The user's process does not coordinate any more."""
+        self._serving_until = -inf
+        self.wake()
+
+    def _agents(self, step: Step) -> list[AgentId]:
+        return [one.agent for one in step.call.sent]
+
+    def _require_lead(self, previous: Cid) -> None:
+        ledger = self.ledger
+        if ledger.finished:
+            raise WrongState("the run is over")
+        if ledger.head != previous:
+            raise WrongState("another member coordinates now, or the call is not the last one")
+        if self._due_at() > self._tools.clock.monotonic():
+            raise WrongState("another member coordinates the run")
+
+    async def _size(self, blob: Cid) -> int:
+        data = await self._tools.blobs.get(blob)
+        if data is None:
+            raise UnknownTask("the message's blob is not here; post it first")
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise Refused(f"the message has {len(data)} bytes, the limit is {MAX_MESSAGE_BYTES}")
+        self._here.add(blob)
+        return len(data)

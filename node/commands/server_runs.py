@@ -1,0 +1,246 @@
+"""What `fl create` and `fl run` do in the mode server-app: a member runs the project's ServerApp over the
+others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from node.commands.exit_codes import ExitCode
+from node.commands.output import print_json, print_line
+
+if TYPE_CHECKING:
+    from federated.flower.coordination import Ran
+    from federated.flower.project import FlowerProject
+    from node.home import Home
+    from node.learning_member import Member
+
+BLOB_SECONDS = 600.0
+Settings = tuple["FlowerProject", dict[str, Any], str, str, bool]
+"""The project, its node config, the task, this node's agent, and whether Flower's log is shown."""
+
+
+def publish(
+    path: str,
+    name: str | None,
+    terms: dict[str, Any],
+    run_config: tuple[str, ...],
+    home: str | None,
+    as_json: bool,
+) -> None:
+    """Publish a task in which the project's ServerApp runs, and say so."""
+    made = published(path, name, terms, run_config, home)
+    if as_json:
+        print_json(made)
+        return
+    print_line(made["id"])
+    print_line(
+        f"{made['name']}: its ServerApp runs when {terms['min_members']} nodes have joined: "
+        f"roseforest fl run PATH {made['id']}",
+        err=True,
+    )
+
+
+def published(
+    path: str, name: str | None, terms: dict[str, Any], run_config: tuple[str, ...], home: str | None
+) -> dict[str, Any]:
+    """Publish such a task; what became of it. The hashes of the project's files say which app is meant."""
+    from federated.flower.errors import ProjectError
+    from federated.flower.project import files_of, parse_pairs, read_project
+    from node.api_client import ApiClient
+    from node.home import open_home
+
+    project = read_project(path)
+    overrides = parse_pairs(run_config, "--run-config")
+    project.with_config(overrides)
+    if not project.serverapp:
+        raise ProjectError("the project names no serverapp in [tool.flwr.app.components]")
+    client = ApiClient(open_home(home))
+    files = "".join(f"{digest}  {file}\n" for file, digest in files_of(project.root))
+    body = {
+        **terms,
+        "name": name or project.name,
+        "arrays": [],
+        "parameters": client.post_blob(files.encode(), BLOB_SECONDS)["cid"],
+        "rounds": 1,
+        "mode": "server-app",
+        "strategy": project.serverapp[:100],
+        "config": {f"run.{key}": value for key, value in overrides.items()},
+    }
+    task = client.post("/v1/learning/tasks", body)["id"]
+    return {"id": task, "mode": "server-app", **{key: body[key] for key in ("name", "min_members")}}
+
+
+def audit_run(ctx: click.Context, path: str, task: str, home: str | None, as_json: bool) -> None:
+    """Run the project's ServerApp again on the log of a task, and compare what it sends with what was
+    sent."""
+    from federated.flower.coordination import coordinate
+    from federated.flower.errors import AppFailed
+    from federated.flower.project import read_project
+    from node.commands.learning import runner_of
+    from node.home import open_home
+    from node.learning_member import Member, SystemClock
+
+    member = Member(open_home(home), task, SystemClock())
+    terms = member.terms()
+    project = read_project(path).with_config(_overrides(terms))
+    with runner_of(project, {}, task, member.agent(), False) as app:
+        try:
+            ran = coordinate(member, terms, app, _Listener(as_json), live=False)
+            problems = list(ran.differences)
+        except AppFailed as error:
+            problems, ran = [str(error)], None
+    calls = member.log()["calls"]
+    result = None if terms["failed"] is not None or terms["state"] != "finished" else terms["parameters"]
+    same = None if ran is None or ran.result is None or result is None else member.put(ran.result) == result
+    said = [
+        {
+            "call": one["number"],
+            "coordinator": one["coordinator"],
+            "sent": len(one["messages"]),
+            "answered": [answer["agent"] for answer in one["answers"]],
+        }
+        for one in calls
+    ]
+    if as_json:
+        print_json({"calls": said, "differences": problems, "same_result": same})
+    else:
+        for one in said:
+            print_line(
+                f"call {one['call']} by {one['coordinator']}: {len(one['answered'])} of {one['sent']} answered"
+            )
+        for problem in problems:
+            print_line(f"NOT ALIKE: {problem}")
+        if not problems:
+            result_too = {
+                True: ", the result byte for byte",
+                False: ", the result not byte for byte",
+                None: "",
+            }
+            print_line(f"{len(said)} calls computed alike{result_too[same]}")
+    if problems:
+        ctx.exit(ExitCode.DAMAGED)
+
+
+def _overrides(terms: dict[str, Any]) -> dict[str, Any]:
+    """The run config that the task's author gave."""
+    return {
+        key.removeprefix("run."): value for key, value in terms["config"].items() if key.startswith("run.")
+    }
+
+
+def run_member(
+    ctx: click.Context,
+    home: Home,
+    member: Member,
+    terms: dict[str, Any],
+    settings: Settings,
+    no_serve: bool,
+    as_json: bool,
+) -> None:
+    """Take part in a ServerApp's run until it is over."""
+    from federated.flower.answering import attend
+    from federated.flower.coordination import coordinate
+    from federated.flower.project import files_of
+    from node.api_client import ApiError
+    from node.commands.learning import runner_of
+    from node.errors import DaemonNotRunning
+    from node.learning_member import Member, SystemClock
+
+    project, pairs, task, agent, verbose = settings
+    project = project.with_config(_overrides(terms))
+    listener = _Listener(as_json)
+    mine = "".join(f"{digest}  {file}\n" for file, digest in files_of(project.root))
+    if member.blob(terms["parameters"]).decode(errors="replace") != mine:
+        print_line("note: this project's files are not those of the task's author", err=True)
+
+    def serve() -> Ran:
+        with runner_of(project, pairs, task, agent, verbose) as app:
+            return coordinate(Member(home, task, SystemClock()), terms, app, listener)
+
+    serves = None if no_serve or not project.serverapp else serve
+    with runner_of(project, pairs, task, agent, verbose) as app:
+        # Before joining: an app that does not load must not keep the others waiting.
+        app.open()
+        if not terms["joined"]:
+            member.join()
+        done = attend(member, app, serves, listener, SystemClock(), (ApiError, DaemonNotRunning))
+    _report(ctx, member, task, done.answered, done.failed, done.ran, as_json)
+
+
+def _report(
+    ctx: click.Context,
+    member: Member,
+    task: str,
+    answered: int,
+    failed: dict[int, str],
+    ran: Ran | None,
+    as_json: bool,
+) -> None:
+    terms = member.terms()
+    result = None if terms["failed"] is not None else terms["parameters"]
+    if as_json:
+        print_json(
+            {
+                "id": task,
+                "calls": terms["round"],
+                "answered": answered,
+                "lost": [{"call": number, "reason": reason} for number, reason in failed.items()],
+                "result": result,
+                "failed": terms["failed"],
+                "coordinated": ran is not None,
+                "replayed": 0 if ran is None else ran.replayed,
+                "differences": [] if ran is None else ran.differences,
+                "refused": [] if ran is None else [list(pair) for pair in ran.refused],
+            }
+        )
+    else:
+        print_line(f"finished after {terms['round']} calls: answered {answered}")
+        if result is not None:
+            print_line(f"parameters  {result}")
+    if terms["failed"] is not None:
+        print_line(f"the run ended without a result: {terms['failed']}", err=True)
+        ctx.exit(ExitCode.REFUSED)
+    if failed:
+        ctx.exit(ExitCode.PARTLY_DONE)
+
+
+class _Listener:
+    """What happens, as lines on a terminal; elsewhere only what went wrong."""
+
+    def __init__(self, as_json: bool) -> None:
+        import sys
+
+        self._talk = sys.stderr.isatty() and not as_json
+
+    def asked(self, number: int, seconds: float) -> None:
+        if self._talk:
+            print_line(f"call {number}: working, {seconds:.0f} s left", err=True)
+
+    def answered(self, number: int, seconds: float, problem: str | None) -> None:
+        if problem is not None:
+            print_line(f"call {number}: the app failed: {problem}", err=True)
+        elif self._talk:
+            print_line(f"call {number}: answered after {seconds:.1f} s", err=True)
+
+    def coordinates(self) -> None:
+        if self._talk:
+            print_line("this node runs the ServerApp", err=True)
+
+    def stopped(self, reason: str) -> None:
+        print_line(f"this node runs the ServerApp no more: {reason}", err=True)
+
+    def resumed(self, calls: int) -> None:
+        print_line(f"the run is taken up after {calls} calls", err=True)
+
+    def called(self, number: int, messages: int) -> None:
+        if self._talk:
+            print_line(f"call {number}: {messages} messages sent", err=True)
+
+    def collected(self, number: int, answers: int, of: int) -> None:
+        if self._talk:
+            print_line(f"call {number}: {answers} of {of} answers", err=True)
+
+    def refused(self, agent: str, why: str) -> None:
+        print_line(f"an answer of {agent} is refused: {why}", err=True)

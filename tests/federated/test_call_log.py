@@ -1,0 +1,138 @@
+"""The log of a ServerApp's run: one run for one set of records, and nobody leads it away alone."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chain.cid import Cid, blob_cid
+from chain.kinds import ANSWER, CALL, END, JOIN, TASK
+from chain.learning import SERVER_APP
+from chain.record import Record
+from chain.server_app import Answer, Call, End, Sent, answer_body, call_body, end_body
+from chain.source_chain import Draft
+from federated.call_log import CallLog
+from tests.federated.models import task_of
+from tests.federated.table import Scribe
+
+MEMBERS = 4
+BLOB = blob_cid(b"a message")
+
+
+@dataclass
+class Run:
+    """A task, its members, and everything that was written about it."""
+
+    task: Record
+    scribes: list[Scribe]
+    records: list[Record]
+
+    def call(
+        self, by: int, number: int, previous: Cid, to: list[int], answers: tuple[Cid, ...] = ()
+    ) -> Record:
+        sent = tuple(Sent(self.scribes[one].agent, BLOB, 9) for one in to)
+        nodes = tuple(sorted(one.agent for one in self.scribes[:MEMBERS]))
+        body = call_body(Call(number, previous, nodes, answers, sent))
+        return self.keep(self.scribes[by].on(self.task, CALL, body))
+
+    def answer(self, by: int, call: Record, place: int) -> Record:
+        return self.keep(
+            self.scribes[by].on(self.task, ANSWER, answer_body(Answer(call.cid, place, BLOB, 9)))
+        )
+
+    def keep(self, record: Record) -> Record:
+        self.records.append(record)
+        return record
+
+    def log(self, records: list[Record] | None = None) -> CallLog:
+        log = CallLog(self.task)
+        log.add_all(self.records if records is None else records)
+        return log
+
+
+def begun() -> Run:
+    """Four members have joined; the last scribe has not."""
+    scribes = [Scribe(number) for number in range(MEMBERS + 1)]
+    terms = replace(task_of(), arrays=(), mode=SERVER_APP, strategy="line.server:app")
+    task = scribes[0].write(Draft(TASK, terms.to_body()))
+    scribes[0].last = task
+    run = Run(task, scribes, [])
+    for scribe in scribes[:MEMBERS]:
+        run.keep(scribe.on(task, JOIN, {}))
+    return run
+
+
+def told() -> Run:
+    """Two calls; at the second the coordinator is gone, and two others call: one of them is answered."""
+    run = begun()
+    first = run.call(0, 1, run.task.cid, [0, 1, 2, 3])
+    answers = tuple(run.answer(by, first, by).cid for by in range(MEMBERS))
+    second = run.call(0, 2, first.cid, [1, 2, 3], answers)
+    lone = run.call(1, 3, second.cid, [1, 2, 3])
+    taken = run.call(2, 3, second.cid, [1, 2, 3])
+    run.answer(1, lone, 0)
+    for place, by in enumerate((1, 2, 3)):
+        run.answer(by, taken, place)
+    run.keep(run.scribes[2].on(run.task, END, end_body(End(taken.cid, (), BLOB))))
+    return run
+
+
+TOLD = told()
+
+
+def state(log: CallLog) -> tuple[object, ...]:
+    return log.steps, log.ended, log.head, log.members(), [log.answers(one.record) for one in log.steps]
+
+
+@given(seed=st.integers(0, 1 << 32), doubled=st.integers(0, 10))
+def test_any_order_with_repetitions_tells_of_the_same_run(seed: int, doubled: int) -> None:
+    shuffled = [*TOLD.records, *TOLD.records[:doubled]]
+    random.Random(seed).shuffle(shuffled)
+    log = TOLD.log(shuffled)
+    assert state(log) == state(TOLD.log())
+    assert not log.add_all(TOLD.records)
+    assert len(log.steps) == 3
+    assert log.coordinator == TOLD.scribes[2].agent
+    assert log.finished
+
+
+def test_who_takes_a_run_over_alone_does_not_lead_it() -> None:
+    """However many calls one writes, at a fork the answers of the members decide."""
+    run = begun()
+    first = run.call(0, 1, run.task.cid, [0, 1])
+    alone = run.call(3, 1, run.task.cid, [3])
+    run.answer(3, alone, 0)
+    for number in range(2, 6):
+        alone = run.call(3, number, alone.cid, [3])
+        run.answer(3, alone, 0)
+    run.answer(0, first, 0)
+    run.answer(1, first, 1)
+    assert run.log().coordinator == run.scribes[0].agent
+    assert [one.record for one in run.log().steps] == [first.cid]
+
+
+def test_who_has_no_say_is_not_heard() -> None:
+    run = begun()
+    stranger = run.call(4, 1, run.task.cid, [1])
+    assert run.log().steps == ()
+    first = run.call(0, 1, run.task.cid, [1, 2])
+    for by, place in ((2, 0), (1, 1), (4, 0)):
+        run.answer(by, first, place)  # another's message, or none of a member
+    skipped = run.call(0, 3, first.cid, [1])
+    assert [one.record for one in run.log().steps] == [first.cid]
+    assert run.log().answers(first.cid) == {}
+    assert run.log().open_for(run.scribes[1].agent) == [(run.log().steps[0], 0)]
+    assert skipped.cid != stranger.cid
+
+
+def test_what_comes_early_waits_until_its_author_has_joined() -> None:
+    run = begun()
+    first = run.call(1, 1, run.task.cid, [1])
+    joins, rest = run.records[:MEMBERS], run.records[MEMBERS:]
+    log = run.log(rest)
+    assert log.steps == ()
+    log.add_all(joins)
+    assert [one.record for one in log.steps] == [first.cid]
