@@ -147,9 +147,7 @@ def audit(
         from node.commands.server_runs import audit_run
 
         if app is None or number is not None:
-            raise click.UsageError(
-                "a ServerApp ran in this task: give its project with --app PATH, no --round"
-            )
+            raise click.UsageError("a ServerApp ran in this task: give its project by --app PATH")
         audit_run(ctx, app, task, home, as_json)
         return
     where = f"{path_of(task)}/audit" + ("" if number is None else f"?round={number}")

@@ -107,17 +107,12 @@ def audit_run(ctx: click.Context, path: str, task: str, home: str | None, as_jso
         print_json({"calls": said, "differences": problems, "same_result": same})
     else:
         for one in said:
-            print_line(
-                f"call {one['call']} by {one['coordinator']}: {len(one['answered'])} of {one['sent']} answered"
-            )
+            answered = f"{len(one['answered'])} of {one['sent']} answered"
+            print_line(f"call {one['call']} by {one['coordinator']}: {answered}")
         for problem in problems:
             print_line(f"NOT ALIKE: {problem}")
         if not problems:
-            result_too = {
-                True: ", the result byte for byte",
-                False: ", the result not byte for byte",
-                None: "",
-            }
+            result_too = {None: "", True: ", the result byte for byte", False: ", the result within bounds"}
             print_line(f"{len(said)} calls computed alike{result_too[same]}")
     if problems:
         ctx.exit(ExitCode.DAMAGED)

@@ -133,6 +133,6 @@ def test_what_comes_early_waits_until_its_author_has_joined() -> None:
     first = run.call(1, 1, run.task.cid, [1])
     joins, rest = run.records[:MEMBERS], run.records[MEMBERS:]
     log = run.log(rest)
-    assert log.steps == ()
+    assert not log.steps
     log.add_all(joins)
     assert [one.record for one in log.steps] == [first.cid]

@@ -108,7 +108,7 @@ class Liar(Learner):
     lie: Callable[[bytes], bytes] = lambda data: data
 
     async def hand_in(self, node: Node, number: int, update: bytes) -> None:
-        engagement = node.learning._engaged[self.task]
+        engagement = node.learning._rounds(self.task)
         round_ = engagement.round
         assert round_ is not None
         info = await node.blobs.put(self.lie(update))
@@ -120,7 +120,7 @@ class Liar(Learner):
 
 
 def engagement(network: Network, number: int, task: Cid) -> Engagement:
-    return network.nodes[number].learning._engaged[task]
+    return network.nodes[number].learning._rounds(task)
 
 
 async def soon(condition: Callable[[], object], within_s: float = 60.0, every_s: float = 0.01) -> None:

@@ -92,6 +92,10 @@ def test_the_run_comes_to_what_the_strategy_says_and_bad_answers_do_not_reach_it
     target = tmp_path / "result.npz"
     assert daemons.command(nodes[3].home, "fl", "result", task, "-o", str(target)).code == 0
     np.testing.assert_allclose(np.load(target)["slope"], expected(ROUNDS), atol=1e-5)
+    audit = daemons.command(nodes[2].home, "fl", "audit", task, "--app", app, "--json")
+    assert audit.code == 0, audit
+    assert (audit.value["differences"], audit.value["same_result"]) == ([], True)
+    assert [len(one["answered"]) for one in audit.value["calls"]] == [MEMBERS] * ROUNDS
     # The clients count their rounds in their context's state, which lasts from message to message.
     assert "times 3" in members[1].log.read_text()
 
