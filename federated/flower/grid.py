@@ -17,7 +17,6 @@ import queue
 import random
 import sys
 import threading
-import time
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -147,7 +146,7 @@ class LoggedGrid(Grid):
                 count = -1
                 while count != len(self._gathered):
                     count = len(self._gathered)
-                    time.sleep(GATHER_S)
+                    threading.Event().wait(GATHER_S)
                 with self._lock:
                     batch, self._gathered = self._gathered, []
                 self._exchange(sorted(batch, key=lambda one: one.node))
