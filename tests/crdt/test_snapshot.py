@@ -9,14 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chain import canonical
+from chain.behalf import Behalf
 from chain.content import Content
+from chain.kinds import EDIT, PURGE
+from chain.source_chain import Draft, head_of
 from crdt import drafts
 from crdt.compaction import compacted
 from crdt.entry import EntryState
 from crdt.errors import Reopen, SnapshotError, SnapshotVoid
 from crdt.snapshot import believed, decode_snapshot, snapshot_of
 from crdt.standing import Standing
-from tests.crdt.histories import ALICE, BOB, Choose, History, Scribe, histories, seen
+from tests.crdt.histories import ALICE, BOB, MALLORY, Choose, History, Scribe, histories, seen
 from tests.crdt.snapshot_laws import SNAPSHOT_LAWS
 
 
@@ -53,6 +56,38 @@ def test_old_text_takes_no_memory_and_comes_back_when_its_end_does_not_count() -
     assert view is not None
     assert view == state.view(without_bob)
     assert view.contents[0][1].text == "x" * 1000
+
+
+def test_what_a_liar_overwrote_unseen_stays_whole_as_it_can_come_back() -> None:
+    """Mallory overwrites Bob's text, of which her record had not heard, and then purges her own."""
+    state, _ = edited(1)
+    (his,) = seen(state).maximal
+    body = {"codes": b"\x7f", "text": "mine", "over": [his]}
+    lie = Scribe(MALLORY).write(Draft(EDIT, body, state.subject), 5)
+    told = state.add(lie)
+    assert [cid for cid, _ in seen(told).contents] == [lie.cid]
+    small = compacted(told)
+    purge = Draft(PURGE, {"records": [lie.cid]}, state.subject, 1, lie.cid)
+    after = Scribe(MALLORY, head_of(lie), 1).write(purge, 6)
+    view = seen(told.add(after))
+    assert small.add_all([after]).view() == view
+    assert his in view.maximal
+
+
+def test_an_old_vote_keeps_for_whom_it_was_and_nothing_is_kept_of_what_is_purged() -> None:
+    state, bob = edited(0)
+    votes = []
+    for value in (1, -1):
+        draft = drafts.draft_vote(seen(state), BOB.agent, value, "why", behalf=Behalf("a crawler"))
+        votes.append(bob.write(draft, 5))
+        state = state.add(votes[-1])
+    small = compacted(state)
+    assert set(small.opened) == {votes[0].cid}
+    assert small.view() == state.view()
+    assert len(seen(state).votes) == 1
+    purge = bob.write(drafts.draft_purge(seen(state), BOB.agent, [votes[0].cid]), 6)
+    assert not small.add_all([purge]).opened
+    assert small.add_all([purge]).view() == state.add(purge).view()
 
 
 def test_a_snapshot_of_what_was_erased_since_is_void() -> None:
