@@ -57,7 +57,8 @@ def page_of(state: EntryState, since: VersionVector, limit: int = MAX_PAGE) -> P
     chosen = lacking[: max(1, limit)]
     there = {cid: state.applied[cid] for cid in known if cid in state.applied}
     there |= {record.cid: record for record in chosen}
-    return Page(tuple(chosen), join(since, version_of(there)).spaced(), len(chosen) < len(lacking))
+    here = version_of(there)
+    return Page(tuple(chosen), join(since, here).spaced(also=here), len(chosen) < len(lacking))
 
 
 def contiguous(records: Mapping[Cid, Record]) -> dict[Cid, Record]:

@@ -93,11 +93,13 @@ class VersionVector:
             )
         )
 
-    def spaced(self) -> VersionVector:
+    def spaced(self, also: VersionVector | None = None) -> VersionVector:
         """Bare slots: the heads, and of their trails the records 1, 2, 4, 8, … places below each, in bounds.
 
         What a replica shows to ask for a delta: who lacks a head still recognises a record not far below it.
+        `also` gives slots to be named as well, those that one asked has as heads.
         """
+        named = {} if also is None else dict(also.authors)
         found: list[tuple[AgentId, tuple[Slot, ...]]] = []
         for author, slots in self.authors:
             spots = {(slot.seq, slot.cid) for slot in slots}
@@ -108,8 +110,10 @@ class VersionVector:
                     spots.add((at, slot.trail[at]))
                     step *= 2
             heads = [(slot.seq, slot.cid) for slot in slots][-MAX_BRANCHES:]
-            rest = sorted(spots.difference(heads), reverse=True)[: MAX_BRANCHES - len(heads)]
-            found.append((author, tuple(Slot(seq, cid) for seq, cid in sorted([*heads, *rest]))))
+            theirs = [(slot.seq, slot.cid) for slot in named.get(author, ())]
+            rest = sorted(spots.difference(heads, theirs), reverse=True)
+            kept = list(dict.fromkeys([*heads, *reversed(theirs), *rest]))[:MAX_BRANCHES]
+            found.append((author, tuple(Slot(seq, cid) for seq, cid in sorted(kept))))
         return VersionVector(tuple(found)).bounded()
 
     def bounded(self) -> VersionVector:
