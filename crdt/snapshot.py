@@ -23,6 +23,7 @@ from chain import canonical
 from chain.cid import Cid, is_record_cid
 from chain.errors import ChainError
 from chain.identity import AGENT_ID_SIZE, AgentId
+from chain.merkle import leaf_hash, root_of
 from chain.record import MAX_INT, Record
 from crdt.entry import EntryState
 from crdt.errors import CrdtError, SnapshotError, SnapshotLacks, SnapshotVoid
@@ -103,6 +104,12 @@ def snapshot_of(state: EntryState, standing: Standing = CLEAR) -> Snapshot | Non
     if size > MAX_SNAPSHOT:
         raise SnapshotError(f"the snapshot of entry {state.subject.hex()} has {size} bytes")
     return snapshot
+
+
+def root_of_set(snapshots: Iterable[Snapshot]) -> bytes:
+    """One hash for the snapshots of a set of entries, in whatever order; raises `ValueError` without any."""
+    rows = sorted({(one.entry, one.digest) for one in snapshots})
+    return root_of([leaf_hash(entry + digest) for entry, digest in rows])
 
 
 def believed(snapshot: Snapshot, records: Iterable[Record]) -> EntryState:

@@ -86,6 +86,7 @@ class Node:
         self.life = parts.life
         self.private = parts.private
         self.conflicts = parts.conflicts
+        self.deltas = parts.deltas
         self.browsing = parts.browsing
         self.exporting = parts.exporting
         self.learning = parts.learning

@@ -65,6 +65,7 @@ from node.atlases import FOLDER, Atlases
 from node.authoring import binding_codes
 from node.browsing import Browsing
 from node.conflicts import Conflicts
+from node.deltas import Deltas
 from node.derivation import purges_of, records_of
 from node.editor import Editor
 from node.entry_reader import EntryReader
@@ -555,6 +556,7 @@ class Parts:
             trust_root(options.trust_roots, manifest, self.agent),
             run_blocking,
         )
+        self.deltas = Deltas(self.reader, manifest.network_id, lambda: self.governance.standing, run_blocking)
         self.heads = Heads(
             network, self.kademlia, held, manifest.network_id, run_blocking, clock, own.headers
         )

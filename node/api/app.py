@@ -28,6 +28,7 @@ from node.api.agent_life import add_agent_routes
 from node.api.asking import add_query_route
 from node.api.blobs import STREAMED, add_blob_routes
 from node.api.conflicts import add_conflict_routes
+from node.api.deltas import add_delta_routes
 from node.api.docs_page import docs_page
 from node.api.editing import add_editing_routes, entry_id
 from node.api.exports import add_export_route
@@ -129,6 +130,7 @@ def create_app(
     add_moderation_routes(app, node)
     add_export_route(app, node)
     add_conflict_routes(app, node.conflicts)
+    add_delta_routes(app, node)
     if life is not None:
         add_agent_routes(app, life)
     add_standing_routes(app, node)

@@ -18,6 +18,7 @@ from dht.blobs.blob_store import BlobDraft, BlobStore
 from dht.overlay.clock_skew import Skew
 from dht.overlay.reputation import Standing
 from node.conflicts import Disputed, DisputedPage
+from node.deltas import Deltas
 from node.exporting import Exporting
 from node.graph.exploration import Graph
 from node.models import (
@@ -129,6 +130,11 @@ class NodeService(Protocol):
 
         Raises `NotFound` for a record of another chain, `InvalidInput` for more receipts than can come.
         """
+        ...
+
+    @property
+    def deltas(self) -> Deltas:
+        """What has come of entries since a version."""
         ...
 
     @property

@@ -26,8 +26,10 @@ from chain.manifest import decode_manifest
 from chain.receipt import open_batch, open_receipt
 from chain.record import decode_header, decode_payload, decode_record
 from chain.warrant import proof_from_body
+from crdt.delta_codec import decode_delta, encode_delta
 from crdt.errors import CrdtError
 from crdt.operations import read_operation
+from crdt.snapshot import decode_snapshot
 from crdt.version_vector import decode_version_vector
 from dht.blobs import service as blobs
 from dht.blobs.blob_store import read_bitmap
@@ -55,6 +57,7 @@ from federated.errors import LearningError
 from federated.update import UpdateError
 from federated.update import decode as decode_update
 from node import atlases
+from node.api.deltas import version_in
 from node.errors import InvalidInput
 from node.invite_text import read_invite
 from node.query import search_protocol
@@ -171,6 +174,9 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "sign reply": messages.decode_reply,
     "update": lambda data: decode_update(ARRAYS, data, 1000),
     "version vector": decode_version_vector,
+    "version in a URL": lambda data: version_in(data.decode("latin-1")),
+    "delta": lambda data: decode_delta(data, NETWORK_ID),
+    "snapshot": decode_snapshot,
     "clock": lambda data: canonical.decode(data, clock_skew.MAX_REPLY),
     "notices": notices._open,
     "head": lambda data: heads._question(data, heads.HEAD),
@@ -208,6 +214,8 @@ READ_BY: dict[str, str] = {
     "chain.receipt:open_receipt": "receipt",
     "chain.manifest:decode_manifest": "manifest",
     "crdt.version_vector:decode_version_vector": "version vector",
+    "crdt.delta_codec:decode_delta": "delta",
+    "crdt.snapshot:decode_snapshot": "snapshot",
     "dht.records.methods:_request": "question",
     "dht.records.methods:_decode": "page",
     "dht.overlay.clock_skew:_sample": "clock",
@@ -272,6 +280,7 @@ WHOLE = [
     canonical.encode(bundle_value([AUTHOR.opening], [], [Item(record, 1) for record in AUTHOR.records])),
     *(record.encode() for record in AUTHOR.records),
     signed(1).data,
+    encode_delta(AUTHOR.records, NETWORK_ID),
     canonical.encode(PROOF),
     b"".join(pieces()),
     summaries.encode_question(SUMMARY, SUMMARIES),

@@ -30,6 +30,7 @@ from dht.overlay.clock_skew import Skew
 from dht.overlay.reputation import Reputation, Standing
 from node.api.service import OwnPrivate
 from node.conflicts import Conflicts
+from node.deltas import Deltas
 from node.editor import Editor
 from node.embedding.caller import CallerVectors
 from node.embedding.errors import NotFinite, WrongSize, ZeroVector
@@ -195,6 +196,10 @@ class MemoryNode:
     @property
     def conflicts(self) -> Conflicts:
         return Conflicts(self, self, lambda: CLEAR, inline_blocking)
+
+    @property
+    def deltas(self) -> Deltas:
+        return Deltas(self, NETWORK, lambda: CLEAR, inline_blocking)
 
     def about(self, entry: Cid) -> dict[Cid, Record]:
         return {record.cid: record for record in self.records if record.subject == entry}
