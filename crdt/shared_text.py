@@ -17,7 +17,8 @@ What an author cannot do here, and why:
   left out and whatever was written on it with it. A value left out stands on its own: it loses nothing, it
   is not merged.
 - *Make it dear.* A script has at most `MAX_STEPS` changes, `MAX_SCRIPT_SPLICES` splices and `MAX_TOUCHED`
-  code points inserted and deleted. Beyond that the values stand side by side until somebody overwrites them.
+  code points inserted and deleted. Beyond that some stand aside until somebody overwrites them, author by
+  author in turn.
 
 All of it is a function of the values that the view shows and of their causal past, which their CIDs fix. So
 exclusion by warrant, deletes and purges need no rules of their own: an offender's value is not shown, so it
@@ -28,8 +29,8 @@ of a purged edit begins a text of its own, since nobody can replay what is gone.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from chain.cid import Cid
 from chain.content import Content
@@ -44,9 +45,11 @@ MAX_SCRIPT_SPLICES = 8192
 """Their splices together."""
 MAX_TOUCHED = 256 * 1024
 """Code points that they insert and delete together."""
-MAX_TRIED = 128
+MAX_ROUNDS = 8
+"""Scripts of one origin that are tried for."""
+MAX_TRIED = 32
 """Values of one origin that are tried when all of them are beyond the bounds."""
-MAX_PAST = 16 * 1024
+MAX_PAST = 8 * 1024
 """Edits that are walked to find where texts come from."""
 
 
@@ -148,12 +151,14 @@ def peer_of(record: Cid) -> int:
 class Texts:
     """The values that an entry shows: groups of one origin as scripts, and the rest `apart` (ascending).
 
-    `too_long` are values of one origin (among `apart`) whose scripts are beyond the bounds.
+    Among `apart`, `too_long` are values of one origin that the bounds leave no room for, and `left_out` such
+    as are not what they say, or were written on one that is not.
     """
 
     scripts: tuple[Script, ...] = ()
     apart: tuple[Cid, ...] = ()
     too_long: tuple[Cid, ...] = ()
+    left_out: tuple[Cid, ...] = ()
 
 
 def texts_of(
@@ -161,8 +166,9 @@ def texts_of(
 ) -> Texts:
     """What can be put together of the values `shown`, by what the entry's records say (`crdt.purging`).
 
-    Of more than the bounds allow, those go first that cost least, of `authors` in turn: who writes much
-    crowds out themselves. O(edits in their past, at most `MAX_PAST`, and the texts of those to replay).
+    Of more than the bounds allow, those go first that have most edits before them and cost least, of
+    `authors` in turn: who writes much crowds out themselves. What has no room in one script may have it
+    in another. O(`MAX_ROUNDS` · `MAX_TRIED` · edits in their past).
     """
     values = sorted(cid for cid in set(shown) if isinstance(said.get(cid), Content))
     graph = _Graph(said, values)
@@ -170,39 +176,44 @@ def texts_of(
     for value in values:
         groups.setdefault(graph.origin.get(value, value), []).append(value)
     scripts: list[Script] = []
-    apart: set[Cid] = set(values)
-    too_long: list[Cid] = []
+    apart, too_long, left_out = set(values), set[Cid](), set[Cid]()
     for origin in sorted(groups):
-        group = groups[origin]
-        fitting = _fitting(graph, group, authors or {})
-        if fitting is not None:
-            scripts.append(fitting)
-            apart.difference_update(fitting.values)
-        if len(group) > 1:
-            there = () if fitting is None else (*fitting.values, *fitting.left_out)
-            too_long.extend(cid for cid in group if cid not in there)
-    return Texts(tuple(scripts), tuple(sorted(apart)), tuple(sorted(too_long)))
+        rest = groups[origin]
+        for _ in range(MAX_ROUNDS):
+            if len(rest) < 2:
+                break
+            chosen = _fitting(graph, rest, authors or {})
+            rest = [cid for cid in rest if cid not in chosen]
+            if len(chosen) < 2:
+                too_long.update(chosen)
+                continue
+            script = graph.checked(graph.script(chosen))
+            left_out.update(script.left_out)
+            if len(script.values) > 1:
+                scripts.append(script)
+                apart.difference_update(script.values)
+        if len(groups[origin]) > 1:
+            too_long.update(rest)
+    return Texts(
+        tuple(scripts), tuple(sorted(apart)), tuple(sorted(too_long)), tuple(sorted(left_out & apart))
+    )
 
 
-def _fitting(graph: _Graph, group: Sequence[Cid], authors: Mapping[Cid, AgentId]) -> Script | None:
-    """The script of as many values of one origin as the bounds allow; None for less than two."""
-    if len(group) < 2:
-        return None
-    script = graph.script(group)
-    if not _within_bounds(script):
-        turns: dict[AgentId, int] = {}
-        order: list[tuple[int, int, Cid]] = []
-        for cost, cid in sorted((graph.cost(cid), cid) for cid in group):
-            author = authors.get(cid, cid)
-            turns[author] = turns.get(author, -1) + 1
-            order.append((turns[author], cost, cid))
-        chosen: list[Cid] = []
-        for _, _, cid in sorted(order)[:MAX_TRIED]:
-            tried = graph.script(sorted((*chosen, cid)))
-            if _within_bounds(tried):
-                chosen.append(cid)
-                script = tried
-    return script if len(script.values) > 1 and _within_bounds(script) else None
+def _fitting(graph: _Graph, group: Sequence[Cid], authors: Mapping[Cid, AgentId]) -> list[Cid]:
+    """As many values of one origin as the bounds allow, ascending."""
+    if len(group) < 2 or _within_bounds(graph.script(group)):
+        return list(group)
+    turns: dict[AgentId, int] = {}
+    order: list[tuple[int, int, int, Cid]] = []
+    for depth, cost, cid in sorted((-graph.depth[cid], graph.cost(cid), cid) for cid in group):
+        author = authors.get(cid, cid)
+        turns[author] = turns.get(author, -1) + 1
+        order.append((turns[author], depth, cost, cid))
+    chosen: list[Cid] = []
+    for _, _, _, cid in sorted(order)[:MAX_TRIED]:
+        if _within_bounds(graph.script(sorted((*chosen, cid)))):
+            chosen.append(cid)
+    return sorted(chosen)
 
 
 def merged(script: Script, engine: Engine) -> Merged | None:
@@ -239,7 +250,7 @@ class _Graph:
     order: list[Cid] = field(default_factory=list)
     before: dict[Cid, tuple[Cid, ...]] = field(default_factory=dict)
     origin: dict[Cid, Cid] = field(default_factory=dict)
-    _true: dict[Cid, bool] = field(default_factory=dict)
+    depth: dict[Cid, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         stack = list(self.start)
@@ -257,6 +268,7 @@ class _Graph:
             origins = {self.origin[one] for one in self.before[cid]}
             if len(origins) != 1:
                 self.before[cid] = ()
+            self.depth[cid] = 1 + max((self.depth[one] for one in self.before[cid]), default=0)
             self.origin[cid] = origins.pop() if len(origins) == 1 else cid
 
     def _over(self, cid: Cid) -> tuple[Cid, ...]:
@@ -278,24 +290,28 @@ class _Graph:
             if cid in past:
                 past.update(self.before[cid])
         line = [cid for cid in self.order if cid in past]
-        at = _cut(line, self.before)
-        left: set[Cid] = set()
-        steps: list[Step] = []
-        for cid in line[at + 1 :]:
-            content, over = self._content(cid), self.before[cid]
-            step = Step(cid, over, content.splices or (), content.text)
-            if not left.isdisjoint(over) or (len(over) == 1 and not self._is_true(step)):
-                left.add(cid)
-            else:
-                steps.append(step)
-        there = tuple(cid for cid in values if cid not in left)
-        return Script(line[at], self._content(line[at]).text, tuple(steps), there, tuple(sorted(left)))
+        at = _cut(line, self.before, set(values))
+        contents = [(cid, self._content(cid)) for cid in line[at:]]
+        steps = (
+            Step(cid, self.before[cid], content.splices or (), content.text) for cid, content in contents[1:]
+        )
+        return Script(line[at], contents[0][1].text, tuple(steps), tuple(values))
 
-    def _is_true(self, step: Step) -> bool:
-        known = self._true.get(step.record)
-        if known is None:
-            known = self._true[step.record] = makes(step, self._content(step.over[0]).text)
-        return known
+    def checked(self, script: Script) -> Script:
+        """The script without what is seen to be false with no engine: the text at a version of one value."""
+        left: set[Cid] = set()
+        for step in script.steps:
+            alone = len(step.over) == 1
+            if not left.isdisjoint(step.over) or (
+                alone and not makes(step, self._content(step.over[0]).text)
+            ):
+                left.add(step.record)
+        return replace(
+            script,
+            steps=tuple(step for step in script.steps if step.record not in left),
+            values=tuple(cid for cid in script.values if cid not in left),
+            left_out=tuple(sorted(left)),
+        )
 
     def _content(self, cid: Cid) -> Content:
         content = self.said[cid]
@@ -303,8 +319,9 @@ class _Graph:
         return content
 
 
-def _cut(line: Sequence[Cid], before: Mapping[Cid, tuple[Cid, ...]]) -> int:
-    """The last place of `line` that has all earlier ones in its past and is in the past of all later ones."""
+def _cut(line: Sequence[Cid], before: Mapping[Cid, tuple[Cid, ...]], values: Container[Cid]) -> int:
+    """The last place of `line` with all earlier ones in its past, none of them a value, that is in the past
+    of all later ones."""
     place = {cid: at for at, cid in enumerate(line)}
     earliest = [min((place[one] for one in before[cid]), default=at) for at, cid in enumerate(line)]
     ends: set[int] = set()
@@ -314,11 +331,12 @@ def _cut(line: Sequence[Cid], before: Mapping[Cid, tuple[Cid, ...]]) -> int:
         ends.add(at)
         if len(ends) == 1:
             alone.append(at)
+    first = next(at for at, cid in enumerate(line) if cid in values)
     reach = len(line)
     cut = 0
     candidates = set(alone)
     for at in range(len(line) - 1, -1, -1):
-        if at in candidates and reach >= at and at < len(line) - 1:
+        if at <= first and at in candidates and reach >= at:
             cut = at
             break
         reach = min(reach, earliest[at])

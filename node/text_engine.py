@@ -72,8 +72,8 @@ def _replay(script: Script) -> Merged:
 class _Document:
     """A Loro document whose versions go by the records that made them.
 
-    Loro wants frontiers without ids that lie in the past of others (it panics else), so of each change the
-    set of all changes in its past is kept, as the bits of a number.
+    Loro means frontiers to be without ids that lie in the past of others, and panics at two of one peer. So
+    a peer has one change, and of each change all that is in its past is kept, as the bits of a number.
     """
 
     def __init__(self, script: Script) -> None:

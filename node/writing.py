@@ -56,7 +56,7 @@ def shared_text(view: EntryView, standing: Standing, engine: Engine | None) -> S
     authors = authors_of(state.applied)
     texts = texts_of(contents, operations(state.applied), authors)
     place = {cid: at for at, cid in enumerate(contents)}
-    reason = TOO_LONG if texts.too_long else CANNOT
+    reason = TOO_LONG if texts.too_long else FAILED if texts.left_out else CANNOT
     found: list[WrittenText] = []
     for script in sorted(texts.scripts, key=lambda script: min(place[cid] for cid in script.values)):
         done = merged(script, engine) if engine is not None and len(found) < MAX_REPLAYED else None

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from chain.cid import Cid
 from chain.content import Content
+from chain.manifest import Limits
 from chain.record import Record
 from chain.splices import Splice, spliced
 from crdt import drafts, shared_text
@@ -24,10 +25,11 @@ from crdt.purging import operations
 from crdt.shared_text import MAX_STEPS, Script, Step, Texts, merged, peer_of, texts_of, version_text
 from crdt.standing import CLEAR, Standing
 from node.entry_reader import view_of
-from node.models import SharedText, WrittenText
+from node.errors import InvalidInput
+from node.models import SharedText, Write, WrittenText
 from node.text_difference import splices_between
 from node.text_engine import NEEDS_EXTRA, engine, replay
-from node.writing import FAILED
+from node.writing import FAILED, Desk
 from node.writing import shared_text as text_of
 from tests.crdt.event_graphs import LETTERS, History, begin, random_history, random_splices, write
 from tests.crdt.histories import ALICE, BOB, MALLORY, Scribe
@@ -128,11 +130,31 @@ def test_whose_splices_do_not_give_its_text_stands_alone_with_all_on_top_of_it()
     on_top = history.add(Content("roses!", CODES, over=(liar,), splices=(Splice(5, 0, "!"),)))
     assert one is not None
     assert other is not None
-    (script,) = texts_of((one, other, on_top), history.said).scripts
+    texts = texts_of((one, other, on_top), history.said)
+    (script,) = texts.scripts
+    assert (texts.apart, texts.left_out) == ((on_top,), (on_top,))
+    assert script.left_out == tuple(sorted((liar, on_top))), "seen without an engine: it counts for no bound"
     done = replay(script)
     assert done is not None
     assert (done.text, done.values) == ("Roses climb.", tuple(sorted((one, other))))
     assert done.left_out == tuple(sorted((liar, on_top)))
+
+
+def test_an_edit_may_overwrite_a_value_and_what_came_before_it() -> None:
+    history = begin("roses")
+    (create,) = history.said
+    one = write(history, (create,), (Splice(0, 0, "1"),), replay)
+    assert one is not None
+    two = write(history, (one,), (Splice(0, 0, "2"),), replay)
+    assert two is not None
+    three = write(history, (two,), (Splice(0, 0, "3"),), replay)
+    assert three is not None
+    four = history.add(
+        Content("4321roses", CODES, over=tuple(sorted((create, one, three))), splices=(Splice(0, 0, "4"),))
+    )
+    beside = write(history, (create,), (Splice(5, 0, "."),), replay)
+    assert beside is not None
+    assert together(history, (four, beside)) == "4321roses."
 
 
 def test_two_records_with_one_peer_are_not_taken_for_one_author() -> None:
@@ -159,6 +181,10 @@ def test_texts_without_a_common_origin_stay_apart() -> None:
     assert version_text((plain, typed), history.said, replay) is None
     both = history.add(Content("x", CODES, over=tuple(sorted((plain, typed))), splices=()))
     assert texts_of((both, typed), history.said).apart == tuple(sorted((both, typed)))
+    # From where they were put together by hand, they have a common origin.
+    on_both = [write(history, (both,), (Splice(1, 0, mark),), replay) for mark in "!?"]
+    (script,) = texts_of([one for one in on_both if one is not None], history.said).scripts
+    assert (script.base, len(script.steps)) == (both, 2)
     # What was purged cannot be replayed: who wrote on top of it goes on from the own text.
     said = {cid: one for cid, one in history.said.items() if cid != create}
     assert not texts_of((plain, typed), said).scripts
@@ -173,13 +199,30 @@ def test_who_writes_too_much_crowds_out_themselves(bound: str, monkeypatch: pyte
     authors = dict.fromkeys(shown, MALLORY.agent) | {shown[0]: ALICE.agent, shown[1]: BOB.agent}
     assert texts_of(shown, history.said, authors).scripts[0].values == tuple(sorted(shown))
     monkeypatch.setattr(shared_text, bound, 3)
+    first, *others = texts_of(shown, history.said, authors).scripts
+    assert {*shown[:2]} < {*first.values}
+    assert [len(script.values) for script in (first, *others)] == [3, 3, 3]
+    monkeypatch.setattr(shared_text, "MAX_ROUNDS", 1)
     texts = texts_of(shown, history.said, authors)
-    (script,) = texts.scripts
-    assert len(script.values) == 3
-    assert {*shown[:2]} < {*script.values}
-    assert texts.too_long == texts.apart == tuple(sorted(set(shown) - set(script.values)))
+    assert texts.scripts == (first,)
+    assert texts.too_long == texts.apart == tuple(sorted(set(shown) - set(first.values)))
     monkeypatch.setattr(shared_text, bound, 1)
     assert texts_of(shown, history.said, authors).too_long == tuple(sorted(shown))
+
+
+def test_nobody_keeps_others_apart_by_writing_on_what_is_long_past(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_text, "MAX_STEPS", 5)
+    history = begin("roses")
+    (create,) = history.said
+    late = write(history, (create,), (Splice(5, 0, "x"),), replay)
+    now = create
+    for _ in range(9):
+        now = write(history, (now,), (Splice(0, 0, "xx"),), replay) or now
+    pair = [write(history, (now,), (Splice(0, 0, mark * 3),), replay) for mark in "!?"]
+    honest = tuple(sorted(cid for cid in pair if cid is not None))
+    assert late is not None
+    texts = texts_of((late, *honest), history.said)
+    assert ([script.values for script in texts.scripts], texts.too_long) == ([honest], (late,))
 
 
 def test_a_long_past_is_not_replayed_when_all_have_it_in_common() -> None:
@@ -280,6 +323,17 @@ def test_without_the_extra_the_last_value_is_shown_and_that_the_extra_is_needed(
     assert text_of(view, CLEAR, replay).shown.text == "Roses climb."
     assert text_of(view, CLEAR, lambda script: None).reason == FAILED
     assert engine() is replay
+    # Who writes without it writes on one value, and cannot on what others put together.
+    folded = entry.state.view()
+    assert folded is not None
+    desk = Desk(ALICE.agent, Limits(), None, lambda text: CODES)
+    insert = (Splice(0, 0, "x"),)
+    draft = desk.asked(folded, entry.state.applied, Write(told.shown.version, insert), None)
+    assert draft is not None
+    assert draft.body["over"] == list(told.shown.version)
+    assert draft.body["text"] == f"x{told.shown.text}"
+    with pytest.raises(InvalidInput, match=r"install roseforest\[text\]"):
+        desk.asked(folded, entry.state.applied, Write(tuple(dict(folded.contents)), insert), None)
 
 
 @settings(max_examples=60, deadline=None)

@@ -579,6 +579,7 @@ OFFENCES: dict[str, list[Offence]] = {
         in_rules_4("create", title="Moss"),
         in_rules_4("vote", behalf={"name": "a crawler"}),
         in_rules_4("edit", resolution={"decision": "merge", "reason": "both are right"}),
+        in_rules_4("edit", splices=[[0, 1, ""]]),
     ],
     "limits": [within(Limits(text=3)), within(Limits(tags=0))],
     "private-body": [
