@@ -59,7 +59,7 @@ def test_two_people_type_in_one_text_and_both_are_kept(daemons: Daemons, tmp_pat
     )
     assert (late.status, len(late.value["records"])) == (200, 2)
     for daemon in (ann, bob):
-        eventually(lambda daemon=daemon: daemon.texts(OLD) == [LAST], "the text of both")
+        eventually(partial(_finds, daemon), "the text of both")
         entry = daemon.get(f"/v1/entries/{id_}")
         assert (entry["text"], entry["conflict"], entry["tags"]) == (LAST, False, ["bees"])
         assert daemon.get(f"/v1/entries/{id_}/text")["version"] == late.value["records"][1:]
@@ -75,3 +75,7 @@ def _at_rest(*daemons: Daemon) -> bool:
 def _together(daemon: Daemon, id_: str) -> Any:
     view = daemon.get(f"/v1/entries/{id_}/text")
     return view if len(view["version"]) == 2 else None
+
+
+def _finds(daemon: Daemon) -> bool:
+    return daemon.texts(OLD) == [LAST]
