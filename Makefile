@@ -41,7 +41,7 @@ test-long: $(VENV)/.installed-test
 
 mutants: $(VENV)/.installed-test
 	$(BIN)/python -m tests.crdt.mutants
-	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest tests/crdt/test_entry_laws.py -n auto --dist worksteal
+	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest tests/crdt -n auto --dist worksteal
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .

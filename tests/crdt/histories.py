@@ -265,7 +265,7 @@ def forged(choose: Choose, story: History) -> Record:
         (stolen.cid, stolen.header.subject_seq + 1, ()),
         (None, 1 + choose(2), ()),
         (own[-1].cid, own[-1].header.subject_seq + 2, ()) if own else (None, MAX_INT, ()),
-        (own[-1].cid, own[-1].header.subject_seq, ()) if own else (None, 2, UNKNOWN),
+        (own[-1].cid, own[-1].header.subject_seq, ()) if own else (None, 2, tuple(sorted(UNKNOWN))),
     )[choose(6)]
     kind, body = (
         (EDIT, {"codes": b"\x7f", "text": "forged", "over": targets(choose, story)}),
@@ -299,6 +299,16 @@ def fork(choose: Choose, story: History, over: Sequence[Cid]) -> tuple[Record, R
             )
         )
     return both[0], both[1]
+
+
+def claim_and_purge(story: History, over: Cid) -> tuple[Record, Record]:
+    """An edit of Mallory's over a value that she claims not to have seen, and its purge."""
+    story.lies += 2
+    body = {"codes": b"\x7f", "text": "mine", "over": [over]}
+    place: dict[str, Any] = {"deps": (), "lamport": 1, "hlc": 1}
+    edit = _by_mallory(story, EDIT, body, seq=2, subject_seq=0, subject_prev=None, **place)
+    gone = {"records": [edit.cid]}
+    return edit, _by_mallory(story, PURGE, gone, seq=3, subject_seq=1, subject_prev=edit.cid, **place)
 
 
 Deeds = Callable[[int, list[Record]], tuple[str, dict[str, Any]]]

@@ -12,6 +12,7 @@ from chain.errors import ChainError
 from chain.kinds import RETRACT
 from chain.record import Record, decode_record, verify_signature
 from crdt import drafts, entry
+from crdt.compaction import compacted
 from crdt.entry import EntryState
 from crdt.trust import VOTE, trust_of
 from tests.crdt.histories import (
@@ -20,6 +21,7 @@ from tests.crdt.histories import (
     UNKNOWN,
     Choose,
     History,
+    claim_and_purge,
     content,
     forged,
     fork,
@@ -149,6 +151,20 @@ def only_the_creator_retracts(story: History, choose: Choose) -> None:
     assert after.retracted == view.retracted
 
 
+def a_claim_that_is_taken_back_ends_nothing(story: History, choose: Choose) -> None:
+    """Who overwrites what they never saw, and purges that, brings it back, also from a compacted entry."""
+    state = story.state()
+    story.replicas[1] = state
+    bob = story.scribes[1].identity.agent
+    edit = story.publish(1, drafts.draft_edit(seen(state), bob, content(choose)), choose(3))
+    claim, purge = claim_and_purge(story, edit.cid)
+    claimed = story.replicas[1].add(claim)
+    assert {cid for cid, _ in seen(claimed).contents} == {claim.cid}
+    after = seen(claimed.add(purge))
+    assert dict(after.contents)[edit.cid] == dict(seen(story.replicas[1]).contents)[edit.cid]
+    assert compacted(claimed).add_all((purge,)).view() == after
+
+
 def trust_does_not_hang_on_order(story: History, choose: Choose) -> None:
     """The score is that of the records, for readers with any root."""
     root = {ALICE.agent: VOTE, MALLORY.agent: choose(3)}
@@ -167,5 +183,6 @@ HOSTILE_LAWS = (
     a_greatest_clock_hides_nothing,
     damaged_bytes_leave_replicas_equal,
     only_the_creator_retracts,
+    a_claim_that_is_taken_back_ends_nothing,
     trust_does_not_hang_on_order,
 )

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 from chain.content import Content
 from chain.kinds import DELETE, PURGEABLE, VOTE
 from crdt import drafts
 from crdt.entry import EntryState, fold
+from crdt.entry_view import Entry
 from crdt.operations import Delete, Describe
 from crdt.postings import is_tag_record, overwritten, proofs, proven_tags, shown
 from crdt.purging import operations, purged_by, purges_in
@@ -102,13 +105,31 @@ def order_never_shows(story: History, choose: Choose) -> None:
     assert view.encode() == seen(story.state(records)).encode()
 
 
-def snapshot_and_tail(story: History, choose: Choose) -> None:
+def one_by_one_is_all_at_once(story: History, choose: Choose) -> None:
     order = shuffled(choose, story.records)
     cut = choose(len(order) + 1)
     tail = story.state(order[:cut])
     for record in order[cut:]:
         tail = tail.add(record)
     same(tail, story.state(order))
+
+
+def bytes_tell_all_that_is_seen(story: History, choose: Choose) -> None:
+    """Views that differ in anything that people see have other bytes."""
+    view, other = seen(story.state()), seen(draw_state_with_create(story, choose))
+    assert (view.encode() == other.encode()) == (_bare(view) == _bare(other))
+    for field in fields(view):
+        value = getattr(_bare(other), field.name)
+        if field.name != "tags" and value != getattr(_bare(view), field.name):  # tags follow from their adds
+            assert replace(view, **{field.name: value}).encode() != view.encode(), field.name
+
+
+def _bare(view: Entry) -> Entry:
+    return replace(view, version=view.version.bare())
+
+
+def draw_state_with_create(story: History, choose: Choose) -> EntryState:
+    return draw_state(story, choose).add(story.records[0])
 
 
 def deltas_are_enough(story: History, choose: Choose) -> None:
@@ -409,7 +430,8 @@ LAWS = (
     idempotent,
     inflationary,
     order_never_shows,
-    snapshot_and_tail,
+    one_by_one_is_all_at_once,
+    bytes_tell_all_that_is_seen,
     deltas_are_enough,
     order_is_inclusion,
     vectors_are_a_lattice,

@@ -13,13 +13,16 @@ from os import cpu_count
 
 import click
 
+from tests.crdt.delta_laws import DELTA_LAWS
 from tests.crdt.laws import LAWS
 from tests.crdt.planting import Bug, first_broken
+from tests.crdt.snapshot_laws import SNAPSHOT_LAWS
 from tests.crdt.state_bugs import STATE_BUGS
+from tests.crdt.sync_bugs import SYNC_BUGS
 from tests.crdt.view_bugs import VIEW_BUGS
 
-BUGS = {bug.name: bug for bug in (*VIEW_BUGS, *STATE_BUGS)}
-BY_NAME = {law.__name__: law for law in LAWS}
+BUGS = {bug.name: bug for bug in (*VIEW_BUGS, *STATE_BUGS, *SYNC_BUGS)}
+BY_NAME = {law.__name__: law for law in (*LAWS, *DELTA_LAWS, *SNAPSHOT_LAWS)}
 SEEDS = 300
 """Histories on which a law that a bug names is tried."""
 
