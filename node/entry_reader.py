@@ -8,7 +8,7 @@ the entry, other nodes around its basis are asked: holders may be full, gone, or
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -20,6 +20,7 @@ from chain.kinds import CARRIES_CONTENT, CREATE, ENTRY_OPERATIONS, PURGE
 from chain.record import Record
 from crdt.entry import fold
 from crdt.entry_view import Entry
+from crdt.equivocation import twins_among
 from crdt.purging import purged_by, purges_in
 from crdt.standing import CLEAR, Standing
 from crdt.trust import NO_ROOT, trust_of
@@ -72,9 +73,11 @@ class EntryReader:
         run_blocking: RunBlocking,
         standing: Callable[[], Standing] = lambda: CLEAR,
         root: Mapping[AgentId, int] = NO_ROOT,
+        met: Callable[[Sequence[tuple[Record, Record]]], Awaitable[None]] | None = None,
     ) -> None:
-        """`root`: whose votes count in full, see `crdt.trust`."""
+        """`root`: whose votes count in full, see `crdt.trust`. `met` is told of forks found."""
         self._root = root
+        self._met = met
         self._standing = standing
         self._kademlia = kademlia
         self._records = records
@@ -101,6 +104,9 @@ class EntryReader:
         if entry not in found.records:
             await self._search(entry, found, asked)
         await self._erase_stale(known, found)
+        twins = twins_among((*found.records.values(), *found.companions.values()))
+        if twins and self._met is not None:
+            await self._met(twins)
         return found
 
     async def _search(self, entry: Cid, found: Found, without: Sequence[AgentId]) -> None:

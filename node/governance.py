@@ -242,6 +242,10 @@ class Governance:
         await self.watch.held(items)
         await self._notices.take([item.record for item in items])
 
+    async def met(self, pairs: Sequence[tuple[Record, Record]]) -> None:
+        """See `Watch.met`."""
+        await self.watch.met(pairs)
+
     async def compare(self, agent: AgentId) -> None:
         """Fetch what one peer knows of warrants and epochs and this node does not."""
         await self._notices.compare(agent)

@@ -403,6 +403,7 @@ class Parts:
             run_blocking,
             lambda: self.governance.standing,
             trust_root(options.trust_roots, manifest, self.agent),
+            lambda pairs: self.governance.met(pairs),
         )
         self.verifier = Verifier(
             agent=self.kademlia.agent,

@@ -2,7 +2,8 @@
 
 Two things are seen where records are taken in: a record that breaks a rule, while it is judged, and a second
 record at a place of a chain, once it is held, in whatever role (the holders of the author's key get every
-header, so they see each fork), or shown as an agent's opening in a notice. Of each offender the earliest
+header, so they see each fork), met with the first while an entry is read, or shown as an agent's opening in a
+notice. Of each offender the earliest
 offence seen is turned into a warrant (`validation.accusation`), after a pause of random length: mostly
 somebody else was quicker by then, and one warrant is enough. An offender that shows one earlier offence after
 another gets ever slower answers, so it cannot fill its accusers' chains.
@@ -99,6 +100,12 @@ class Watch:
         if places:
             await self._run_blocking(self._look_for_forks, places)
 
+    async def met(self, pairs: Sequence[tuple[Record, Record]]) -> None:
+        """Pairs at one place of a chain came together here, held or not: an entry was read and folded."""
+        pairs = [pair for pair in pairs if self._interesting(pair[0].header.author, pair[0].header.seq)]
+        if pairs:
+            await self._run_blocking(self._accuse_pairs, pairs)
+
     async def heard(self, notices: Sequence[Record]) -> None:
         """Notices came: does the opening that one of them brings differ from the one that is here?
 
@@ -146,6 +153,13 @@ class Watch:
             )
             if opening is not None and pair is not None:
                 self._note(accuse_fork(opening, *pair, context))
+
+    def _accuse_pairs(self, pairs: Sequence[tuple[Record, Record]]) -> None:
+        context = self._context()
+        for one, other in pairs:
+            opening = self._opening_of(one.header.author)
+            if opening is not None:
+                self._note(accuse_fork(opening, one, other, context))
 
     def _compare_openings(self, notices: Sequence[Record]) -> None:
         context = self._context()

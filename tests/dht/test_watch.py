@@ -10,7 +10,8 @@ import trio.testing
 from chain.kinds import FORK_WARRANT
 from chain.record import Record, decode_payload
 from chain.source_chain import Draft
-from chain.warrant import offence_of, proof_of
+from chain.warrant import Offence, offence_of, proof_of
+from crdt.equivocation import twins_among
 from dht.evidence.watch import AGAIN_S, PAUSE_S, Watch
 from dht.ports import Random
 from dht.records.record_store import Held
@@ -74,6 +75,45 @@ def test_one_warrant_an_offence_and_slower_ones_for_ever_earlier_offences() -> N
             nursery.cancel_scope.cancel()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_a_fork_that_nobody_here_holds_is_accused_when_both_come_together() -> None:
+    """The earliest pair of an author, once; who is honest, or of whom no opening is known, is not accused."""
+    b = bench()
+    written: list[Offence] = []
+
+    async def main() -> None:
+        ledger = Ledger(MANIFEST)
+
+        async def write(draft: Draft) -> None:
+            warrant = forge(b.by_name["fork-warrant"], kind=draft.kind, body=draft.body)
+            ledger.tell(warrant)
+            written.append(offence_of(proof_of(warrant)))
+
+        watch = Watch(
+            BOB.agent,
+            lambda: Context(MANIFEST, NETWORK, ledger.epochs),
+            lambda agent: b.alice.opening if agent == ALICE.agent else None,
+            None,  # type: ignore[arg-type]
+            ledger,
+            write,
+            inline_blocking,
+            Random(random.Random(1), lambda n: bytes(n)),
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch.run)
+            seen = [*b.alice.records, twin(9, 1), twin(8, 1), twin(9, 2), twin(8, 2), twin(8, 2)]
+            pairs = twins_among(seen)
+            assert [(one.header.seq, other.header.seq) for one, other in pairs] == [(8, 8)]
+            assert twins_among(b.alice.records) == ()
+            await watch.met([(one, one) for one in b.alice.records[:1]])
+            for _ in range(3):
+                await watch.met(pairs)
+            await trio.sleep(10)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert [(one.offender, one.seq) for one in written] == [(ALICE.agent, 8)]
 
 
 def test_a_second_genesis_that_only_a_revocation_shows_is_a_fork() -> None:

@@ -15,7 +15,7 @@ import trio
 from chain.cid import Cid, raw_cid
 from chain.errors import RecordError
 from chain.identity import AgentId
-from chain.kinds import CREATE, INVALID_WARRANT
+from chain.kinds import CARRIES_CONTENT, EDIT, INVALID_WARRANT
 from chain.record import Record, decode_payload, encode_payload, sign_record
 from chain.source_chain import Draft
 from chain.warrant import invalid_body
@@ -23,7 +23,7 @@ from dht.records.bundle import Item
 from dht.records.placement import ALL_ROLES
 from dht.repair.publisher import Got
 from node.errors import Forbidden, InvalidInput
-from node.models import Added
+from node.models import Added, Edit
 from tests.node.simulated_nodes import Network, entry, identity, override, shown, simulate, until, vector
 
 FORKER = 4
@@ -38,14 +38,14 @@ def make_forker(network: Network) -> None:
         agent: AgentId, batch: list[tuple[Record, int]], shards: Mapping[Cid, bytes], got: Got
     ) -> None:
         await honest(agent, batch, shards, got)
-        twins = [twin_of(record) for record, _ in batch if record.header.kind == CREATE]
+        twins = [twin_of(record) for record, _ in batch if record.header.kind in CARRIES_CONTENT]
         await node.parts.records.store(network.nodes[0].agent, [Item(twin, int(ALL_ROLES)) for twin in twins])
 
     override(node.parts.publisher, "send", two_faced)
 
 
 def twin_of(record: Record) -> Record:
-    """Another create of the forker at the same place of its chain."""
+    """Another create or edit of the forker at the same place of its chain."""
     body = {**decode_payload(record.payload or b""), "text": "the other face"}
     payload = encode_payload(bytes(16), body)
     header = replace(record.header, payload=raw_cid(payload), payload_size=len(payload))
@@ -164,3 +164,33 @@ async def pardon_and_relapse(network: Network, liar: AgentId) -> None:
 
 async def _nothing(_items: Sequence[object]) -> None:
     """A watch that does not look."""
+
+
+@pytest.mark.slow
+def test_a_fork_that_only_the_reader_of_an_entry_sees_is_warranted(tmp_path: Path) -> None:
+    """No holder looks for forks here. Two edits at one place of a chain meet where the entry is folded."""
+
+    async def scenario(network: Network) -> None:
+        for node in network.nodes.values():
+            override(node.governance.watch, "held", _nothing)
+        (added,) = await network.nodes[1].add([entry(1)])
+        assert isinstance(added, Added)
+        make_forker(network)
+        await network.nodes[FORKER].change(added.id, Edit(text="one face", vector=entry(2).vector))
+        edit = network.nodes[FORKER].chain_log(0, 100)[-1]
+        assert edit.header.kind == EDIT
+        both = {edit.cid, twin_of(edit).cid}
+
+        for _ in range(30):
+            await trio.sleep(1)
+            if both <= (await network.nodes[2].parts.reader.find(added.id)).records.keys():
+                break
+        liar = identity(FORKER).agent
+        await until(lambda: all(one == {liar: edit.header.seq} for one in standings(network)), 300)
+        view = await network.nodes[2].get(added.id)
+        assert view is not None
+        assert {cid for cid, *_ in view.excluded} == both
+        assert [value.record for value in view.values] == [added.id]
+        assert network.nodes[2].governance.counters()["warrants_written_total"] == 1
+
+    simulate(tmp_path, [100] * 5, scenario)
