@@ -23,7 +23,8 @@ What an author cannot do here, and why:
 All of it is a function of the values that the view shows and of their causal past, which their CIDs fix. So
 exclusion by warrant, deletes and purges need no rules of their own: an offender's value is not shown, so it
 is not merged, and what others wrote on top of it stands, as it does for any edit. What was written on top
-of a purged edit begins a text of its own, since nobody can replay what is gone.
+of a purged edit begins a text of its own, since nobody can replay what is gone. It takes whole records: what
+`crdt.compaction` keeps of a value is not enough.
 """
 
 from __future__ import annotations

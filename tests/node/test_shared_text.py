@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from chain.cid import Cid
 from chain.content import Content
+from chain.identity import Identity
+from chain.kinds import EDIT
 from chain.manifest import Limits
 from chain.record import Record
 from chain.splices import Splice, spliced
@@ -239,13 +241,13 @@ class Entry:
     """An entry with signed records, and what replicas show of it."""
 
     def __init__(self, text: str) -> None:
-        self.scribes = {one: Scribe(one) for one in (ALICE, BOB, MALLORY)}
-        create = self.scribes[ALICE].write(drafts.draft_create(Content(text, CODES)), 1)
+        self.scribes = {one.agent: Scribe(one) for one in (ALICE, BOB, MALLORY)}
+        create = self.scribes[ALICE.agent].write(drafts.draft_create(Content(text, CODES)), 1)
         self.state = EntryState(create.cid, {create.cid: create})
         self.create = create
 
     def write(
-        self, who: object, over: Iterable[Record], *splices: Splice, seen: EntryState | None = None
+        self, who: Identity, over: Iterable[Record], *splices: Splice, seen: EntryState | None = None
     ) -> Record:
         state = self.state if seen is None else seen
         view = state.view()
@@ -253,7 +255,7 @@ class Entry:
         cids = tuple(sorted(one.cid for one in over))
         before = self.text(cids)
         content = Content(spliced(before, splices), CODES, splices=splices)
-        scribe = next(one for identity, one in self.scribes.items() if identity is who)
+        scribe = self.scribes[who.agent]
         record = scribe.write(drafts.draft_writing(view, scribe.identity.agent, content, cids), 5)
         self.state = self.state.add(record)
         return record
@@ -274,10 +276,10 @@ class Entry:
 
 def test_both_branches_of_an_equivocator_are_put_together_until_a_warrant_excludes_them() -> None:
     entry = Entry("roses climb")
-    fork = replace(entry.scribes[MALLORY])
+    fork = replace(entry.scribes[MALLORY.agent])
     seen = entry.state
     one = entry.write(MALLORY, [entry.create], Splice(0, 0, "1"), seen=seen)
-    entry.scribes[MALLORY] = fork
+    entry.scribes[MALLORY.agent] = fork
     two = entry.write(MALLORY, [entry.create], Splice(0, 0, "2"), seen=seen)
     assert one.header.subject_seq == two.header.subject_seq
     bob = entry.write(BOB, [entry.create], Splice(11, 0, "."), seen=seen)
@@ -298,6 +300,50 @@ def alone(text: str, record: Record) -> SharedText:
     return SharedText(WrittenText(text, (record.cid,), (record.header.author,)), (), 0, None)
 
 
+@settings(max_examples=25, deadline=None)
+@given(RANDOMS)
+def test_edits_deletes_purges_and_warrants_show_alike_in_any_order(random: Random) -> None:
+    entry = Entry("roses climb")
+    identities = (ALICE, BOB, MALLORY)
+    for number in range(random.randrange(2, 9)):
+        who = random.choice(identities)
+        scribe = entry.scribes[who.agent]
+        # Some saw all, some only what was there some records ago; a second line of the liar's is a fork.
+        records = list(entry.state.applied.values())
+        seen = entry.state
+        if who is MALLORY and random.random() < 0.4:
+            seen = EntryState(entry.create.cid).add_all(records[: random.randrange(1, len(records) + 1)])
+        view = seen.view()
+        assert view is not None
+        deed = random.choice(("write", "write", "write", "edit", "delete", "purge"))
+        own = [one.cid for one in records if one.header.author == who.agent and one.header.kind == EDIT]
+        if deed == "purge" and own:
+            draft = drafts.draft_purge(view, who.agent, random.sample(own, 1))
+        elif deed == "delete":
+            draft = drafts.draft_delete(view, who.agent)
+        elif deed == "edit" or not view.contents:
+            draft = drafts.draft_edit(view, who.agent, Content(f"text {number}", CODES))
+        else:
+            values = [cid for cid, _ in view.contents]
+            over = tuple(sorted(random.sample(values, random.randrange(1, len(values) + 1))))
+            before = version_text(over, operations(seen.applied), replay)
+            splices = random_splices(random, before or "lies", f"<{number}>")
+            text = spliced(before or "lies", splices) or "gone"
+            draft = drafts.draft_writing(view, who.agent, Content(text, CODES, splices=splices), over)
+        entry.state = entry.state.add(scribe.write(draft, 5 + number))
+    records = list(entry.state.applied.values())
+    for standing in (CLEAR, Standing({MALLORY.agent: random.randrange(4)})):
+        shown = entry.shown(standing)
+        random.shuffle(records)
+        assert entry.shown(standing, records) == shown
+        assert EntryState(entry.create.cid).add_all(records) == entry.state
+        folded = entry.state.view(standing)
+        assert folded is not None
+        texts = [shown.shown, *shown.apart]
+        assert {cid for one in texts for cid in one.version} == {cid for cid, _ in folded.contents}
+        assert all(purged not in one.version for one in texts for purged, _ in folded.purged)
+
+
 def test_what_was_purged_is_gone_from_the_text() -> None:
     entry = Entry("roses climb")
     seen = entry.state
@@ -306,7 +352,7 @@ def test_what_was_purged_is_gone_from_the_text() -> None:
     assert entry.shown().shown.text == "roses (secret) climb."
     view = entry.state.view()
     assert view is not None
-    purge = entry.scribes[BOB].write(drafts.draft_purge(view, BOB.agent, [secret.cid]), 9)
+    purge = entry.scribes[BOB.agent].write(drafts.draft_purge(view, BOB.agent, [secret.cid]), 9)
     entry.state = entry.state.add(purge)
     assert entry.shown() == alone("roses climb.", alice)
 
