@@ -128,7 +128,7 @@ class Host:
         return self._wanted()
 
     def _wanted(self) -> dict[str, Any]:
-        from federated.flower.grid import npz
+        from federated.flower.npz import npz
 
         ask = self._served.next()
         return {

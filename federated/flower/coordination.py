@@ -112,7 +112,7 @@ def coordinate(
     node's client raises. An app that fails ends the run, and says why.
     """
     log = node.log()
-    run = _Run(node, task, app, audience, log["calls"], live)
+    run = _Run(node, task, app, audience, log["calls"], log["given"], live)
     try:
         return run.run()
     finally:
@@ -128,6 +128,7 @@ class _Run:
         app: AppRunner,
         audience: Audience,
         calls: list[dict[str, Any]],
+        given: list[str] | None,
         live: bool,
     ) -> None:
         self._node = node
@@ -135,6 +136,7 @@ class _Run:
         self._app = app
         self._audience = audience
         self._calls = calls
+        self._given_at_end = given
         self._live = live
         self._ran = Ran()
         self._head = str(task["id"])
@@ -177,9 +179,10 @@ class _Run:
             self._compare(self._calls[at], messages)
             self._ran.replayed += 1
             self._head = str(self._calls[at]["call"])
-            if at + 1 < len(self._calls):
+            following = self._calls[at + 1]["given"] if at + 1 < len(self._calls) else self._given_at_end
+            if following is not None:
                 known = {one["record"]: one for one in self._calls[at]["answers"]}
-                self._given = list(self._calls[at + 1]["given"])
+                self._given = list(following)
                 return self._recorded([known.get(record) for record in self._given], at + 1)
             if not self._live:
                 return None

@@ -12,13 +12,11 @@ for a moment and sent in the order of the nodes.
 
 from __future__ import annotations
 
-import io
 import queue
 import random
 import sys
 import threading
-import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -233,16 +231,6 @@ class Served:
         except AppFailed as error:
             result, failed = None, f"the result's arrays cannot be kept: {error}"
         self._asks.put(Ask("end", result=result, failed=failed))
-
-
-def npz(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
-    """The arrays as an .npz file, for `numpy.load`; equal arrays give equal bytes."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, values in arrays.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, np.ascontiguousarray(values), allow_pickle=False)
-    return file.getvalue()
 
 
 def differences(ours: bytes, theirs: bytes, tolerance: float) -> str | None:

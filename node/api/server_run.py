@@ -103,12 +103,16 @@ class CallOut(BaseModel):
 
 
 class CallsOut(BaseModel):
-    """A page of the log, with what the next call builds on, and who would get messages now."""
+    """A page of the log, with what the next call builds on, and who would get messages now.
+
+    `given` are the answers to the last call that the app was given before it ended; null while it runs.
+    """
 
     calls: list[CallOut]
     head: str
     nodes: list[str]
     finished: bool
+    given: list[str] | None
 
 
 class CalledOut(BaseModel):
@@ -190,6 +194,7 @@ def add_server_run_routes(app: FastAPI, learning: Learning) -> None:
             head=to_text(log.head),
             nodes=_agents(run.nodes()),
             finished=log.finished,
+            given=None if log.ended is None else [to_text(cid) for cid in log.ended.end.answers],
         )
 
     @app.post(

@@ -13,6 +13,7 @@ import click
 
 from node.commands.exit_codes import ExitCode
 from node.commands.learning_views import audit, figures, join, leave, list_tasks, log, path_of, status, stop
+from node.commands.model_card import export
 from node.commands.options import complete_file, complete_folder, home_option, json_option
 from node.commands.output import print_json, print_line
 
@@ -35,6 +36,7 @@ def fl() -> None:
 
 for view in (list_tasks, join, leave, status, log, audit, stop):
     fl.add_command(view)
+fl.add_command(export)
 
 
 @fl.command()

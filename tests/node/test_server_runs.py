@@ -96,6 +96,11 @@ def test_the_run_comes_to_what_the_strategy_says_and_bad_answers_do_not_reach_it
     assert audit.code == 0, audit
     assert (audit.value["differences"], audit.value["same_result"]) == ([], True)
     assert [len(one["answered"]) for one in audit.value["calls"]] == [MEMBERS] * ROUNDS
+    card = daemons.command(nodes[1].home, "fl", "export", task, "-o", str(tmp_path / "out"), "--json").value
+    assert card["files"] == ["card.json", "card.md", "model.npz"]
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "model.npz")["slope"], np.load(target)["slope"])
+    contributors = card["card"]["contributors"]
+    assert [one["contributions"] for one in contributors] == [ROUNDS] * MEMBERS
     # The clients count their rounds in their context's state, which lasts from message to message.
     assert "times 3" in members[1].log.read_text()
 
