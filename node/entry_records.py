@@ -63,6 +63,17 @@ class EntryRecords:
         found = {*self._own.relating_to(target, limit), *self._held.relating_to(target, limit)}
         return [one for one in sorted(found) if not self.blocks.has(one)][:limit]
 
+    def to_take(self, records: Sequence[Record]) -> list[Record]:
+        """Those of these records that are lacking, or lie here only because others name them."""
+        cids = [record.cid for record in records]
+        lacking = {record.cid for record in self.lacking(records)}
+        own = self._own.have(cids)
+        return [
+            record
+            for record, places in zip(records, self._held.places_of(cids), strict=True)
+            if record.cid in lacking or not (places or record.cid in own)
+        ]
+
     def operated_on(self, entries: Sequence[Cid]) -> set[Cid]:
         """Those of `entries` of which operations are here."""
         return self._own.operated_on(entries) | self._held.operated_on(entries)

@@ -89,6 +89,7 @@ class Node:
         self.deltas = parts.deltas
         self.browsing = parts.browsing
         self.exporting = parts.exporting
+        self.archive_import = parts.archive_import
         self.learning = parts.learning
 
     # The verbs of the interface.

@@ -61,6 +61,7 @@ from federated.following import Tools
 from federated.learning import Learning
 from federated.post import Post
 from node.agent_life import AgentLife
+from node.archive_import import ArchiveImport
 from node.atlases import FOLDER, Atlases
 from node.authoring import binding_codes
 from node.browsing import Browsing
@@ -545,6 +546,9 @@ class Parts:
         )
         self.browsing = Browsing(derived, self.find, self.reader.local, run_blocking)
         self.conflicts = Conflicts(self.reader, self.entries, lambda: self.governance.standing, run_blocking)
+        self.archive_import = ArchiveImport(
+            manifest, self.agent, self.records.admit, self.entries.to_take, self.keeps, run_blocking
+        )
         self.exporting = Exporting(
             manifest,
             self.reader,

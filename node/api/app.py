@@ -25,6 +25,8 @@ from chain.errors import ChainBrokenError
 from federated.learning import Learning
 from node.agent_life import AgentLife
 from node.api.agent_life import add_agent_routes
+from node.api.archive_import import STREAMED as ARCHIVES_STREAMED
+from node.api.archive_import import add_import_route
 from node.api.asking import add_query_route
 from node.api.blobs import STREAMED, add_blob_routes
 from node.api.conflicts import add_conflict_routes
@@ -129,6 +131,7 @@ def create_app(
     add_blob_routes(app, node, max_blob)
     add_moderation_routes(app, node)
     add_export_route(app, node)
+    add_import_route(app, node)
     add_conflict_routes(app, node.conflicts)
     add_delta_routes(app, node)
     if life is not None:
@@ -173,7 +176,9 @@ def create_app(
     async def expose_metrics() -> Response:
         return Response(metrics.exposition(), media_type=METRICS_TYPE)
 
-    return Guard(app, TokenEntrance(token, hosts), metrics.observe, (*STREAMED, *ATLAS_STREAMED))
+    return Guard(
+        app, TokenEntrance(token, hosts), metrics.observe, (*STREAMED, *ATLAS_STREAMED, *ARCHIVES_STREAMED)
+    )
 
 
 def software_version() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from fastapi import FastAPI, Query
 from fastapi.responses import StreamingResponse
@@ -13,13 +13,11 @@ from chain.cid import Cid
 from node.api.editing import entry_id
 from node.api.service import NodeService
 from node.errors import InvalidInput
+from node.exchange_formats import CAR, JSON_LD, JSON_LINES, MEDIA_TYPES
+from node.exchange_formats.json_ld import BEGIN, END, joined, nodes_of
 from node.exchange_formats.json_lines import entry_object, line_of
 from node.exporting import MAX_IDS, Exporting, Selection
 from node.models import EntryView
-
-CAR: Final = "car"
-JSON_LINES: Final = "jsonl"
-MEDIA_TYPES: Final = {CAR: "application/vnd.ipld.car", JSON_LINES: "application/x-ndjson"}
 
 
 def add_export_route(app: FastAPI, node: NodeService) -> None:
@@ -33,7 +31,7 @@ def add_export_route(app: FastAPI, node: NodeService) -> None:
         summary="Entries with their provenance, as a stream; without ids all that are here",
     )
     async def export(
-        format: Annotated[Literal["car", "jsonl"], Query()] = "car",
+        format: Annotated[Literal["car", "jsonl", "jsonld"], Query()] = "car",
         id: Annotated[list[str] | None, Query(max_length=MAX_IDS)] = None,
         domain: Annotated[str | None, Query(description="only entries of this domain")] = None,
         tag: Annotated[str | None, Query(description="only entries with this tag")] = None,
@@ -44,10 +42,12 @@ def add_export_route(app: FastAPI, node: NodeService) -> None:
         selection = Selection(ids, domain, tag)
         await node.exporting.check(selection)
         network = node.status().network
-        stream = (
-            node.exporting.archive(selection) if format == CAR else _lines(node.exporting, selection, network)
-        )
-        return StreamingResponse(stream, media_type=MEDIA_TYPES[format])
+        streams = {
+            CAR: lambda: node.exporting.archive(selection),
+            JSON_LINES: lambda: _lines(node.exporting, selection, network),
+            JSON_LD: lambda: _graph(node.exporting, selection, network),
+        }
+        return StreamingResponse(streams[format](), media_type=MEDIA_TYPES[format])
 
 
 async def _lines(exporting: Exporting, selection: Selection, network: Cid) -> AsyncIterator[bytes]:
@@ -55,6 +55,17 @@ async def _lines(exporting: Exporting, selection: Selection, network: Cid) -> As
         async for one in entries:
             if _is_shown(one.view, selection):
                 yield line_of(entry_object(network, one.view))
+
+
+async def _graph(exporting: Exporting, selection: Selection, network: Cid) -> AsyncIterator[bytes]:
+    first = True
+    yield BEGIN
+    async with aclosing(exporting.entries(selection)) as entries:
+        async for one in entries:
+            if _is_shown(one.view, selection):
+                yield joined(nodes_of(entry_object(network, one.view), one.view.records), first)
+                first = False
+    yield END
 
 
 def _is_shown(view: EntryView, selection: Selection) -> bool:

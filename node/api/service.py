@@ -17,6 +17,7 @@ from chain.source_chain import ChainReport
 from dht.blobs.blob_store import BlobDraft, BlobStore
 from dht.overlay.clock_skew import Skew
 from dht.overlay.reputation import Standing
+from node.archive_import import ArchiveImport
 from node.conflicts import Disputed, DisputedPage
 from node.deltas import Deltas
 from node.exporting import Exporting
@@ -150,6 +151,11 @@ class NodeService(Protocol):
     @property
     def exporting(self) -> Exporting:
         """The entries and all that is known of them, on their way out."""
+        ...
+
+    @property
+    def archive_import(self) -> ArchiveImport:
+        """Archives of records on their way in."""
         ...
 
     async def purge(self, cid: Cid) -> Changed:

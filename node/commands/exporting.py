@@ -27,7 +27,9 @@ KEPT = 1000
 
 @click.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
-@click.option("--format", "form", type=click.Choice(["car", "jsonl"]), default="car", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["car", "jsonld", "jsonl"]), default="car", show_default=True
+)
 @click.option("--all", "everything", is_flag=True, help="All entries that are on this node.")
 @click.option("--domain", help="Those of this field of knowledge.")
 @click.option("--tag", help="Those with this tag.")
@@ -49,7 +51,7 @@ def export(
     """Write the entries ID…, or those that are here, to a FILE.
 
     car: signed records, which roseforest verify judges anywhere and import takes into the same network.
-    jsonl: one entry a line, with every field.
+    jsonld: entries, operations and agents as JSON-LD with PROV-O. jsonl: one entry a line, with every field.
     """
     if bool(ids) == (everything or domain is not None or tag is not None):
         raise click.UsageError("give either IDs, or --all, or --domain or --tag")
@@ -89,7 +91,7 @@ def verify(ctx: click.Context, file: str, as_json: bool) -> None:
 
     report = _Report(quiet=as_json)
     broken: str | None = None
-    with _reading(file) as (stream, size), progress_bar("verifying", "bytes", size) as tick:
+    with reading(file) as (stream, size), progress_bar("verifying", "bytes", size) as tick:
         try:
             _judge(stream, report, tick)
         except ChainError as error:
@@ -200,7 +202,8 @@ def _codes_of(begun: Begun) -> Callable[[str], bytes | None] | None:
 
 
 @contextmanager
-def _reading(file: str) -> Iterator[tuple[BinaryIO, int | None]]:
+def reading(file: str) -> Iterator[tuple[BinaryIO, int | None]]:
+    """A file, or standard input for -, and its size in bytes where it has one; raises `InvalidInput`."""
     import os
     import sys
 

@@ -1,7 +1,9 @@
-"""`import`: a corpus into the node, in batches, resumable, with bad lines named and skipped.
+"""`import`: a corpus or an export into the node, in batches, resumable, with bad lines named and skipped.
 
-Every entry is sent with a key made from its content, and the node adds a key at most once; so an import that
-was interrupted is resumed by running it again. A batch is acknowledged when it is durable, as a whole.
+Every entry is sent with a key made from its content, or from the entry that it was exported from, and the
+node adds a key at most once; so an import that was interrupted is resumed by running it again. A batch is
+acknowledged when it is durable, as a whole. An archive of records goes to the daemon as it is
+(`node.commands.archive_importing`).
 """
 
 from __future__ import annotations
@@ -15,11 +17,15 @@ from node.commands.exit_codes import ExitCode
 from node.commands.options import complete_file, home_option, json_option
 from node.commands.output import print_json, print_line
 from node.commands.progress import Tick, progress_bar
+from node.exchange_formats import CAR, JSON_LD, JSON_LINES, MEDIA_TYPES
 
 if TYPE_CHECKING:
     from node.api_client import ApiClient
     from node.corpus.entry import CorpusEntry
 
+FORMATS = tuple(MEDIA_TYPES)
+SNIFFED = 4096
+"""Bytes by which a file's format is told, where its name does not."""
 BATCH_ENTRIES = 200
 BATCH_BYTES = 2 << 20
 """Bytes of JSON in one request, unless a single entry is larger."""
@@ -69,6 +75,7 @@ class Tally:
 @click.option(
     "--source", type=click.Choice(["stdlib"]), help="A corpus every machine has: Python's own docstrings."
 )
+@click.option("--format", "form", type=click.Choice(["auto", *FORMATS]), default="auto", show_default=True)
 @click.option("--part", metavar="I/N", help="Only part I of N, so that N nodes can share a corpus.")
 @home_option
 @json_option
@@ -77,15 +84,18 @@ def import_entries(
     ctx: click.Context,
     file: str | None,
     source: str | None,
+    form: str,
     part: str | None,
     home: str | None,
     as_json: bool,
 ) -> None:
     """Add the entries of a FILE or a --source.
 
-    FILE is JSON lines (- for standard input), one object a line: text and, if wanted, tags, domain,
-    confidence, citations, vector. A bad line is named and skipped. Run an interrupted import again to go on:
-    entries that are there are not added twice.
+    FILE (- for standard input) is JSON lines, one object a line: text and, if wanted, tags, domain,
+    confidence, citations, vector and the fields of an entry; or JSON-LD; or an archive of this network's
+    records, which keep their authors. Of what was exported elsewhere you are the author here, and the source
+    is cited. A bad line is named and skipped. Run an interrupted import again to go on: what is there is not
+    added twice.
     """
     if (file is None) == (source is None):
         raise click.UsageError("give either FILE or --source stdlib")
@@ -98,8 +108,10 @@ def import_entries(
     try:
         if file is None:
             _import_stdlib(client, share, tally)
-        else:
-            _import_file(client, file, share, tally)
+        elif _import_file(client, file, form, share, tally) == CAR:
+            from node.commands.archive_importing import import_archive
+
+            ctx.exit(import_archive(client, file, as_json))
     except BaseException:
         if tally.read:
             print_line(f"{tally.sentence()}; run the same command again to go on", err=True)
@@ -123,7 +135,8 @@ def _import_stdlib(client: ApiClient, share: tuple[int, int], tally: Tally) -> N
         )
 
 
-def _import_file(client: ApiClient, file: str, share: tuple[int, int], tally: Tally) -> None:
+def _import_file(client: ApiClient, file: str, form: str, share: tuple[int, int], tally: Tally) -> str:
+    """Import the file unless it is an archive; its format."""
     import os
     import sys
 
@@ -134,27 +147,55 @@ def _import_file(client: ApiClient, file: str, share: tuple[int, int], tally: Ta
     except OSError as error:
         raise InvalidInput(f"{file} cannot be read: {error.strerror}") from error
     try:
+        form = _format_of(file, stream) if form == "auto" else form
+        if form == CAR:
+            return form
         size = os.fstat(stream.fileno()).st_size if stream.seekable() else None
         with progress_bar("importing", "bytes", size or None) as tick:
-            _send_all(client, _lines(stream, share, tally), tally, tick)
+            _send_all(client, _lines(stream, form, share, tally, _network(client)), tally, tick)
     except IsADirectoryError as error:
-        raise InvalidInput(f"{file} is a folder, not a JSON-lines file") from error
+        raise InvalidInput(f"{file} is a folder, not a file to import") from error
     finally:
         if file != "-":
             stream.close()
+    return form
 
 
-def _lines(stream: Any, share: tuple[int, int], tally: Tally) -> Iterator[tuple[int, CorpusEntry, float]]:
+def _format_of(file: str, stream: Any) -> str:
+    """The format by the file's name, else by its first bytes."""
+    for form in FORMATS:
+        if file.endswith(f".{form}"):
+            return form
+    begin = stream.peek(SNIFFED)[:SNIFFED]
+    if b"\xa2\x65roots" in begin[:16]:
+        return CAR
+    return JSON_LD if b'"@context"' in begin or b'"@graph"' in begin else JSON_LINES
+
+
+def _network(client: ApiClient) -> str:
+    network: str = client.get("/v1/status")["network"]
+    return network
+
+
+def _lines(
+    stream: Any, form: str, share: tuple[int, int], tally: Tally, network: str
+) -> Iterator[tuple[int, CorpusEntry, float]]:
     from node.corpus.json_lines import BadLine, read_json_lines
+    from node.exchange_formats.json_ld_reading import read_json_ld
 
     index, parts = share
     seekable = stream.seekable()
-    for line in read_json_lines(stream):
+    for line in (read_json_ld if form == JSON_LD else read_json_lines)(stream):
         if line.number % parts != (index + 1) % parts:
             continue
+        reason = None
         if isinstance(line, BadLine):
+            reason = line.reason
+        elif line.entry.origin is not None and line.entry.origin.network == network:
+            reason = "this is an entry of the network that the node is in: export an archive (car) instead"
+        if isinstance(line, BadLine) or reason is not None:
             tally.read += 1
-            tally.skip(line.number, line.reason)
+            tally.skip(line.number, reason or "")
         else:
             yield line.number, line.entry, float(stream.tell()) if seekable else 0.0
 
@@ -203,6 +244,7 @@ def _body(entry: CorpusEntry) -> dict[str, Any]:
         "citations": list(entry.citations),
         "vector": None if entry.vector is None else list(entry.vector),
         "key": entry.import_key.hex(),
+        **dict(entry.more),
     }
 
 

@@ -9,8 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 IMPORT_KEY_DOMAIN = b"roseforest/import/1\0"
+ORIGIN_KEY_DOMAIN = b"roseforest/import-origin/1\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The entry of a network from which this one was exported: its ids, and its author's."""
+
+    network: str
+    id: str
+    author: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +29,8 @@ class CorpusEntry:
     """One piece of knowledge: text, and what its source says about it.
 
     ``name`` is what the source calls it (empty if nothing); ``confidence`` is in ppm; ``vector`` is for
-    networks whose space takes the caller's vectors.
+    networks whose space takes the caller's vectors. ``more`` are further fields, ascending by name, as the
+    HTTP interface takes them; ``origin`` says which network's entry it was.
     """
 
     text: str
@@ -28,15 +40,22 @@ class CorpusEntry:
     confidence: int | None = None
     citations: tuple[str, ...] = ()
     vector: tuple[float, ...] | None = None
+    more: tuple[tuple[str, Any], ...] = ()
+    origin: Origin | None = None
 
     @property
     def import_key(self) -> bytes:
         """sha256, 32 bytes, over the content; tags and citations count as sets, the name not at all.
 
+        Of an exported entry over its origin alone: it is not added again when it has been changed there.
+
         The content is written as JSON with sorted keys and escapes outside ASCII; floats as their
         shortest decimal form, which Python defines independently of the machine.
         """
-        content = {
+        if self.origin is not None:
+            place = f"{self.origin.network} {self.origin.id}"
+            return hashlib.sha256(ORIGIN_KEY_DOMAIN + place.encode()).digest()
+        content: dict[str, Any] = {
             "text": self.text,
             "tags": sorted(set(self.tags)),
             "domain": self.domain,
@@ -44,6 +63,8 @@ class CorpusEntry:
             "citations": sorted(set(self.citations)),
             "vector": None if self.vector is None else [float(component) for component in self.vector],
         }
+        if self.more:
+            content["more"] = dict(self.more)
         canonical = json.dumps(
             content, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False
         )

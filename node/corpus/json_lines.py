@@ -7,6 +7,11 @@
 | domain | non-empty string | domain |
 | confidence | number from 0 to 1 | integer ppm |
 | vector | non-empty list of finite numbers | tuple of floats |
+| title, type, subdomains, reasoning, statements, format, generated_by, references | as in HTTP | more |
+| id, network, author | of an exported entry, all three | origin, which the importer cites |
+
+What else an export says of an entry (votes, versions, records: `TOLD`) is true of that entry, and nobody can
+sign for it here, so it is passed over. An entry that is deleted, retracted or erased is not taken.
 
 Limits are those of a record's content, so that what is read here can be signed. A line is either an entry
 or a `BadLine` with its number and the reason; nothing in a file's content raises, and no line, however
@@ -24,14 +29,44 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from chain.content import MAX_CITATION, MAX_CITATIONS, MAX_DOMAIN, MAX_TAG, MAX_TAGS, MAX_TEXT
+from chain.reference import MAX_REFERENCES
 from chain.vector import MAX_DIM
-from node.corpus.entry import CorpusEntry
+from node.corpus.entry import CorpusEntry, Origin
 
 MAX_LINE_BYTES = 1 << 20
 """Longest line read, its line feed not counted."""
 PPM = 1_000_000
 
 FIELDS = frozenset({"text", "tags", "domain", "confidence", "citations", "vector"})
+MORE = frozenset(
+    {"title", "type", "subdomains", "reasoning", "statements", "format", "generated_by", "references"}
+)
+ORIGIN = frozenset({"id", "network", "author"})
+GONE = ("deleted", "retracted", "private")
+TOLD = frozenset(
+    {
+        *GONE,
+        "erased",
+        "assessments",
+        "conflict",
+        "delete_overruled",
+        "excluded",
+        "field_values",
+        "records",
+        "trust",
+        "values",
+        "version",
+        "version_id",
+        "votes",
+    }
+)
+"""Fields of an export that are not imported."""
+MAX_ORIGIN = 200
+"""Bytes of each part of an origin."""
+MAX_KEPT = MAX_REFERENCES - 1
+"""References taken of an exported entry: one more is the source itself."""
+MAX_QUOTE = 500
+"""Bytes of the text that are quoted beside the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +129,30 @@ def parse_line(line: bytes) -> CorpusEntry:
         raise _Unusable(f"not JSON: {error}") from error
     if not isinstance(value, dict):
         raise _Unusable(f"not a JSON object but {_kind(value)}")
-    unknown = sorted(set(value) - FIELDS)
+    return entry_of(value)
+
+
+def entry_of(value: dict[str, Any]) -> CorpusEntry:
+    """The entry that a JSON object describes. Raises ValueError with the reason if it holds none."""
+    known = FIELDS | MORE
+    unknown = sorted(set(value) - known - ORIGIN - TOLD)
     if unknown:
-        raise _Unusable(f"unknown field {unknown[0]!r:.80}; known are {', '.join(sorted(FIELDS))}")
+        raise _Unusable(f"unknown field {unknown[0]!r:.80}; known are {', '.join(sorted(known | ORIGIN))}")
+    gone = next((name for name in GONE if value.get(name)), None)
+    if value.get("text") is None and value.get("erased"):
+        gone = "erased"
+    if gone is not None:
+        raise _Unusable(f"the entry is {gone} where it comes from")
     if value.get("text") is None:
         raise _Unusable("field 'text' is missing")
+    origin = _origin(value)
+    more = {name: value[name] for name in sorted(MORE) if value.get(name) is not None}
+    more = {name: one for name, one in more.items() if one != []}
+    if origin is not None:
+        more["references"] = [*_references(more.get("references", [])), _source(origin, value["text"])]
     return CorpusEntry(
+        more=tuple(sorted(more.items())),
+        origin=origin,
         text=_string("text", value["text"], MAX_TEXT),
         tags=_strings("tags", value.get("tags"), MAX_TAGS, MAX_TAG),
         domain=None if value.get("domain") is None else _string("domain", value["domain"], MAX_DOMAIN),
@@ -107,6 +160,30 @@ def parse_line(line: bytes) -> CorpusEntry:
         citations=_strings("citations", value.get("citations"), MAX_CITATIONS, MAX_CITATION),
         vector=_vector(value.get("vector")),
     )
+
+
+def _origin(value: dict[str, Any]) -> Origin | None:
+    given = sorted(name for name in ORIGIN if value.get(name) is not None)
+    if not given:
+        return None
+    if len(given) < len(ORIGIN):
+        raise _Unusable(f"an exported entry has all of {', '.join(sorted(ORIGIN))}, this one {given[0]} only")
+    return Origin(**{name: _string(name, value[name], MAX_ORIGIN) for name in given})
+
+
+def _references(value: object) -> list[Any]:
+    kept = _list("references", value, MAX_LINE_BYTES)
+    return kept[:MAX_KEPT]
+
+
+def _source(origin: Origin, text: object) -> dict[str, str]:
+    """How the importer says where it has an entry from."""
+    quote = text if isinstance(text, str) else ""
+    return {
+        "source": f"entry of {origin.author} in the network {origin.network}",
+        "link": f"urn:roseforest:entry:{origin.id}",
+        "quote": quote.encode("utf-8", "replace")[:MAX_QUOTE].decode("utf-8", "ignore"),
+    }
 
 
 def _skip_rest_of_line(stream: BinaryIO) -> None:

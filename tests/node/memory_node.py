@@ -29,6 +29,7 @@ from dht.blobs.service import BlobUnavailable
 from dht.overlay.clock_skew import Skew
 from dht.overlay.reputation import Reputation, Standing
 from node.api.service import OwnPrivate
+from node.archive_import import ArchiveImport
 from node.conflicts import Conflicts
 from node.deltas import Deltas
 from node.editor import Editor
@@ -211,6 +212,10 @@ class MemoryNode:
     @property
     def exporting(self) -> Exporting:
         raise NotReady("this node has nothing to export")
+
+    @property
+    def archive_import(self) -> ArchiveImport:
+        raise NotReady("this node takes no archive")
 
     @property
     def private(self) -> OwnPrivate:

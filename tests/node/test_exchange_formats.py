@@ -1,0 +1,194 @@
+"""JSON-LD and JSON lines: what is exported is read again, by us and by others, and what is bent is named."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chain.cid import record_cid, to_text
+from chain.identity import did_key, peer_id
+from node.corpus.json_lines import BadLine, GoodLine, entry_of, read_json_lines
+from node.entry_reader import view_of
+from node.exchange_formats.json_ld import BEGIN, CONTEXT, END, joined, nodes_of
+from node.exchange_formats.json_ld_reading import MAX_NODE, read_json_ld
+from node.exchange_formats.json_lines import entry_object, line_of
+from tests.validation.archive_samples import RULES, authors, work
+
+NETWORK = RULES.network_id
+TEXTS = st.text(min_size=1, max_size=12).filter(lambda text: text.strip() != "")
+SHARES = st.integers(0, 100).map(lambda percent: percent / 100)
+REFERENCES = st.fixed_dictionaries(
+    {"source": TEXTS}, optional={"link": TEXTS, "quote": TEXTS}
+) | st.fixed_dictionaries({"predicate": TEXTS, "target": st.just(to_text(record_cid(b"other")))})
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "title": TEXTS,
+    "type": TEXTS,
+    "domain": TEXTS,
+    "format": TEXTS,
+    "generated_by": TEXTS,
+    "confidence": SHARES,
+    "tags": st.lists(TEXTS, min_size=1, max_size=3),
+    "citations": st.lists(TEXTS, min_size=1, max_size=2),
+    "subdomains": st.lists(TEXTS, min_size=1, max_size=2),
+    "statements": st.lists(
+        st.fixed_dictionaries({"text": TEXTS, "confidence": SHARES}), min_size=1, max_size=2
+    ),
+    "reasoning": st.fixed_dictionaries(
+        {"method": TEXTS},
+        optional={
+            "steps": st.lists(TEXTS, min_size=1, max_size=2),
+            "alternatives": st.lists(
+                st.fixed_dictionaries({"text": TEXTS}, optional={"confidence": SHARES}),
+                min_size=1,
+                max_size=2,
+            ),
+        },
+    ),
+    "references": st.lists(REFERENCES, min_size=1, max_size=2),
+}
+ENTRIES = st.fixed_dictionaries({"text": TEXTS}, optional=FIELDS)
+
+
+def exported() -> dict[str, Any]:
+    """A real entry, edited, voted on and with an erased first text."""
+    records, _ = work()
+    view = view_of(records[0].cid, records)
+    assert view is not None
+    return entry_object(NETWORK, view)
+
+
+def whole(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry as an export has it, with fields of our choice."""
+    empty = {"references": [], "assessments": [], "values": [], "votes": {"ballots": []}}
+    origin = {name: exported()[name] for name in ("id", "author", "network")}
+    return {**empty, **origin, **entry}
+
+
+def document(*entries: dict[str, Any]) -> bytes:
+    parts = [joined(nodes_of(one, ()), first=not place) for place, one in enumerate(entries)]
+    return BEGIN + b"".join(parts) + END
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(ENTRIES, max_size=2))
+def test_json_ld_and_json_lines_bring_the_same_entries_back(entries: list[dict[str, Any]]) -> None:
+    there = [whole(one) for one in entries]
+    wanted = [entry_of(one) for one in there]
+    by_graph = [one for one in read_json_ld(io.BytesIO(document(*there))) if isinstance(one, GoodLine)]
+    by_line = [
+        one for one in read_json_lines(io.BytesIO(b"".join(map(line_of, there)))) if isinstance(one, GoodLine)
+    ]
+    assert [one.entry for one in by_graph] == wanted
+    assert [one.entry for one in by_line] == wanted
+
+
+def test_an_entry_of_another_network_is_cited_and_known_again_however_it_has_changed() -> None:
+    before = exported()
+    entry = entry_of(before)
+    assert entry.origin is not None
+    (source,) = dict(entry.more)["references"]
+    assert peer_id(authors()[0].agent) in source["source"]
+    assert source["link"] == f"urn:roseforest:entry:{before['id']}"
+    assert source["quote"] == "it is of rock"
+    assert entry_of({**before, "text": "it was of cheese"}).import_key == entry.import_key
+    assert entry_of({"text": entry.text}).import_key != entry.import_key
+
+
+@pytest.mark.filterwarnings("ignore:ConjunctiveGraph:DeprecationWarning")
+@pytest.mark.slow  # importing rdflib takes as long as a hundred of the fast tests
+def test_others_read_the_graph_of_what_was_done_by_whom() -> None:
+    import rdflib
+
+    records, _ = work()
+    ann, bob = authors()
+    data = BEGIN + joined(nodes_of(exported(), records), first=True) + END
+    graph = rdflib.Graph().parse(data=data.decode(), format="json-ld")
+    prov = rdflib.Namespace("http://www.w3.org/ns/prov#")
+    terms = rdflib.Namespace("urn:roseforest:terms:")
+    entry = rdflib.URIRef(f"urn:roseforest:entry:{to_text(records[0].cid)}")
+
+    assert (entry, rdflib.RDF.type, prov.Entity) in graph
+    assert (entry, terms.text, rdflib.Literal("it is of rock")) in graph
+    assert set(graph.objects(entry, terms.tag)) == {rdflib.Literal("geology")}
+    done = {
+        (str(graph.value(one, terms.operation)), str(graph.value(one, prov.wasAssociatedWith)))
+        for one in graph.subjects(rdflib.RDF.type, prov.Activity)
+    }
+    assert done == {(one.header.kind, did_key(one.header.author)) for one in records}
+    started = graph.value(
+        rdflib.URIRef(f"urn:roseforest:record:{to_text(records[1].cid)}"), prov.startedAtTime
+    )
+    assert started.datatype == rdflib.XSD.dateTime
+    values = {one.cid: rdflib.URIRef(f"urn:roseforest:value:{to_text(one.cid)}") for one in records}
+    assert (values[records[1].cid], prov.wasRevisionOf, values[records[0].cid]) in graph
+    assert (values[records[1].cid], prov.specializationOf, entry) in graph
+    agents = set(graph.subjects(rdflib.RDF.type, prov.Agent))
+    assert agents == {rdflib.URIRef(did_key(one.agent)) for one in (ann, bob)}
+    assert (graph.value(graph.value(entry, terms.vote), terms.agent)) == rdflib.URIRef(did_key(bob.agent))
+
+
+def test_other_names_for_the_same_properties_are_understood() -> None:
+    value = {
+        "@context": {"r": "urn:roseforest:terms:", "body": "r:text", "dc": "http://purl.org/dc/terms/"},
+        "@type": "http://www.w3.org/ns/prov#Entity",
+        "body": {"@value": "it is of rock"},
+        "dc:title": "Moon",
+        "r:tag": ["moon"],
+        "http://schema.org/license": "any",
+    }
+    for written in (value, [value]):
+        (found,) = read_json_ld(io.BytesIO(json.dumps(written).encode()))
+        assert isinstance(found, GoodLine)
+        assert (found.entry.text, found.entry.tags) == ("it is of rock", ("moon",))
+        assert dict(found.entry.more) == {"title": "Moon"}
+        assert found.entry.origin is None
+
+
+CONTEXT_LINE = json.dumps({"@context": CONTEXT})[:-1].encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "line", "why"),
+    [
+        (b"", 1, "not JSON-LD"),
+        (b"\n\n7", 3, "not JSON-LD"),
+        (b'{"@context": "https://example.org/c.jsonld", "text": "x"}', 1, "none is fetched"),
+        (b'{"text": "x"}', 1, "none is fetched"),
+        (b'{"@graph": []}', 1, "stands before the @graph"),
+        (CONTEXT_LINE + b',"@graph":[\n{"text":"x"},\n{"text":', 3, "not JSON"),
+        (CONTEXT_LINE + b',"@graph":[\n{"text":"x"}\n{', 3, "expected ','"),
+        (CONTEXT_LINE + b',"@graph":[\n{"text":"x","text":"y"}]}', 2, "given twice"),
+        (CONTEXT_LINE + b',"@graph":[\n{"text":NaN}]}', 2, "not a JSON number"),
+        (CONTEXT_LINE + b',"@graph":[\n' + b"[" * 100_000, 2, "nested too deeply"),
+        (CONTEXT_LINE + b',"@graph":[\n\xff', 1, "codec can't decode"),
+        (CONTEXT_LINE + b',"@graph":[\n{"text":"' + b"x" * 2 * MAX_NODE, 2, "longer than"),
+        (CONTEXT_LINE + b',"@graph":[]} 7', 1, "something follows"),
+    ],
+)
+def test_what_breaks_a_document_is_named_with_its_line(data: bytes, line: int, why: str) -> None:
+    *_, last = read_json_ld(io.BytesIO(data))
+    assert isinstance(last, BadLine)
+    assert (last.number, why in last.reason) == (line, True), last
+    assert "\n" not in last.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"text": None}, "erased where it comes from"),
+        ({"text": None, "erased": []}, "'text' is missing"),
+        ({"deleted": True}, "deleted where it comes from"),
+        ({"private": True}, "private where it comes from"),
+        ({"author": None}, "has all of author, id, network"),
+        ({"tag": "moon"}, "unknown field 'tag'"),
+        ({"references": 7}, "a number, not a list"),
+    ],
+)
+def test_an_entry_that_cannot_be_taken_says_why(change: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        entry_of({**exported(), **change})
