@@ -82,7 +82,7 @@ class ArchiveImport:
         keeps: Callable[[], bool],
         run_blocking: RunBlocking,
     ) -> None:
-        """`lacking` gives those of some records that are not here in any role; `keeps`: whether others' may be."""
+        """`lacking` gives those of some records that are in no role here; `keeps`: whether others' may be."""
         self._manifest = manifest
         self._network = manifest.network_id
         self._agent = agent
