@@ -123,6 +123,7 @@ def test_others_read_the_graph_of_what_was_done_by_whom() -> None:
     started = graph.value(
         rdflib.URIRef(f"urn:roseforest:record:{to_text(records[1].cid)}"), prov.startedAtTime
     )
+    assert isinstance(started, rdflib.Literal)
     assert started.datatype == rdflib.XSD.dateTime
     values = {one.cid: rdflib.URIRef(f"urn:roseforest:value:{to_text(one.cid)}") for one in records}
     assert (values[records[1].cid], prov.wasRevisionOf, values[records[0].cid]) in graph
