@@ -18,7 +18,15 @@ from __future__ import annotations
 
 from chain.learning import Task
 from federated.differences import Differences, grid_bits
-from federated.update import Fault, Model, inspect
+from federated.faults import WEIGHT
+from federated.update import Fault, Model, inspect, most_bytes
+
+
+def announced(task: Task, examples: int, size: int) -> Fault | str | None:
+    """What is wrong with what a reveal says of its update, before the update is there."""
+    if not 1 <= examples <= task.max_examples:
+        return WEIGHT
+    return None if 0 < size <= most_bytes(task.arrays) else Fault.SIZE
 
 
 def examine(task: Task, base: Model | None, data: Model) -> Fault | None:

@@ -67,11 +67,6 @@ class Mixture:
             whole = MAX_DENOMINATOR
         return Mixture(tuple(map(tuple, found)), whole)
 
-    def shares(self) -> tuple[float, ...]:
-        """How much of each update is in the rows, 1 for its even part; to be read, not to decide by."""
-        even = self.denominator * len(self.rows) / len(self.rows[0])
-        return tuple(sum(column) / even for column in zip(*self.rows, strict=True))
-
 
 def unmixed(count: int) -> Mixture:
     """Every update as it is."""

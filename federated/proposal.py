@@ -25,10 +25,11 @@ from hashlib import sha256
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.learning import Outcome, Reveal, Seat
-from federated.faults import DOUBLE, EXCLUDED, HASH, LATE, PENALISED, UNAVAILABLE, WEIGHT
+from federated.admission import announced
+from federated.faults import DOUBLE, EXCLUDED, HASH, LATE, PENALISED, UNAVAILABLE
 from federated.ledger import Ledger, Tip
 from federated.membership import Standing
-from federated.update import Fault, most_bytes
+from federated.update import Fault
 
 MAX_CANDIDATES = 64
 """Agents outside the roster whose joins one proposal considers, by the lowest CIDs."""
@@ -171,9 +172,7 @@ def reveal_fault(ledger: Ledger, agent: AgentId, cid: Cid, verdicts: Mapping[Cid
 
 
 def _terms_fault(ledger: Ledger, reveal: Reveal) -> Verdict:
-    if not 1 <= reveal.examples <= ledger.terms.max_examples:
-        return WEIGHT
-    return None if 0 < reveal.size <= most_bytes(ledger.terms.arrays) else Fault.SIZE
+    return announced(ledger.terms, reveal.examples, reveal.size)
 
 
 def _next_roster(
