@@ -12,11 +12,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import trio
 
+from chain.aggregation_rule import ROBUST
 from chain.cid import Cid, is_record_cid
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.kinds import FIELDS_FROM, KINDS_BY_RULE_VERSION, TASK
 from chain.learning import (
+    FEDAVG,
     MAX_METRIC,
     MAX_METRICS,
     MAX_NAME,
@@ -135,6 +137,11 @@ class Learning:
         }
 
     # -- the owner's verbs --
+
+    @property
+    def strategy(self) -> str:
+        """What a new task gets unless its author says another: a robust rule, if the network knows such."""
+        return ROBUST if self._rules() >= FIELDS_FROM else FEDAVG
 
     async def create(self, terms: Task) -> Cid:
         """Publish a task; it is durable, and followed from here, when this returns.

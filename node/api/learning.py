@@ -28,8 +28,10 @@ from chain.learning import (
     MAX_METRICS,
     MAX_MODEL_BYTES,
     MAX_NAME,
+    MAX_NORM,
     MAX_ROUNDS,
     MIN_DEADLINE_MS,
+    SERVER_APP,
     Array,
     ConfigValue,
     Task,
@@ -66,12 +68,13 @@ class TaskIn(Shape):
     lease_ms: Annotated[int, Field(ge=MIN_DEADLINE_MS, le=MAX_DEADLINE_MS)] | None = None
     max_examples: Annotated[int, Field(ge=1, le=MAX_EXAMPLES)] = MAX_EXAMPLES
     max_abs: Annotated[float, Field(gt=0, le=MAX_ABS)] = 1000.0
+    max_norm: Annotated[int, Field(ge=1, le=MAX_NORM)] | None = None
     config: dict[str, str | bool | int | float] = Field(default={}, max_length=MAX_CONFIG)
     mode: Literal["peer-rounds", "server-app"] = "peer-rounds"
-    strategy: Annotated[str, Field(min_length=1, max_length=MAX_NAME)] = FEDAVG
+    strategy: Annotated[str, Field(min_length=1, max_length=MAX_NAME)] | None = None
 
-    def to_task(self) -> Task:
-        """The node's noun."""
+    def to_task(self, strategy: str) -> Task:
+        """The node's noun; `strategy` unless the terms say one."""
         return Task(
             name=self.name,
             arrays=tuple(Array(one.name, one.dtype, tuple(one.shape)) for one in self.arrays),
@@ -88,7 +91,8 @@ class TaskIn(Shape):
                 key: repr(value) if isinstance(value, float) else value for key, value in self.config.items()
             },
             mode=self.mode,
-            strategy=self.strategy,
+            strategy=self.strategy or (FEDAVG if self.mode == SERVER_APP else strategy),
+            max_norm=self.max_norm,
         )
 
 
@@ -172,6 +176,7 @@ class TaskDetailOut(TaskOut):
     deadline_ms: int
     max_examples: int
     max_abs: int
+    max_norm: int | None
     phase: Literal["commit", "reveal", "result"] | None
     deadline_s: float | None
     history: list[RoundOut]
@@ -264,7 +269,7 @@ def add_learning_routes(app: FastAPI, learning: Learning) -> None:
         summary="Publish a task; durable when this answers",
     )
     async def create(task: TaskIn) -> TaskMadeOut:
-        return TaskMadeOut(id=to_text(await learning.create(task.to_task())))
+        return TaskMadeOut(id=to_text(await learning.create(task.to_task(learning.strategy))))
 
     @app.get("/v1/learning/tasks", response_model=TasksOut, tags=["learning"], summary="The network's tasks")
     async def tasks() -> TasksOut:
@@ -408,6 +413,7 @@ def _detail(view: TaskView) -> TaskDetailOut:
         deadline_ms=terms.commit_ms,
         max_examples=terms.max_examples,
         max_abs=terms.max_abs,
+        max_norm=terms.max_norm,
         phase=view.phase,  # type: ignore[arg-type]
         deadline_s=view.deadline_s,
         history=[_round(one) for one in view.history],

@@ -78,6 +78,14 @@ fl.add_command(export)
     show_default=True,
     help="Every member computes the same average; or a member runs the project's ServerApp as it is.",
 )
+@click.option(
+    "--max-norm", type=click.IntRange(min=1), metavar="N", help="How far an update may move the model."
+)
+@click.option(
+    "--strategy",
+    metavar="RULE",
+    help="fedavg, or a robust rule such as clip|nnm|trimmed_mean (the default where the network knows it).",
+)
 @click.option("--run-config", multiple=True, metavar="'K=V …'", help="Other values for the app's config.")
 @click.option(
     "--node-config", multiple=True, metavar="'K=V …'", help="What the ClientApp finds as node config."
@@ -96,6 +104,8 @@ def create(
     max_abs: float,
     lease: float | None,
     mode: str,
+    max_norm: int | None,
+    strategy: str | None,
     run_config: tuple[str, ...],
     node_config: tuple[str, ...],
     verbose: bool,
@@ -113,6 +123,8 @@ def create(
 
         if path is None or initial is not None:
             raise click.UsageError("--mode server-app takes the PATH of a Flower project, and no --initial")
+        if strategy is not None or max_norm is not None:
+            raise click.UsageError("--strategy and --max-norm go with --mode peer-rounds")
         limits = {
             "min_members": min_members,
             "max_members": max_members,
@@ -130,7 +142,7 @@ def create(
     from federated.flower.initial import described, read_npz
     from federated.flower.project import parse_pairs, read_project
     from federated.flower.template import CONFIG_KEY, Template
-    from node.api_client import ApiClient
+    from node.api_client import ApiClient, path_segment
     from node.home import open_home
 
     client = ApiClient(open_home(home))
@@ -140,12 +152,6 @@ def create(
     captured: dict[str, Any] = {"template": Template().to_text(), "rounds": None, "strategy": None}
     if project is not None and (initial is None or project.serverapp):
         captured = _capture(project, nodes, verbose)
-        if captured["strategy"] is not None and not captured["averages"]:
-            print_line(
-                f"note: the app's strategy is {captured['strategy']}; the network takes the mean weighted by "
-                "examples (FedAvg), computed by every member",
-                err=True,
-            )
     terms, blob = (captured["arrays"], captured["blob"]) if initial is None else described(read_npz(initial))
     body = {
         "name": name or (project.name if project is not None else "task"),
@@ -157,17 +163,21 @@ def create(
         "deadline_ms": round(deadline * 1000),
         "max_abs": max_abs,
         "config": {CONFIG_KEY: captured["template"]},
-    }
+    } | {key: value for key, value in (("max_norm", max_norm), ("strategy", strategy)) if value is not None}
     task = client.post("/v1/learning/tasks", body)["id"]
+    rule = client.get(f"/v1/learning/tasks/{path_segment(task)}")["strategy"]
+    meant = captured["strategy"]
+    if meant is not None and not captured["averages"]:
+        print_line(f"note: the app's strategy is {meant}; the task's is {rule}, by every member", err=True)
     parameters = sum(_count(term["shape"]) for term in terms)
     if as_json:
         known = {key: body[key] for key in ("name", "rounds", "min_members", "max_members", "deadline_ms")}
-        strategy = captured["strategy"]
-        print_json({"id": task, **known, "parameters": parameters, "bytes": len(blob), "strategy": strategy})
+        counted = {"parameters": parameters, "bytes": len(blob)}
+        print_json({"id": task, **known, **counted, "strategy": meant, "rule": rule})
         return
     print_line(task)
     print_line(
-        f"{body['name']}: {body['rounds']} rounds, {parameters:,} parameters in {len(terms)} arrays; begins "
+        f"{body['name']}: {body['rounds']} rounds of {rule}, {parameters:,} parameters; begins "
         f"when {min_members} nodes have joined: roseforest fl run PATH {task}",
         err=True,
     )

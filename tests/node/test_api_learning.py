@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import trio
 
+from chain.aggregation_rule import ROBUST
 from chain.cid import from_text, record_cid, to_text
 from dht.ports import SystemClock, ThreadedBlocking, system_random
 from dht.wire.libp2p_network import open_libp2p_network
@@ -78,6 +79,7 @@ async def test_a_task_from_its_terms_to_its_audit(tmp_path: Path) -> None:
             "deadline_ms": 20_000,
             "max_examples": 50,
             "max_abs": 9.5,
+            "max_norm": 9,
             "config": {"lr": 0.1, "steps": 3, "wide": True, "who": "me"},
         }
         made = await api.post("/v1/learning/tasks", terms)
@@ -90,6 +92,7 @@ async def test_a_task_from_its_terms_to_its_audit(tmp_path: Path) -> None:
         detail = (await api.get(path)).value
         assert detail["config"] == {"lr": "0.1", "steps": 3, "wide": True, "who": "me"}
         assert (detail["arrays"], detail["max_abs"], detail["deadline_ms"]) == (ARRAYS, 10, 20_000)
+        assert (detail["max_norm"], detail["strategy"]) == (9, ROBUST)
         assert problem(await api.get(f"{path}/result")) == (404, "not_found")
         assert problem(await api.get(f"{path}/work")) == (409, "conflict")
 
@@ -106,6 +109,7 @@ async def test_a_task_from_its_terms_to_its_audit(tmp_path: Path) -> None:
             (await post_blob(api, saved(1, 2, 3, dtype="<f8")), 5, 1, (422, "refused")),
             (await post_blob(api, saved(1, np.nan, 3)), 5, 1, (422, "refused")),
             (await post_blob(api, saved(1, 2, 30)), 5, 1, (422, "refused")),
+            (await post_blob(api, saved(1, 2, 9)), 5, 1, (422, "refused")),
             (good, 51, 1, (422, "refused")),
             (good, 0, 1, (422, "refused")),
             (good, 5, 2, (409, "conflict")),
@@ -163,6 +167,9 @@ async def test_bad_terms_and_unknown_tasks_are_refused(tmp_path: Path) -> None:
             {"max_members": 17},
             {"min_members": 3, "max_members": 2},
             {"max_abs": 0},
+            {"max_norm": 0},
+            {"strategy": "clip|nnm"},
+            {"strategy": ""},
             {"config": {"x": [1]}},
             {"more": 1},
         )

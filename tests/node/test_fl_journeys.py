@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from chain.aggregation_rule import ROBUST
 from node.cli import run
 from node.commands.exit_codes import ExitCode
 from tests.federated.flower_projects import project
@@ -47,6 +48,7 @@ def test_three_nodes_train_together_though_one_members_process_is_killed_in_a_ro
 
     made = daemons.command(homes[0], "fl", "create", app, *TERMS, "--json").value
     assert (made["rounds"], made["parameters"], made["strategy"]) == (ROUNDS, 4, "FedAvg")
+    assert made["rule"] == ROBUST
     task = made["id"]
     eventually(lambda: known(daemons, homes[2], task), "the task to be heard of")
     assert daemons.command(homes[2], "fl", "join", task, "--json").value == {"id": task, "joined": True}
