@@ -7,7 +7,7 @@ of integers (`federated.mixing`). The second pass multiplies each block by that 
 the **coordinate-wise median** and the **trimmed mean** (Yin et al., 2018) sort every coordinate; the
 others have one row left. The new model is the old one plus what came out.
 
-Memory: some blocks, and the result; updates may be mapped from disk. Every member counts the same: the
+Memory: some blocks, and the result twice; updates may be mapped from disk. Every member counts the same: the
 number of examples that it claims has no weight here, because nobody can check it.
 
 **No overflow.** With the bounds of `differences`, limbs of at most 2**19 and rows whose coefficients sum
@@ -110,7 +110,7 @@ def _apply(differences: Differences, rule: AggregationRule, mixture: Mixture) ->
     count = len(mixture.rows)
     cut = (count - 1) // 2 if rule.finish == MEDIAN else rule.liars(count)
     coefficients = np.array(mixture.rows, np.float64)
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     for place, array in enumerate(differences.arrays):
         out = np.empty(array.count, array.dtype)
         for start, base, block in differences.blocks(place):
@@ -129,7 +129,7 @@ def _apply(differences: Differences, rule: AggregationRule, mixture: Mixture) ->
                 out[start : start + found.size] = found.astype(np.float64) * 2.0**-differences.bits
             else:
                 out[start : start + found.size] = found
-        parts += [header_of(array), out.tobytes()]
+        parts += [header_of(array), out.data]
     return b"".join(parts)
 
 

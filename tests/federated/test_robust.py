@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from fractions import Fraction
 from hashlib import sha256
+from mmap import PROT_READ, mmap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -230,6 +233,29 @@ def test_a_clip_factor_is_never_too_large_and_denominators_stay_in_bounds() -> N
         mixture = mixture_of(parse_rule(rule), gram)
         assert mixture.denominator <= MAX_DENOMINATOR
         assert all(sum(map(abs, row)) <= mixture.denominator for row in mixture.rows)
+
+
+@pytest.mark.slow
+def test_memory_holds_the_result_and_some_blocks_not_the_updates(tmp_path: Path) -> None:
+    """Sixteen mapped updates of 1.6 MB each; the whole would be 26 MB, as integers twice that."""
+    task = task_of(Array("w", "<f4", (400_000,)), max_members=16)
+    rng = np.random.default_rng(5)
+    mapped: list[mmap] = []
+    for number in range(17):
+        path = tmp_path / str(number)
+        path.write_bytes(encode(task.arrays, [rng.normal(size=400_000).astype("<f4")]))
+        with path.open("rb") as file:
+            mapped.append(mmap(file.fileno(), 0, prot=PROT_READ))
+    updates = [(bytes([number]), data) for number, data in enumerate(mapped[1:])]
+    tracemalloc.start()
+    try:
+        result = combine(task, parse_rule(ROBUST), mapped[0], updates)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 2 * len(result) + (8 << 20)
+    held = [(cid, bytes(data)) for cid, data in updates]
+    assert combine(task, parse_rule(ROBUST), bytes(mapped[0]), held, 1_000) == result
 
 
 def test_too_many_updates_and_none_are_refused() -> None:

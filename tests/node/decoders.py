@@ -21,7 +21,7 @@ from chain.epoch import epoch_from_body
 from chain.errors import ChainError
 from chain.invitation import check_proof_shape, open_grant, open_invitation, sign_grant, sign_invitation
 from chain.kinds import KINDS_BY_RULE_VERSION, WARRANTS
-from chain.learning import Array, read_learning
+from chain.learning import Array, read_learning, task_from_body
 from chain.manifest import decode_manifest
 from chain.receipt import open_batch, open_receipt
 from chain.record import decode_header, decode_payload, decode_record
@@ -109,6 +109,7 @@ def bodies(data: bytes) -> None:
         return
     readers: list[Callable[[dict[str, Any]], object]] = [
         content_from_body,
+        task_from_body,
         lambda value: epoch_from_body(value, MANIFEST),
         *(lambda value, kind=kind: read_operation(kind, value) for kind in KINDS),  # type: ignore[misc]
         *(lambda value, kind=kind: read_learning(kind, value) for kind in KINDS),  # type: ignore[misc]
