@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from chain import canonical
 from chain.cid import Cid, is_cid, is_raw_cid, is_record_cid, raw_cid, record_cid
@@ -169,6 +169,51 @@ def decode_header(data: bytes) -> Header:
         payload,
         payload_size,
     ) = fields
+    # Almost all headers are well-formed: one condition decides, and only what fails it is looked at by name.
+    if not (
+        type(version) is int
+        and version == VERSION
+        and is_raw_cid(network)
+        and (epoch == network or is_cid(epoch))
+        and type(author) is bytes
+        and len(author) == AGENT_ID_SIZE
+        and type(seq) is type(subject_seq) is type(lamport) is type(hlc) is type(payload_size) is int
+        and 0 <= seq <= MAX_INT
+        and 0 <= subject_seq <= MAX_INT
+        and 0 <= lamport <= MAX_INT
+        and 0 <= hlc <= MAX_INT
+        and 0 <= payload_size <= MAX_INT
+        and (prev is None or is_record_cid(prev))
+        and (subject is None or is_record_cid(subject))
+        and (subject_prev is None or is_record_cid(subject_prev))
+        and type(deps) is list
+        and len(deps) <= MAX_DEPS
+        and _ascend(deps)
+        and type(kind) is str
+        and 0 < len(kind) <= MAX_KIND
+        and kind.isascii()
+        and kind.isprintable()
+        and is_raw_cid(payload)
+    ):
+        _refuse(fields)
+    fields[9] = tuple(deps)
+    return Header(*fields)
+
+
+def _ascend(cids: list[Any]) -> bool:
+    """Whether these are CIDs of records, ascending and unique."""
+    before = b""
+    for cid in cids:
+        if not is_record_cid(cid) or cid <= before:
+            return False
+        before = cid
+    return True
+
+
+def _refuse(fields: list[Any]) -> NoReturn:
+    """Raise `RecordError` naming the first field of a header that is wrong."""
+    version, network, epoch, author, seq, prev, subject, subject_seq, subject_prev = fields[:9]
+    deps, lamport, hlc, kind, payload, payload_size = fields[9:]
     if version != VERSION or type(version) is not int:
         raise RecordError(
             f"header version {version!r:.40} is not supported; this node reads version {VERSION}"
@@ -196,8 +241,7 @@ def decode_header(data: bytes) -> Header:
         kind,
     )
     _require(is_raw_cid(payload), "payload", payload)
-    fields[9] = tuple(deps)
-    return Header(*fields)
+    raise RecordError("header is malformed")
 
 
 def decode_record(data: bytes) -> Record:
