@@ -12,7 +12,8 @@ one commit for each set, two replicas.
 - *merge*: replica A takes what B wrote, each having written half of the concurrent edits: decoding, joining
   and reading all titles again. Once spread over the entries, once all on one; with and without the check of
   signatures. For the peers: the import, and reading the map.
-- *bytes*: of a delta, for each operation, less the title itself, which every system must carry. Ours carry
+- *bytes*: of a delta, for each operation, less the title itself, which every system must carry: ours compact
+  (`crdt.delta_codec`), each entry's by itself or all in one entry, beside whole records. Ours carry
   author, causes, time, salt and signature; the peers carry no signature and no clock, so that whoever serves
   their bytes can write what they like under any name, and pycrdt leaves out what was overwritten. What they
   would weigh with 64 bytes of signature for each operation stands beside it.
@@ -29,6 +30,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 from typing import Any
@@ -39,10 +41,14 @@ from benchmarks.report import RESULTS, Target, at_least, at_most, emit, in_own_p
 from chain.cid import Cid, raw_cid
 from chain.content import Content
 from chain.identity import SIGNATURE_SIZE, Identity
+from chain.kinds import EDIT
 from chain.record import Record, decode_record, verify_signature
 from chain.source_chain import Draft, Head, head_of, next_record
+from crdt.compaction import compacted
+from crdt.delta_codec import decode_delta, delta_pages
 from crdt.drafts import draft_create, draft_describe
 from crdt.entry import EntryState
+from crdt.snapshot import snapshot_of
 
 NETWORK = raw_cid(b"benchmark")
 ALICE, BOB = (Identity.from_seed(bytes([number]) * 32) for number in (1, 2))
@@ -206,14 +212,66 @@ def measure_merge(name: str, entries: int, edits: int, rounds: int) -> dict[str,
     }
 
 
-def measure_delta(entries: int, edits: int) -> dict[str, float]:
-    made = workload(entries, edits)
-    start, whole = applied(made.creates), applied(made.records)
-    lacking = [one for subject, state in whole.items() for one in state.delta(start[subject].version)]
-    said = sum(len(record.body()["fields"]["title"]) for record in lacking)
+def decoded(pages: Sequence[bytes]) -> int:
+    """How many records these compact pages hold."""
+    return sum(len(decode_delta(page, NETWORK)) for page in pages)
+
+
+def measure_delta(entries: int, edits: int, rounds: int) -> dict[str, float]:
+    """The edits as deltas: of each entry by itself, and of one entry that has them all."""
+    found: dict[str, float] = {}
+    for name, many in (("", entries), ("one_entry_", 1)):
+        made = workload(many, edits)
+        start, whole = applied(made.creates), applied(made.records)
+        lacking = [whole[subject].delta(state.version) for subject, state in start.items()]
+        said = sum(len(record.body()["fields"]["title"]) for part in lacking for record in part)
+        pages = [page for part in lacking for _, page in delta_pages(part, NETWORK)]
+        assert decoded(pages) == edits
+        found |= {
+            f"delta_{name}overhead_bytes": (sum(map(len, pages)) - said) / edits,
+            f"delta_{name}whole_records_overhead_bytes": (
+                sum(len(record.encode()) for part in lacking for record in part) - said
+            )
+            / edits,
+            f"delta_{name}decode_per_s": edits / spent(partial(decoded, pages), rounds),
+            f"delta_{name}title_bytes": said / edits,
+        }
+    return found
+
+
+def measure_state(edits: int) -> dict[str, float]:
+    """Bytes of an entry's text edited again and again, whole, and what stays open of it when compacted."""
+    scribe = Scribe(ALICE)
+    first = scribe.write(create(0))
+    records, before = [first], first
+    for number in range(edits):
+        body = Content(f"{number} ".ljust(1_000, "x"), bytes(CODES), over=(before.cid,)).to_body()
+        header = before.header
+        draft = Draft(
+            EDIT,
+            body,
+            first.cid,
+            header.subject_seq + 1,
+            before.cid,
+            (before.cid,),
+            header.lamport,
+            header.hlc,
+        )
+        before = scribe.write(draft)
+        records.append(before)
+    state = EntryState(first.cid).add_all(records)
+    small = compacted(state)
+    view, again = state.view(), small.view()
+    assert view is not None
+    assert again is not None
+    assert view.encode() == again.encode()
+    snapshot = snapshot_of(state)
+    assert snapshot is not None
     return {
-        "delta_records_overhead_bytes": (sum(len(record.encode()) for record in lacking) - said) / edits,
-        "title_bytes": said / edits,
+        "state_bytes_per_text_edit": len(state.encode()) / edits,
+        "payload_bytes_open_per_text_edit": sum(len(one.payload or b"") for one in records) / edits,
+        "payload_bytes_open_compacted": small.bytes / edits,
+        "snapshot_bytes": float(len(snapshot.encode())),
     }
 
 
@@ -398,7 +456,8 @@ def main() -> None:
     figures |= measure_applied(1_000, edits, rounds)
     figures |= measure_merge("spread", 1_000, edits, rounds)
     figures |= measure_merge("one_entry", 1, edits, rounds)
-    figures |= measure_delta(1_000, edits)
+    figures |= measure_delta(1_000, edits, rounds)
+    figures |= measure_state(1_000)
     for name in PEERS:
         try:
             figures |= measure_peer(name, 1_000, edits, rounds)
@@ -414,6 +473,8 @@ def main() -> None:
         at_least("applied_verified_per_s", VERIFIED, kept["applied_verified_per_s"]),
         at_most("merge_spread_s", MERGE_S, kept["merge_spread_s"]),
         at_most("merge_one_entry_s", MERGE_S, kept["merge_one_entry_s"]),
+        at_most("delta_overhead_bytes", OVERHEAD, kept["delta_overhead_bytes"]),
+        at_most("delta_one_entry_overhead_bytes", OVERHEAD, kept["delta_one_entry_overhead_bytes"]),
     ]
     emit("crdt", kept, targets, None if arguments.quick else RESULTS / "crdt.json")
 
