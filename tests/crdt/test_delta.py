@@ -29,7 +29,7 @@ MAX_OVERHEAD = 200
 
 
 @pytest.mark.parametrize("law", DELTA_LAWS, ids=lambda law: law.__name__)
-@settings(max_examples=30)
+@settings(max_examples=max(20, settings().max_examples // 5))
 @given(told=histories())
 def test_law(law: Callable[[History, Choose], None], told: tuple[History, Choose]) -> None:
     law(*told)
@@ -91,7 +91,7 @@ def told_pages(seed: int) -> tuple[list[Record], bytes]:
     return story.records, encode_delta(story.records, NETWORK)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 9), at=st.integers(0, 1 << 20), by=st.binary(min_size=0, max_size=3))
 def test_spoiled_bytes_are_refused_or_are_other_records(seed: int, at: int, by: bytes) -> None:
     """No record of another author or content ever verifies: what decodes is the record, or is not signed."""
@@ -187,7 +187,7 @@ def test_malformed_deltas_are_refused(data: bytes) -> None:
 
 
 @example(b"\x96\x01\xc4\x00\xc4\x00\x90\x90\xdd\xff\xff\xff\xff")
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_raise_nothing_else(data: bytes) -> None:
     with suppress(DeltaError):

@@ -24,7 +24,7 @@ from tests.crdt.snapshot_laws import SNAPSHOT_LAWS
 
 
 @pytest.mark.parametrize("law", SNAPSHOT_LAWS, ids=lambda law: law.__name__)
-@settings(max_examples=30)
+@settings(max_examples=max(20, settings().max_examples // 5))
 @given(told=histories())
 def test_law(law: Callable[[History, Choose], None], told: tuple[History, Choose]) -> None:
     law(*told)
