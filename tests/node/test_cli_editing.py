@@ -52,3 +52,18 @@ async def test_what_cannot_be_done_has_its_exit_code(rose: Running) -> None:
     assert (await rose("untag", rose_id, "nobody gave it")).code == ExitCode.NOT_FOUND
     assert (await rose("edit", rose_id, "--file", "/nowhere")).code == ExitCode.REFUSED
     assert (await rose("vote", "nonsense", "up")).code == ExitCode.REFUSED
+
+
+@pytest.mark.slow
+async def test_a_snapshot_is_checked_and_the_tail_followed(rose: Running) -> None:
+    rose_id = (await rose("add", "Roses climb.")).out.strip()
+    taken = await rose("snapshot", rose_id, "--json")
+    assert (taken.code, taken.value["records"]) == (0, 1)
+    assert (await rose("tag", rose_id, "red")).code == 0
+    tail = await rose("delta", rose_id, "--since", taken.value["version"], "--json")
+    assert [one["kind"] for one in tail.value["records"]] == ["entry.tag"]
+    again = await rose("delta", rose_id, "--since", tail.value["version"])
+    assert (again.out, again.err) == ("", f"version {tail.value['version']}\n")
+    assert "checked  2 signed records fold to it" in (await rose("snapshot", rose_id)).out
+    assert (await rose("delta", rose_id, "--since", "x")).code == ExitCode.REFUSED
+    assert (await rose("snapshot", "nonsense")).code == ExitCode.REFUSED
