@@ -18,6 +18,7 @@ from chain.identity import AgentId
 from chain.kinds import EPOCH
 from chain.manifest import Manifest
 from chain.record import Record
+from crdt.purging import purged_by, purges_in
 from crdt.standing import Standing
 from dht.ports import RunBlocking
 from dht.records.basis import notice_basis
@@ -108,6 +109,7 @@ class Exporting:
                 records, companions = found.about(entry), found.companions
             else:
                 records = list((await self._run_blocking(self._local.about, entry)).values())
+            records = _said(records)
             view = await self._run_blocking(view_of, entry, records, self._standing(), self._root)
             if view is not None and selection.admits(view):
                 yield Exported(view, records, companions)
@@ -180,6 +182,13 @@ class Exporting:
             others = [one for one in page if one.header.kind != EPOCH and one.payload]
             if others:
                 yield others
+
+
+def _said(records: Iterable[Record]) -> list[Record]:
+    """Without those whose payload is elsewhere: a node that holds an author's activity has their headers."""
+    by_cid = {record.cid: record for record in records}
+    purged = purged_by(by_cid, purges_in(by_cid))
+    return [record for cid, record in by_cid.items() if record.payload is not None or cid in purged]
 
 
 def _opening_in(records: Mapping[Cid, Record], author: AgentId) -> Opening | None:
