@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from typing import Any
 
 from chain import canonical
@@ -58,7 +59,9 @@ from federated.update import UpdateError
 from federated.update import decode as decode_update
 from node import atlases
 from node.api.deltas import version_in
+from node.corpus.json_lines import read_json_lines
 from node.errors import InvalidInput
+from node.exchange_formats.json_ld_reading import read_json_ld
 from node.invite_text import read_invite
 from node.query import search_protocol
 from sharding.atlas import Atlas
@@ -194,6 +197,8 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "atlas": Atlas.decode,
     "atlas part": atlases._chunk,
     "archive": archive,
+    "json-ld": lambda data: list(read_json_ld(BytesIO(data))),
+    "json lines": lambda data: list(read_json_lines(BytesIO(data))),
     "address": lambda data: parse_address(data.decode("utf-8", "surrogateescape")),
 }
 
