@@ -106,8 +106,8 @@ def test_a_network_comes_back_from_an_archive_with_what_was_proven_in_it(tmp_pat
         for id_, view in views.items():
             assert await first.get(id_) == view
         await until(lambda: all(one.governance.ledger.earliest(liar) is not None for one in others), 120)
+        await until(lambda: not any(one.parts.offers.pending for one in others), 120)
         for one in others:
-            await until(lambda one=one: not one.parts.offers.pending, 120)
             assert (await one.get(ids[0])) == views[ids[0]]
             assert one.governance.counters()["epoch"] == 1
 
