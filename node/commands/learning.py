@@ -225,6 +225,8 @@ def run(
     updates leave it. In a task of the mode server-app one member after another may have to run the project's
     ServerApp, too: the author's first, another one when it is gone.
     """
+    if task is not None and min_members is not None:
+        raise click.UsageError("--min-members is for a new task: leave TASK out")
     from federated.flower.errors import FlowerError
     from federated.flower.project import parse_pairs, read_project
     from node.home import open_home
@@ -242,8 +244,6 @@ def run(
         limits = {"min_members": min_members or 2, "deadline_ms": 60_000}
         task = published(path, None, limits, run_config, home)["id"]
         print_line(f"task {task}: others take part by roseforest fl run PATH {task}", err=True)
-    elif min_members is not None:
-        raise click.UsageError("--min-members is for a new task: leave TASK out")
     member = Member(open_home(home), task, SystemClock())
     terms = member.terms()
     if terms["mode"] == "server-app":

@@ -28,7 +28,7 @@ PRINTED = "a line that must not disturb the command"
         ["fl", "create", "x", "--min-members", "3", "--max-members", "2"],
         ["fl", "create", "x", "--rounds", "0"],
         ["fl", "create", "x", "--deadline", "0.5"],
-        ["fl", "run", "x"],
+        ["fl", "run", "x", "task", "--min-members", "3"],
         ["fl", "result"],
     ],
 )
