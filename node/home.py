@@ -12,6 +12,7 @@
 | calibration.json | how far estimates from sketches are off, rebuildable | |
 | learning.db | the learning tasks followed, and updates promised | |
 | learning.db | what this node promised in learning tasks | |
+| privacy.json | what learning tasks may cost in privacy, and have cost, see `node.privacy_ledger` | 0600 |
 | blobs/ | large content by digest: model parameters, see `node.storage.blob_files` | |
 | api-token | bearer token of the HTTP API | 0600 |
 | mcp-token | bearer token of `roseforest mcp --http`, which gives no other access | 0600 |

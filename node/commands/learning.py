@@ -16,6 +16,7 @@ from node.commands.learning_views import audit, figures, join, leave, list_tasks
 from node.commands.model_card import export
 from node.commands.options import complete_file, complete_folder, home_option, json_option
 from node.commands.output import print_json, print_line
+from node.commands.privacy_options import NOT_HERE, Wish, dp_options, private, said, shown
 
 if TYPE_CHECKING:
     from federated.flower.app_runner import AppRunner
@@ -198,6 +199,7 @@ def create(
 @click.option("--run-config", multiple=True, metavar="'K=V …'", help="Other values for the app's config.")
 @click.option("--no-evaluate", is_flag=True, help="Do not evaluate the result at the end.")
 @click.option("--no-serve", is_flag=True, help="Never run the ServerApp on this node.")
+@dp_options
 @click.option("--verbose", is_flag=True, help="Show what Flower logs.")
 @home_option
 @json_option
@@ -213,6 +215,10 @@ def run(
     run_config: tuple[str, ...],
     no_evaluate: bool,
     no_serve: bool,
+    dp_clip: float | None,
+    dp_noise: float | None,
+    dp_epsilon: float | None,
+    dp_delta: float | None,
     verbose: bool,
     home: str | None,
     as_json: bool,
@@ -238,7 +244,10 @@ def run(
     if num_partitions is not None:
         pairs["num-partitions"] = num_partitions
     project = read_project(path).with_config(parse_pairs(run_config, "--run-config"))
+    wish = Wish(dp_clip, dp_noise, dp_epsilon, dp_delta)
     if task is None:
+        if wish.given:
+            raise click.UsageError(NOT_HERE)
         from node.commands.server_runs import published
 
         limits = {"min_members": min_members or 2, "deadline_ms": 60_000}
@@ -246,6 +255,7 @@ def run(
         print_line(f"task {task}: others take part by roseforest fl run PATH {task}", err=True)
     member = Member(open_home(home), task, SystemClock())
     terms = member.terms()
+    node, account = private(open_home(home), task, terms, member, wish)
     if terms["mode"] == "server-app":
         from node.commands.server_runs import run_member
 
@@ -261,7 +271,7 @@ def run(
             member.join()
         report = _Report(int(terms["rounds"]), as_json)
         try:
-            part = take_part(member, terms, app, report, SystemClock(), evaluate=not no_evaluate)
+            part = take_part(node, terms, app, report, SystemClock(), evaluate=not no_evaluate)
         except FlowerError:
             member.leave()
             raise
@@ -283,6 +293,7 @@ def run(
                 "lost": lost,
                 "evaluation": part.evaluation,
                 "evaluation_problem": part.evaluation_problem or None,
+                **({} if account is None else {"privacy": shown(account())}),
             }
         )
     else:
@@ -291,6 +302,8 @@ def run(
             + (f", lost {len(lost)}" if lost else "")
         )
         print_line(f"parameters  {part.parameters}")
+        if account is not None:
+            print_line(f"privacy     {said(account())}")
         if part.evaluation is not None:
             print_line(f"evaluation  {figures(part.evaluation)}")
         elif part.evaluation_problem:

@@ -1,0 +1,52 @@
+"""The ε that is told is the library's own, and the limit is kept to the update."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("dp_accounting")
+
+from federated.privacy.accounting import Account, epsilon_of
+from federated.privacy.errors import BudgetSpent, PrivacyError
+from federated.privacy.noise import Terms
+
+
+def test_epsilon_agrees_with_privacy_loss_distributions_and_is_below_renyis() -> None:
+    from dp_accounting import GaussianDpEvent
+    from dp_accounting.pld import PLDAccountant
+    from dp_accounting.rdp import RdpAccountant
+
+    spent, delta = ((8.0, 5), (12.0, 20)), 1e-5
+    ours = epsilon_of(spent, delta)
+    exact, loose = PLDAccountant(), RdpAccountant()
+    for accountant in (exact, loose):
+        for noise, count in spent:
+            accountant.compose(GaussianDpEvent(noise / 2), count)
+    assert ours == pytest.approx(exact.get_epsilon(delta), rel=1e-3)
+    assert ours < loose.get_epsilon(delta) < 1.3 * ours
+
+
+def test_a_limit_lets_through_as_many_updates_as_it_says_and_not_one_more() -> None:
+    account = Account(Terms(1.0, 8.0), 1e-5, 2.0)
+    room = account.room(1_000)
+    for _ in range(room):
+        account = account.spend()
+    assert 0 < room < 1_000
+    assert account.cost() <= 2.0 < account.after().cost()
+    assert account.room(1_000) == 0
+    with pytest.raises(BudgetSpent, match="limit of this member is 2"):
+        account.spend()
+    # Milder noise does not make room, a higher limit does.
+    with pytest.raises(BudgetSpent):
+        replace(account, terms=Terms(1.0, 4.0)).spend()
+    assert replace(account, epsilon=3.0).spend().spent == ((8.0, room + 1),)
+
+
+def test_nothing_costs_nothing_and_a_limit_must_be_one() -> None:
+    assert epsilon_of((), 1e-5) == 0.0
+    assert epsilon_of(((1.0, 1),), 1e-5) > epsilon_of(((2.0, 1),), 1e-5) > 0
+    for delta, limit in ((0.0, 1.0), (1.0, 1.0), (1e-5, 0.0), (1e-5, float("nan")), (float("nan"), None)):
+        with pytest.raises(PrivacyError):
+            Account(Terms(1.0, 1.0), delta, limit)
