@@ -12,13 +12,14 @@ BENCHMARKS ?= $(filter-out report corpora minilm holders peers shard_map soak fa
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast test-slow test-long mutants lint format bench clean install
+.PHONY: help demo test test-fast test-slow test-long mutants mutmut lint format bench clean install
 
 help:
 	@echo "make demo    five daemons on this machine answer ten questions; four of them train a model together"
 	@echo "make test    all tests (make test-fast: those that start no daemon)"
 	@echo "make test-long  what is too long for that: larger sizes, and 200 nodes for an hour of virtual time, a tenth of them liars: some hours"
 	@echo "make mutants every planted bug of merging against every law, and the laws for longer: ten minutes"
+	@echo "make mutmut  every small change to crdt/, and whether a law or a test notices: an hour"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make bench   every benchmark (QUICK=1: each under a minute)"
 	@echo "make install only the environment; make format: let ruff rewrite"
@@ -42,6 +43,14 @@ test-long: $(VENV)/.installed-test
 mutants: $(VENV)/.installed-test
 	$(BIN)/python -m tests.crdt.mutants
 	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest tests/crdt -n auto --dist worksteal
+
+# mutmut makes the mutants while it tries one of them; all are tried by tests/crdt/mutated.py.
+mutmut: $(VENV)/.installed-mutation
+	rm -rf build/mutmut
+	mkdir -p build/mutmut
+	cp -r chain crdt sharding validation docs tests pyproject.toml build/mutmut
+	cd build/mutmut && CI=1 ../../$(BIN)/mutmut run --max-children 1 crdt.version_vector.x__covers__mutmut_1
+	cd build/mutmut/mutants && CI=1 ../../../$(BIN)/python -m tests.crdt.mutated
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .
@@ -88,6 +97,11 @@ $(VENV)/.installed-lint: pyproject.toml | $(VENV)/bin/python
 	$(INSTALLING)
 	@$(PIP) -e '.[test,lint,fl,examples]'
 	@rm -rf $(VENV)/lib/python*/site-packages/trio-stubs
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
+
+$(VENV)/.installed-mutation: pyproject.toml | $(VENV)/bin/python
+	$(INSTALLING)
+	@$(PIP) -e '.[test,mutation,fl,examples]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 $(VENV)/.installed-bench: pyproject.toml | $(VENV)/bin/python

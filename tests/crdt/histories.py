@@ -125,7 +125,10 @@ class History:
 def history(choose: Choose, steps: int, *, liar: bool = True) -> History:
     """A history of `steps` operations and exchanges after the create."""
     scribes = (Scribe(ALICE), Scribe(BOB))
-    create = scribes[0].write(drafts.draft_create(content(choose)), choose(3))
+    first = content(choose)
+    if choose(2):
+        first = replace(first, fields=tuple(sorted(described(choose).items())))
+    create = scribes[0].write(drafts.draft_create(first), choose(3))
     story = History([create], [EntryState(create.cid).add(create)] * 2, scribes)
     for _ in range(steps):
         what = choose(7 if liar else 4)

@@ -63,6 +63,12 @@ def _told(seed: int) -> History:
     return history(Random(f"history {seed}").randrange, STEPS[seed % len(STEPS)])
 
 
+def prepare(seeds: Iterable[int]) -> None:
+    """Make the histories of these seeds, so that what is switched on later has no part in them."""
+    for seed in seeds:
+        _told(seed)
+
+
 def first_broken(law: Law, seeds: Iterable[int], bug: Bug | None = None) -> int | None:
     """The first of the seeds whose history breaks the law, with the bug in place if there is one; or None."""
     for seed in seeds:

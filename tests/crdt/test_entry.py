@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chain import canonical
 from chain.cid import Cid, record_cid
 from chain.content import Content
 from chain.identity import Identity
@@ -42,6 +43,19 @@ def test_a_create_alone_is_an_entry() -> None:
     assert view.alive
     assert not view.conflict
     assert view.version.slots(ALICE.agent)[0].seq == 0
+
+
+NAMES = """assessments author conflict contents delete_overruled deleted deps erased excluded fields heads hlc
+id lamport maximal purged references retracted tags version votes winner"""
+
+
+def test_a_views_bytes_name_their_parts_as_they_always_did() -> None:
+    """Nodes of different releases compare snapshots by these bytes."""
+    _, _, state = planted()
+    told = canonical.decode(seen(state).encode(), 10_000)
+    assert sorted(told) == NAMES.split()
+    assert told["author"] == ALICE.agent
+    assert [cid for cid, _ in told["contents"]] == [told["winner"]] == [state.subject]
 
 
 def test_concurrent_edits_are_both_kept_and_the_later_clock_is_shown_first() -> None:
