@@ -165,8 +165,18 @@ class ApiClient:
         headers = {"authorization": f"Bearer {self._token}", "host": "localhost", "connection": "close"}
         try:
             chunked = "transfer-encoding" in more
-            connection.request(method, path, body, headers | more, encode_chunked=chunked)
-            yield connection.getresponse()
+            refused: OSError | None = None
+            try:
+                connection.request(method, path, body, headers | more, encode_chunked=chunked)
+            except (BrokenPipeError, ConnectionResetError) as error:
+                refused = error  # a daemon that refuses a long body answers before it has read all of it
+            try:
+                response = connection.getresponse()
+            except (OSError, http.client.HTTPException):
+                if refused is not None:
+                    raise refused from None
+                raise
+            yield response
         except TimeoutError as error:
             raise DaemonNotRunning(
                 f"the daemon (process {self.daemon.pid}) did not answer within {seconds:g} s: "
