@@ -274,7 +274,7 @@ class Engagement(Following[Ledger]):
 
     async def _average(self, round_: Round, average: Average) -> None:
         tools = self._tools
-        while average.base not in self._here:  # it is being fetched
+        while self.ledger.terms.rule is not None and average.base not in self._here:  # it is being fetched
             if round_.over:
                 return
             await self._changed.wait()
