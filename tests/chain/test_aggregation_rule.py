@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chain.aggregation_rule import (
@@ -25,6 +25,7 @@ rules = st.builds(
 )
 
 
+@settings(max_examples=40)
 @given(rule=rules)
 def test_a_rule_reads_back_from_its_text(rule: AggregationRule) -> None:
     assert parse_rule(str(rule)) == rule
@@ -55,6 +56,7 @@ def test_anything_else_is_refused_in_a_short_line(text: str) -> None:
     assert len(str(error.value)) < 300
 
 
+@settings(max_examples=40)
 @given(rule=rules, members=st.integers(1, 64))
 def test_liars_are_fewer_than_half_and_as_many_as_the_share_says(rule: AggregationRule, members: int) -> None:
     f = rule.liars(members)

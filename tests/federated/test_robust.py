@@ -125,7 +125,7 @@ def reference(rule: str, rows: Floats) -> Floats:
 SINGLE = [*sorted(FINISHES), ROBUST, "nnm|median", "clip|geometric_median", "nnm|multi_krum", "clip|nnm|mean"]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(seed=seeds, count=sizes, rule=st.sampled_from(SINGLE))
 def test_it_is_what_the_papers_say_in_floating_point(seed: int, count: int, rule: str) -> None:
     """To 1e-5 of the longest row: clip factors are cut off after 24 bits, the grid has 2**-28."""
@@ -157,7 +157,7 @@ def kappa(rule: str, n: int, f: int) -> float:
 BOUNDED = ["trimmed_mean", "median", "krum", "geometric_median"]
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(seed=seeds, count=st.integers(4, 16), rule=st.sampled_from([*BOUNDED, *(f"nnm|{r}" for r in BOUNDED)]))
 def test_liars_move_it_no_further_than_honest_members_differ(seed: int, count: int, rule: str) -> None:
     """|F(x) - mean(S)|² ≤ κ · variance(S) for the honest S, whatever the f others say."""
@@ -199,12 +199,12 @@ def test_inner_products_of_the_largest_values_are_exact() -> None:
             assert gram[i][j] == sum(a * b for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("most", [1, MAX_ABS])
+@pytest.mark.parametrize("most", [MAX_ABS])
 def test_the_largest_values_of_the_most_updates_do_not_overflow(most: int) -> None:
     rows = np.full((MAX_ROWS, WIDTH), -float(most))
     rows[: MAX_ROWS // 8] = most
     far = np.full(WIDTH, float(most))
-    for rule in (ROBUST, "clip|median:49", "nnm|centred_clip"):
+    for rule in ("nnm|trimmed_mean", "clip|centred_clip"):
         moved = combined(rule, rows, far, max_abs=most)
         assert np.all(moved >= -2.0 * most)
         assert np.all(moved <= 2.0**-20)
