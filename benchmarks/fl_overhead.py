@@ -119,6 +119,7 @@ async def run_task(nodes: Sequence[RunningNode], label: str, figures: dict[str, 
         "min_members": MEMBERS,
         "max_members": MEMBERS,
         "deadline_ms": DEADLINE_MS,
+        "strategy": "fedavg",
     }
     task = (await nodes[0].post("/v1/learning/tasks", body, SECONDS))["id"]
     path = f"/v1/learning/tasks/{task}"

@@ -66,6 +66,7 @@ async def published(nodes: list[RunningNode]) -> str:
         "rounds": ROUNDS,
         "min_members": 4,
         "deadline_ms": 60_000,
+        "strategy": "fedavg",
     }
     path = f"/v1/learning/tasks/{(await nodes[0].post('/v1/learning/tasks', terms))['id']}"
     for node in nodes:
