@@ -74,7 +74,8 @@ def test_order_and_block_size_do_not_show(seed: int, count: int, rule: str, chun
     task = task_of(*SHAPES, max_members=16)
     rng = np.random.default_rng(seed)
     # Half of them lie on a coarse grid, where many distances are equal.
-    rows = rng.integers(-1, 2, (count, WIDTH)) * 1.0 if seed % 2 else drawn(seed, count) / 10
+    coarse = rng.integers(-1, 2, (count, WIDTH)).astype(np.float64)
+    rows: Floats = coarse if seed % 2 else drawn(seed, count) / 10
     updates = encoded(task, rows)
     base = encode(task.arrays, [np.ones(WIDTH), np.array([3, 4])])
     whole = combine(task, parse_rule(rule), base, updates)
