@@ -1,9 +1,11 @@
 """The log of a ServerApp's run: what its records add up to, in whatever order, and so where the run stands.
 
 A fold over a growing set of valid records. Calls form a tree from the task on, which is a chain unless two
-members took the run over at once. At a fork that call counts to which more members have answered, then one
-that something follows, then the lower CID; so who wants to lead a run elsewhere needs the members' answers,
-and all who have the same records follow the same calls. Of one agent one call counts after a call, the
+members took the run over at once. The run goes on with the call of who coordinated before (before the first
+call the task's author). A call by somebody else is a *claim*, and counts once at least half of the nodes of
+the call before (before the first call of the members) have answered it: nobody leads a run away alone. At a
+fork that call counts to which more agents have answered, then that of who coordinated before, then the lower
+CID; so all who have the same records follow the same calls. Of one agent one call counts after a call, the
 lowest: nobody crowds others out. A record that builds on something unknown waits, within a bound. Nothing is
 trusted to be complete, and only the task's author and who joined it have a say.
 """
@@ -101,24 +103,26 @@ class CallLog(Membership):
         """The answers to a call by place; of two to one message the lower CID."""
         return dict(self._answers.get(call, {}))
 
-    def open_for(self, agent: AgentId) -> list[tuple[Step, int]]:
-        """The messages of the last call to `agent` that it has not answered, with their places."""
-        if self.finished or not self._chain:
-            return []
-        step = self._chain[-1]
+    @property
+    def claims(self) -> tuple[Step, ...]:
+        """Calls after the last one by others than its coordinator that do not count, ascending by record."""
+        found = [cid for cid in self._after.get(self.head, {}).values() if not self._counts(cid)]
+        return tuple(self._calls[cid] for cid in sorted(found))
+
+    def open_in(self, step: Step, agent: AgentId) -> list[int]:
+        """The places of a call's messages to `agent` that it has not answered."""
         known = self._answers.get(step.record, {})
-        return [
-            (step, place)
-            for place, sent in enumerate(step.call.sent)
-            if sent.agent == agent and place not in known
-        ]
+        return [p for p, sent in enumerate(step.call.sent) if sent.agent == agent and p not in known]
 
     def add(self, record: Record) -> bool:
         """Take a valid record of this task; whether anything was new."""
         if record.cid in self._seen or record.header.subject != self.cid:
             return False
         if record.header.kind in (JOIN, LEAVE):
-            return self._stand(record) and self._take_up()
+            if not self._stand(record):
+                return False
+            self._walk()
+            return self._take_up()
         try:
             said = learning_of(record)
         except ChainError:
@@ -193,16 +197,30 @@ class CallLog(Membership):
         """The run as it stands: from the task on, at each fork the call that counts. O(calls)."""
         chain: list[Step] = []
         at = self.cid
-        while siblings := self._after.get(at):
-            at = min(siblings.values(), key=self._rank)
+        while siblings := [cid for cid in self._after.get(at, {}).values() if self._counts(cid)]:
+            at = min(siblings, key=self._rank)
             chain.append(self._calls[at])
         ends = self._ends.get(at)
         self._chain = tuple(chain)
         self.ended = min(ends.values(), key=lambda one: one.record) if ends else None
 
+    def _led_before(self, cid: Cid) -> AgentId:
+        before = self._calls.get(self._calls[cid].call.previous)
+        return self.task.header.author if before is None else before.agent
+
+    def _answering(self, cid: Cid) -> set[AgentId]:
+        return {one.agent for one in self._answers.get(cid, {}).values()}
+
+    def _counts(self, cid: Cid) -> bool:
+        step = self._calls[cid]
+        if step.agent == self._led_before(cid):
+            return True
+        before = self._calls.get(step.call.previous)
+        nodes = set(self.members() if before is None else before.call.nodes)
+        return 2 * len(self._answering(cid) & nodes) >= max(1, len(nodes))
+
     def _rank(self, cid: Cid) -> tuple[int, bool, Cid]:
-        agents = {one.agent for one in self._answers.get(cid, {}).values()}
-        return -len(agents), not (self._after.get(cid) or self._ends.get(cid)), cid
+        return -len(self._answering(cid)), self._calls[cid].agent != self._led_before(cid), cid
 
     def _wait(self, on: Cid, record: Record) -> bool:
         self._seen.add(record.cid)

@@ -81,7 +81,6 @@ class ServerRun(Following[CallLog]):
         self._fetching: set[Cid] = set()
         self._seen_at: dict[Cid, float] = {}
         """When each call that counted was first seen here; the task's own: when following began."""
-        self._accept_at: dict[Cid, float] = {}
         self._serving_until = -inf
         self._away: dict[AgentId, Cid] = {}
         """Who let a message wait in vain, with the join by which it was there: until it joins anew."""
@@ -101,28 +100,31 @@ class ServerRun(Following[CallLog]):
             if ledger.ended.end.result is not None:
                 self._want(ledger.ended.end.result, self._sources(ledger.ended.agent))
             return
-        for step, place in ledger.open_for(self._me):
+        for step, place in self._open():
             self._want(step.call.sent[place].blob, self._sources(step.agent))
         if self.wanted:
             # Whoever may have to take the run over needs the answers, and the coordinator most of all.
-            for step in ledger.steps[-KEPT_CALLS:]:
+            for step in (*ledger.steps[-KEPT_CALLS:], *ledger.claims):
                 for one in ledger.answers(step.record).values():
                     self._want(one.answer.blob, self._sources(one.agent))
 
     def _note_head(self, now: float) -> None:
-        """Remember when the run got where it is, and from when on a new coordinator is answered."""
+        """Remember when the run got where it is, and when each claim to it was first seen."""
+        for cid in (self.ledger.head, *(step.record for step in self.ledger.claims)):
+            self._seen_at.setdefault(cid, now)
+
+    def _open(self) -> list[tuple[Step, int]]:
+        """The messages that this node may answer: of the last call, or once its coordinator has been silent
+        for a lease, of the first claim."""
         ledger = self.ledger
-        before = ledger.steps[-2].record if len(ledger.steps) > 1 else ledger.cid
-        if ledger.head in self._seen_at:
-            return
-        self._seen_at[ledger.head] = now
-        led = ledger.steps[-2].agent if len(ledger.steps) > 1 else ledger.task.header.author
-        changed = bool(ledger.steps) and ledger.coordinator != led
-        silent = self._seen_at.get(before, now) + self.lease_s
-        self._accept_at[ledger.head] = silent if changed else now
+        if ledger.finished:
+            return []
+        now, silent = self._tools.clock.monotonic(), self._seen_at.get(ledger.head, inf) + self.lease_s
+        steps = [*ledger.steps[-1:], *(ledger.claims[:1] if silent <= now else ())]
+        return [(step, place) for step in steps for place in ledger.open_in(step, self._me)]
 
     def _wake_at(self) -> float:
-        times = [self._accept_at.get(self.ledger.head, inf), self._due_at()]
+        times = [self._seen_at.get(self.ledger.head, inf) + self.lease_s, self._due_at()]
         now = self._tools.clock.monotonic()
         return min((at for at in times if at > now), default=inf)
 
@@ -235,17 +237,17 @@ class ServerRun(Following[CallLog]):
         if serve and self._may_coordinate():
             self._serving_until = now + SERVING_S
             return Duty("coordinate", number)
-        for step, place in ledger.open_for(self._me):
+        for step, place in self._open():
             blob = step.call.sent[place].blob
-            if blob in self._here and self._accept_at.get(step.record, inf) <= now:
-                left = self._seen_at[step.record] + ledger.terms.commit_ms / 1_000 - now
+            if blob in self._here:
+                left = self._seen_at.get(step.record, now) + ledger.terms.commit_ms / 1_000 - now
                 return Duty("answer", number, step.record, place, blob, max(0.0, left))
         return Duty("wait", number)
 
     async def answer(self, call: Cid, place: int, blob: Cid) -> None:
         """Answer a message; durable when this returns. Raises `WrongState` when it is not this node's
         turn."""
-        if (call, place) not in [(step.record, at) for step, at in self.ledger.open_for(self._me)]:
+        if (call, place) not in [(step.record, at) for step, at in self._open()]:
             raise WrongState("there is no such message to answer any more")
         size = await self._size(blob)
         key = b"answer" + call + place.to_bytes(2, "big")
@@ -288,7 +290,7 @@ class ServerRun(Following[CallLog]):
         while True:
             now = clock.monotonic()
             self._serving_until = now + SERVING_S
-            if not self.ledger.follows(call):
+            if not self.ledger.follows(call) and call not in [one.record for one in self.ledger.claims]:
                 raise WrongState("another member coordinates now")
             known = self.ledger.answers(call)
             here = tuple(known[place] for place in sorted(known) if known[place].answer.blob in self._here)

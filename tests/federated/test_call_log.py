@@ -100,16 +100,20 @@ def test_any_order_with_repetitions_tells_of_the_same_run(seed: int, doubled: in
 
 
 def test_who_takes_a_run_over_alone_does_not_lead_it() -> None:
-    """However many calls one writes, at a fork the answers of the members decide."""
+    """However many calls one writes, and however early: a claim counts when half of the nodes answer it."""
     run = begun()
-    first = run.call(0, 1, run.task.cid, [0, 1])
-    alone = run.call(3, 1, run.task.cid, [3])
+    alone = early = run.call(3, 1, run.task.cid, [3, 2])
     run.answer(3, alone, 0)
     for number in range(2, 6):
         alone = run.call(3, number, alone.cid, [3])
         run.answer(3, alone, 0)
+    assert run.log().steps == ()
+    assert [one.record for one in run.log().claims] == [early.cid]
+    first = run.call(0, 1, run.task.cid, [0, 1])
+    assert [one.record for one in run.log().steps] == [first.cid]
     run.answer(0, first, 0)
     run.answer(1, first, 1)
+    run.answer(2, early, 1)  # half of the members: it counts, and has no more answers than the author's
     assert run.log().coordinator == run.scribes[0].agent
     assert [one.record for one in run.log().steps] == [first.cid]
 
@@ -124,13 +128,15 @@ def test_who_has_no_say_is_not_heard() -> None:
     skipped = run.call(0, 3, first.cid, [1])
     assert [one.record for one in run.log().steps] == [first.cid]
     assert run.log().answers(first.cid) == {}
-    assert run.log().open_for(run.scribes[1].agent) == [(run.log().steps[0], 0)]
+    assert run.log().open_in(run.log().steps[0], run.scribes[1].agent) == [0]
     assert skipped.cid != stranger.cid
 
 
 def test_what_comes_early_waits_until_its_author_has_joined() -> None:
     run = begun()
-    first = run.call(1, 1, run.task.cid, [1])
+    first = run.call(1, 1, run.task.cid, [1, 2])
+    run.answer(1, first, 0)
+    run.answer(2, first, 1)
     joins, rest = run.records[:MEMBERS], run.records[MEMBERS:]
     log = run.log(rest)
     assert not log.steps
