@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
+from sys import intern
 from typing import Any, NoReturn, TypeVar
 
 from chain import canonical
@@ -197,6 +198,9 @@ def decode_header(data: bytes) -> Header:
     ):
         _refuse(fields)
     fields[9] = tuple(deps)
+    if epoch == network:  # one object for both, and for each kind: there are many headers in memory
+        fields[2] = network
+    fields[12] = intern(kind)
     return Header(*fields)
 
 

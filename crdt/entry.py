@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from chain import canonical
 from chain.cid import Cid
@@ -30,6 +31,10 @@ MAX_WAITING = 1024
 """Records of one entry that wait for others."""
 MAX_WAITING_PER_AUTHOR = 64
 """The same for each author, so that a liar's forged deps crowd out nobody else's records."""
+
+
+_NONE: Final[Mapping[Cid, Record]] = {}
+"""Nothing waits in most entries: one mapping for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,8 @@ class EntryState:
         release(applied, waiting)
         for cid in purged_by(applied, purges_in(applied)):
             applied[cid] = applied[cid].without_payload()
-        return EntryState(self.subject, applied, waiting, _shrink(waiting))
+        refused = _shrink(waiting)
+        return EntryState(self.subject, applied, waiting or _NONE, refused)
 
     def join(self, other: EntryState) -> EntryState:
         """The union of both states; raises `SubjectError` when they are about different entries."""
