@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
-from sys import intern
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from chain import canonical
 from chain.cid import Cid, is_cid, is_raw_cid, is_record_cid, raw_cid, record_cid
 from chain.errors import NonCanonicalError, OversizedError, RecordError
 from chain.identity import AGENT_ID_SIZE, SIGNATURE_SIZE, AgentId, Identity, verify
+from chain.kinds import KINDS_BY_RULE_VERSION
 
 VERSION = 1
 RECORD_TAG = b"roseforest/record/1\0"
@@ -31,6 +31,8 @@ MAX_HEADER = 4096
 MAX_RECORD = MAX_PAYLOAD + MAX_HEADER + 256
 MAX_INT = (1 << 63) - 1
 HEADER_FIELDS = 15
+
+_KINDS: Final = {kind: kind for kinds in KINDS_BY_RULE_VERSION.values() for kind in kinds}
 
 T = TypeVar("T")
 
@@ -200,7 +202,7 @@ def decode_header(data: bytes) -> Header:
     fields[9] = tuple(deps)
     if epoch == network:  # one object for both, and for each kind: there are many headers in memory
         fields[2] = network
-    fields[12] = intern(kind)
+    fields[12] = _KINDS.get(kind, kind)
     return Header(*fields)
 
 
