@@ -12,7 +12,6 @@ trusted to be complete, and only the task's author and who joined it have a say.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -24,9 +23,6 @@ from chain.record import Record
 from chain.server_app import Answer, Call, End
 from federated.membership import Membership
 from validation.named import learning_of
-
-MAX_WAITING = 4096
-"""Records kept that build on something not seen yet; beyond it the oldest is forgotten, to be read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +62,6 @@ class CallLog(Membership):
         self._after: dict[Cid, dict[AgentId, Cid]] = {}
         self._answers: dict[Cid, dict[int, Answered]] = {}
         self._ends: dict[Cid, dict[AgentId, Ended]] = {}
-        self._waiting: OrderedDict[Cid, tuple[Cid, Record]] = OrderedDict()
         self._chain: tuple[Step, ...] = ()
         self.ended: Ended | None = None
         """How the run ended, once it has."""
@@ -222,24 +217,7 @@ class CallLog(Membership):
     def _rank(self, cid: Cid) -> tuple[int, bool, Cid]:
         return -len(self._answering(cid)), self._calls[cid].agent != self._led_before(cid), cid
 
-    def _wait(self, on: Cid, record: Record) -> bool:
-        self._seen.add(record.cid)
-        self._waiting[record.cid] = (on, record)
-        while len(self._waiting) > MAX_WAITING:
-            forgotten, _ = self._waiting.popitem(last=False)
-            self._seen.discard(forgotten)
-        return True
-
     def _take_up(self) -> bool:
         """Add what waited for what has come; True."""
-        ready = [
-            cid
-            for cid, (on, record) in self._waiting.items()
-            if self._knows(on) and self._may_speak(record.header.author)
-        ]
-        for cid in ready:
-            waited = self._waiting.pop(cid, None)
-            if waited is not None:
-                self._seen.discard(cid)
-                self.add(waited[1])
+        self._release(lambda on, record: self._knows(on) and self._may_speak(record.header.author))
         return True

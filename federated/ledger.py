@@ -13,7 +13,6 @@ when at least half of the roster are in it: fewer than that cannot go on without
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -27,8 +26,6 @@ from federated.faults import PENALISED, PENALTY_ROUNDS
 from federated.membership import Membership
 from validation.named import learning_of
 
-MAX_WAITING = 4096
-"""Records kept that build on something not seen yet; beyond it the oldest is forgotten, to be read again."""
 MAX_OF_ONE = 4
 """Commits or reveals kept of one member in one round, the lowest CIDs: two are enough to refuse it."""
 
@@ -87,7 +84,6 @@ class Ledger(Membership):
         self._starts: dict[bytes, tuple[Start, Cid]] = {}
         self._results: dict[bytes, dict[bytes, _Signed]] = {}
         self._by_round: dict[tuple[bytes, AgentId, bool], list[Cid]] = {}
-        self._waiting: OrderedDict[Cid, tuple[bytes, Record]] = OrderedDict()
         self._steps: list[Step] = []
         self._tip: Tip | None = None
         self._places: dict[bytes, Tip] = {}
@@ -194,14 +190,6 @@ class Ledger(Membership):
         self._follow()
         return True
 
-    def _wait(self, on: bytes, record: Record) -> bool:
-        self._seen.add(record.cid)
-        self._waiting[record.cid] = (on, record)
-        while len(self._waiting) > MAX_WAITING:
-            forgotten, _ = self._waiting.popitem(last=False)
-            self._seen.discard(forgotten)
-        return True
-
     # -- what follows --
 
     def _follow(self) -> None:
@@ -228,12 +216,7 @@ class Ledger(Membership):
             steps.append(Step(tip, best.outcome, digest, signers, best.record))
             tip = self._places[digest]
         self._steps, self._tip = steps, tip
-        ready = [cid for cid, (on, _) in self._waiting.items() if on in self._places]
-        for cid in ready:
-            waited = self._waiting.pop(cid, None)
-            if waited is not None:
-                self._seen.discard(cid)
-                self.add(waited[1])
+        self._release(lambda on, _: on in self._places)
 
 
 def result_fault(terms: Task, place: Tip, outcome: Outcome) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from chain.cid import Cid
@@ -10,6 +12,8 @@ from chain.kinds import JOIN
 from chain.learning import Task, task_from_body
 from chain.record import Record, decode_payload
 
+MAX_WAITING = 4096
+"""Records kept that build on something not seen yet; beyond it the oldest is forgotten, to be read again."""
 MAX_AGENTS = 1024
 """Agents of whom joins and leaves are kept; any member of the network may write these."""
 
@@ -34,6 +38,7 @@ class Membership:
         self.terms: Task = task_from_body(decode_payload(task.payload))
         self.standings: dict[AgentId, Standing] = {}
         self._seen: set[Cid] = {task.cid}
+        self._waiting: OrderedDict[Cid, tuple[bytes, Record]] = OrderedDict()
 
     def add(self, record: Record) -> bool:
         """Take a valid record of this task; whether anything was new."""
@@ -51,6 +56,23 @@ class Membership:
     def members(self) -> tuple[AgentId, ...]:
         """Who wants to take part now, ascending."""
         return tuple(sorted(agent for agent, standing in self.standings.items() if standing.joins))
+
+    def _wait(self, on: bytes, record: Record) -> bool:
+        """Keep a record until what it builds on has come; True."""
+        self._seen.add(record.cid)
+        self._waiting[record.cid] = (on, record)
+        while len(self._waiting) > MAX_WAITING:
+            forgotten, _ = self._waiting.popitem(last=False)
+            self._seen.discard(forgotten)
+        return True
+
+    def _release(self, ready: Callable[[bytes, Record], bool]) -> None:
+        """Add what waited and is `ready`, by what it builds on and itself."""
+        for cid in [cid for cid, (on, record) in self._waiting.items() if ready(on, record)]:
+            waited = self._waiting.pop(cid, None)
+            if waited is not None:
+                self._seen.discard(cid)
+                self.add(waited[1])
 
     def _stand(self, record: Record) -> bool:
         header = record.header

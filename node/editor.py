@@ -79,6 +79,20 @@ class _Turn:
     users: int = 0
 
 
+@dataclass(slots=True)
+class _Work:
+    """A change under way: what was found of the entry, and how it stands with what was written so far."""
+
+    found: Found
+    state: EntryState
+    view: Entry
+    written: list[Cid] = field(default_factory=list)
+
+    @property
+    def changed(self) -> Changed:
+        return Changed(self.view.id, tuple(self.written), self.view.version.fingerprint)
+
+
 class Editor:
     """The verb `change` of a node. `rules` gives the rule version that its records are judged by now."""
 
@@ -110,7 +124,6 @@ class Editor:
         by another than the creator, `Gone` for a deleted or retracted entry, `InvalidInput` or
         `EmbeddingError` for what is over a limit or outside the network's rules, and storage errors.
         """
-        rules = self._rules()
         async with self._turn(entry):
             found = await self._reader.find(entry)
             standing = self._standing()
@@ -125,21 +138,24 @@ class Editor:
             if isinstance(change, Write):
                 return await self._write(found, view, change)
             codes = await self._run_blocking(self._codes, view, change)
-            written: list[Cid] = []
-            state = EntryState(entry).add_all(found.about(entry))
-            while (draft := self._next(view, change, codes)) is not None:
-                fault = refusal(draft, self._limits, rules)
-                if fault is not None:
-                    raise InvalidInput(fault)
-                if not written:
-                    await self._reader.keep(found)
-                record = await self._append(draft)
-                written.append(record.cid)
-                state = state.add(record)
-                view = state.view(standing) or view
+            work = _Work(found, EntryState(entry).add_all(found.about(entry)), view)
+            while (draft := self._next(work.view, change, codes)) is not None:
+                await self._sign(draft, work)
                 if isinstance(change, Resolve):
                     break  # of three values one is rejected, and two still differ
-            return Changed(entry, tuple(written), view.version.fingerprint)
+            return work.changed
+
+    async def _sign(self, draft: Draft, work: _Work) -> None:
+        """Append the next record of a change, held against the network's limits and rules before."""
+        fault = refusal(draft, self._limits, self._rules())
+        if fault is not None:
+            raise InvalidInput(fault)
+        if not work.written:
+            await self._reader.keep(work.found)
+        record = await self._append(draft)
+        work.written.append(record.cid)
+        work.state = work.state.add(record)
+        work.view = work.state.view(self._standing()) or work.view
 
     async def _write(self, found: Found, view: Entry, write: Write) -> Changed:
         """What was asked for, and then what comes of it together with what others wrote meanwhile."""
@@ -150,23 +166,15 @@ class Editor:
             lambda text: text_codes(self._embedder, text).tobytes(),
         )
         codes = None if write.vector is None else vector_codes(self._embedder, write.vector).tobytes()
-        state = EntryState(view.id).add_all(found.about(view.id))
-        written: list[Cid] = []
-        draft = await self._run_blocking(desk.asked, view, state.applied, write, codes)
+        work = _Work(found, EntryState(view.id).add_all(found.about(view.id)), view)
+        draft = await self._run_blocking(desk.asked, view, work.state.applied, write, codes)
         while draft is not None:
-            fault = refusal(draft, self._limits, self._rules())
-            if fault is not None:
-                raise InvalidInput(fault)
-            if not written:
-                await self._reader.keep(found)
-            record = await self._append(draft)
-            written.append(record.cid)
-            state = state.add(record)
-            view = state.view(self._standing()) or view
+            await self._sign(draft, work)
             draft = None
-            if len(written) == 1:
-                draft = await self._run_blocking(desk.after, view, state.applied, record.cid)
-        return Changed(view.id, tuple(written), view.version.fingerprint)
+            if len(work.written) == 1:
+                applied = work.state.applied
+                draft = await self._run_blocking(desk.after, work.view, applied, work.written[0])
+        return work.changed
 
     def _codes(self, view: Entry, change: Change) -> bytes:
         """The codes of the text that the entry will have; blocking."""

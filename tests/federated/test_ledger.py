@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from chain.kinds import COMMIT, JOIN, LEAVE, RESULT
 from chain.learning import Commit, Outcome, Result, commit_body, result_body
 from chain.record import Record
-from federated import ledger as ledgers
 from federated.ledger import Ledger, advance, result_fault
+from federated.membership import MAX_WAITING
 from tests.federated.models import task_of
 from tests.federated.table import Table
 
@@ -65,7 +65,7 @@ def test_what_waits_is_bounded_and_comes_back() -> None:
     member = TABLE.members[0]
     stray = [
         member.scribe.on(TABLE.task, COMMIT, commit_body(Commit(1, number.to_bytes(32, "big"), bytes(32))))
-        for number in range(ledgers.MAX_WAITING + 5)
+        for number in range(MAX_WAITING + 5)
     ]
     assert ledger.add_all(stray)
     assert not ledger.has(stray[0].cid)
