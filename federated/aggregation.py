@@ -83,6 +83,17 @@ class Accumulator:
         self.updates += 1
         self.weight += examples
 
+    @classmethod
+    def of(cls, task: Task, sums: Sequence[NDArray[np.int64]], updates: int, weight: int) -> Accumulator:
+        """The accumulator of sums that were made elsewhere; see `sums`. They are not copied."""
+        made = cls(task)
+        made._sums, made.updates, made.weight = list(sums), updates, weight
+        return made
+
+    def sums(self) -> list[NDArray[np.int64]]:
+        """The weighted integers of each array, flat; not copies."""
+        return self._sums
+
     def mean(self) -> bytes:
         """The weighted mean as a model's bytes; raises `ValueError` before anything was added."""
         import numpy as np

@@ -26,11 +26,9 @@ from dataclasses import dataclass
 from math import floor, isfinite, log2, sqrt
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
-
 from chain.learning import Array
 from federated.privacy.errors import PrivacyError
+from federated.privacy.keystream import KEY_SIZE, keystream
 from federated.update import header_of, views
 
 if TYPE_CHECKING:
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
 
     Floats: TypeAlias = NDArray[np.float64]
 
-KEY_SIZE: Final = 32
 CHUNK: Final = 1 << 15
 """Elements worked on at a time; even, so that pairs of normals do not straddle chunks."""
 STEP_BITS: Final = 20
@@ -128,14 +125,6 @@ def privatise(
         else:
             parts += [header_of(array), moved.tobytes()]
     return b"".join(parts)
-
-
-def keystream(key: bytes) -> Callable[[int], NDArray[np.uint64]]:
-    """ChaCha20 under `key` from its start, as a function from a number of 64-bit words to the next ones."""
-    import numpy as np
-
-    encryptor = Cipher(ChaCha20(key, bytes(16)), mode=None).encryptor()
-    return lambda words: np.frombuffer(encryptor.update(bytes(8 * words)), "<u8")
 
 
 def normals(uniform: Callable[[int], NDArray[np.uint64]], count: int) -> Floats:

@@ -18,7 +18,8 @@ from dht.ports import Random
 from federated.flower.participation import LearningNode, Refused
 from federated.privacy.accounting import Account
 from federated.privacy.errors import PrivacyError
-from federated.privacy.noise import KEY_SIZE, privatise
+from federated.privacy.keystream import KEY_SIZE
+from federated.privacy.noise import privatise
 
 
 class Purse(Protocol):

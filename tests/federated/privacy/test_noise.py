@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from chain.learning import Array
 from federated.admission import examine
 from federated.privacy.errors import PrivacyError
-from federated.privacy.noise import STEP_BITS, Terms, keystream, normals, privatise
+from federated.privacy.keystream import keystream
+from federated.privacy.noise import STEP_BITS, Terms, normals, privatise
 from federated.update import encode, views
 from tests.federated.models import TASK, model, task_of
 

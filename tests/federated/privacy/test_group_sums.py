@@ -1,0 +1,83 @@
+"""Secure sums of updates are FedAvg to the bit, and robust rules can look at the means of groups."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from chain.aggregation_rule import parse_rule
+from federated.aggregation import average
+from federated.privacy.group_sums import GroupSum, mean_of, robust_over_groups, vector_length, vector_of
+from federated.privacy.secure_messages import Phase
+from federated.update import Fault, encode, views
+from tests.federated.models import ARRAYS, TASK, model, task_of, values
+from tests.federated.privacy.members import Words, identities, plain_sum, session_of, table
+
+ROSTER = [one.agent for one in identities(15)]
+
+
+def test_a_secure_sum_of_updates_is_the_weighted_mean_to_the_bit_though_one_drops_out() -> None:
+    task = task_of(max_members=16)
+    updates = [(model(seed), 100 * seed + 1) for seed in range(5)]
+    session = session_of(5, vector_length(task))
+    game = table(session, [vector_of(task, data, examples) for data, examples in updates])
+    game.run({Phase.MASKED: session.roster[4:]})
+    member = game.members[session.roster[0]]
+    assert member.total is not None
+    assert mean_of(task, member.total, len(member.survivors)) == average(task, updates[:4])
+
+
+def group(number: int, task_vectors: list[Words]) -> GroupSum:
+    size = len(task_vectors)
+    return GroupSum(tuple(ROSTER[number * size : (number + 1) * size]), plain_sum(task_vectors))
+
+
+def near(seed: int) -> bytes:
+    """Honest updates: around 1, at most .1 away."""
+    return encode(ARRAYS, [(v + 1).astype(v.dtype) for v in values(seed, most=0.1)])
+
+
+@pytest.mark.parametrize("rule", ["median", "trimmed_mean"])
+def test_a_rule_over_groups_stays_among_the_honest_groups_where_the_mean_of_all_does_not(rule: str) -> None:
+    task = task_of(max_members=16)
+    base = model(0)
+    honest = [near(seed) for seed in range(1, 16)]
+    liar = encode(ARRAYS, [np.full_like(v, -90) for v in values(0)])
+    updates = [liar, *honest[1:]]
+    groups = [group(n, [vector_of(task, one, 10) for one in updates[3 * n : 3 * n + 3]]) for n in range(5)]
+    robust, refused = robust_over_groups(task, parse_rule(rule), base, groups)
+    assert not refused
+    means = [views(ARRAYS, mean_of(task, one.total, 3)) for one in groups[1:]]
+    everybody = views(ARRAYS, average(task, [(one, 10) for one in updates]))
+    for number, found in enumerate(views(ARRAYS, robust)):
+        low, high = (pick([mean[number] for mean in means], axis=0) for pick in (np.min, np.max))
+        step = 1e-6
+        assert (found >= low - step).all()
+        assert (found <= high + step).all()
+        assert (everybody[number] < low - 1).all()
+
+
+def test_a_group_whose_sum_cannot_come_from_allowed_updates_is_refused_by_number() -> None:
+    task = task_of(max_members=16)
+    vectors = [vector_of(task, near(seed), 10) for seed in range(1, 13)]
+    groups = [group(n, vectors[3 * n : 3 * n + 3]) for n in range(4)]
+    wild = groups[1].total.copy()
+    wild[0] += np.uint64(2**62)
+    weightless = groups[2].total.copy()
+    weightless[-1] = np.uint64(2)
+    changed = [
+        groups[0],
+        GroupSum(groups[1].members, wild),
+        GroupSum(groups[2].members, weightless),
+        groups[3],
+    ]
+    base, rule = model(0), parse_rule("median")
+    found, refused = robust_over_groups(task, rule, base, changed)
+    assert refused == {1: Fault.BOUND, 2: Fault.BOUND}
+    assert found == robust_over_groups(task, rule, base, [groups[3], groups[0]])[0]
+    with pytest.raises(ValueError, match="no group"):
+        robust_over_groups(task, rule, base, changed[1:3])
+    with pytest.raises(ValueError, match="two groups"):
+        robust_over_groups(task, rule, base, [groups[0], groups[0]])
+    with pytest.raises(ValueError, match="outside"):
+        vector_of(TASK, model(1), TASK.max_examples + 1)
