@@ -55,6 +55,7 @@ from dht.wire.limits import DEFAULT_LIMITS
 from dht.wire.mux_guard import HEADER, MuxGuard, read_header
 from federated import messages, post
 from federated.errors import LearningError
+from federated.privacy.secure_messages import Phase, SecureSumError, Session, read_message, write_message
 from federated.update import UpdateError
 from federated.update import decode as decode_update
 from node import atlases
@@ -73,7 +74,16 @@ from tests.dht.people import MANIFEST, NETWORK_ID, NOW_US, identity, signed
 from tests.validation.archive_samples import pieces
 from validation.archive import ArchiveJudge
 
-REFUSED = (ChainError, CrdtError, DhtError, InvalidInput, LearningError, ShardingError, UpdateError)
+REFUSED = (
+    ChainError,
+    CrdtError,
+    DhtError,
+    InvalidInput,
+    LearningError,
+    SecureSumError,
+    ShardingError,
+    UpdateError,
+)
 """How a decoder refuses: the errors of the floors, each of which is one line."""
 AUTHOR = Author(1, MANIFEST, NOW_US)
 INVITED = replace(MANIFEST, founder=identity(0).agent, join_bits=0, by_invitation=True)
@@ -85,6 +95,9 @@ ARRAYS = (Array("w", "<f4", (2, 3)), Array("b", "<f4", (3,)))
 REQUEST = search_protocol.SearchRequest(((0, 6), (1, 6)), None, 10)  # type: ignore[arg-type]
 SUMMARY = Kind("sketch", 2, 3)
 SUMMARIES = [summaries.Item(Prefix(0, 6), Version(bytes(8), 1, bytes(16))), summaries.Item(Prefix(1, 6))]
+SECURE_SUM = Session(
+    blob_cid(b"task"), 1, bytes(32), tuple(sorted(identity(number).agent for number in range(3))), 3, 2
+)
 KINDS = sorted(KINDS_BY_RULE_VERSION[max(KINDS_BY_RULE_VERSION)])
 
 
@@ -92,6 +105,13 @@ def mux(data: bytes) -> None:
     guard = MuxGuard(DEFAULT_LIMITS, 1)
     for at in range(0, len(data) - HEADER.size + 1, HEADER.size):
         guard.check(read_header(data[at : at + HEADER.size]), None, 1)
+
+
+def secure_sum_body(data: bytes) -> None:
+    """What a member says in each phase of a secure sum, properly signed."""
+    body = canonical.decode(data, 1 << 20)
+    for phase in Phase:
+        read_message(SECURE_SUM, write_message(SECURE_SUM, identity(0), phase, body))
 
 
 def archive(data: bytes) -> None:
@@ -177,6 +197,8 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "sign question": messages.decode_question,
     "sign reply": messages.decode_reply,
     "update": lambda data: decode_update(ARRAYS, data, 1000),
+    "secure sum": lambda data: read_message(SECURE_SUM, data),
+    "secure sum's body": secure_sum_body,
     "version vector": decode_version_vector,
     "version in a URL": lambda data: version_in(data.decode("latin-1")),
     "delta": lambda data: decode_delta(data, NETWORK_ID),
@@ -246,6 +268,7 @@ READ_BY: dict[str, str] = {
     "dht.overlay.hello:_question": "hello",
     "federated.messages:_array": "sign question",
     "federated.post:_open_delivery": "delivery",
+    "federated.privacy.secure_messages:read_message": "secure sum",
     "node.atlases:_chunk": "atlas part",
     "node.invite_text:read_invite": "invite",
     "node.query.search_protocol:decode_request": "search",
