@@ -12,7 +12,7 @@ from chain.kinds import DELETE, PURGEABLE, VOTE
 from crdt import drafts
 from crdt.entry import EntryState, fold
 from crdt.entry_view import Entry
-from crdt.operations import Delete, Describe
+from crdt.operations import Delete, Describe, Purge
 from crdt.postings import is_tag_record, overwritten, proofs, proven_tags, shown
 from crdt.purging import operations, purged_by, purges_in
 from crdt.standing import Standing
@@ -414,12 +414,24 @@ def purge_is_final(story: History, choose: Choose) -> None:
 
 
 def nobody_purges_another(story: History, choose: Choose) -> None:
-    """A purge by anybody else erases nothing, whoever's records it names."""
+    """A purge erases all of its author's that it names, and nothing of anybody else."""
     state = story.state()
     for cid, purge in seen(state).purged:
         assert state.applied[cid].header.author == state.applied[purge].header.author
     erased = {cid for cid, one in state.applied.items() if one.payload is None}
     assert erased == dict(seen(state).purged).keys()
+    named = {
+        (state.applied[purge].header.author, cid)
+        for purge, said in operations(state.applied).items()
+        if isinstance(said, Purge)
+        for cid in said.records
+    }
+    own = {
+        cid
+        for cid, one in state.applied.items()
+        if one.header.kind in PURGEABLE and (one.header.author, cid) in named
+    }
+    assert erased == own
 
 
 LAWS = (

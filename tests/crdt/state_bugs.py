@@ -11,7 +11,7 @@ from chain.content import Content
 from chain.identity import AgentId
 from chain.kinds import DELETE
 from chain.record import Record
-from crdt import ballots, causal, entry, entry_view, postings, purging, version_vector
+from crdt import ballots, causal, entry, entry_view, postings, purging, registers, version_vector
 from crdt.entry import EntryState
 from crdt.entry_view import Entry
 from crdt.operations import Purge, Unlink, Untag
@@ -362,3 +362,31 @@ def what_was_joined_is_what_both_have(patch: Patch) -> None:
         return EntryState(a.subject).add_all(a.applied[cid] for cid in a.applied if cid in b.applied)
 
     patch.setattr(EntryState, "join", join)
+
+
+@caught_by(laws.the_excluded_say_nothing)
+def the_excluded_still_describe(patch: Patch) -> None:
+    honest = registers.field_values
+    patch.setattr(entry_view, "field_values", lambda applied, every, standing: honest(applied, every))
+
+
+@caught_by(laws.nobody_purges_another)
+def a_purge_ends_at_what_is_not_its_own(patch: Patch) -> None:
+    """It names records in the order of their CIDs; one of another's among them, and the rest is left."""
+    honest = purging.purged_by
+
+    def purged(records: Mapping[Cid, Record], said: Mapping[Cid, Any]) -> dict[Cid, Cid]:
+        kept = dict(said)
+        for cid, one in said.items():
+            if isinstance(one, Purge):
+                author = records[cid].header.author
+                foreign = [
+                    n
+                    for n, target in enumerate(one.records)
+                    if target not in records or records[target].header.author != author
+                ]
+                kept[cid] = Purge(one.records[: foreign[0]]) if foreign else one
+        return honest(records, kept)
+
+    for module in (entry, entry_view, purging):
+        patch.setattr(module, "purged_by", purged)
