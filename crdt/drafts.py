@@ -63,7 +63,9 @@ def draft_resolution(
     """End the conflict of an entry's texts: what is accepted, or the first that is not rejected, or `merged`.
 
     All that was accepted or merged over is overwritten; of a rejection only the value rejected and the one
-    put in its place, so that others stay. Raises `OperationError` when there is nothing to choose from.
+    put in its place, so that others stay. Tags, references and fields of the value that is said again are not
+    said again: they stand or were removed by themselves. Raises `OperationError` when there is nothing to
+    choose from.
     """
     values = dict(entry.contents)
     if resolution.chosen is not None and resolution.chosen not in values:
@@ -82,9 +84,8 @@ def draft_resolution(
         content, over = values[others[0]], (resolution.chosen, others[0])
     first = () if resolution.chosen is None else (resolution.chosen,)
     kept = sorted({*first, *[cid for cid in over if cid not in first][: MAX_OVER - len(first)]})
-    return _draft(
-        entry, author, EDIT, replace(content, over=tuple(kept), resolution=resolution, splices=None).to_body()
-    )
+    said = replace(content, over=tuple(kept), resolution=resolution, splices=None)
+    return _draft(entry, author, EDIT, replace(said, tags=(), references=(), fields=()).to_body())
 
 
 def draft_describe(

@@ -16,6 +16,7 @@ from chain.manifest import Limits
 from chain.record import SALT_SIZE, encode_payload
 from chain.source_chain import Draft
 from chain.vector import Codes
+from crdt.errors import CrdtError
 from crdt.operations import read_operation
 from node.embedding.caller import CallerVectors
 from node.embedding.embedder import Embedder
@@ -59,7 +60,7 @@ def draft_entries(
         try:
             content = _content(entries[place], codes[place])
             draft = Draft(CREATE, content.to_body())
-            fault = limits.fault(content) or refusal(draft, limits, rules)
+            fault = refusal(draft, limits, rules)
         except ChainError as error:
             drafted.rejected.append(Rejected(place, str(error)))
             continue
@@ -124,7 +125,10 @@ def _embed(
 
 
 def refusal(draft: Draft, limits: Limits, rules: int) -> str | None:
-    """Why the draft breaks the network's limits or rules, None if not: signing it excludes its author."""
+    """Why the draft breaks the network's limits or rules, None if not: signing it excludes its author.
+
+    What it names is not looked at. Raises nothing for what can be read in no way: that is a reason, too.
+    """
     if draft.kind not in KINDS_BY_RULE_VERSION[rules]:
         return f"this network's rules (version {rules}) do not know {draft.kind}"
     newer = min(SINCE_5 & draft.body.keys(), default=None) if rules < FIELDS_FROM else None
@@ -133,9 +137,12 @@ def refusal(draft: Draft, limits: Limits, rules: int) -> str | None:
     size = len(encode_payload(bytes(SALT_SIZE), draft.body))
     if size > limits.payload:
         return f"the entry takes {size} bytes in all, this network's limit is {limits.payload}"
-    if "behalf" not in draft.body:
-        return None
-    return unsigned(read_operation(draft.kind, draft.body), draft.subject or b"")
+    try:
+        said = read_operation(draft.kind, draft.body)
+    except (ChainError, CrdtError) as error:
+        return str(error)
+    fault = limits.fault(said) if isinstance(said, Content) else None
+    return fault or unsigned(said, draft.subject or b"")
 
 
 def _content(entry: NewEntry, codes: bytes) -> Content:

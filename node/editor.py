@@ -131,7 +131,10 @@ class Editor:
             if view is None:
                 raise NotFound(f"no entry {to_text(entry)} is known here or to its holders")
             if if_version is not None and if_version != view.version.fingerprint:
-                raise VersionConflict(conflict(found.about(entry), view, if_version))
+                # Off the loop: many records, which others wrote, are gone through again and again.
+                raise VersionConflict(
+                    await self._run_blocking(conflict, found.about(entry), view, if_version)
+                )
             _check_state(view, change, self._agent, self._limits)
             if isinstance(change, Purge):
                 change = self._own_words(found.about(entry), change)
@@ -279,10 +282,11 @@ class Editor:
         return drafts.draft_describe(view, self._agent, wanted, gone) if wanted or gone else None
 
     def _resolve(self, view: Entry, change: Resolve, codes: bytes) -> Draft | None:
-        shown = dict(view.contents)
-        old = next(iter(shown.values()))
         merged = None
         if change.text is not None:
+            if not view.contents:
+                raise InvalidInput("the entry's texts are erased: edit it to give a new one")
+            old = view.contents[0][1]
             behalf = change.behalf
             by = old.generated_by if behalf is None else behalf.name
             merged = replace(old, text=change.text, codes=codes, tags=(), generated_by=by, behalf=behalf)
@@ -352,12 +356,12 @@ def changes_since(records: Iterable[Record], seen: str) -> list[Record] | None:
     """The records after the version `seen`, in the order in which they fold; None when it is not found.
 
     Found are versions along one order of the records: a version that saw only one of two concurrent
-    operations may be none of them. At most `MAX_TOLD` versions are tried, O(records) each.
+    operations may be none of them. At most `MAX_TOLD` versions are tried, O(records) each; blocking.
     """
     ordered = sorted(records, key=lambda record: (record.header.lamport, record.cid))
-    for end in range(len(ordered) - 1, max(-1, len(ordered) - 1 - MAX_TOLD), -1):
-        before = fold(ordered[:end])
-        if before is not None and before.version.fingerprint == seen:
+    for end in range(len(ordered) - 1, max(0, len(ordered) - 1 - MAX_TOLD), -1):
+        before = EntryState(ordered[0].subject).add_all(ordered[:end])
+        if before.version.fingerprint == seen:
             return ordered[end:]
     return None
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from chain import canonical
 from chain.cid import Cid, record_cid
-from chain.content import Content
+from chain.content import Content, Resolution
 from chain.identity import Identity
 from chain.kinds import DELETE, EDIT, PROFILE, TAG
 from chain.record import MAX_DEPS, Record
@@ -171,6 +171,18 @@ def test_removing_one_tag_of_a_create_leaves_the_other() -> None:
     _, bob, state = planted()
     removal = bob.write(drafts.draft_untag(seen(state), BOB.agent, "rose"), 20)
     assert seen(state.add(removal)).tags == ("flower",)
+
+
+def test_accepting_a_value_brings_no_tag_back_that_was_removed() -> None:
+    alice, bob, state = planted()
+    ours = alice.write(drafts.draft_edit(seen(state), ALICE.agent, Content("ours", b"\x7f", ("moss",))), 20)
+    theirs = bob.write(drafts.draft_edit(seen(state), BOB.agent, Content("theirs", b"\x7f")), 30)
+    state = state.add_all([ours, theirs])
+    state = state.add(bob.write(drafts.draft_untag(seen(state), BOB.agent, "moss"), 40))
+    accept = Resolution("accept", "better", ours.cid)
+    state = state.add(bob.write(drafts.draft_resolution(seen(state), BOB.agent, accept), 50))
+    assert [value.text for _, value in seen(state).contents] == ["ours"]
+    assert "moss" not in seen(state).tags
 
 
 def test_an_erased_create_keeps_its_place() -> None:

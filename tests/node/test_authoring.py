@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from chain.behalf import Behalf, content_statement
+from chain.cid import raw_cid
+from chain.content import Content, Resolution
 from chain.identity import Identity
 from chain.kinds import FIELDS_FROM
 from chain.manifest import MIN_PAYLOAD_LIMIT, Limits
 from chain.record import SALT_SIZE, decode_payload, encode_payload
-from node.authoring import draft_entries
+from chain.source_chain import next_record
+from crdt.drafts import draft_create, draft_resolution
+from crdt.entry import fold
+from node.authoring import draft_entries, refusal
 from node.embedding.caller import CallerVectors
 from node.embedding.static import StaticEmbedder
 from node.models import NewEntry
 
 BUILT_IN = StaticEmbedder()
+NETWORK = raw_cid(b"a network")
 
 
 def test_a_bad_entry_is_rejected_by_itself_and_the_order_is_kept() -> None:
@@ -76,3 +84,16 @@ def test_callers_vectors_are_quantised_and_texts_alone_are_refused() -> None:
     assert drafted.places == [0]
     assert decode_payload(encode_payload(bytes(16), drafted.drafts[0].body))["codes"] == bytes([0, 0, 127])
     assert [one.index for one in drafted.rejected] == [1]
+
+
+def test_an_edit_beyond_the_networks_limits_is_not_signed_whichever_verb_drafted_it() -> None:
+    """A resolution merges to a text of its own, and what it is drafted from may have what no edit may have."""
+    author = Identity.from_seed(bytes(32))
+    create = next_record(author, NETWORK, NETWORK, None, draft_create(Content("a", b"\x7f")), 1, bytes(16))
+    view = fold([create])
+    assert view is not None
+    merge = draft_resolution(view, author.agent, Resolution("merge", "both"), Content("a" * 13, b"\x7f"))
+    assert "limit is 12" in (refusal(merge, Limits(text=12), FIELDS_FROM) or "")
+    assert refusal(merge, Limits(text=13), FIELDS_FROM) is None
+    titled = replace(merge, body={**merge.body, "title": "A"})
+    assert "has the field 'title'" in (refusal(titled, Limits(), FIELDS_FROM) or "")
