@@ -209,6 +209,8 @@ def _add_problem_handlers(app: FastAPI) -> None:
             problem, field = Problem(410, problem.code, problem.message), "id"
         elif problem.status in (404, 410):
             field = "id"
+        elif problem.status == 422:
+            field = "body"
         return _response(problem, field)
 
     async def invalid(_: Request, error: Exception) -> JSONResponse:

@@ -23,7 +23,7 @@ from chain.cid import Cid, to_text
 from chain.content import MAX_REASON
 from chain.errors import IdentityError
 from chain.identity import agent_from_text, verify
-from chain.reference import Relation
+from chain.reference import MAX_REFERENCES, Relation
 from dht.ports import RunBlocking
 from node.api.knowledge import ppm
 from node.api.service import NodeService
@@ -172,6 +172,7 @@ class Exchange:
         missing = package.missing()
         if missing is not None:
             raise FieldRefused(missing, "a new entry needs it: it cannot be null")
+        _check_references(package)
         behalf = self._author(key, package, None)
         digest = sha256(f"{key.id} {json.dumps(package.model_dump(), sort_keys=True)}".encode()).digest()
         (outcome,) = await self._node.add([package.to_entry(behalf, digest)])
@@ -186,6 +187,7 @@ class Exchange:
 
         Raises `NotFound`, `Gone`, `Erased`, and `VersionConflict` saying what changed.
         """
+        _check_references(package)
         now = await self._get(entry, "knowledge_id", deleted=True)
         if package.version_id not in (None, now.fingerprint):
             # Before its signature is looked at, which is over what it was meant to replace.
@@ -377,6 +379,13 @@ def _claim(view: EntryView) -> Claim:
 def _note(verb: str, key: ApiKey, entry: Cid, behalf: Behalf) -> None:
     """Records name no API key: who gave one to the wrong people finds in the log what they did."""
     log.info(verb, extra={"key": key.name, "entry": to_text(entry), "behalf": behalf.name})
+
+
+def _check_references(package: Package) -> None:
+    """Before anything is written: a package is up to five records, and the references are the last."""
+    field = package.too_many()
+    if field is not None:
+        raise FieldRefused(field, f"with the sources, over {MAX_REFERENCES} references")
 
 
 def _no_agent(field: str, name: str) -> None:

@@ -171,10 +171,11 @@ class MergedPart(Shape):
 
 
 def _merged(value: object) -> object:
-    return {"text": value} if isinstance(value, str) else value
+    """Who sends every field sends an empty text where there is none to merge to."""
+    return ({"text": value} if value else None) if isinstance(value, str) else value
 
 
-Merged = Annotated[MergedPart, BeforeValidator(_merged)]
+Merged = Annotated[MergedPart | None, BeforeValidator(_merged)]
 
 
 class Settlement(Shape):
@@ -183,7 +184,7 @@ class Settlement(Shape):
     resolving_node: NodeId
     resolution_type: Literal["accept", "reject", "merge"]
     reasoning: Annotated[str, Field(min_length=1), at_most(MAX_REASON)]
-    merged_content: Merged | None = None
+    merged_content: Merged = None
     value_id: EntryId | None = None
 
 
@@ -208,6 +209,11 @@ class Package(Shape):
             "metadata.type_": self.metadata.type_,
         }
         return next((place for place, value in parts.items() if value is None), None)
+
+    def too_many(self) -> str | None:
+        """Which list makes the sources and relations more than a record takes; None for none."""
+        named = set(self.references(sources=True, relations=True))
+        return "metadata.related_knowledge" if len(named) > MAX_REFERENCES else None
 
     def to_entry(self, behalf: Behalf, key: bytes) -> NewEntry:
         """The node's noun; `key` makes publishing it twice the same as once."""

@@ -235,6 +235,11 @@ async def test_what_is_wrong_is_named_by_its_field_and_nothing_is_written(exchan
         refused = await exchange.post("/knowledge", package)
         assert (refused.status, fields_of(refused)) == (422, [place]), (place, refused.body)
         assert long not in refused.body.decode()
+    referring = {
+        "source_citations": [{"source": f"book {number}"} for number in range(64)],
+        "related_knowledge": [rose],
+    }
+    over_many = {**PACKAGE, "metadata": {**PACKAGE["metadata"], **referring}}
     requests: list[tuple[str, str, Any, int, str]] = [
         ("POST", "/register?public_key=00", None, 422, "node_id"),
         ("POST", "/register?node_id=a&public_key=00", None, 422, "public_key"),
@@ -247,6 +252,7 @@ async def test_what_is_wrong_is_named_by_its_field_and_nothing_is_written(exchan
         ("PUT", f"/knowledge/{UNKNOWN}", PACKAGE, 404, "id"),
         ("PUT", f"/knowledge/{rose}", {**PACKAGE, "knowledge_id": UNKNOWN}, 422, "knowledge_id"),
         ("PUT", f"/knowledge/{rose}", {**PACKAGE, "version_id": "0000"}, 409, "version_id"),
+        ("PUT", f"/knowledge/{rose}", over_many, 422, "metadata.related_knowledge"),
         ("POST", f"/knowledge/{rose}/evaluate", {"evaluating_node": "a", "vote": "up"}, 422, "vote"),
         (
             "POST",
