@@ -87,7 +87,7 @@ def test_callers_vectors_are_quantised_and_texts_alone_are_refused() -> None:
 
 
 def test_an_edit_beyond_the_networks_limits_is_not_signed_whichever_verb_drafted_it() -> None:
-    """A resolution merges to a text of its own, and what it is drafted from may have what no edit may have."""
+    """A resolution merges to a text of its own, and what it comes from may have what no edit may have."""
     author = Identity.from_seed(bytes(32))
     create = next_record(author, NETWORK, NETWORK, None, draft_create(Content("a", b"\x7f")), 1, bytes(16))
     view = fold([create])
