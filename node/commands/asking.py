@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from node.commands.output import INDENT, excerpt, print_line
+from node.commands.output import INDENT, excerpt, in_line, print_line
 
 EXCERPT_LINES: Final = 4
 EXCERPT_WIDTH: Final = 110
@@ -128,7 +128,7 @@ def print_answer(answer: Mapping[str, Any]) -> None:
     """Hits and route on standard output; what it cost and what it lacks on standard error."""
     for place, hit in enumerate(answer["hits"], 1):
         mark = "private" if hit["private"] else "verified" if hit["verified"] else "NOT VERIFIED"
-        tagged = f" [{', '.join(hit['tags'])}]" if hit["tags"] else ""
+        tagged = f" [{in_line(', '.join(hit['tags']))}]" if hit["tags"] else ""
         of = ""
         if hit["lexical_score"] is not None:
             of = f" (vector {hit['vector_score']:.3f}, words {hit['lexical_score']:.3f})"

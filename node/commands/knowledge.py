@@ -17,7 +17,7 @@ from node.commands.asking import (
 from node.commands.exit_codes import ExitCode
 from node.commands.field_options import field_options, fields_body
 from node.commands.options import complete_file, home_option, json_option
-from node.commands.output import INDENT, excerpt, print_json, print_line
+from node.commands.output import INDENT, excerpt, in_line, print_json, print_line
 
 MAX_STDIN = 128 * 1024
 """Bytes read of a text from stdin; longer than any entry may be."""
@@ -160,9 +160,9 @@ def get(id: str, provenance: bool, home: str | None, as_json: bool) -> None:
     for name in ("title", "type", "domain", "subdomains", "format", "confidence", "tags", "citations"):
         value = answer[name]
         if value not in (None, []):
-            print_line(f"{name:<10} {', '.join(value) if isinstance(value, list) else value}")
+            print_line(f"{name:<10} {in_line(', '.join(value) if isinstance(value, list) else str(value))}")
     if answer["generated_by"] is not None:
-        print_line(f"written by {answer['generated_by']}")
+        print_line(f"written by {in_line(answer['generated_by'])}")
     votes = answer["votes"]
     if votes["ballots"]:
         print_line(f"votes      {votes['up']} up, {votes['down']} down")
@@ -192,8 +192,10 @@ def get(id: str, provenance: bool, home: str | None, as_json: bool) -> None:
             f"left out: record {one['record']} by {one['author']}, under a warrant from seq {one['since']} on"
         )
     for ballot in votes["ballots"]:
-        why = f": {ballot['reason']}" if ballot["reason"] else ""
-        print_line(f"vote {'up' if ballot['value'] > 0 else 'down'} by {ballot['agent']}{why}")
+        why = f": {in_line(ballot['reason'])}" if ballot["reason"] else ""
+        behalf = ballot["on_behalf_of"]
+        of = "" if behalf is None else f" for {in_line(behalf['name'])}"
+        print_line(f"vote {'up' if ballot['value'] > 0 else 'down'} by {ballot['agent']}{of}{why}")
     if answer["records"]:
         print_line()
     for record in answer["records"] or ():
@@ -211,18 +213,19 @@ def _print_fields(answer: dict[str, Any]) -> None:
     reasoning = answer["reasoning"]
     if reasoning is not None:
         print_line()
-        print_line(f"reasoning: {reasoning['method']}")
+        print_line(f"reasoning: {in_line(reasoning['method'])}")
         for number, step in enumerate(reasoning["steps"], 1):
-            print_line(f"{INDENT}{number}. {step}")
+            print_line(f"{INDENT}{number}. {in_line(step)}")
         for one in reasoning["alternatives"]:
-            print_line(f"{INDENT}or: {one['text']}")
+            print_line(f"{INDENT}or: {in_line(one['text'])}")
     for one in answer["statements"]:
-        print_line(f"states ({one['confidence']}): {one['text']}")
+        print_line(f"states ({one['confidence']}): {in_line(one['text'])}")
     for one in answer["references"]:
         if one["target"] is not None:
-            print_line(f"{one['predicate']} {one['target']}")
+            print_line(f"{in_line(one['predicate'])} {one['target']}")
         else:
-            print_line(f"source: {one['source']}" + (f" <{one['link']}>" if one["link"] else ""))
+            link = f" <{in_line(one['link'])}>" if one["link"] else ""
+            print_line(f"source: {in_line(one['source'])}{link}")
     for one in answer["assessments"]:
         print_line(f"confidence {one['confidence']} by {one['agent']}")
     for name, values in answer["field_values"].items():

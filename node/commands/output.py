@@ -31,6 +31,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else _escape(char) for char in text)
 
 
+def in_line(text: str) -> str:
+    """A stranger's text inside a line of ours: whatever ends a line is shown, so it can begin none."""
+    return "".join(char if char.isprintable() else _escape(char) for char in text)
+
+
 def excerpt(text: str, lines: int, width: int) -> str:
     """The first `lines` non-blank lines of `text`, each cut to `width` characters and indented."""
     kept = [line.rstrip() for line in text.splitlines() if line.strip()]

@@ -21,7 +21,7 @@ from chain.cid import to_text
 from node.api.server import serve_api
 from node.cli import cli
 from node.commands.exit_codes import EXIT_CODES, ExitCode, exit_code_of
-from node.commands.output import printable
+from node.commands.output import in_line, printable
 from node.config import Settings, write_initial_config
 from node.home import DaemonInfo, Home
 from tests.node.memory_node import MemoryNode
@@ -134,6 +134,7 @@ def test_printable_keeps_text_and_shows_the_rest(text: str) -> None:
     shown = printable(text)
     assert all(char.isprintable() or char in "\n\t" for char in shown)
     assert (shown == text) == all(char.isprintable() or char in "\n\t" for char in text)
+    assert in_line(text).isprintable()
 
 
 async def test_vectors_come_from_a_file_and_bad_ones_are_refused(rose: Running, tmp_path: Path) -> None:
