@@ -7,12 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from click import UsageError
 
 pytest.importorskip("dp_accounting")
 
 from federated.privacy.errors import BudgetSpent, PrivacyError
+from node.backup import make_backup, restore_backup
+from node.commands.privacy_options import Wish, private
+from node.daemon import init_home
 from node.errors import HomeDamaged
-from node.privacy_ledger import PrivacyLedger
+from node.home import Home
+from node.learning_member import Member
+from node.privacy_ledger import PrivacyLedger, ledger_of
 
 
 def test_a_limit_and_what_was_spent_outlive_the_command(tmp_path: Path) -> None:
@@ -65,6 +71,29 @@ def test_commands_at_the_same_time_do_not_lose_each_others_updates(tmp_path: Pat
         for task in ("one", "two") * 10:
             threads.submit(PrivacyLedger(path, task).spend)
     assert [PrivacyLedger(path, task).account().spent for task in ("one", "two")] == [((8.0, 10),)] * 2
+
+
+def test_a_backup_remembers_what_was_spent(tmp_path: Path) -> None:
+    home = Home(tmp_path / "old")
+    init_home(home, name="forest", join=None, join_bits=2, profile_name=None, vectors_dim=4)
+    ledger_of(home, "task").agree(1.0, 8.0, None, 2.0)
+    spent = ledger_of(home, "task").spend()
+    make_backup(home, tmp_path / "backup.tar", "2026-11-27T12:00:00+00:00", blobs=False)
+    new = Home(tmp_path / "new")
+    restore_backup(tmp_path / "backup.tar", new)
+    assert ledger_of(new, "task").account() == spent
+
+
+def test_noise_is_refused_where_a_server_app_decides_what_leaves_and_nothing_is_written(
+    tmp_path: Path,
+) -> None:
+    home = Home(tmp_path)
+    node = Member.__new__(Member)  # never asked
+    terms = {"mode": "server-app", "rounds": 3, "round": 0}
+    with pytest.raises(UsageError, match="peer rounds"):
+        private(home, "task", terms, node, Wish(1.0, 8.0, None, None))
+    assert private(home, "task", terms, node, Wish(None, None, None, None)) == (node, None)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

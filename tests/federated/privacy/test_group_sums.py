@@ -75,6 +75,10 @@ def test_a_group_whose_sum_cannot_come_from_allowed_updates_is_refused_by_number
     found, refused = robust_over_groups(task, rule, base, changed)
     assert refused == {1: Fault.BOUND, 2: Fault.BOUND}
     assert found == robust_over_groups(task, rule, base, [groups[3], groups[0]])[0]
+    with pytest.raises(ValueError, match="sums of array 'w'"):
+        mean_of(task, wild, 3)
+    with pytest.raises(ValueError, match="2 examples"):
+        mean_of(task, weightless, 3)
     with pytest.raises(ValueError, match="no group"):
         robust_over_groups(task, rule, base, changed[1:3])
     with pytest.raises(ValueError, match="two groups"):
