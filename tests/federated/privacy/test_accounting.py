@@ -13,6 +13,7 @@ from federated.privacy.errors import BudgetSpent, PrivacyError
 from federated.privacy.noise import Terms
 
 
+@pytest.mark.slow
 def test_epsilon_agrees_with_privacy_loss_distributions_and_is_below_renyis() -> None:
     from dp_accounting import GaussianDpEvent
     from dp_accounting.pld import PLDAccountant

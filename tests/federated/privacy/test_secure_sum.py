@@ -37,7 +37,8 @@ Stream = Callable[[int], Words]
 MESSAGES = [phase for phase in Phase if phase is not Phase.DONE]
 
 
-@settings(max_examples=8, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_the_sum_is_the_plain_sum_whoever_drops_out_and_when(data: st.DataObject) -> None:
     count = data.draw(st.integers(3, 9))
@@ -60,19 +61,19 @@ def test_the_sum_is_the_plain_sum_whoever_drops_out_and_when(data: st.DataObject
         assert list(member.survivors) == counted
 
 
-def test_each_of_four_may_drop_out_in_any_phase() -> None:
+def test_one_of_four_may_drop_out_in_any_phase() -> None:
     session = session_of(4)
     vectors = inputs(4, 5)
     for phase in MESSAGES:
-        for place, agent in enumerate(session.roster):
-            game = table(session, vectors)
-            game.run({phase: [agent]})
-            counted = vectors if phase > Phase.MASKED else vectors[:place] + vectors[place + 1 :]
-            totals = [member.total for member in game.members.values()]
-            assert len(totals) == 3
-            for total in totals:
-                assert total is not None
-                assert total.tobytes() == plain_sum(counted).tobytes()
+        place = phase % 4
+        game = table(session, vectors)
+        game.run({phase: [session.roster[place]]})
+        counted = vectors if phase > Phase.MASKED else vectors[:place] + vectors[place + 1 :]
+        totals = [member.total for member in game.members.values()]
+        assert len(totals) == 3
+        for total in totals:
+            assert total is not None
+            assert total.tobytes() == plain_sum(counted).tobytes()
 
 
 def test_one_more_is_too_many() -> None:
