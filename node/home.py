@@ -117,6 +117,11 @@ class Home:
         return self.root / "key"
 
     @property
+    def app_states(self) -> Path:
+        """Folder of what ClientApps keep from message to message."""
+        return self.root / "app-states"
+
+    @property
     def recovery_key(self) -> Path:
         return self.root / "recovery-key"
 

@@ -9,6 +9,7 @@ writes there is ever allocated.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from math import prod
 from typing import Any
@@ -23,6 +24,8 @@ NUMPY = "numpy.ndarray"
 """What Flower calls an array in NumPy's format."""
 KINDS = "fiub"
 """Kinds of dtypes that are taken: floating-point, signed, unsigned, truth values."""
+BYTES = "uint8"
+"""A row of these is a model in a format of its own, a boosted tree's say: its length is the sender's."""
 
 
 def admit(
@@ -34,13 +37,15 @@ def admit(
 ) -> str | None:
     """Why an answer is not handed to the strategy, or None.
 
-    Arrays under a key that the request has, too, have its names, shapes and dtypes; all arrays are finite and
-    within `max_abs`; each metric named in `weights` is from 1 to `max_examples`.
+    Arrays under a key that the request has, too, have its names, shapes and dtypes, and so have those of the
+    only record of arrays that answers the only one, and values within `max_abs`; all arrays are finite; each
+    metric named in `weights` is from 1 to `max_examples`.
     """
-    asked = _one_form(request)
+    asked = dict(request.array_records.items())
+    alone = len(asked) == len(reply.array_records) == 1
     try:
         for key, record in reply.array_records.items():
-            like = asked.get(key) or (next(iter(asked.values())) if len(asked) == 1 else None)
+            like = asked.get(key) or (next(iter(asked.values())) if alone else None)
             fault = _array_fault(record, like, max_abs)
             if fault is not None:
                 return f"{key}: {fault}"
@@ -56,8 +61,34 @@ def admit(
     return None
 
 
+def odd_ones(
+    replies: Mapping[int, RecordDict], kinds: Mapping[int, str], weights: frozenset[str]
+) -> list[tuple[int, str]]:
+    """Which answers are not of the form that the others have, and why; by place, with their messages' types.
+
+    Of several forms the one that Flower's strategies can use counts, then the one of most answers, then that
+    of the first. When no answer is of another form than the rest nobody is odd, whatever the form.
+    """
+    odd: list[tuple[int, str]] = []
+    for kind in sorted(set(kinds.values())):
+        forms = {place: _form(replies[place]) for place in sorted(replies) if kinds[place] == kind}
+        counts = Counter(forms.values())
+        usual = max(counts, key=lambda form: (_usable(form, kind, weights), counts[form]))
+        fault = f"it is of another form than {counts[usual]} answers to the same call"
+        odd += [(place, fault) for place, form in forms.items() if form != usual]
+    return odd
+
+
 def array_of(array: Any) -> np.ndarray[Any, Any]:
     """The values of a Flower array, once its header fits its length; raises `AppFailed`."""
+    _described(array)
+    values: np.ndarray[Any, Any] = array.numpy()
+    return values
+
+
+def _described(array: Any) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Dtype and shape by the header: what the array says beside it may be missing, in the older interface
+    say."""
     if array.stype != NUMPY:
         raise AppFailed(f"it is a {array.stype!r:.40}, not an array in NumPy's format")
     header = read_header(array.data[:MAX_HEADER])
@@ -72,12 +103,29 @@ def array_of(array: Any) -> np.ndarray[Any, Any]:
     size = prod(header.shape) * dtype.itemsize
     if header.stated != header.offset or len(array.data) != header.offset + size:
         raise AppFailed("its length is not what its header says")
-    values: np.ndarray[Any, Any] = array.numpy()
-    return values
+    return dtype, tuple(header.shape)
 
 
-def _one_form(request: RecordDict) -> Mapping[str, ArrayRecord]:
-    return dict(request.array_records.items())
+_Form = tuple[tuple[tuple[str, tuple[str, ...]], ...], tuple[tuple[str, tuple[tuple[str, int], ...]], ...]]
+"""Records of arrays with the arrays' names, records of metrics with names and lengths; -1: no list."""
+
+
+def _form(reply: RecordDict) -> _Form:
+    arrays = tuple((key, tuple(sorted(record))) for key, record in sorted(reply.array_records.items()))
+    metrics = tuple(
+        (
+            key,
+            tuple((name, len(one) if isinstance(one, list) else -1) for name, one in sorted(record.items())),
+        )
+        for key, record in sorted(reply.metric_records.items())
+    )
+    return arrays, metrics
+
+
+def _usable(form: _Form, kind: str, weights: frozenset[str]) -> bool:
+    arrays, metrics = form
+    enough = len(arrays) == 1 or kind.partition(".")[0] != "train"
+    return enough and len(metrics) == 1 and any(name in weights and n < 0 for name, n in metrics[0][1])
 
 
 def _array_fault(record: ArrayRecord, like: ArrayRecord | None, max_abs: float) -> str | None:
@@ -89,13 +137,14 @@ def _array_fault(record: ArrayRecord, like: ArrayRecord | None, max_abs: float) 
         except AppFailed as error:
             return f"array {name!r:.80}: {error}"
         if like is not None:
-            sent = like[name]
-            if tuple(values.shape) != tuple(sent.shape):
-                return f"array {name!r:.80} came back with shape {values.shape}, it was {tuple(sent.shape)}"
-            if str(values.dtype) != str(sent.dtype):
-                return f"array {name!r:.80} came back as {values.dtype}, it was {sent.dtype}"
+            dtype, shape = _described(like[name])
+            loose = dtype == BYTES and values.ndim == len(shape) == 1
+            if values.shape != shape and not loose:
+                return f"array {name!r:.80} came back with shape {values.shape}, it was {shape}"
+            if values.dtype != dtype:
+                return f"array {name!r:.80} came back as {values.dtype}, it was {dtype}"
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             return f"array {name!r:.80} has a value that is not finite"
-        if values.size and float(np.abs(values.astype(np.float64)).max()) > max_abs:
+        if like is not None and values.size and float(np.abs(values.astype(np.float64)).max()) > max_abs:
             return f"array {name!r:.80} has a value beyond {max_abs:g}"
     return None

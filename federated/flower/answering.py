@@ -124,7 +124,8 @@ def _answer(
     limit = max(RESERVE_S, seconds - min(RESERVE_S, seconds / 10))
     problem: str | None
     try:
-        reply = app.reply(node.message(str(duty["message"])), limit)
+        name = f"{duty['call']}/{duty['place']}"
+        reply = app.reply(name, node.message(str(duty["message"])), limit)
         data, problem = reply["message"], reply["problem"]
     except (AppFailed, AppLost) as error:
         problem = str(error)

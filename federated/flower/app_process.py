@@ -13,6 +13,7 @@ import select
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from federated.flower.errors import AppFailed, FlowerError
@@ -32,6 +33,7 @@ class Host:
     def __init__(self) -> None:
         self._app: Any = None
         self._context: Any = None
+        self._state: Any = None
         self._served: Any = None
         self._nodes: dict[int, str] = {}
 
@@ -39,6 +41,7 @@ class Host:
         """Load the ClientApp."""
         from flwr.clientapp import ClientApp
 
+        from federated.flower.client_state import ClientState
         from federated.flower.messages import evaluates, identify, new_context
 
         _quieten(request["verbose"])
@@ -47,6 +50,7 @@ class Host:
         self._context = new_context(
             request["run_id"], request["node_id"], request["node_config"], request["run_config"]
         )
+        self._state = ClientState(self._context, Path(request["state"]) if request["state"] else None)
         return {"evaluates": evaluates(self._app)}
 
     def train(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -65,7 +69,10 @@ class Host:
             time.time(),
             request["seconds"],
         )
-        arrays, examples, metrics = trained(self._app(message, self._context), template, specs)
+        arrays, examples, metrics = self._state.during(
+            f"round {request['round']}",
+            lambda: trained(self._app(message, self._context), template, specs),
+        )
         return {"blob": encode(specs, arrays), "examples": examples, "metrics": metrics}
 
     def evaluate(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -94,7 +101,10 @@ class Host:
             asked.type, asked.group, asked.content, self._context, time.time(), request["seconds"]
         )
         try:
-            return {"message": pack_reply(content_of(self._app(message, self._context))), "problem": None}
+            content = self._state.during(
+                request["name"], lambda: content_of(self._app(message, self._context))
+            )
+            return {"message": pack_reply(content), "problem": None}
         except (Exception, SystemExit) as error:
             # The user's code may raise anything; the ServerApp is to see a failed answer, and we go on.
             import traceback

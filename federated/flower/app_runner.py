@@ -2,8 +2,8 @@
 
 The user's code may raise, hang or take the interpreter down; none of that reaches the command, let alone the
 daemon. A request that is not answered in time ends the process (SIGKILL: nothing else is sure to), and the
-next one starts a new process, with a new `Context.state`. Waiting is done on a thread that only reads, so the
-limit holds whatever the process does.
+next one starts a new process, with the `Context.state` that is on disk. Waiting is done on a thread that only
+reads, so the limit holds whatever the process does.
 """
 
 from __future__ import annotations
@@ -35,12 +35,16 @@ MODULE = "federated.flower.app_process"
 
 @dataclass(frozen=True, slots=True)
 class AppSettings:
-    """What the app's context holds: whom it runs for and what its owner configured."""
+    """What the app's context holds: whom it runs for and what its owner configured.
+
+    `state_file` is where a ClientApp's state outlives its process.
+    """
 
     run_id: int
     node_id: int
     node_config: Mapping[str, ConfigValue]
     verbose: bool = False
+    state_file: Path | None = None
 
 
 class AppRunner:
@@ -78,11 +82,14 @@ class AppRunner:
         ]
         return metrics
 
-    def reply(self, message: bytes, seconds: float) -> dict[str, Any]:
-        """The ClientApp's answer to a message: `message`, and `problem` where it failed. Raises `AppLost`."""
+    def reply(self, name: str, message: bytes, seconds: float) -> dict[str, Any]:
+        """The ClientApp's answer to a message: `message`, and `problem` where it failed. Raises `AppLost`.
+
+        `name` is the message's own: the same one asked again changes the app's state once.
+        """
         if self._process is None:
             self.open()
-        return self._ask({"do": "reply", "message": message, "seconds": seconds}, seconds)
+        return self._ask({"do": "reply", "name": name, "message": message, "seconds": seconds}, seconds)
 
     def serve(self, max_examples: int, max_abs: float, seconds: float) -> dict[str, Any]:
         """Start the ServerApp; what it wants first, see `app_process`. Raises `AppFailed` or `AppLost`."""
@@ -174,6 +181,7 @@ class AppRunner:
             "run_id": settings.run_id,
             "node_id": settings.node_id,
             "verbose": settings.verbose,
+            "state": None if settings.state_file is None else str(settings.state_file.absolute()),
         }
 
     def _start(self) -> None:

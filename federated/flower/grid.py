@@ -21,17 +21,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, Context, Error, Message
+from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
-from flwr.serverapp import strategy as strategies
 from flwr.supercore.run import Run
 
-from federated.flower.admission import admit, array_of
+from federated.flower.admission import admit, array_of, odd_ones
 from federated.flower.envelope import ERROR_CODE, Request, pack_request, unpack_reply, unpack_request
 from federated.flower.errors import AppFailed
+from federated.flower.outcome import Watched
 
 GATHER_S = 0.1
 """Messages of worker threads that come this soon after each other go out together."""
+UNAVAILABLE = 4
+"""Flower's code for a reply that will not come any more."""
 
 
 @dataclass(slots=True)
@@ -65,13 +67,13 @@ class LoggedGrid(Grid):
         self,
         run_id: int,
         ask: Callable[[Ask], Any],
-        weights: Callable[[], frozenset[str]],
+        watched: Watched,
         max_examples: int,
         max_abs: float,
     ) -> None:
         self._run = Run.create_empty(run_id)
         self._ask = ask
-        self._weights = weights
+        self._watched = watched
         self._limits = (max_examples, max_abs)
         self._lock = threading.Lock()
         self._gathered: list[_Pending] = []
@@ -109,15 +111,20 @@ class LoggedGrid(Grid):
         return [one.id for one in pending]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        found = [self._known.pop(one) for one in message_ids if one in self._known]
-        return [one.reply for one in found if one.reply is not None]
+        """The replies to messages that were pushed. What did not come in the task's time is an error, as
+        with Flower when a message has expired: who polls until all are there comes to an end."""
+        return [one.reply or _expired(one.message) for one in self._take(message_ids)]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         """The answers in the order of the messages; those that did not come in the task's time are left
-        out."""
-        return self.pull_messages(self.push_messages(messages))
+        out. `timeout` does not count: the task says how long the members wait."""
+        taken = self._take(self.push_messages(messages))
+        return [one.reply for one in taken if one.reply is not None]
+
+    def _take(self, message_ids: Iterable[str]) -> list[_Pending]:
+        return [self._known.pop(one) for one in message_ids if one in self._known]
 
     def _pending(self, message: Message) -> _Pending:
         with self._lock:
@@ -156,19 +163,28 @@ class LoggedGrid(Grid):
         refused, self._refused = self._refused, []
         messages = [(one.node, pack_request(one.request)) for one in pending]
         answers: dict[int, bytes] = self._ask(Ask("call", messages, refused=refused))
+        contents = {place: self._content(pending[place], data) for place, data in answers.items()}
+        if self._watched.one_form:
+            # Flower's strategies end the run over an answer of another form: one member could do that.
+            good = {place: one for place, one in contents.items() if not isinstance(one, Error)}
+            kinds = {place: pending[place].request.type for place in good}
+            for place, fault in odd_ones(good, kinds, self._watched.weights):
+                contents[place] = self._refuse(pending[place], fault)
         for place, one in enumerate(pending):
-            if place in answers:
-                one.reply = self._reply(one, answers[place])
+            if place in contents:
+                one.reply = Message(contents[place], reply_to=one.message)
             one.done.set()
 
-    def _reply(self, one: _Pending, data: bytes) -> Message:
+    def _content(self, one: _Pending, data: bytes) -> RecordDict | Error:
         content = unpack_reply(data)
-        if not isinstance(content, Error):
-            fault = admit(one.request.content, content, self._weights(), *self._limits)
-            if fault is not None:
-                self._refused.append((one.node, fault))
-                content = Error(code=ERROR_CODE, reason=f"refused: {fault}")
-        return Message(content, reply_to=one.message)
+        if isinstance(content, Error):
+            return content
+        fault = admit(one.request.content, content, self._watched.weights, *self._limits)
+        return content if fault is None else self._refuse(one, fault)
+
+    def _refuse(self, one: _Pending, fault: str) -> Error:
+        self._refused.append((one.node, fault))
+        return Error(code=ERROR_CODE, reason=f"refused: {fault}")
 
 
 class Served:
@@ -178,9 +194,8 @@ class Served:
         self._asks: queue.SimpleQueue[Ask] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._talking = threading.Lock()
-        self._strategy: Any = None
-        self._result: ArrayRecord | None = None
-        self._grid = LoggedGrid(context.run_id, self._ask, self._weights, max_examples, max_abs)
+        self._watched = Watched()
+        self._grid = LoggedGrid(context.run_id, self._ask, self._watched, max_examples, max_abs)
         seed(context.run_id)
         threading.Thread(target=self._run, args=(app, context), daemon=True).start()
 
@@ -197,40 +212,30 @@ class Served:
             self._asks.put(ask)
             return self._answers.get()
 
-    def _weights(self) -> frozenset[str]:
-        key = getattr(self._strategy, "weighted_by_key", None)
-        return frozenset({"num-examples", "num_examples", *([key] if isinstance(key, str) else [])})
-
     def _run(self, app: ServerApp, context: Context) -> None:
         self._grid.own_thread()
-        original = strategies.Strategy.start
-        served = self
-
-        def start(strategy: Any, *args: Any, **named: Any) -> Any:
-            served._strategy = strategy
-            result = original(strategy, *args, **named)
-            served._result = getattr(result, "arrays", None)
-            return result
-
-        strategies.Strategy.start = start
         failed: str | None = None
         try:
-            app(self._grid, context)
+            with self._watched:
+                app(self._grid, context)
         except BaseException as error:  # the user's code may raise anything, also SystemExit
             import traceback
 
             traceback.print_exc()
             failed = f"{type(error).__name__}: {error}"[:900]
-        finally:
-            strategies.Strategy.start = original
-        arrays = None if failed is not None else self._result or self._grid.last_arrays
-        if failed is None and not arrays:
-            failed = "the ServerApp ended without arrays"
+        result: dict[str, Any] | None = None
         try:
-            result = None if arrays is None else {name: array_of(one) for name, one in arrays.items()}
+            if failed is None:
+                # An app that only asks, for statistics say, ends well without any arrays.
+                arrays = self._watched.arrays or self._grid.last_arrays or {}
+                result = {name: array_of(one) for name, one in arrays.items()}
         except AppFailed as error:
-            result, failed = None, f"the result's arrays cannot be kept: {error}"
+            failed = f"the result's arrays cannot be kept: {error}"
         self._asks.put(Ask("end", result=result, failed=failed))
+
+
+def _expired(message: Message) -> Message:
+    return Message(Error(code=UNAVAILABLE, reason="no answer came in time"), reply_to=message)
 
 
 def differences(ours: bytes, theirs: bytes, tolerance: float) -> str | None:

@@ -51,7 +51,7 @@ def identify(run_id: int, node_id: int) -> None:
 def new_context(
     run_id: int, node_id: int, node_config: Mapping[str, Any], run_config: Mapping[str, Any]
 ) -> Context:
-    """A context with an empty state, which lives as long as the app's process."""
+    """A context with an empty state; `client_state` fills it."""
     return Context(
         run_id=run_id,
         node_id=node_id,

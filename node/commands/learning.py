@@ -7,6 +7,7 @@ is only asked and told over HTTP, as any other client would.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -28,6 +29,9 @@ ROUNDS_KEY = "num-server-rounds"
 DEFAULT_ROUNDS = 3
 """Flower's own default."""
 BLOB_SECONDS = 600.0
+DEADLINE_S = 60.0
+"""How long a round, or a message, waits unless said otherwise."""
+MAX_ABS = 1000.0
 
 
 @click.group("fl")
@@ -52,7 +56,7 @@ fl.add_command(export)
 @click.option(
     "--deadline",
     type=click.FloatRange(1, 86_400),
-    default=60.0,
+    default=DEADLINE_S,
     show_default=True,
     metavar="SECONDS",
     help="How long a round waits for the slowest member.",
@@ -60,10 +64,8 @@ fl.add_command(export)
 @click.option(
     "--max-abs",
     type=click.FloatRange(min=0, min_open=True),
-    default=1000.0,
-    show_default=True,
     metavar="X",
-    help="Largest magnitude of a parameter.",
+    help="Largest magnitude of a parameter [1000; with --mode server-app 1000000].",
 )
 @click.option(
     "--lease",
@@ -102,7 +104,7 @@ def create(
     min_members: int,
     max_members: int,
     deadline: float,
-    max_abs: float,
+    max_abs: float | None,
     lease: float | None,
     mode: str,
     max_norm: int | None,
@@ -120,7 +122,7 @@ def create(
     With --mode server-app nothing runs yet: a member will run the ServerApp, with whatever strategy it has.
     """
     if mode == "server-app":
-        from node.commands.server_runs import publish
+        from node.commands import server_runs
 
         if path is None or initial is not None:
             raise click.UsageError("--mode server-app takes the PATH of a Flower project, and no --initial")
@@ -130,9 +132,9 @@ def create(
             "min_members": min_members,
             "max_members": max_members,
             "deadline_ms": round(deadline * 1000),
-            "max_abs": max_abs,
+            "max_abs": max_abs or server_runs.MAX_ABS,
         } | ({} if lease is None else {"lease_ms": round(lease * 1000)})
-        publish(path, name, limits, run_config, home, as_json)
+        server_runs.publish(path, name, limits, run_config, home, as_json)
         return
     if path is None and initial is None:
         raise click.UsageError("give the PATH of a Flower project, or --initial FILE")
@@ -162,7 +164,7 @@ def create(
         "min_members": min_members,
         "max_members": max_members,
         "deadline_ms": round(deadline * 1000),
-        "max_abs": max_abs,
+        "max_abs": max_abs or MAX_ABS,
         "config": {CONFIG_KEY: captured["template"]},
     } | {key: value for key, value in (("max_norm", max_norm), ("strategy", strategy)) if value is not None}
     task = client.post("/v1/learning/tasks", body)["id"]
@@ -193,6 +195,18 @@ def create(
     metavar="N",
     help="Without TASK: how many nodes the new task waits for [2].",
 )
+@click.option(
+    "--deadline",
+    type=click.FloatRange(1, 86_400),
+    metavar="SECONDS",
+    help="Without TASK: how long a message of the new task waits for its answer [60].",
+)
+@click.option(
+    "--lease",
+    type=click.FloatRange(1, 86_400),
+    metavar="SECONDS",
+    help="Without TASK: so long after a deadline without a word another member takes over [the deadline].",
+)
 @click.option("--partition-id", type=int, metavar="N", help="Which part of the data this node has.")
 @click.option("--num-partitions", type=int, metavar="N", help="How many parts there are.")
 @click.option("--node-config", multiple=True, metavar="'K=V …'", help="More for the app's node config.")
@@ -200,7 +214,8 @@ def create(
 @click.option("--no-evaluate", is_flag=True, help="Do not evaluate the result at the end.")
 @click.option("--no-serve", is_flag=True, help="Never run the ServerApp on this node.")
 @dp_options
-@click.option("--verbose", is_flag=True, help="Show what Flower logs.")
+@click.option("--stream", is_flag=True, help="Show the ServerApp's log where it runs, and calls elsewhere.")
+@click.option("--verbose", is_flag=True, help="Show what Flower logs, of the ClientApp, too.")
 @home_option
 @json_option
 @click.pass_context
@@ -209,6 +224,8 @@ def run(
     path: str,
     task: str | None,
     min_members: int | None,
+    deadline: float | None,
+    lease: float | None,
     partition_id: int | None,
     num_partitions: int | None,
     node_config: tuple[str, ...],
@@ -219,6 +236,7 @@ def run(
     dp_noise: float | None,
     dp_epsilon: float | None,
     dp_delta: float | None,
+    stream: bool,
     verbose: bool,
     home: str | None,
     as_json: bool,
@@ -231,8 +249,8 @@ def run(
     updates leave it. In a task of the mode server-app one member after another may have to run the project's
     ServerApp, too: the author's first, another one when it is gone.
     """
-    if task is not None and min_members is not None:
-        raise click.UsageError("--min-members is for a new task: leave TASK out")
+    if task is not None and (min_members, deadline, lease) != (None, None, None):
+        raise click.UsageError("--min-members, --deadline and --lease are for a new task: leave TASK out")
     from federated.flower.errors import FlowerError
     from federated.flower.project import parse_pairs, read_project
     from node.home import open_home
@@ -248,23 +266,29 @@ def run(
     if task is None:
         if wish.given:
             raise click.UsageError(NOT_HERE)
-        from node.commands.server_runs import published
+        from node.commands.server_runs import MAX_ABS, published
 
-        limits = {"min_members": min_members or 2, "deadline_ms": 60_000}
+        limits = {
+            "min_members": min_members or 2,
+            "deadline_ms": round((deadline or DEADLINE_S) * 1000),
+            "max_abs": MAX_ABS,
+        } | ({} if lease is None else {"lease_ms": round(lease * 1000)})
         task = published(path, None, limits, run_config, home)["id"]
         print_line(f"task {task}: others take part by roseforest fl run PATH {task}", err=True)
     member = Member(open_home(home), task, SystemClock())
     terms = member.terms()
     node, account = private(open_home(home), task, terms, member, wish)
     if terms["mode"] == "server-app":
-        from node.commands.server_runs import run_member
+        from node.commands.server_runs import Settings, run_member
 
-        settings = (project, pairs, task, member.agent(), verbose)
+        settings = Settings(project, pairs, task, member.agent(), verbose, stream)
         run_member(ctx, open_home(home), member, terms, settings, no_serve, as_json)
         return
+    from federated.flower.client_state import state_file
     from federated.flower.participation import take_part
 
-    with runner_of(project, pairs, task, member.agent(), verbose) as app:
+    state = state_file(open_home(home).app_states, terms["id"])
+    with runner_of(project, pairs, task, member.agent(), verbose, state) as app:
         # Before joining: an app that does not load must not keep the others waiting.
         app.open()
         if not terms["joined"]:
@@ -282,6 +306,7 @@ def run(
                 err=True,
             )
             raise
+    state.unlink(missing_ok=True)
     lost = [{"round": number, "reason": reason} for number, reason in part.lost.items()]
     if as_json:
         print_json(
@@ -384,13 +409,18 @@ def _capture(project: FlowerProject, nodes: dict[str, Any], verbose: bool) -> di
 
 
 def runner_of(
-    project: FlowerProject, nodes: dict[str, Any], task: str, agent: str, verbose: bool
+    project: FlowerProject,
+    nodes: dict[str, Any],
+    task: str,
+    agent: str,
+    verbose: bool,
+    state: Path | None = None,
 ) -> AppRunner:
-    """The project's app for this node and task, in a process of its own."""
+    """The project's app for this node and task, in a process of its own; `state`: where its state is kept."""
     from federated.flower.app_runner import AppRunner, AppSettings
     from federated.flower.project import number_of
 
-    return AppRunner(project, AppSettings(number_of(task), number_of(agent), nodes, verbose))
+    return AppRunner(project, AppSettings(number_of(task), number_of(agent), nodes, verbose, state))
 
 
 def _rounds(project: FlowerProject | None, captured: dict[str, Any]) -> int:
@@ -447,7 +477,6 @@ def write_file(output: str, write: Callable[[IO[bytes]], None]) -> int:
     """Write a file, whole or not at all; returns its bytes."""
     import os
     import tempfile
-    from pathlib import Path
 
     from node.errors import InvalidInput
 

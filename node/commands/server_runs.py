@@ -3,6 +3,7 @@ others."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,8 +18,22 @@ if TYPE_CHECKING:
     from node.learning_member import Member
 
 BLOB_SECONDS = 600.0
-Settings = tuple["FlowerProject", dict[str, Any], str, str, bool]
-"""The project, its node config, the task, this node's agent, and whether Flower's log is shown."""
+RUN = "run."
+"""Before the names of run config values in a task's config."""
+MAX_ABS = 1_000_000.0
+"""Largest magnitude of a value in a reply: an app may send sums and counters, not only parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The project, its node config, the task, this node's agent, and which of Flower's logs are shown."""
+
+    project: FlowerProject
+    nodes: dict[str, Any]
+    task: str
+    agent: str
+    verbose: bool
+    stream: bool
 
 
 def publish(
@@ -46,6 +61,8 @@ def published(
     path: str, name: str | None, terms: dict[str, Any], run_config: tuple[str, ...], home: str | None
 ) -> dict[str, Any]:
     """Publish such a task; what became of it. The hashes of the project's files say which app is meant."""
+    from json import dumps
+
     from federated.flower.errors import ProjectError
     from federated.flower.project import files_of, parse_pairs, read_project
     from node.api_client import ApiClient
@@ -66,7 +83,7 @@ def published(
         "rounds": 1,
         "mode": "server-app",
         "strategy": project.serverapp[:100],
-        "config": {f"run.{key}": value for key, value in overrides.items()},
+        "config": {f"{RUN}{key}": dumps(value) for key, value in overrides.items()},
     }
     task = client.post("/v1/learning/tasks", body)["id"]
     return {"id": task, "mode": "server-app", **{key: body[key] for key in ("name", "min_members")}}
@@ -119,10 +136,24 @@ def audit_run(ctx: click.Context, path: str, task: str, home: str | None, as_jso
 
 
 def _overrides(terms: dict[str, Any]) -> dict[str, Any]:
-    """The run config that the task's author gave."""
-    return {
-        key.removeprefix("run."): value for key, value in terms["config"].items() if key.startswith("run.")
-    }
+    """The run config that the task's author gave: JSON in texts, since a record holds no fractions."""
+    from json import loads
+
+    from federated.flower.errors import ProjectError
+    from federated.flower.project import ConfigValue
+
+    found: dict[str, Any] = {}
+    for key, text in terms["config"].items():
+        if not key.startswith(RUN):
+            continue
+        try:
+            value = loads(text)
+        except (TypeError, ValueError, RecursionError):
+            value = None
+        if not isinstance(value, ConfigValue):
+            raise ProjectError(f"the task's run config has no value for {key.removeprefix(RUN)!r:.80}")
+        found[key.removeprefix(RUN)] = value
+    return found
 
 
 def run_member(
@@ -136,6 +167,7 @@ def run_member(
 ) -> None:
     """Take part in a ServerApp's run until it is over."""
     from federated.flower.answering import attend
+    from federated.flower.client_state import state_file
     from federated.flower.coordination import coordinate
     from federated.flower.project import files_of
     from node.api_client import ApiError
@@ -143,24 +175,26 @@ def run_member(
     from node.errors import DaemonNotRunning
     from node.learning_member import Member, SystemClock
 
-    project, pairs, task, agent, verbose = settings
-    project = project.with_config(_overrides(terms))
-    listener = _Listener(as_json)
+    task, agent, pairs = settings.task, settings.agent, settings.nodes
+    project = settings.project.with_config(_overrides(terms))
+    listener = _Listener(as_json, settings.stream)
+    state = state_file(home.app_states, terms["id"])
     mine = "".join(f"{digest}  {file}\n" for file, digest in files_of(project.root))
     if member.blob(terms["parameters"]).decode(errors="replace") != mine:
         print_line("note: this project's files are not those of the task's author", err=True)
 
     def serve() -> Ran:
-        with runner_of(project, pairs, task, agent, verbose) as app:
+        with runner_of(project, pairs, task, agent, settings.verbose or settings.stream) as app:
             return coordinate(Member(home, task, SystemClock()), terms, app, listener)
 
     serves = None if no_serve or not project.serverapp else serve
-    with runner_of(project, pairs, task, agent, verbose) as app:
+    with runner_of(project, pairs, task, agent, settings.verbose, state) as app:
         # Before joining: an app that does not load must not keep the others waiting.
         app.open()
         if not terms["joined"]:
             member.join()
         done = attend(member, app, serves, listener, SystemClock(), (ApiError, DaemonNotRunning))
+    state.unlink(missing_ok=True)
     _report(ctx, member, task, done.answered, done.failed, done.ran, as_json)
 
 
@@ -204,10 +238,10 @@ def _report(
 class _Listener:
     """What happens, as lines on a terminal; elsewhere only what went wrong."""
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, stream: bool = False) -> None:
         import sys
 
-        self._talk = sys.stderr.isatty() and not as_json
+        self._talk = stream or (sys.stderr.isatty() and not as_json)
 
     def asked(self, number: int, seconds: float) -> None:
         if self._talk:
