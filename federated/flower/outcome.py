@@ -107,5 +107,6 @@ class Watched:
 
 def _kinds(kind: type) -> Iterator[type]:
     yield kind
-    for one in kind.__subclasses__():
+    below: list[type] = kind.__subclasses__()
+    for one in below:
         yield from _kinds(one)
