@@ -107,7 +107,7 @@ def test_who_polls_for_replies_is_told_of_those_that_will_not_come() -> None:
 def test_a_strategy_with_a_start_of_its_own_is_seen_and_left_as_it_was() -> None:
     from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg, Result
 
-    class Own(FedAvg):
+    class Own(FedAvg):  # type: ignore[misc]
         def start(self, *args: Any, **named: Any) -> Result:
             result = Result()
             result.arrays = arrays(w=np.full(2, 7.0))
@@ -117,7 +117,9 @@ def test_a_strategy_with_a_start_of_its_own_is_seen_and_left_as_it_was() -> None
     with Watched() as watched:
         assert (watched.arrays, watched.one_form) == (None, False)
         Own(weighted_by_key="mass").start(None, arrays(w=np.zeros(2)))
-        np.testing.assert_array_equal(watched.arrays["w"].numpy(), np.full(2, 7.0))
+        seen = watched.arrays
+        assert seen is not None
+        np.testing.assert_array_equal(seen["w"].numpy(), np.full(2, 7.0))
         assert "mass" in watched.weights
         assert watched.one_form
     assert Own.start is before
