@@ -2,8 +2,8 @@
 
     backup.json   whose home, of which network, when it was taken
     instance      the mark that this home came out of a backup (`node.instance`), however it is unpacked
-    key, recovery-key, manifest, config.toml, peers, grant, privacy.json, chain.db, held.db, learning.db,
-                  atlas/…, blobs/…
+    key, recovery-key, manifest, config.toml, blocked.json, peers, grant, privacy.json, chain.db, held.db,
+                  learning.db, atlas/…, blobs/…
     hashes.json   size and sha256 of every file before it; without it the backup is incomplete
 
 Databases are snapshots, so a daemon may go on writing meanwhile. Keys stay as they are, sealed or not.
@@ -49,10 +49,9 @@ UNFINISHED: Final = frozenset({".part", ".tmp"})
 """Blobs that are being fetched or written; their holders have them."""
 PRIVACY: Final = "privacy.json"
 REQUIRED: Final = frozenset({"instance", "key", "manifest", "chain.db"})
-_PLAIN: Final = frozenset(
-    {*REQUIRED, "recovery-key", "config.toml", "blocked.json", "peers", "grant", PRIVACY}
-    | {"held.db", "learning.db"}
-)
+COPIED: Final = ("key", "recovery-key", "manifest", "config.toml", "blocked.json", "peers", "grant", PRIVACY)
+"""Files that are copied as they are, those of them that there are."""
+_PLAIN: Final = frozenset({*REQUIRED, *COPIED, "held.db", "learning.db"})
 _NESTED: Final = re.compile(r"(atlas|blobs)(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,80}){1,2}")
 
 
@@ -142,7 +141,7 @@ def _write(home: Home, target: Path, folder: Path, described: tuple[str, str, st
 
         add_bytes(DESCRIPTION, _json(description))
         add_bytes("instance", restored_mark(made))
-        for name in ("key", "recovery-key", "manifest", "config.toml", "peers", "grant", PRIVACY):
+        for name in COPIED:
             if (home.root / name).exists():
                 add(name, home.root / name)
         for database in (home.chain_db, home.held_db, home.learning_db):

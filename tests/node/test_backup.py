@@ -98,9 +98,14 @@ def test_a_backup_holds_what_cannot_be_made_again_and_nothing_that_can(home: Hom
     with pytest.raises(HomeError, match="not overwritten"):
         make_backup(home, target, MADE, blobs=True)
     assert target.read_bytes() == archive
+    owned = ("blocked.json", "peers", "grant", "privacy.json")
+    for name in owned:
+        (home.root / name).write_bytes(name.encode())
     without = home.root.parent / "without.tar"
     make_backup(home, without, MADE, blobs=False)
-    assert "blobs/ab/blob" not in members(without.read_bytes())
+    found = members(without.read_bytes())
+    assert "blobs/ab/blob" not in found
+    assert [found[name].decode() for name in owned] == list(owned)
 
 
 def test_a_restored_home_is_complete_and_marked(home: Home, archive: bytes, tmp_path: Path) -> None:
