@@ -25,8 +25,9 @@ from chain.record import Record
 from chain.source_chain import Draft
 from crdt import drafts
 from crdt.ballots import same_voter
+from crdt.causal import in_causal_order
 from crdt.entry import EntryState, fold
-from crdt.entry_view import Entry
+from crdt.entry_view import Entry, version_of
 from crdt.errors import CrdtError
 from crdt.standing import CLEAR, Standing
 from dht.ports import RunBlocking
@@ -358,10 +359,13 @@ def changes_since(records: Iterable[Record], seen: str) -> list[Record] | None:
     Found are versions along one order of the records: a version that saw only one of two concurrent
     operations may be none of them. At most `MAX_TOLD` versions are tried, O(records) each; blocking.
     """
-    ordered = sorted(records, key=lambda record: (record.header.lamport, record.cid))
+    known = list(records)
+    if not known:
+        return None
+    ordered = in_causal_order(EntryState(known[0].subject).add_all(known).applied)
     for end in range(len(ordered) - 1, max(0, len(ordered) - 1 - MAX_TOLD), -1):
-        before = EntryState(ordered[0].subject).add_all(ordered[:end])
-        if before.version.fingerprint == seen:
+        before = {one.cid: one for one in ordered[:end]}  # closed under causes, as the order is causal
+        if version_of(before).fingerprint == seen:
             return ordered[end:]
     return None
 
