@@ -34,7 +34,7 @@ from node.exchange.agents import Agents, ExternalAgent, KeyTaken, NameTaken, is_
 from node.exchange.disagreement import CONTRADICTS, Claim, disagreeing
 from node.exchange.errors import FieldForbidden, FieldRefused
 from node.exchange.keys import ApiKey, KeyRing
-from node.exchange.packages import Evaluation, Package, Settlement, read_bytes, read_id
+from node.exchange.packages import NOT_LOOKED_AT, Evaluation, Package, Settlement, read_bytes, read_id
 from node.exchange.showing import ai_node_of, type_of
 from node.models import Edit, EntryView, QueryOptions, Rejected, Relate, Resolve, Vote
 from node.query.filters import Filters
@@ -174,7 +174,8 @@ class Exchange:
             raise FieldRefused(missing, "a new entry needs it: it cannot be null")
         _check_references(package)
         behalf = self._author(key, package, None)
-        digest = sha256(f"{key.id} {json.dumps(package.model_dump(), sort_keys=True)}".encode()).digest()
+        said = json.dumps(package.model_dump(exclude=NOT_LOOKED_AT), sort_keys=True)
+        digest = sha256(f"{key.id} {said}".encode()).digest()
         (outcome,) = await self._node.add([package.to_entry(behalf, digest)])
         if isinstance(outcome, Rejected):
             raise FieldRefused("package", outcome.reason)

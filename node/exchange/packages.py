@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -46,6 +46,15 @@ RELATED = "related"
 """The relation of a related entry that is given by its id alone."""
 DEFAULT_FORMAT = "markdown"
 MAX_STAMP = 64
+
+
+NOT_LOOKED_AT: Final[dict[str, Any]] = {
+    "version_id": True,
+    "conflict": True,
+    "metadata": {"created_at", "updated_at"},
+    "trust": {"score", "votes"},
+}
+"""What a new package says that only the node can: who sends it again with another time says the same."""
 
 
 def _without_controls(text: str) -> str:

@@ -315,7 +315,8 @@ async def test_a_package_comes_back_as_it_was_sent_and_publishing_it_again_adds_
         "score": 0.5,
         "votes": {"upvotes": 0, "downvotes": 0},
     }
-    again = await exchange.post("/knowledge", PACKAGE)
+    stamped = {**PACKAGE["metadata"], "updated_at": "2026-11-27T17:00:00Z"}
+    again = await exchange.post("/knowledge", {**PACKAGE, "metadata": stamped})
     assert (again.status, again.value["knowledge_id"]) == (200, done.value["knowledge_id"])
     same = await exchange.ask("PUT", f"/knowledge/{shown['knowledge_id']}", shown)
     assert (same.status, same.value["version_id"]) == (200, shown["version_id"])
