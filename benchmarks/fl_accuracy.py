@@ -4,7 +4,7 @@ The digits example: ten peers, five local epochs a round, fifty rounds, on equal
 ones (Dirichlet .5). Both sides begin from the same parameters, run the same ClientApp on the same parts and
 draw the same batches: a peer's batches depend on seed, round and part alone. One side is flwr's `FedAvg`
 over a grid in this process, the other what the members of a task compute: updates as model blobs, averaged in
-fixed point. A network trained on everything at once, for as many epochs, stands beside them.
+fixed point; once more with updates compressed to int8 and error feedback. A network trained on everything at once, for as many epochs, stands beside them.
 
     python -m benchmarks.fl_accuracy [--quick]
 """
@@ -18,8 +18,9 @@ import random
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 # Before the first import of flwr.
@@ -34,8 +35,9 @@ from flwr.supercore.run import Run
 
 from benchmarks.report import RESULTS, Target, at_least, at_most, emit, rounded
 from chain.cid import blob_cid
-from chain.learning import Array, Task
+from chain.learning import INT8, NO_COMPRESSION, Array, Task
 from federated.aggregation import average
+from federated.compression import quantise, sent_size
 from federated.flower import messages
 from federated.flower.template import Template
 from federated.update import decode, encode
@@ -119,17 +121,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     targets: list[Target] = []
     for name, alpha in ALPHAS.items():
         both = [(flower(alpha, seed, rounds), ours(alpha, seed, rounds)) for seed in seeds]
+        rough = [ours(alpha, seed, rounds, INT8) for seed in seeds]
         central = [centrally(seed, rounds) for seed in seeds]
         apart = [abs(one.accuracy - other.accuracy) for one, other in both]
         figures[f"{name}_flower_accuracy"] = [rounded(one.accuracy, 4) for one, _ in both]
         figures[f"{name}_ours_accuracy"] = [rounded(other.accuracy, 4) for _, other in both]
+        figures[f"{name}_int8_accuracy"] = [rounded(one.accuracy, 4) for one in rough]
         figures[f"{name}_central_accuracy"] = [rounded(value, 4) for value in central]
         figures[f"{name}_largest_difference_of_a_parameter"] = rounded(
             max(_difference(one.model, other.model) for one, other in both)
         )
         targets.append(at_most(f"{name}: accuracy apart, largest of all seeds", CLOSE, max(apart)))
+        lost = [other.accuracy - one.accuracy for (_, other), one in zip(both, rough, strict=True)]
+        targets.append(at_most(f"{name}: accuracy lost by int8, mean of all seeds", CLOSE, mean(lost)))
         # Two sides that learned nothing would agree as well.
         targets.append(at_least(f"{name}: accuracy, least", 0.8, min(other.accuracy for _, other in both)))
+    for form in (NO_COMPRESSION, INT8):
+        task = replace(terms(digits.new_model(HIDDEN, 1), rounds), compression=form)
+        figures[f"bytes_of_an_update_{form}"] = sent_size(task)
     emit("fl_accuracy", figures, targets, None if options.quick else RESULTS / "fl_accuracy.json")
     return 0 if all(target.met for target in targets) else 1
 
@@ -152,23 +161,28 @@ def flower(alpha: float, seed: int, rounds: int) -> Outcome:
     return Outcome(final, _accuracy(final))
 
 
-def ours(alpha: float, seed: int, rounds: int) -> Outcome:
-    """What every member of a task computes from the members' updates."""
+def ours(alpha: float, seed: int, rounds: int, compression: str = NO_COMPRESSION) -> Outcome:
+    """What every member of a task computes from the members' updates, of this form."""
     contexts = _contexts(alpha, seed)
     model = digits.new_model(HIDDEN, seed)
-    task = terms(model, rounds)
+    task = replace(terms(model, rounds), compression=compression)
+    kept: list[Any] = [None] * PEERS
     template = Template(train_records={"config": {"server-round": 1, "learning-rate": RATE}})
     blob = encode(task.arrays, model)
     for number in range(1, rounds + 1):
         updates = []
-        for context in contexts:
+        for part, context in enumerate(contexts):
             arrays = dict(zip(digits.NAMES, decode(task.arrays, blob, task.max_abs), strict=True))
             message = messages.train_message(client_app, template, arrays, number, context, 0.0, TTL_S)
             # An update waits for nothing here, so its message has all the time it names.
             message.metadata.created_at = time.time()
             values, examples, _ = messages.trained(client_app(message, context), template, task.arrays)
-            updates.append((encode(task.arrays, values), examples))
-        blob = average(task, updates)
+            update = encode(task.arrays, values)
+            if compression == INT8:
+                update, kept[part] = quantise(task.arrays, blob, update, kept[part], task.max_abs)
+            assert len(update) == sent_size(task)
+            updates.append((update, examples))
+        blob = average(task, updates, blob)
     final = decode(task.arrays, blob, task.max_abs)
     return Outcome(final, _accuracy(final))
 

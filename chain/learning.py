@@ -38,6 +38,10 @@ SERVER_APP: Final = "server-app"
 """A coordinator runs the task's ServerApp over the members (`chain.server_app`); `arrays` may be empty."""
 MODES: Final = (PEER_ROUNDS, SERVER_APP)
 FEDAVG: Final = "fedavg"
+NO_COMPRESSION: Final = "none"
+INT8: Final = "int8"
+"""Updates are differences from the round's model in 8 bits an element (`federated.compression`)."""
+COMPRESSIONS: Final = (NO_COMPRESSION, INT8)
 DTYPES: Final = {"<f4": 4, "<f8": 8, "<i8": 8}
 """Element types of arrays and their sizes in bytes; all little-endian."""
 MAX_ARRAYS: Final = 256
@@ -100,7 +104,7 @@ class Task:
     their blobs, and for one proposer. `max_examples` bounds the weight of an update, `max_abs` its values.
     `max_norm`, where there is one, bounds how far an update may lie from what its round began with (Euclidean
     norm over all floating arrays). `strategy` says how updates become a model: `fedavg`, or the text of an
-    aggregation rule.
+    aggregation rule; `compression` is the form of updates.
     Where a ServerApp runs, `commit_ms` is how long it waits for answers, `result_ms` how long members wait
     for a coordinator, and `parameters` the blob that lists the app's files.
     """
@@ -120,6 +124,7 @@ class Task:
     mode: str = PEER_ROUNDS
     strategy: str = FEDAVG
     max_norm: int | None = None
+    compression: str = NO_COMPRESSION
 
     @property
     def newer(self) -> str | None:
@@ -128,6 +133,8 @@ class Task:
             return f"mode {self.mode!r}"
         if self.max_norm is not None:
             return "max_norm"
+        if self.compression != NO_COMPRESSION:
+            return f"compression {self.compression!r}"
         return None if self.strategy == FEDAVG else f"strategy {self.strategy!r}"
 
     @property
@@ -154,6 +161,8 @@ class Task:
             "rounds": self.rounds,
             "strategy": self.strategy,
         } | ({} if self.max_norm is None else {"max_norm": self.max_norm})
+        if self.compression != NO_COMPRESSION:
+            body["compression"] = self.compression
         task_from_body(body)
         return body
 
@@ -264,7 +273,7 @@ def quorum(members: int) -> int:
 def task_from_body(body: dict[str, Any]) -> Task:
     """Check and read a task; raises `RecordError` naming the term."""
     _fields(
-        {key: value for key, value in body.items() if key != "max_norm"},
+        {key: value for key, value in body.items() if key not in ("compression", "max_norm")},
         "arrays commit_ms config max_abs max_examples max_members min_members mode name parameters result_ms "
         "reveal_ms rounds strategy",
     )
@@ -286,6 +295,10 @@ def task_from_body(body: dict[str, Any]) -> Task:
     _integer("max_abs", body["max_abs"], 1, MAX_ABS)
     if "max_norm" in body:
         _integer("max_norm", body["max_norm"], 1, MAX_NORM)
+    if "compression" in body and body["compression"] not in COMPRESSIONS[1:]:
+        raise RecordError(f"compression {body['compression']!r:.40} is none of {', '.join(COMPRESSIONS[1:])}")
+    if "compression" in body and body["mode"] != PEER_ROUNDS:
+        raise RecordError(f"compression is for the mode {PEER_ROUNDS}")
     return Task(
         name=body["name"],
         arrays=()
@@ -304,6 +317,7 @@ def task_from_body(body: dict[str, Any]) -> Task:
         mode=body["mode"],
         strategy=body["strategy"],
         max_norm=body.get("max_norm"),
+        compression=body.get("compression", NO_COMPRESSION),
     )
 
 

@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from chain.learning import Task
-from federated.update import header_of, views
+from federated.compression import rows
+from federated.update import Model, header_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +50,7 @@ class Accumulator:
     def __init__(self, task: Task) -> None:
         import numpy as np
 
+        self._task = task
         self._arrays = task.arrays
         self._bits = scale_bits(task)
         self._most = task.max_members * task.max_examples
@@ -56,8 +58,10 @@ class Accumulator:
         self.updates = 0
         self.weight = 0
 
-    def add(self, data: bytes, examples: int) -> None:
-        """Add an update that `federated.update.inspect` found right, with a weight that the task allows.
+    def add(self, data: Model, examples: int, base: Model | None = None) -> None:
+        """Add an update that `federated.admission.examine` found right, with a weight that the task allows.
+
+        `base` is what the round began with; compressed updates need it.
 
         Raises `ValueError` when the weights would exceed what the proof above covers.
         """
@@ -66,9 +70,8 @@ class Accumulator:
         if examples < 1 or self.weight + examples > self._most:
             raise ValueError(f"a weight of {examples} after {self.weight} exceeds the task's {self._most}")
         scratch, whole = np.empty(CHUNK, np.float64), np.empty(CHUNK, np.int64)
-        for array, view, total in zip(self._arrays, views(self._arrays, data), self._sums, strict=True):
-            flat = view.reshape(-1)
-            for start in range(0, flat.size, CHUNK):
+        for array, flat, total in zip(self._arrays, rows(self._task, base, data), self._sums, strict=True):
+            for start in range(0, array.count, CHUNK):
                 part = flat[start : start + CHUNK]
                 integers = whole[: part.size]
                 if array.dtype == "<i8":
@@ -113,11 +116,11 @@ class Accumulator:
         return b"".join(parts)
 
 
-def average(task: Task, updates: Sequence[tuple[bytes, int]]) -> bytes:
+def average(task: Task, updates: Sequence[tuple[Model, int]], base: Model | None = None) -> bytes:
     """The weighted mean of (update, examples) pairs; see `Accumulator`."""
     accumulator = Accumulator(task)
     for data, examples in updates:
-        accumulator.add(data, examples)
+        accumulator.add(data, examples, base)
     return accumulator.mean()
 
 

@@ -56,7 +56,7 @@ async def audit_round(
             if agent not in refused:
                 reveal = ledger.reveals[cids[0]][1]
                 parts.append((reveal.blob, reveal.examples))
-                contributors.append(Contributor(agent, reveal.examples, reveal.metrics))
+                contributors.append(Contributor(agent, reveal.examples, reveal.metrics, reveal.size))
         problem = _problem(ledger, step, shown, faults, excluded)
         if problem is None:
             before = step.before.parameters

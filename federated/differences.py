@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from chain.learning import Array, Task
 from federated.aggregation import scale_bits
+from federated.compression import rows
 from federated.update import Model, views
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def grid_bits(task: Task) -> int:
 
 
 class Differences:
-    """The updates of one round, each checked by `federated.update.inspect` like the base; see above.
+    """The updates of one round, each checked by `federated.admission.examine`; see above.
 
     `chunk` is for tests: nothing depends on it. Raises `ValueError` for no updates or over `MAX_ROWS`.
     """
@@ -63,7 +64,7 @@ class Differences:
         self.bits = grid_bits(task)
         self._chunk = chunk
         self._base = [view.reshape(-1) for view in views(task.arrays, base)]
-        self._rows = [[view.reshape(-1) for view in views(task.arrays, update)] for update in updates]
+        self._rows = [rows(task, base, update) for update in updates]
 
     def blocks(self, place: int) -> Iterator[tuple[int, Floats, Floats]]:
         """Of array number `place`: (start, base as integers (b,), differences (count, b)).

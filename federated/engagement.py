@@ -19,6 +19,7 @@ from chain.identity import AgentId
 from chain.kinds import COMMIT, JOIN, LEAVE, RESULT, REVEAL, START
 from chain.learning import (
     Start,
+    Task,
     commit_body,
     result_body,
     reveal_body,
@@ -26,10 +27,11 @@ from chain.learning import (
 )
 from chain.record import Record
 from dht.errors import FrameError, NetworkError
-from federated.admission import examine
+from federated.admission import examine, needs_base
 from federated.aggregation import Accumulator
+from federated.compression import is_compressed, most_sent
 from federated.errors import Refused, UnknownTask, WrongState
-from federated.faults import UNAVAILABLE
+from federated.faults import REASONS, UNAVAILABLE
 from federated.following import Following, Tools
 from federated.ledger import Ledger, Tip
 from federated.messages import SIGN, Question, Reply, Word, decode_reply
@@ -37,7 +39,7 @@ from federated.ports import NoRoom, TooLarge
 from federated.proposal import Verdict
 from federated.robust import combine
 from federated.round import Action, Ask, Average, Look, Offer, Promise, Publish, Round, Show
-from federated.update import Fault, UpdateError, decode, inspect, most_bytes, update_size
+from federated.update import Fault, UpdateError, decode, inspect, update_size
 
 START_GRACE_S = 1.0
 """Seconds that the author of a task waits for more members once there are enough."""
@@ -238,21 +240,21 @@ class Engagement(Following[Ledger]):
     ) -> Verdict:
         """What is wrong with an update, once it is here; `UNAVAILABLE` when it cannot be had in time.
 
-        `base` is what its round began with, to be had from `sources`; needed where the task has `max_norm`.
+        `base` is what its round began with, to be had from `sources`; for tasks that need it.
         """
         terms, blobs = self.ledger.terms, self._tools.blobs
         data: bytes | None = None
         start: bytes | None = None
         try:
             with trio.move_on_after(terms.reveal_ms / 1_000):
-                data = await blobs.fetch(blob, most_bytes(terms.arrays), agents)
+                data = await blobs.fetch(blob, most_sent(terms), agents)
         except TooLarge:
             return Fault.SIZE
         if data is None:
             return UNAVAILABLE
         if len(data) != size:
             return Fault.SIZE
-        if terms.max_norm is not None:
+        if needs_base(terms):
             start = await self.start(base, sources)
             if start is None:
                 return UNAVAILABLE
@@ -274,7 +276,7 @@ class Engagement(Following[Ledger]):
 
     async def _average(self, round_: Round, average: Average) -> None:
         tools = self._tools
-        while self.ledger.terms.rule is not None and average.base not in self._here:  # it is being fetched
+        while builds_on_base(self.ledger.terms) and average.base not in self._here:  # it is being fetched
             if round_.over:
                 return
             await self._changed.wait()
@@ -299,19 +301,22 @@ class Engagement(Following[Ledger]):
     async def model_of(self, base: Cid, parts: Sequence[tuple[Cid, int]]) -> bytes | None:
         """What the task's strategy makes of these (blob, examples); None when a blob is not here."""
         tools, terms = self._tools, self.ledger.terms
+        base_data = await tools.blobs.map(base) if builds_on_base(terms) else None
+        if builds_on_base(terms) and base_data is None:
+            return None
         if terms.rule is None:
             accumulator = await tools.run_blocking(Accumulator, terms)
             for blob, examples in parts:
                 data = await tools.blobs.get(blob)
                 if data is None:
                     return None
-                await tools.run_blocking(accumulator.add, data, examples)
+                await tools.run_blocking(accumulator.add, data, examples, base_data)
             return await tools.run_blocking(accumulator.mean)
-        mapped = [(blob, await tools.blobs.map(blob)) for blob in (base, *(blob for blob, _ in parts))]
+        mapped = [(blob, await tools.blobs.map(blob)) for blob, _ in parts]
         found = [(blob, data) for blob, data in mapped if data is not None]
-        if len(found) < len(mapped):
+        if len(found) < len(mapped) or base_data is None:
             return None
-        return await tools.run_blocking(combine, terms, terms.rule, found[0][1], found[1:])
+        return await tools.run_blocking(combine, terms, terms.rule, base_data, found)
 
     async def _ask(self, round_: Round, ask: Ask) -> None:
         tools, reply = self._tools, None
@@ -392,12 +397,17 @@ class Engagement(Following[Ledger]):
         data = await tools.blobs.get(blob)
         if data is None:
             raise UnknownTask("the update's blob is not here; post it first")
-        try:
-            await tools.run_blocking(decode, terms.arrays, data, terms.max_abs)
-        except UpdateError as error:
-            raise Refused(f"the update does not match the task ({error.fault}): {error}") from error
-        start = None if terms.max_norm is None else await tools.blobs.get(round_.tip.parameters)
+        if not is_compressed(terms):
+            try:
+                await tools.run_blocking(decode, terms.arrays, data, terms.max_abs)
+            except UpdateError as error:
+                raise Refused(f"the update does not match the task ({error.fault}): {error}") from error
+        start = await tools.blobs.get(round_.tip.parameters) if needs_base(terms) else None
+        if start is None and is_compressed(terms):
+            raise WrongState(f"the model that round {number} began with is not here yet")
         fault = None if start is None else await tools.run_blocking(examine, terms, start, data)
+        if fault is not None and fault != Fault.NORM:
+            raise Refused(f"the update does not match the task: {REASONS[fault]}")
         if fault is not None:
             raise Refused(
                 f"the update lies further from the round's model than {terms.max_norm}, the task's max_norm"
@@ -435,6 +445,11 @@ class Engagement(Following[Ledger]):
         round_ = self.round
         ready = round_ is not None and not round_.over and round_.wants_update and here
         return "train" if ready else "wait"
+
+
+def builds_on_base(task: Task) -> bool:
+    """Whether what updates become rests on what the round began with."""
+    return task.rule is not None or is_compressed(task)
 
 
 def _seats(tip: Tip) -> frozenset[Cid]:

@@ -18,7 +18,7 @@ UNAVAILABLE: Final = "unavailable"
 WEIGHT: Final = "weight"
 
 REASONS: Final[dict[str, str]] = {
-    Fault.FORMAT: "the update is not the task's arrays as NPY streams",
+    Fault.FORMAT: "the update is not the task's arrays, as NPY streams or in the task's compression",
     Fault.SIZE: "the update's size is not the one that it was announced with, or beyond all measure",
     Fault.DTYPE: "an array of the update has another dtype than the task says",
     Fault.SHAPE: "an array of the update has another shape than the task says",

@@ -35,7 +35,8 @@ from dht.errors import FrameError, RefusalCode, RequestRefused
 from dht.network import Network
 from federated.audit import audit_round
 from federated.call_log import CallLog
-from federated.engagement import Engagement
+from federated.compression import most_sent
+from federated.engagement import Engagement, builds_on_base
 from federated.errors import LearningError, Refused, UnknownTask, WrongState
 from federated.following import Line, Tools
 from federated.ledger import Ledger, Step
@@ -44,7 +45,7 @@ from federated.ports import TooLarge
 from federated.post import belongs
 from federated.proposal import Verdict
 from federated.server_run import ServerRun
-from federated.update import UpdateError, decode, most_bytes
+from federated.update import UpdateError, decode
 from federated.views import AuditView, TaskView, run_view, task_view
 
 MAX_FOLLOWED = 256
@@ -400,11 +401,11 @@ class Learning:
     ) -> Cid | None:
         blobs, terms = self._tools.blobs, ledger.terms
         engaged = self._look(ledger)
-        if terms.rule is not None and await engaged.start(base, sources) is None:
+        if builds_on_base(terms) and await engaged.start(base, sources) is None:
             return None
         for blob, _ in parts:
             try:
-                if await blobs.fetch(blob, most_bytes(terms.arrays), sources) is None:
+                if await blobs.fetch(blob, most_sent(terms), sources) is None:
                     return None
             except TooLarge:
                 return None

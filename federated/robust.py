@@ -63,7 +63,7 @@ def combine(
 ) -> bytes:
     """The new model that `rule` makes of these updates, whatever their order; a pure function.
 
-    `base` is what the round began with; it and the updates were checked by `federated.update.inspect`. Raises
+    `base` is what the round began with; it and the updates were checked (`federated.admission`). Raises
     `ValueError` for no updates or over `MAX_ROWS`. O(n² · elements).
     """
     ordered = [data for _, data in sorted(updates, key=lambda pair: pair[0])]
@@ -74,7 +74,7 @@ def combine(
 def round_model(task: Task, base: Model, updates: Sequence[tuple[Cid, Model, int]]) -> bytes:
     """What the task's strategy makes of (CID, update, examples), all checked; a pure function."""
     if task.rule is None:
-        return average(task, [(bytes(data), examples) for _, data, examples in updates])
+        return average(task, [(data, examples) for _, data, examples in updates], base)
     return combine(task, task.rule, base, [(cid, data) for cid, data, _ in updates])
 
 

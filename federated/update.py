@@ -61,11 +61,6 @@ def update_size(arrays: Sequence[Array]) -> int:
     return sum(len(header_of(array)) + array.size for array in arrays)
 
 
-def most_bytes(arrays: Sequence[Array]) -> int:
-    """Bytes up to which a wrong update is fetched, so that the fault in it can be named."""
-    return 2 * update_size(arrays) + 4096
-
-
 def header_of(array: Array) -> bytes:
     """The NPY header of an array: magic, version, length, and the padded description."""
     inner = ", ".join(map(str, array.shape)) + ("," if len(array.shape) == 1 else "")

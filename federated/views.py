@@ -14,11 +14,12 @@ from federated.ledger import Ledger, Step
 
 @dataclass(frozen=True, slots=True)
 class Contributor:
-    """A member whose update counted in a round; metrics in ppm of their unit."""
+    """A member whose update counted in a round; metrics in ppm of their unit, `size` its bytes."""
 
     agent: AgentId
     examples: int
     metrics: Mapping[str, int]
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def round_view(ledger: Ledger, step: Step) -> RoundView:
             continue
         agent, reveal = ledger.reveals[cid]
         if agent not in refused:
-            contributors.append(Contributor(agent, reveal.examples, reveal.metrics))
+            contributors.append(Contributor(agent, reveal.examples, reveal.metrics, reveal.size))
     there = {one.agent for one in contributors} | refused.keys()
     return RoundView(
         round=outcome.round,

@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from chain.learning import NO_COMPRESSION
+from federated.flower.compressing_member import CompressingMember
 from federated.flower.coordination import Superseded
-from federated.flower.participation import Refused
+from federated.flower.participation import LearningNode, Refused
 from node.api_client import LONG_SECONDS, ApiClient, ApiError, path_segment
 from node.errors import DaemonNotRunning, HomeDamaged
 from node.home import Home
@@ -198,3 +200,9 @@ class Member:
         except (DaemonNotRunning, HomeDamaged):
             # Not back yet, or it is writing its files: the next call fails and says so.
             return
+
+
+def compressing(member: Member, terms: Mapping[str, Any]) -> LearningNode:
+    """The member as a task's updates want it: one that compresses them, where they are compressed."""
+    plain = terms.get("compression", NO_COMPRESSION) == NO_COMPRESSION
+    return member if plain else CompressingMember(member, terms)

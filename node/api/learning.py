@@ -37,6 +37,7 @@ from chain.learning import (
     Task,
 )
 from federated.learning import PPM, Learning
+from federated.update import update_size
 from federated.views import AuditView, Contributor, RoundView, TaskView
 from node.api.problems import BadId
 from node.api.shape import Shape
@@ -72,6 +73,7 @@ class TaskIn(Shape):
     config: dict[str, str | bool | int | float] = Field(default={}, max_length=MAX_CONFIG)
     mode: Literal["peer-rounds", "server-app"] = "peer-rounds"
     strategy: Annotated[str, Field(min_length=1, max_length=MAX_NAME)] | None = None
+    compression: Literal["none", "int8"] = "none"
 
     def to_task(self, strategy: str) -> Task:
         """The node's noun; `strategy` unless the terms say one."""
@@ -93,6 +95,7 @@ class TaskIn(Shape):
             mode=self.mode,
             strategy=self.strategy or (FEDAVG if self.mode == SERVER_APP else strategy),
             max_norm=self.max_norm,
+            compression=self.compression,
         )
 
 
@@ -124,6 +127,7 @@ class ContributorOut(BaseModel):
     agent: str
     examples: int
     metrics: dict[str, float]
+    bytes: int
 
 
 class RefusedOut(BaseModel):
@@ -177,6 +181,9 @@ class TaskDetailOut(TaskOut):
     max_examples: int
     max_abs: int
     max_norm: int | None
+    compression: str
+    plain_bytes: int
+    """Bytes of an update that is not compressed."""
     phase: Literal["commit", "reveal", "result"] | None
     deadline_s: float | None
     history: list[RoundOut]
@@ -414,6 +421,8 @@ def _detail(view: TaskView) -> TaskDetailOut:
         max_examples=terms.max_examples,
         max_abs=terms.max_abs,
         max_norm=terms.max_norm,
+        compression=terms.compression,
+        plain_bytes=update_size(terms.arrays),
         phase=view.phase,  # type: ignore[arg-type]
         deadline_s=view.deadline_s,
         history=[_round(one) for one in view.history],
@@ -446,7 +455,7 @@ def _audited(view: AuditView) -> AuditedOut:
 
 def _contributor(one: Contributor) -> ContributorOut:
     metrics = {name: value / PPM for name, value in one.metrics.items()}
-    return ContributorOut(agent=peer_id(one.agent), examples=one.examples, metrics=metrics)
+    return ContributorOut(agent=peer_id(one.agent), examples=one.examples, metrics=metrics, bytes=one.size)
 
 
 def _refused(agent: AgentId, reason: str) -> RefusedOut:

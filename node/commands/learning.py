@@ -89,6 +89,11 @@ fl.add_command(export)
     metavar="RULE",
     help="fedavg, or a robust rule such as clip|nnm|trimmed_mean (the default where the network knows it).",
 )
+@click.option(
+    "--compression",
+    type=click.Choice(["none", "int8"]),
+    help="int8: updates of 8 bits an element; what rounding takes comes with the next update [none].",
+)
 @click.option("--run-config", multiple=True, metavar="'K=V …'", help="Other values for the app's config.")
 @click.option(
     "--node-config", multiple=True, metavar="'K=V …'", help="What the ClientApp finds as node config."
@@ -109,6 +114,7 @@ def create(
     mode: str,
     max_norm: int | None,
     strategy: str | None,
+    compression: str | None,
     run_config: tuple[str, ...],
     node_config: tuple[str, ...],
     verbose: bool,
@@ -126,8 +132,8 @@ def create(
 
         if path is None or initial is not None:
             raise click.UsageError("--mode server-app takes the PATH of a Flower project, and no --initial")
-        if strategy is not None or max_norm is not None:
-            raise click.UsageError("--strategy and --max-norm go with --mode peer-rounds")
+        if (strategy, max_norm, compression) != (None, None, None):
+            raise click.UsageError("--strategy, --max-norm and --compression go with --mode peer-rounds")
         limits = {
             "min_members": min_members,
             "max_members": max_members,
@@ -166,7 +172,9 @@ def create(
         "deadline_ms": round(deadline * 1000),
         "max_abs": max_abs or MAX_ABS,
         "config": {CONFIG_KEY: captured["template"]},
-    } | {key: value for key, value in (("max_norm", max_norm), ("strategy", strategy)) if value is not None}
+    }
+    chosen = {"max_norm": max_norm, "strategy": strategy, "compression": compression}
+    body |= {key: value for key, value in chosen.items() if value is not None}
     task = client.post("/v1/learning/tasks", body)["id"]
     rule = client.get(f"/v1/learning/tasks/{path_segment(task)}")["strategy"]
     meant = captured["strategy"]
@@ -254,7 +262,7 @@ def run(
     from federated.flower.errors import FlowerError
     from federated.flower.project import parse_pairs, read_project
     from node.home import open_home
-    from node.learning_member import Member, SystemClock
+    from node.learning_member import Member, SystemClock, compressing
 
     pairs = parse_pairs(node_config, "--node-config")
     if partition_id is not None:
@@ -277,7 +285,7 @@ def run(
         print_line(f"task {task}: others take part by roseforest fl run PATH {task}", err=True)
     member = Member(open_home(home), task, SystemClock())
     terms = member.terms()
-    node, account = private(open_home(home), task, terms, member, wish)
+    node, account = private(open_home(home), task, terms, compressing(member, terms), wish)
     if terms["mode"] == "server-app":
         from node.commands.server_runs import Settings, run_member
 

@@ -91,7 +91,7 @@ def status(task: str, home: str | None, as_json: bool) -> None:
     for name, value in rows:
         print_line(f"{name:<10} {value}")
     for entry in answer["history"][-SHOWN_ROUNDS:]:
-        print_line(f"round {entry['round']}: {_outcome(entry)}")
+        print_line(f"round {entry['round']}: {_outcome(entry)}{_weighed(entry, answer['plain_bytes'])}")
 
 
 @click.command()
@@ -203,6 +203,16 @@ def _outcome(entry: Mapping[str, Any]) -> str:
     said += [f"{item['agent']} refused ({item['reason']})" for item in entry["refused"]]
     said += [f"{agent} absent" for agent in entry.get("absent", [])]
     return ", ".join(said)
+
+
+def _weighed(entry: Mapping[str, Any], plain: int) -> str:
+    """How many bytes the updates of a round had, and how that compares with plain ones."""
+    sizes = [item["bytes"] for item in entry["contributors"]]
+    if not sizes:
+        return ""
+    each = f"{sizes[0]:,}" if len(set(sizes)) == 1 else f"{min(sizes):,} to {max(sizes):,}"
+    share = sum(sizes) / (plain * len(sizes))
+    return f", {each} bytes an update" + (f" ({share:.0%} of a plain one)" if share < 1 else "")
 
 
 def _members(number: int) -> str:

@@ -13,9 +13,10 @@ from hypothesis.extra import numpy as arrays_of
 from numpy.typing import NDArray
 
 from chain.learning import DTYPES, Array
-from federated.update import Fault, UpdateError, decode, encode, inspect, most_bytes, update_size
+from federated.compression import most_sent
+from federated.update import Fault, UpdateError, decode, encode, inspect, update_size
 from tests.chain.samples import damage
-from tests.federated.models import ARRAYS, model, values
+from tests.federated.models import ARRAYS, model, task_of, values
 
 MAX_ABS = 100
 
@@ -134,4 +135,4 @@ def test_what_is_written_is_neither_cast_nor_reshaped() -> None:
 
 def test_twice_the_precision_still_fits_what_is_fetched() -> None:
     terms = (Array("w", "<f4", (1_000,)),)
-    assert len(saved(np.zeros(1_000, "<f8"))) <= most_bytes(terms)
+    assert len(saved(np.zeros(1_000, "<f8"))) <= most_sent(task_of(*terms))

@@ -54,6 +54,7 @@ from dht.wire.frames import FrameDecoder
 from dht.wire.limits import DEFAULT_LIMITS
 from dht.wire.mux_guard import HEADER, MuxGuard, read_header
 from federated import messages, post
+from federated.compression import open_parts
 from federated.errors import LearningError
 from federated.privacy.secure_messages import Phase, SecureSumError, Session, read_message, write_message
 from federated.update import UpdateError
@@ -199,6 +200,7 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "update": lambda data: decode_update(ARRAYS, data, 1000),
     "secure sum": lambda data: read_message(SECURE_SUM, data),
     "secure sum's body": secure_sum_body,
+    "int8 update": lambda data: open_parts(ARRAYS, data),
     "version vector": decode_version_vector,
     "version in a URL": lambda data: version_in(data.decode("latin-1")),
     "delta": lambda data: decode_delta(data, NETWORK_ID),

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import trio
+from numpy.typing import NDArray
 
 from chain.cid import Cid
 from chain.learning import Array, Task
+from federated.compression import is_compressed, quantise
 from federated.engagement import Engagement
 from federated.errors import LearningError
 from federated.round import Offer
@@ -62,6 +64,8 @@ class Learner:
     handed_in: list[int] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     final: bytes | None = None
+    kept: list[NDArray[np.float64]] | None = None
+    """What the last compressed update left."""
 
     @property
     def node(self) -> Node:
@@ -93,7 +97,10 @@ class Learner:
             await trio.sleep(self.trains_s)
             rng = np.random.default_rng(self.number)
             pulled = [(x + 0.5 * (rng.normal(size=x.shape) - x)).astype(x.dtype) for x in model]
-            await self.hand_in(node, number, encode(task.arrays, pulled))
+            update = encode(task.arrays, pulled)
+            if is_compressed(task):
+                update, self.kept = quantise(task.arrays, data, update, self.kept, task.max_abs)
+            await self.hand_in(node, number, update)
             self.handed_in.append(number)
 
     async def hand_in(self, node: Node, number: int, update: bytes) -> None:

@@ -14,17 +14,19 @@ from chain import canonical
 from chain.aggregation_rule import ROBUST
 from chain.cid import Cid
 from chain.identity import AgentId
+from chain.learning import INT8
 from chain.manifest import Limits
 from chain.record import sign_record
 from dht.records.bundle import Item
 from dht.records.placement import ALL_ROLES
+from federated.compression import compressed_size
 from federated.errors import Refused
 from federated.faults import EXCLUDED, UNAVAILABLE, WEIGHT
 from federated.learning import UnknownKind
 from federated.messages import Question, Reply
 from federated.proposal import proposers
 from federated.round import Phase
-from federated.update import Fault, encode
+from federated.update import Fault, decode, encode
 from federated.views import TaskView
 from node.models import Added
 from tests.node.learners import (
@@ -78,6 +80,27 @@ def test_four_nodes_end_with_the_same_bytes(tmp_path: Path) -> None:
         assert [audit.problem for audit in audits] == [None] * 3
         listed = await network.nodes[2].learning.tasks()
         assert [(view.id, view.state) for view in listed] == [(task, "finished")]
+
+    simulate(tmp_path, [100] * 4, scenario)
+
+
+@pytest.mark.slow
+def test_compressed_updates_end_with_the_same_bytes_and_plain_ones_are_refused(tmp_path: Path) -> None:
+    async def scenario(network: Network) -> None:
+        task = await publish(network.nodes[0], compression=INT8, strategy=ROBUST)
+        await join_all(network, task, [0, 1, 2, 3])
+        liar = Liar(network, 3, task, lie=lambda _: initial())
+        learners = [*(Learner(network, number, task) for number in range(3)), liar]
+        views = await finished(network, learners, task)
+        first = views[0].history[0]
+        assert [reason for _, reason in first.refused] == [Fault.FORMAT]
+        assert {one.size for one in first.contributors} == {compressed_size(ARRAYS)}
+        refused = [await other.node.learning.audit(task, None) for other in learners]
+        assert [audit.problem for audits in refused for audit in audits] == [None] * 12
+        # Where everybody's data pulls, as far as plain updates would have come, within the steps.
+        goals = np.mean([np.random.default_rng(n).normal(size=(40, 3)) for n in range(3)], axis=0)
+        final = decode(ARRAYS, learners[0].final or b"", 100)[0]
+        assert np.linalg.norm(final - goals) < 0.5 * np.linalg.norm(goals)
 
     simulate(tmp_path, [100] * 4, scenario)
 

@@ -1,0 +1,256 @@
+"""Updates in a quarter of the bytes: differences from the round's model, in int8 and a power of two a block.
+
+An int8 update *stands for* a plain one, element by element: base + q · 2**e, rounded to the array's dtype,
+with |q| ≤ 127 and one exponent e for every `BLOCK` elements. q · 2**e is exact in float64, so what is left is
+one correctly rounded addition and one correctly rounded conversion: every machine reads the same bits, and
+all that is said of plain updates (bounds, norm, rules, audit) is said of what these stand for. Read row by
+row in slices (`rows`), they are never expanded as a whole.
+
+What rounding takes away, at most half a step 2**e, the member keeps and adds to its next update (`quantise`):
+**error feedback** (Seide et al., 2014; Karimireddy et al., 2019). So nothing is lost for good: after any
+number of rounds the sum of what was sent lies within one step of the sum of what was meant.
+
+The form: `MAGIC`, then for each array its exponents (int8) and its q (int8); integer arrays, which take no
+part in this, as they are. Its length follows from the task's terms, so there is no header to trust, and
+nothing is allocated for what a sender says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from chain.learning import NO_COMPRESSION, Array, Task
+from federated.update import Fault, Model, UpdateError, decode, update_size, views
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MAGIC: Final = b"RFq8\x01\x00\x00\x00"
+BLOCK: Final = 256
+"""Elements that share an exponent."""
+LEVELS: Final = 127
+LOWEST, HIGHEST = -64, 15
+"""Exponents. 127 · 2**15 is beyond any difference between values within the largest `max_abs`."""
+CHUNK: Final = 64 * BLOCK
+"""Elements worked on at a time."""
+SHRINK: Final = (1.0, 0.98, 0.9, 0.7, 0.4)
+"""What a difference is scaled by, in turn, until what rounding makes of it is within `max_norm`."""
+NORM_MARGIN: Final = 1 - 1e-6
+"""Of `max_norm`: distances are taken in floating point here, in integers where they are judged."""
+
+
+class Row(Protocol):
+    """One array of an update, flat, read in slices."""
+
+    def __getitem__(self, key: slice, /) -> NDArray[Any]: ...
+
+
+class _Quantised:
+    """What int8 elements stand for; slices cost what they are long."""
+
+    __slots__ = ("_base", "_exponents", "_quanta")
+
+    def __init__(self, base: NDArray[Any], exponents: NDArray[Any], quanta: NDArray[Any]) -> None:
+        self._base = base
+        self._exponents = exponents
+        self._quanta = quanta
+
+    def __getitem__(self, key: slice, /) -> NDArray[Any]:
+        start, stop, _ = key.indices(self._quanta.size)
+        first, last = start // BLOCK, -(-stop // BLOCK)
+        steps = _steps(self._exponents[first:last])[start - first * BLOCK : stop - first * BLOCK]
+        return _moved(self._base[start:stop], self._quanta[start:stop], steps)
+
+
+def is_compressed(task: Task) -> bool:
+    """Whether updates of this task are of the form here."""
+    return task.compression != NO_COMPRESSION
+
+
+def compressed_size(arrays: Sequence[Array]) -> int:
+    """Bytes of every int8 update of these arrays."""
+    return len(MAGIC) + sum(array.size if _whole(array) else _blocks(array) + array.count for array in arrays)
+
+
+def sent_size(task: Task) -> int:
+    """Bytes of a right update of this task."""
+    return compressed_size(task.arrays) if is_compressed(task) else update_size(task.arrays)
+
+
+def most_sent(task: Task) -> int:
+    """Bytes up to which a wrong update is fetched, so that the fault in it can be named."""
+    return 2 * sent_size(task) + 4096
+
+
+def rows(task: Task, base: Model | None, data: Model) -> Sequence[Row]:
+    """The arrays of an update, plain or not, that was examined before; `base` is for those that are not."""
+    if not is_compressed(task):
+        return [view.reshape(-1) for view in views(task.arrays, data)]
+    if base is None:
+        raise ValueError("a compressed update means nothing without the model that the round began with")
+    origins = [view.reshape(-1) for view in views(task.arrays, base)]
+    return [
+        quanta if exponents is None else _Quantised(origin, exponents, quanta)
+        for origin, (exponents, quanta) in zip(origins, open_parts(task.arrays, data), strict=True)
+    ]
+
+
+def inspect_compressed(task: Task, base: Model, data: Model) -> Fault | None:
+    """What is wrong with an int8 update, or None. O(elements), memory for some blocks."""
+    try:
+        parts = open_parts(task.arrays, data)
+    except UpdateError as error:
+        return error.fault
+    for exponents, quanta in parts:
+        if exponents is None:
+            continue
+        if exponents.min() < LOWEST or exponents.max() > HIGHEST or quanta.min() < -LEVELS:
+            return Fault.FORMAT
+    for array, row in zip(task.arrays, rows(task, base, data), strict=True):
+        for start in range(0, array.count, CHUNK):
+            values = row[start : start + CHUNK]
+            if values.min() < -task.max_abs or values.max() > task.max_abs:
+                return Fault.BOUND
+    return None
+
+
+def quantise(
+    arrays: Sequence[Array],
+    base: Model,
+    update: Model,
+    kept: Sequence[NDArray[np.float64]] | None,
+    max_abs: int,
+    max_norm: int | None = None,
+) -> tuple[bytes, list[NDArray[np.float64]]]:
+    """An update as int8, and what is to be kept for the next one; `kept` is what the last one left.
+
+    Raises `UpdateError` where `update` is not the task's arrays within `max_abs`. What the error kept would
+    carry beyond `max_abs` is cut off; where it or rounding would carry an update beyond `max_norm` that lies
+    within it, it is dropped, and the difference scaled down a little (`SHRINK`). Where `update` itself lies
+    beyond, it stays there, to be refused.
+    """
+    origins = [view.reshape(-1) for view in views(arrays, base)]
+    values = [view.reshape(-1) for view in decode(arrays, update, max_abs)]
+    data, left, square = _quantised(arrays, origins, values, kept, max_abs, 1.0)
+    if max_norm is None:
+        return data, left
+    limit = (max_norm * NORM_MARGIN) ** 2
+    if square > limit and _square(arrays, origins, values) <= max_norm**2:
+        for shrink in SHRINK:
+            data, left, square = _quantised(arrays, origins, values, None, max_abs, shrink)
+            if square <= limit:
+                break
+    return data, left
+
+
+def _quantised(
+    arrays: Sequence[Array],
+    origins: Sequence[NDArray[Any]],
+    values: Sequence[NDArray[Any]],
+    kept: Sequence[NDArray[np.float64]] | None,
+    max_abs: int,
+    shrink: float,
+) -> tuple[bytes, list[NDArray[np.float64]], float]:
+    """The bytes, the errors, and the square of how far what the bytes stand for lies from `origins`."""
+    import numpy as np
+
+    out, left, square = [MAGIC], [], 0.0
+    for place, (array, origin, value) in enumerate(zip(arrays, origins, values, strict=True)):
+        if _whole(array):
+            out.append(value.tobytes())
+            left.append(np.zeros(0))
+            continue
+        exponents, quanta = np.empty(_blocks(array), np.int8), np.empty(array.count, np.int8)
+        errors = np.zeros(array.count)
+        for start in range(0, array.count, CHUNK):
+            part = slice(start, min(start + CHUNK, array.count))
+            before = origin[part].astype(np.float64)
+            meant = before + shrink * (value[part] - before)
+            if kept is not None:
+                meant += kept[place][part]
+            np.clip(meant, -max_abs, max_abs, out=meant)
+            moved = meant - before
+            found = _exponents(moved)
+            steps = _steps(found)[: moved.size]
+            whole = np.clip(np.rint(moved / steps), -LEVELS, LEVELS)
+            sent = _moved(origin[part], whole, steps)
+            # Half a step up may lead over the bound; one step back leads between what was meant and the base.
+            whole -= np.sign(whole) * (np.abs(sent) > max_abs)
+            sent = _moved(origin[part], whole, steps)
+            exponents[start // BLOCK : start // BLOCK + found.size] = found
+            quanta[part] = whole
+            errors[part] = meant - sent
+            square += float(np.sum((sent - before) ** 2))
+        out += [exponents.tobytes(), quanta.tobytes()]
+        left.append(errors)
+    return b"".join(out), left, square
+
+
+def _exponents(moved: NDArray[Any]) -> NDArray[np.int8]:
+    """For each block the least e with which its largest difference is at most 127 · 2**e."""
+    import numpy as np
+
+    largest = np.maximum.reduceat(np.abs(moved), np.arange(0, moved.size, BLOCK))
+    fraction, exponent = np.frexp(largest / LEVELS)
+    exponent = np.where(largest == 0, LOWEST, exponent - (fraction == 0.5))
+    found: NDArray[np.int8] = np.clip(exponent, LOWEST, HIGHEST).astype(np.int8)
+    return found
+
+
+def _steps(exponents: NDArray[Any]) -> NDArray[Any]:
+    """2**e for every element of the blocks; exact."""
+    import numpy as np
+
+    return np.repeat(np.ldexp(1.0, exponents.astype(np.int32)), BLOCK)
+
+
+def _moved(base: NDArray[Any], quanta: NDArray[Any], steps: NDArray[Any]) -> NDArray[Any]:
+    """base + quanta · steps in float64, then in the dtype of `base`."""
+    import numpy as np
+
+    moved: NDArray[Any] = np.multiply(quanta, steps, dtype=np.float64)
+    moved += base
+    return moved.astype(base.dtype)
+
+
+def open_parts(arrays: Sequence[Array], data: Model) -> list[tuple[NDArray[Any] | None, NDArray[Any]]]:
+    """(exponents, quanta) of each array, (None, elements) of an integer one; raises `UpdateError`."""
+    import numpy as np
+
+    if len(data) != compressed_size(arrays) or data[: len(MAGIC)] != MAGIC:
+        raise UpdateError(Fault.FORMAT, "it is no int8 update of the task's arrays")
+    parts: list[tuple[NDArray[Any] | None, NDArray[Any]]] = []
+    offset = len(MAGIC)
+    for array in arrays:
+        if _whole(array):
+            parts.append((None, np.frombuffer(data, array.dtype, array.count, offset)))
+            offset += array.size
+            continue
+        exponents = np.frombuffer(data, np.int8, _blocks(array), offset)
+        offset += exponents.size
+        parts.append((exponents, np.frombuffer(data, np.int8, array.count, offset)))
+        offset += array.count
+    return parts
+
+
+def _square(
+    arrays: Sequence[Array], origins: Sequence[NDArray[Any]], values: Sequence[NDArray[Any]]
+) -> float:
+    import numpy as np
+
+    return sum(
+        float(np.sum((value.astype(np.float64) - origin) ** 2))
+        for array, origin, value in zip(arrays, origins, values, strict=True)
+        if not _whole(array)
+    )
+
+
+def _blocks(array: Array) -> int:
+    return -(-array.count // BLOCK)
+
+
+def _whole(array: Array) -> bool:
+    """Whether an array holds integers."""
+    return array.dtype == "<i8"
