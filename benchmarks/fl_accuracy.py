@@ -4,7 +4,8 @@ The digits example: ten peers, five local epochs a round, fifty rounds, on equal
 ones (Dirichlet .5). Both sides begin from the same parameters, run the same ClientApp on the same parts and
 draw the same batches: a peer's batches depend on seed, round and part alone. One side is flwr's `FedAvg`
 over a grid in this process, the other what the members of a task compute: updates as model blobs, averaged in
-fixed point; once more with updates compressed to int8 and error feedback. A network trained on everything at once, for as many epochs, stands beside them.
+fixed point; once more with updates compressed to int8 and error feedback. A network trained on everything at
+once, for as many epochs, stands beside them.
 
     python -m benchmarks.fl_accuracy [--quick]
 """
