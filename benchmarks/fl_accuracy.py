@@ -135,6 +135,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         targets.append(at_most(f"{name}: accuracy apart, largest of all seeds", CLOSE, max(apart)))
         lost = [other.accuracy - one.accuracy for (_, other), one in zip(both, rough, strict=True)]
         targets.append(at_most(f"{name}: accuracy lost by int8, mean of all seeds", CLOSE, mean(lost)))
+        moved = [_difference(other.model, one.model) for (_, other), one in zip(both, rough, strict=True)]
+        figures[f"{name}_int8_largest_difference_of_a_parameter"] = rounded(max(moved))
+        # Accuracies of 360 images may well be equal; models that are had not been compressed.
+        targets.append(at_least(f"{name}: int8 moved a parameter by, least of all seeds", 1e-5, min(moved)))
         # Two sides that learned nothing would agree as well.
         targets.append(at_least(f"{name}: accuracy, least", 0.8, min(other.accuracy for _, other in both)))
     for form in (NO_COMPRESSION, INT8):

@@ -135,7 +135,7 @@ async def test_a_task_from_its_terms_to_its_audit(tmp_path: Path) -> None:
         assert detail["state"] == "finished"
         assert [one["round"] for one in detail["history"]] == [1, 2]
         assert detail["history"][0]["contributors"] == [
-            {"agent": me, "examples": 5, "metrics": {"loss": 0.125}}
+            {"agent": me, "examples": 5, "metrics": {"loss": 0.125}, "bytes": 140}
         ]
         assert detail["history"][0]["signers"] == [me]
         result = (await api.get(f"{path}/result?round=2")).value
