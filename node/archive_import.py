@@ -104,7 +104,7 @@ class ArchiveImport:
         try:
             async for portion in portions:
                 for start in range(0, len(portion), PIECE):
-                    for part in list(reader.feed(portion[start : start + PIECE])):
+                    for part in reader.feed(portion[start : start + PIECE]):
                         await taking.part(part)
             reader.close()
             taking.told.whole = True

@@ -24,7 +24,9 @@ def url(home: str | None, as_json: bool) -> None:
     folder = open_home(home)
     daemon = folder.read_daemon()
     if daemon is None:
-        raise DaemonNotRunning(f"no daemon runs on {folder.root}: start one with roseforest run")
+        raise DaemonNotRunning(
+            f"no daemon runs on {folder.root}: start one with roseforest run --home {folder.root}"
+        )
     if daemon.exchange is None:
         raise NotFound(
             "the daemon serves no exchange: set exchange.listen, or roseforest run --exchange-listen"

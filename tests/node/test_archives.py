@@ -102,6 +102,10 @@ def test_a_network_comes_back_from_an_archive_with_what_was_proven_in_it(tmp_pat
         assert told.added + told.known == told.records
         again = await first.archive_import.take(portions(named))
         assert (again.added, again.known) == (0, again.records)
+        damaged = named[:-10] + bytes([named[-10] ^ 1]) + named[-9:]  # in the closing block
+        broken = await first.archive_import.take(portions(damaged))
+        assert not broken.whole
+        assert broken.known >= again.known - 1  # a record is whole where the block after it begins
         assert first.governance.ledger.earliest(liar) is not None
         for id_, view in views.items():
             assert await first.get(id_) == view
