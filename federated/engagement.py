@@ -39,7 +39,7 @@ from federated.ports import NoRoom, TooLarge
 from federated.proposal import Verdict
 from federated.robust import combine
 from federated.round import Action, Ask, Average, Look, Offer, Promise, Publish, Round, Show
-from federated.update import Fault, UpdateError, decode, inspect, update_size
+from federated.update import Fault, Model, UpdateError, decode, inspect, update_size
 
 START_GRACE_S = 1.0
 """Seconds that the author of a task waits for more members once there are enough."""
@@ -176,7 +176,7 @@ class Engagement(Following[Ledger]):
     async def _fetch_model(self, cid: Cid, sources: Sequence[AgentId]) -> None:
         limit = update_size(self.ledger.terms.arrays)
         try:
-            data = await self._tools.blobs.fetch(cid, limit, sources)
+            data = await self._tools.blobs.fetch_mapped(cid, limit, sources)
         except TooLarge:
             data = None
         if data is not None:
@@ -243,11 +243,11 @@ class Engagement(Following[Ledger]):
         `base` is what its round began with, to be had from `sources`; for tasks that need it.
         """
         terms, blobs = self.ledger.terms, self._tools.blobs
-        data: bytes | None = None
-        start: bytes | None = None
+        data: Model | None = None
+        start: Model | None = None
         try:
             with trio.move_on_after(terms.reveal_ms / 1_000):
-                data = await blobs.fetch(blob, most_sent(terms), agents)
+                data = await blobs.fetch_mapped(blob, most_sent(terms), agents)
         except TooLarge:
             return Fault.SIZE
         if data is None:
@@ -260,12 +260,12 @@ class Engagement(Following[Ledger]):
                 return UNAVAILABLE
         return await self._tools.run_blocking(examine, terms, start, data)
 
-    async def start(self, base: Cid, sources: Sequence[AgentId]) -> bytes | None:
+    async def start(self, base: Cid, sources: Sequence[AgentId]) -> Model | None:
         """What a round began with, checked; None when it cannot be had in time or is none of the task's."""
         terms = self.ledger.terms
         with trio.move_on_after(terms.reveal_ms / 1_000):
             try:
-                data = await self._tools.blobs.fetch(base, update_size(terms.arrays), sources)
+                data = await self._tools.blobs.fetch_mapped(base, update_size(terms.arrays), sources)
             except TooLarge:
                 return None
             if data is not None and base not in self._here:
@@ -307,7 +307,7 @@ class Engagement(Following[Ledger]):
         if terms.rule is None:
             accumulator = await tools.run_blocking(Accumulator, terms)
             for blob, examples in parts:
-                data = await tools.blobs.get(blob)
+                data = await tools.blobs.map(blob)
                 if data is None:
                     return None
                 await tools.run_blocking(accumulator.add, data, examples, base_data)
@@ -394,7 +394,7 @@ class Engagement(Following[Ledger]):
             raise WrongState(f"round {number} takes no update from this node any more")
         if not 1 <= examples <= terms.max_examples:
             raise Refused(f"examples is {examples}, outside 1 … {terms.max_examples}, which the task allows")
-        data = await tools.blobs.get(blob)
+        data = await tools.blobs.map(blob)
         if data is None:
             raise UnknownTask("the update's blob is not here; post it first")
         if not is_compressed(terms):
@@ -402,7 +402,7 @@ class Engagement(Following[Ledger]):
                 await tools.run_blocking(decode, terms.arrays, data, terms.max_abs)
             except UpdateError as error:
                 raise Refused(f"the update does not match the task ({error.fault}): {error}") from error
-        start = await tools.blobs.get(round_.tip.parameters) if needs_base(terms) else None
+        start = await tools.blobs.map(round_.tip.parameters) if needs_base(terms) else None
         if start is None and is_compressed(terms):
             raise WrongState(f"the model that round {number} began with is not here yet")
         fault = None if start is None else await tools.run_blocking(examine, terms, start, data)

@@ -405,7 +405,7 @@ class Learning:
             return None
         for blob, _ in parts:
             try:
-                if await blobs.fetch(blob, most_sent(terms), sources) is None:
+                if await blobs.fetch_mapped(blob, most_sent(terms), sources) is None:
                     return None
             except TooLarge:
                 return None

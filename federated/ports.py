@@ -39,6 +39,10 @@ class Blobs(Protocol):
         """A blob that is here, or None."""
         ...
 
+    async def fetch_mapped(self, cid: Cid, size_limit: int, agents: Sequence[AgentId]) -> bytes | mmap | None:
+        """Like `fetch`, but mapped from disk where it can be: whoever looks at it in blocks holds no copy."""
+        ...
+
     async def fetch(self, cid: Cid, size_limit: int, agents: Sequence[AgentId]) -> bytes | None:
         """A blob from here or from any of these agents, verified; None when none of them has it.
 

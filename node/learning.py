@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from mmap import mmap
+from typing import TypeVar
 
 from chain.blob import MalformedBlobError, OversizedBlobError, chunk_list
 from chain.cid import Cid
@@ -13,6 +14,8 @@ from dht.blobs.service import BlobService, BlobUnavailable
 from dht.ports import RunBlocking
 from federated.ports import NoRoom, TooLarge
 from node.storage.errors import StorageError
+
+T = TypeVar("T")
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
@@ -37,8 +40,20 @@ class ModelBlobs:
         return await self._run_blocking(self._service.store.read, cid)
 
     async def fetch(self, cid: Cid, size_limit: int, agents: Sequence[AgentId]) -> bytes | None:
+        return await self._fetched(self._service.fetch, cid, size_limit, agents)
+
+    async def fetch_mapped(self, cid: Cid, size_limit: int, agents: Sequence[AgentId]) -> bytes | mmap | None:
+        return await self._fetched(self._service.fetch_mapped, cid, size_limit, agents)
+
+    async def _fetched(
+        self,
+        fetch: Callable[[Cid, int, Sequence[AgentId]], Awaitable[T]],
+        cid: Cid,
+        size_limit: int,
+        agents: Sequence[AgentId],
+    ) -> T | None:
         try:
-            return await self._service.fetch(cid, size_limit, agents)
+            return await fetch(cid, size_limit, agents)
         except (OversizedBlobError, MalformedBlobError) as error:
             raise TooLarge(str(error)) from error
         except BlobUnavailable as error:

@@ -18,6 +18,7 @@ from chain.errors import CidError
 from chain.identity import AgentId, peer_id
 from chain.learning import (
     FEDAVG,
+    INT8,
     MAX_ABS,
     MAX_ARRAYS,
     MAX_CONFIG,
@@ -31,6 +32,7 @@ from chain.learning import (
     MAX_NORM,
     MAX_ROUNDS,
     MIN_DEADLINE_MS,
+    NO_COMPRESSION,
     SERVER_APP,
     Array,
     ConfigValue,
@@ -73,10 +75,13 @@ class TaskIn(Shape):
     config: dict[str, str | bool | int | float] = Field(default={}, max_length=MAX_CONFIG)
     mode: Literal["peer-rounds", "server-app"] = "peer-rounds"
     strategy: Annotated[str, Field(min_length=1, max_length=MAX_NAME)] | None = None
-    compression: Literal["none", "int8"] = "none"
+    compression: Literal["none", "int8", "auto"] = "none"
 
     def to_task(self, strategy: str) -> Task:
-        """The node's noun; `strategy` unless the terms say one."""
+        """The node's noun; `strategy` unless they say one: `FEDAVG` where the network knows no other."""
+        compression = self.compression
+        if compression == "auto":
+            compression = NO_COMPRESSION if strategy == FEDAVG or self.mode == SERVER_APP else INT8
         return Task(
             name=self.name,
             arrays=tuple(Array(one.name, one.dtype, tuple(one.shape)) for one in self.arrays),
@@ -95,7 +100,7 @@ class TaskIn(Shape):
             mode=self.mode,
             strategy=self.strategy or (FEDAVG if self.mode == SERVER_APP else strategy),
             max_norm=self.max_norm,
-            compression=self.compression,
+            compression=compression,
         )
 
 

@@ -92,7 +92,7 @@ fl.add_command(export)
 @click.option(
     "--compression",
     type=click.Choice(["none", "int8"]),
-    help="int8: updates of 8 bits an element; what rounding takes comes with the next update [none].",
+    help="int8: updates in a quarter of the bytes [where the network knows it]; none: whole models.",
 )
 @click.option("--run-config", multiple=True, metavar="'K=V …'", help="Other values for the app's config.")
 @click.option(
@@ -173,7 +173,7 @@ def create(
         "max_abs": max_abs or MAX_ABS,
         "config": {CONFIG_KEY: captured["template"]},
     }
-    chosen = {"max_norm": max_norm, "strategy": strategy, "compression": compression}
+    chosen = {"max_norm": max_norm, "strategy": strategy, "compression": compression or "auto"}
     body |= {key: value for key, value in chosen.items() if value is not None}
     task = client.post("/v1/learning/tasks", body)["id"]
     rule = client.get(f"/v1/learning/tasks/{path_segment(task)}")["strategy"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -394,6 +395,47 @@ def test_a_fetch_goes_on_from_what_is_on_disk(tmp_path: Path) -> None:
         assert again.store.missing(CID) is not None
         assert await again.fetch(CID, LIMIT, agents(0)) == DATA
         assert again.counters.chunks_fetched == len(CHUNKS) - kept
+
+    play(tmp_path, story)
+
+
+@pytest.mark.slow
+def test_of_three_holders_one_dies_and_one_lies_in_the_middle_and_no_copy_is_held(tmp_path: Path) -> None:
+    data = content(40 << 20)
+    chunks = chunk_list(data)
+    told = 0
+
+    async def turns(_sender: bytes, body: bytes) -> bytes:
+        nonlocal told
+        index = canonical.decode(body, 64)[1]
+        told += 1
+        return data[index * CHUNK : (index + 1) * CHUNK] if told <= 20 else data[:CHUNK][::-1]
+
+    async def crash(swarm: Swarm, asker: BlobService) -> None:
+        while asker.counters.chunks_fetched < 60:  # noqa: ASYNC110 (virtual time, as below)
+            await trio.sleep(0.001)
+        swarm.world.crash(identity(1).agent)
+
+    async def story(swarm: Swarm) -> None:
+        holder, dies = await swarm.start(0), await swarm.start(1)
+        await swarm.liar(2, lists=says([chunks.encode(), b""]), chunks=turns)
+        asker = await swarm.start(3)
+        for service in (holder, dies):
+            await service.put(data)
+        swarm.world._nursery.start_soon(crash, swarm, asker)
+        tracemalloc.start()
+        try:
+            mapped = await asker.fetch_mapped(chunks.cid, LIMIT, agents(0, 1, 2))
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert mapped[:] == data
+        assert asker.counters.chunks_fetched == len(chunks)
+        assert told > 20
+        assert 1 <= asker.counters.lies <= PER_AGENT
+        assert 0 < dies.counters.chunks_served < 60
+        # Holders and the asker together: chunks under way, never the blob.
+        assert most < 12 << 20
 
     play(tmp_path, story)
 

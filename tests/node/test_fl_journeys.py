@@ -92,6 +92,10 @@ def test_three_nodes_train_together_though_one_members_process_is_killed_in_a_ro
         agent(daemons, home) for home in homes[:2]
     )
     assert first["absent"] == [agent(daemons, homes[2])]
+    assert status["compression"] == "int8"
+    assert {item["bytes"] for one in status["history"] for item in one["contributors"]} == {14}
+    assert "2 members contributed" in (shown := daemons.command(homes[1], "fl", "status", task).out)
+    assert "14 bytes an update (5% of a plain one)" in shown
     log = daemons.command(homes[0], "fl", "log", task, "--json", "--follow")
     events = [json.loads(line)["event"] for line in log.out.splitlines()]
     assert events[0] == "task"
