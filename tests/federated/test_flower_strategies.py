@@ -1,4 +1,4 @@
-"""Each of Flower's strategies comes to the same over the logged grid as over a plain one, and a replay, too."""
+"""Flower's strategies come to the same over the logged grid as over a plain one; so does a replay."""
 
 from __future__ import annotations
 
