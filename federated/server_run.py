@@ -85,6 +85,8 @@ class ServerRun(Following[CallLog]):
         self._away: dict[AgentId, Cid] = {}
         """Who let a message wait in vain, with the join by which it was there: until it joins anew."""
         self._asked_again: set[Cid] = set()
+        self._taken_at: dict[Cid, float] = {}
+        """When this node first asked for the answers to a call of another coordinator."""
 
     @property
     def lease_s(self) -> float:
@@ -125,6 +127,7 @@ class ServerRun(Following[CallLog]):
 
     def _wake_at(self) -> float:
         times = [self._seen_at.get(self.ledger.head, inf) + self.lease_s, self._due_at()]
+        times += [self._over_at(step) for step in self.ledger.steps[-1:]]
         now = self._tools.clock.monotonic()
         return min((at for at in times if at > now), default=inf)
 
@@ -211,7 +214,7 @@ class ServerRun(Following[CallLog]):
         with trio.move_on_after(wait_s):
             while True:
                 now = self._work_now(serve)
-                if now.state != "wait":
+                if now.state != "wait" or self._should_ask_again():
                     return now
                 changed = self._changed
                 left = self._wake_at() - self._tools.clock.monotonic()
@@ -219,13 +222,21 @@ class ServerRun(Following[CallLog]):
                     await changed.wait()
         return self._work_now(serve)
 
-    async def _maybe_ask_again(self) -> None:
-        """Join once more when messages come to this node no longer: it was away, or slow."""
+    def _should_ask_again(self) -> bool:
+        """Whether to join once more, since messages come to this node no longer, or soon will not: it was
+        away, or slow, or a message could not be had because its sender had gone."""
         ledger = self.ledger
-        out = bool(ledger.steps) and self._me not in ledger.steps[-1].call.nodes and not ledger.finished
-        if self.wanted and out and ledger.head not in self._asked_again:
-            self._asked_again.add(ledger.head)
-            await self.append(JOIN, {}, b"again" + ledger.head)
+        if not ledger.steps or ledger.finished or not self.wanted or ledger.head in self._asked_again:
+            return False
+        last = ledger.steps[-1]
+        late = bool(ledger.open_in(last, self._me)) and self._over_at(last) <= self._tools.clock.monotonic()
+        return late or self._me not in last.call.nodes
+
+    async def _maybe_ask_again(self) -> None:
+        if self._should_ask_again():
+            head = self.ledger.head
+            self._asked_again.add(head)
+            await self.append(JOIN, {}, b"again" + head)
 
     def _work_now(self, serve: bool) -> Duty:
         ledger, now = self.ledger, self._tools.clock.monotonic()
@@ -240,9 +251,16 @@ class ServerRun(Following[CallLog]):
         for step, place in self._open():
             blob = step.call.sent[place].blob
             if blob in self._here:
-                left = self._seen_at.get(step.record, now) + ledger.terms.commit_ms / 1_000 - now
-                return Duty("answer", number, step.record, place, blob, max(0.0, left))
+                left = self._over_at(step) - now
+                # Who coordinated has gone, else there were another call: who takes over waits as long again.
+                left = left if left > 0 else ledger.terms.commit_ms / 1_000
+                return Duty("answer", number, step.record, place, blob, left)
         return Duty("wait", number)
+
+    def _over_at(self, step: Step) -> float:
+        """When the time for the answers to a call is over; never for one that was not seen yet."""
+        seen = self._seen_at.get(step.record)
+        return inf if seen is None else seen + self.ledger.terms.commit_ms / 1_000
 
     async def answer(self, call: Cid, place: int, blob: Cid) -> None:
         """Answer a message; durable when this returns. Raises `WrongState` when it is not this node's
@@ -277,6 +295,9 @@ class ServerRun(Following[CallLog]):
     async def collect(self, call: Cid, wait_s: float) -> Collected:
         """The answers to a call, once all are here or the time for them is over, or `wait_s` has passed.
 
+        The time for a call that this node took over begins when it first asks: messages may have been lost
+        with who sent them, and are here again only now. Its sender's own answer is not waited for.
+
         Raises `WrongState` for who does not lead the run, and when another call counts.
         """
         clock = self._tools.clock
@@ -285,7 +306,11 @@ class ServerRun(Following[CallLog]):
             raise UnknownTask("there is no such call")
         if step.agent != self._me and self._due_at() > clock.monotonic():
             raise WrongState("another member coordinates the run")
-        end = self._seen_at.get(call, clock.monotonic()) + self.ledger.terms.commit_ms / 1_000
+        taken = step.agent != self._me
+        if taken:
+            self._taken_at.setdefault(call, clock.monotonic())
+        began = (self._taken_at if taken else self._seen_at).get(call, clock.monotonic())
+        end = began + self.ledger.terms.commit_ms / 1_000
         until = clock.monotonic() + wait_s
         while True:
             now = clock.monotonic()
@@ -296,7 +321,8 @@ class ServerRun(Following[CallLog]):
             here = tuple(known[place] for place in sorted(known) if known[place].answer.blob in self._here)
             gone = self._tools.excluded() | (set(self._agents(step)) - set(self.ledger.members()))
             open_ = [p for p, one in enumerate(step.call.sent) if p not in known and one.agent not in gone]
-            complete = not open_ and len(here) == len(known)
+            awaited = [p for p in open_ if not taken or step.call.sent[p].agent != step.agent]
+            complete = not awaited and len(here) == len(known)
             if complete or now >= end:
                 for place in open_:
                     agent = step.call.sent[place].agent
