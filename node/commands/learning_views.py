@@ -33,7 +33,7 @@ def list_tasks(home: str | None, as_json: bool) -> None:
         part = "joined" if task["joined"] else "own" if task["own"] else "heard of"
         print_line(f"{task['id']} {task['state']} {part}")
         print_line(
-            f"{INDENT}{task['name']}: round {task['round']} of {task['rounds']}, "
+            f"{INDENT}{task['name']}: {_progress(task)}, "
             f"{_members(len(task['members']))}, by {task['author']}"
         )
     if not answer["tasks"]:
@@ -82,7 +82,7 @@ def status(task: str, home: str | None, as_json: bool) -> None:
         ("task", answer["id"]),
         ("name", answer["name"]),
         ("author", answer["author"] + (" (this node)" if answer["own"] else "")),
-        ("state", f"{answer['state']}, round {answer['round']} of {answer['rounds']}{phase}"),
+        ("state", f"{answer['state']}, {_progress(answer)}{phase}"),
         ("members", ", ".join(answer["members"]) or "none yet"),
         ("roster", ", ".join(answer["roster"]) or "none yet"),
         ("this node", "takes part" if answer["joined"] else "does not take part"),
@@ -184,6 +184,13 @@ def path_of(task: str) -> str:
     from node.api_client import path_segment
 
     return f"/v1/learning/tasks/{path_segment(task)}"
+
+
+def _progress(task: Mapping[str, Any]) -> str:
+    """How far a task is; how many calls a ServerApp will make nobody knows."""
+    if task["mode"] == "server-app":
+        return f"call {task['round']}"
+    return f"round {task['round']} of {task['rounds']}"
 
 
 def figures(metrics: Mapping[str, float]) -> str:

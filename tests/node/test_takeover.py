@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import trio
 
 from chain import canonical
@@ -13,6 +14,8 @@ from federated.server_run import Collected, Duty
 from node.node import Node
 from tests.node.learners import publish, soon
 from tests.node.simulated_nodes import Network, identity, override, simulate, until
+
+pytestmark = pytest.mark.slow
 
 DEADLINE_S = 20.0
 LEASE_S = 5.0
