@@ -46,16 +46,22 @@ SINCE_5 = frozenset({"behalf", "format", "generated_by", "references", "resoluti
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """How an edit ended a conflict: one of `DECISIONS`, about the value `chosen` (none to merge), and why."""
+    """How an edit ended a conflict: one of `DECISIONS`, about the value `chosen` (none to merge), and why.
+
+    `behalf`: who decided, if not the author of the edit; without a signature.
+    """
 
     decision: str
     reason: str
     chosen: Cid | None = None
+    behalf: Behalf | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """As a payload carries it."""
+        behalf = None if self.behalf is None else self.behalf.to_wire()
         wire: dict[str, Any] = {"decision": self.decision, "reason": self.reason}
-        return wire if self.chosen is None else {**wire, "chosen": self.chosen}
+        optional = {"chosen": self.chosen, "behalf": behalf}
+        return wire | {name: value for name, value in optional.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +157,7 @@ def check_over(over: object) -> None:
 
 
 def _resolution(value: object, over: list[Cid]) -> Resolution:
-    wire = read_map("resolution", value, ("decision", "reason"), ("chosen",))
+    wire = read_map("resolution", value, ("decision", "reason"), ("behalf", "chosen"))
     decision, chosen = wire["decision"], wire.get("chosen")
     if decision not in DECISIONS:
         raise RecordError(f"the decision {decision!r:.40} is none of {', '.join(DECISIONS)}")
@@ -159,7 +165,10 @@ def _resolution(value: object, over: list[Cid]) -> Resolution:
         raise RecordError("a resolution names the value that it accepts or rejects, and none when it merges")
     if chosen is not None and chosen not in over:
         raise RecordError("the value that a resolution accepts or rejects is not among those it overwrites")
-    return Resolution(decision, check_text("reason", wire["reason"], MAX_REASON), chosen)
+    behalf = read_behalf(wire["behalf"]) if "behalf" in wire else None
+    if behalf is not None and behalf.signature is not None:
+        raise RecordError("a resolution's behalf carries no signature")
+    return Resolution(decision, check_text("reason", wire["reason"], MAX_REASON), chosen, behalf)
 
 
 def _text(body: dict[str, Any], name: str, limit: int) -> str | None:

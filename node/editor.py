@@ -289,9 +289,17 @@ class Editor:
                 raise InvalidInput("the entry's texts are erased: edit it to give a new one")
             old = view.contents[0][1]
             behalf = change.behalf
-            by = old.generated_by if behalf is None else behalf.name
-            merged = replace(old, text=change.text, codes=codes, tags=(), generated_by=by, behalf=behalf)
-        resolution = Resolution(change.decision, change.reason, change.chosen)
+            merged = replace(
+                old,
+                text=change.text,
+                codes=codes,
+                tags=(),
+                format=change.format or old.format,
+                generated_by=change.generated_by or (old.generated_by if behalf is None else behalf.name),
+                behalf=behalf,
+            )
+        decided = None if change.behalf is None else replace(change.behalf, signature=None)
+        resolution = Resolution(change.decision, change.reason, change.chosen, decided)
         return drafts.draft_resolution(view, self._agent, resolution, merged)
 
     @asynccontextmanager

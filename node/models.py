@@ -143,7 +143,10 @@ class Resolve:
     text: str | None = None
     vector: Sequence[float] | None = None
     behalf: Behalf | None = None
-    """Who says the merged text, if not this agent itself; what it says was written by it, too."""
+    """Who decides and says the merged text, if not this agent itself; it has written it, too."""
+    format: str | None = None
+    generated_by: str | None = None
+    """Of the merged text, if not as they were."""
 
 
 @dataclass(frozen=True, slots=True)

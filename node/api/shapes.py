@@ -204,6 +204,7 @@ class ResolutionOut(BaseModel):
     decision: str
     chosen: str | None
     reason: str
+    on_behalf_of: BehalfShape | None = None
 
 
 class ValueOut(BaseModel):
@@ -462,7 +463,10 @@ def value_out(value: Value) -> ValueOut:
         resolution=None
         if resolution is None
         else ResolutionOut(
-            decision=resolution.decision, chosen=_cid(resolution.chosen), reason=resolution.reason
+            decision=resolution.decision,
+            chosen=_cid(resolution.chosen),
+            reason=resolution.reason,
+            on_behalf_of=behalf_out(resolution.behalf),
         ),
     )
 

@@ -20,7 +20,6 @@ import trio
 
 from chain.behalf import KEY_SIZE, SIGNATURE_SIZE, Behalf, content_statement, vote_statement
 from chain.cid import Cid, to_text
-from chain.content import MAX_REASON
 from chain.errors import IdentityError
 from chain.identity import agent_from_text, verify
 from chain.reference import MAX_REFERENCES, Relation
@@ -243,14 +242,20 @@ class Exchange:
     async def _settle_values(
         self, view: EntryView, said: Settlement, behalf: Behalf, chosen: Cid | None
     ) -> Settled:
-        reason = f"{behalf.name}: {said.reasoning}"
-        if len(reason.encode()) > MAX_REASON:
-            raise FieldRefused("reasoning", f"with the name before it, over {MAX_REASON} bytes of UTF-8")
-        if said.merged_content is None:
+        merged = said.merged_content
+        if merged is None:
             shown = chosen or view.values[0].record
-            change = Resolve(said.resolution_type, reason, shown)
+            change = Resolve(said.resolution_type, said.reasoning, shown, behalf=behalf)
         else:
-            change = Resolve("merge", reason, chosen, said.merged_content.text, behalf=behalf)
+            change = Resolve(
+                "merge",
+                said.reasoning,
+                None,
+                merged.text,
+                behalf=behalf,
+                format=merged.format,
+                generated_by=merged.generated_by,
+            )
         changed = await self._node.change(view.id, change, view.fingerprint)
         return Settled(view.id, changed.version, f"{len(view.values)} values of the entry")
 
@@ -259,7 +264,12 @@ class Exchange:
         if not others:
             raise FieldRefused("id", "the entry is in no conflict")
         if said.merged_content is not None:
-            merged = Edit(text=said.merged_content.text, generated_by=behalf.name, behalf=behalf)
+            merged = Edit(
+                text=said.merged_content.text,
+                format=said.merged_content.format,
+                generated_by=said.merged_content.generated_by or behalf.name,
+                behalf=behalf,
+            )
             await self._node.change(view.id, merged, view.fingerprint)
         relation = SETTLED_BY[said.resolution_type]
         await self._node.change(view.id, Relate(tuple(Relation(relation, other) for other in others)))

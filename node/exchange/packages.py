@@ -174,9 +174,11 @@ class Evaluation(Shape):
 
 
 class MergedPart(Shape):
-    """The text that comes of a merge."""
+    """The text that comes of a merge; on the wire a text, or the content of a package."""
 
     text: Text
+    format: Format | None = None
+    generated_by: NodeId | None = None
 
 
 def _merged(value: object) -> object:

@@ -293,6 +293,7 @@ async def test_a_conflict_is_listed_with_both_sides_and_ends_by_a_decision(
         "decision": "accept",
         "chosen": second["record"],
         "reason": "it does",
+        "on_behalf_of": None,
     }
     assert (await api.get("/v1/conflicts")).value["entries"] == []
     over = await send(api, "POST", path, chosen)

@@ -103,6 +103,7 @@ def test_two_daemons_edit_while_apart_and_agree_after(daemons: Daemons, tmp_path
             "decision": "merge",
             "chosen": None,
             "reason": "both saw it",
+            "on_behalf_of": None,
         }
     assert daemons.command(other, "conflicts").err == "no conflicts\n"
     fresh = daemons.command(other, "query", QUESTION, "--fresh", "--json").value

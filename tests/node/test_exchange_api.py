@@ -464,7 +464,9 @@ async def test_two_values_of_an_entry_end_in_one_by_a_reasoned_decision(
     assert now.text == wanted[how]
     resolution = now.values[0].resolution
     assert resolution is not None
-    assert (resolution.decision, resolution.reason) == (kind, "judge: I looked")
+    assert (resolution.decision, resolution.reason) == (kind, "I looked")
+    assert resolution.behalf is not None
+    assert resolution.behalf.name == "judge"
     if kind == "merge":
         assert now.values[0].behalf is not None
         assert (now.values[0].generated_by, now.values[0].behalf.name) == ("judge", "judge")
