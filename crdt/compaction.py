@@ -8,7 +8,8 @@ payload, and of its opened form all that no view can show while the record that 
 
 - the text, codes and other attributes of a content value that was overwritten by a record which had it in
   its causal past by its header; its tags, references and what it overwrites itself are kept;
-- the values of a field that a description ended in the same way;
+- the values of a field that a description ended in the same way, unless a content value that may be shown
+  holds them;
 - reason and confidence of a vote, when its author has voted again for the same voter.
 
 Concurrent records cannot bring any of these back, whenever they come, nor can a purge of the record that
@@ -146,7 +147,7 @@ def _less(value: Operation, ends: Mapping[str, Cid]) -> Operation | None:
         return replace(value, fields=tuple((name, "" if name in ends else one) for name, one in value.fields))
     if not isinstance(value, Content):
         return None
-    fields = tuple((name, "" if name in ends else one) for name, one in value.fields)
     if TEXT not in ends:
-        return replace(value, fields=fields)
+        return None  # a view may show it, and shows the whole value
+    fields = tuple((name, "" if name in ends else one) for name, one in value.fields)
     return Content("", b"", tags=value.tags, over=value.over, references=value.references, fields=fields)
