@@ -15,7 +15,17 @@ from node.models import Answer, QueryOptions
 from node.node import Node
 from node.query.asker import NO_GUEST_S
 from sharding.tree import Prefix
-from tests.node.simulated_nodes import FaultyLink, Network, identity, override, shown, simulate, until, vector
+from tests.node.simulated_nodes import (
+    DRAWN,
+    FaultyLink,
+    Network,
+    identity,
+    override,
+    shown,
+    simulate,
+    until,
+    vector,
+)
 
 ASKER = 6
 TAKES_S = 0.04
@@ -77,7 +87,7 @@ def test_a_hot_shard_gains_copies_that_answer_and_loses_them_when_it_is_quiet(tm
         await until(lambda: not any(guests(network).values()), 3 * KEEP_S + 10 * STALE_S, every_s=5.0)
         await crowd(network, 1)
 
-    simulate(tmp_path, (100, 100, 100, 100, 100, 100, 0), scenario, FaultyLink())
+    simulate(tmp_path, (100, 100, 100, 100, 100, 100, 0), scenario, FaultyLink(), DRAWN)
 
 
 @pytest.mark.slow
@@ -99,4 +109,4 @@ def test_one_holder_alone_makes_no_shard_hot(tmp_path: Path) -> None:
         assert not any(guests(network).values())
         await crowd(network, 1)
 
-    simulate(tmp_path, (100, 100, 100, 100, 100, 100, 0), scenario, FaultyLink())
+    simulate(tmp_path, (100, 100, 100, 100, 100, 100, 0), scenario, FaultyLink(), DRAWN)

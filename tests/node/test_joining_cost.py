@@ -14,7 +14,7 @@ from sim.network import open_world
 from sim.trace import Event, Trace, TraceEvent
 from sim.virtual_clock import run_deterministic
 from sim.whole_node import found_network
-from tests.node.simulated_nodes import DIM, Network, identity, until
+from tests.node.simulated_nodes import DIM, DRAWN, Network, identity, until
 
 SMALL, LARGE = 23, 47
 """Nodes that are there; twice as many when the newcomer is counted."""
@@ -32,7 +32,7 @@ def test_a_node_that_joins_meets_its_neighbours_and_a_few_others_and_not_everybo
 
     async def main() -> None:
         async with open_world(1, lambda *_: 1000, Trace(count)) as world:
-            network = Network(world, found_network(identity(0), DIM), tmp_path)
+            network = Network(world, found_network(identity(0), DIM, DRAWN), tmp_path)
             cost: dict[int, tuple[int, int]] = {}
             for others in (SMALL, LARGE):
                 for number in range(len(network.nodes), others):

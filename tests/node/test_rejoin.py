@@ -15,7 +15,7 @@ from dht.records.basis import author_basis
 from dht.repair.comparison import RANGES
 from dht.repair.frontiers import FRONTIERS
 from sim.host import SimNetwork
-from tests.node.simulated_nodes import Network, entry, simulate, until
+from tests.node.simulated_nodes import DRAWN, Network, entry, simulate, until
 from tests.node.test_repair import (
     DROPPED_WITHIN_S,
     comes_in_order,
@@ -89,7 +89,7 @@ def test_after_a_long_absence_little_more_moves_than_what_changed(tmp_path: Path
         assert compared < 2.0 * size
         assert network.nodes[1].parts.repairer.exchanges > exchanges
 
-    simulate(tmp_path, (100,) * 6, scenario)
+    simulate(tmp_path, (100,) * 6, scenario, rules=DRAWN)
 
 
 @pytest.mark.parametrize("body", [b"", b"\x61\x00\x00\x07", bytes(70_000)])

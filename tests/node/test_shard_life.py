@@ -35,7 +35,7 @@ from sharding.tree import Prefix
 from sim.links import Link
 from sim.network import open_world
 from sim.virtual_clock import EPOCH_US, run_deterministic
-from tests.node.simulated_nodes import DIM, Network, Scenario, identity, override, until, vector
+from tests.node.simulated_nodes import DIM, DRAWN, Network, Scenario, identity, override, until, vector
 
 TARGET = 16
 LOSS = 0.01
@@ -56,7 +56,9 @@ def founding() -> Founding:
     rows = np.random.default_rng(1).normal(size=(600, DIM)).astype(np.float32)
     atlas = build_atlas(rows, "caller-vectors", cells=64, seed=1, learned_map=False).encode()
     terms = Terms(shard_target=TARGET)
-    manifest = found("crowded", identity(0).agent, 4, DIM, EPOCH_US, terms=terms, atlas=blob_cid(atlas))
+    manifest = found(
+        "crowded", identity(0).agent, 4, DIM, EPOCH_US, terms=terms, atlas=blob_cid(atlas), rules=DRAWN
+    )
     return Founding(manifest=manifest, manifest_bytes=manifest.encode(), epochs=(), atlas_bytes=atlas)
 
 

@@ -33,7 +33,7 @@ from sharding.tree import Prefix
 from sim.network import open_world
 from sim.virtual_clock import EPOCH_US, run_deterministic
 from sim.whole_node import JOIN_BITS
-from tests.node.simulated_nodes import Network, identity, override, until
+from tests.node.simulated_nodes import DRAWN, Network, identity, override, until
 
 DIM = 96
 CLUSTERS = 60
@@ -99,7 +99,9 @@ def play(folder: Path, scenario: object) -> None:
     atlas = build_atlas(
         vectors(3_000, 6).astype(np.float32), "caller-vectors", cells=256, seed=1, learned_map=False
     ).encode()
-    manifest = found("simulated", identity(0).agent, JOIN_BITS, DIM, EPOCH_US, atlas=blob_cid(atlas))
+    manifest = found(
+        "simulated", identity(0).agent, JOIN_BITS, DIM, EPOCH_US, atlas=blob_cid(atlas), rules=DRAWN
+    )
     founding = Founding(manifest=manifest, manifest_bytes=manifest.encode(), epochs=(), atlas_bytes=atlas)
 
     async def main() -> None:

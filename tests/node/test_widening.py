@@ -11,7 +11,7 @@ import trio
 
 from chain.content import Content
 from chain.identity import Identity
-from chain.kinds import CREATE
+from chain.kinds import CREATE, RULE_VERSION
 from chain.source_chain import Draft
 from dht.overlay.reputation import BANNED_FROM
 from dht.records.bundle import Item, bundle_value
@@ -40,13 +40,18 @@ def ask(folder: Path, texts: Sequence[NewEntry], question: str, k: int, tags: Se
     return within(folder, texts, one)
 
 
-def within(folder: Path, texts: Sequence[NewEntry], scenario: Callable[[Sequence[Node]], Awaitable[T]]) -> T:
+def within(
+    folder: Path,
+    texts: Sequence[NewEntry],
+    scenario: Callable[[Sequence[Node]], Awaitable[T]],
+    rules: int = RULE_VERSION,
+) -> T:
     """What `scenario` gives for such a network; the last of its five nodes has no capacity."""
 
     async def main() -> T:
         ids = [Identity.from_seed(bytes([number + 1]) * 32) for number in range(5)]
         async with open_world(1) as world:
-            founding = found_network(ids[0])
+            founding = found_network(ids[0], rules=rules)
             nodes = []
             for number, identity in enumerate(ids):
                 (folder / str(number)).mkdir()
