@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from chain.cid import Cid
 from chain.errors import ChainError
 from chain.identity import AgentId
-from chain.kinds import JOIN, LEAVE
+from chain.kinds import ANSWER, JOIN, LEAVE
 from chain.record import Record
 from chain.server_app import Answer, Call, End
 from federated.membership import Membership
@@ -104,6 +104,12 @@ class CallLog(Membership):
         found = [cid for cid in self._after.get(self.head, {}).values() if not self._counts(cid)]
         return tuple(self._calls[cid] for cid in sorted(found))
 
+    @property
+    def claimed_ends(self) -> tuple[Ended, ...]:
+        """Ends after the last call by others than its coordinator, while none counts; ascending by record."""
+        ends = () if self.ended is not None else self._ends.get(self.head, {}).values()
+        return tuple(sorted(ends, key=lambda one: one.record))
+
     def open_in(self, step: Step, agent: AgentId) -> list[int]:
         """The places of a call's messages to `agent` that it has not answered."""
         known = self._answers.get(step.record, {})
@@ -131,13 +137,14 @@ class CallLog(Membership):
                 on = said.previous
             case _:
                 return False
-        if not self._knows(on) or not self._may_speak(record.header.author):
+        if not self._ready(on, record):
             return self._wait(on, record)
         if not self._place(record, said):
             return False
         self._seen.add(record.cid)
-        self._walk()
-        self._take_up()
+        if not (isinstance(said, Answer) and self._changes_nothing(said.call)):
+            self._walk()
+            self._take_up()
         return True
 
     def add_all(self, records: Iterable[Record]) -> bool:
@@ -150,8 +157,15 @@ class CallLog(Membership):
     def _may_speak(self, agent: AgentId) -> bool:
         return agent in self.standings or agent == self.task.header.author
 
-    def _knows(self, cid: Cid) -> bool:
-        return cid == self.cid or cid in self._calls
+    def _ready(self, on: bytes, record: Record) -> bool:
+        """Whether a record can be placed: an answer at any call, else only what builds on one that counts."""
+        if not self._may_speak(record.header.author):
+            return False
+        return on == self.cid or (on in self._calls and (record.header.kind == ANSWER or self._counts(on)))
+
+    def _changes_nothing(self, call: Cid) -> bool:
+        """Whether an answer leaves the chain as it is: its call is of the coordinator, and has no rival."""
+        return len(self._after[self._calls[call].call.previous]) == 1 and self._is_of_the_coordinator(call)
 
     def _place(self, record: Record, said: Call | Answer | End) -> bool:
         author = record.header.author
@@ -195,29 +209,50 @@ class CallLog(Membership):
         while siblings := [cid for cid in self._after.get(at, {}).values() if self._counts(cid)]:
             at = min(siblings, key=self._rank)
             chain.append(self._calls[at])
-        ends = self._ends.get(at)
         self._chain = tuple(chain)
-        self.ended = min(ends.values(), key=lambda one: one.record) if ends else None
+        self.ended = self._end_at(at)
 
-    def _led_before(self, cid: Cid) -> AgentId:
-        before = self._calls.get(self._calls[cid].call.previous)
-        return self.task.header.author if before is None else before.agent
+    def _end_at(self, at: Cid) -> Ended | None:
+        """The end after a call that counts: the coordinator's, or what half of the nodes say alike."""
+        ends = self._ends.get(at, {})
+        led = self._led_at(at)
+        if led in ends:
+            return ends[led]
+        alike: dict[End, list[Ended]] = {}
+        for one in ends.values():
+            alike.setdefault(one.end, []).append(one)
+        counted = [
+            min(group, key=lambda one: one.record)
+            for group in alike.values()
+            if self._are_half({one.agent for one in group}, at)
+        ]
+        return min(counted, key=lambda one: one.record, default=None)
+
+    def _led_at(self, at: Cid) -> AgentId:
+        step = self._calls.get(at)
+        return self.task.header.author if step is None else step.agent
+
+    def _are_half(self, agents: set[AgentId], at: Cid) -> bool:
+        """Whether these are at least half of the nodes of a call; before the first one, of the members."""
+        step = self._calls.get(at)
+        nodes = set(self.members() if step is None else step.call.nodes)
+        return 2 * len(agents & nodes) >= max(1, len(nodes))
 
     def _answering(self, cid: Cid) -> set[AgentId]:
         return {one.agent for one in self._answers.get(cid, {}).values()}
 
     def _counts(self, cid: Cid) -> bool:
-        step = self._calls[cid]
-        if step.agent == self._led_before(cid):
-            return True
-        before = self._calls.get(step.call.previous)
-        nodes = set(self.members() if before is None else before.call.nodes)
-        return 2 * len(self._answering(cid) & nodes) >= max(1, len(nodes))
+        previous = self._calls[cid].call.previous
+        return self._is_of_the_coordinator(cid) or self._are_half(self._answering(cid), previous)
 
     def _rank(self, cid: Cid) -> tuple[int, bool, Cid]:
-        return -len(self._answering(cid)), self._calls[cid].agent != self._led_before(cid), cid
+        return -len(self._answering(cid)), not self._is_of_the_coordinator(cid), cid
+
+    def _is_of_the_coordinator(self, cid: Cid) -> bool:
+        step = self._calls[cid]
+        return step.agent == self._led_at(step.call.previous)
 
     def _take_up(self) -> bool:
         """Add what waited for what has come; True."""
-        self._release(lambda on, record: self._knows(on) and self._may_speak(record.header.author))
+        self._release(self._ready)
         return True

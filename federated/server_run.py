@@ -106,9 +106,33 @@ class ServerRun(Following[CallLog]):
             self._want(step.call.sent[place].blob, self._sources(step.agent))
         if self.wanted:
             # Whoever may have to take the run over needs the answers, and the coordinator most of all.
-            for step in (*ledger.steps[-KEPT_CALLS:], *ledger.claims):
+            for step in (*ledger.steps[-KEPT_CALLS:], *ledger.claims[:1]):
                 for one in ledger.answers(step.record).values():
                     self._want(one.answer.blob, self._sources(one.agent))
+            await self._maybe_agree()
+
+    async def _maybe_agree(self) -> None:
+        """Say the same when somebody ended the run whose coordinator has been silent for a lease.
+
+        An end by another than the coordinator counts when half of the nodes say it; its result is here then.
+        """
+        ledger, now = self.ledger, self._tools.clock.monotonic()
+        claims = ledger.claimed_ends
+        silent = self._seen_at.get(ledger.head, inf) + self.lease_s <= now
+        if not claims or not silent or self._serving_until > now or self._tools.own.frozen is not None:
+            return
+        if self._has_ended() or not (ledger.steps and self._me in ledger.steps[-1].call.nodes):
+            return
+        said = claims[0].end
+        if said.result is not None:
+            self._want(said.result, self._sources(claims[0].agent))
+            if said.result not in self._here:
+                return
+        await self.append(END, end_body(said), b"end" + said.previous)
+
+    def _has_ended(self) -> bool:
+        """Whether this node has said that the run is over, which may not count yet."""
+        return any(one.agent == self._me for one in self.ledger.claimed_ends)
 
     def _note_head(self, now: float) -> None:
         """Remember when the run got where it is, and when each claim to it was first seen."""
@@ -184,11 +208,11 @@ class ServerRun(Following[CallLog]):
     def _may_coordinate(self) -> bool:
         ledger, now = self.ledger, self._tools.clock.monotonic()
         enough = bool(ledger.steps) or len(self.nodes()) >= ledger.terms.min_members
-        return enough and self._due_at() <= now and self._serving_until <= now
+        return enough and self._due_at() <= now and self._serving_until <= now and not self._has_ended()
 
     def nodes(self) -> tuple[AgentId, ...]:
-        """The members that messages can be sent to, ascending: of more than the task takes those by the
-        lowest joins."""
+        """The members that messages can be sent to, ascending: of more than the task takes the lowest
+        joins."""
         ledger = self.ledger
         there = [
             agent

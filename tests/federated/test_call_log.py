@@ -118,6 +118,41 @@ def test_who_takes_a_run_over_alone_does_not_lead_it() -> None:
     assert [one.record for one in run.log().steps] == [first.cid]
 
 
+def test_who_ends_a_run_alone_does_not_end_it() -> None:
+    """The coordinator's end counts, and one that half of the nodes say alike; another's does not."""
+    run = begun()
+    first = run.call(0, 1, run.task.cid, [0, 1, 2, 3])
+
+    def end(by: int, failed: str) -> None:
+        body = end_body(End(first.cid, (), failed=failed))
+        run.keep(run.scribes[by].on(run.task, END, body))
+
+    end(3, "I say so")
+    end(2, "I say something else")
+    assert not run.log().finished
+    assert {one.agent for one in run.log().claimed_ends} == {run.scribes[2].agent, run.scribes[3].agent}
+    end(1, "I say so")
+    ended = run.log().ended
+    assert ended is not None
+    assert ended.end.failed == "I say so"
+    end(0, "enough")
+    ended = run.log().ended
+    assert ended is not None
+    assert (ended.agent, ended.end.failed) == (run.scribes[0].agent, "enough")
+
+
+def test_what_builds_on_a_claim_waits_until_it_counts() -> None:
+    """So a member that writes a long chain by itself fills a bounded room, and not the log."""
+    run = begun()
+    alone = claim = run.call(3, 1, run.task.cid, [1, 2, 3])
+    for number in range(2, 6):
+        alone = run.call(3, number, alone.cid, [3])
+    assert run.log().step(alone.cid) is None
+    for place, by in enumerate((1, 2)):
+        run.answer(by, claim, place)
+    assert [one.record for one in run.log().steps][-1] == alone.cid
+
+
 def test_who_has_no_say_is_not_heard() -> None:
     run = begun()
     stranger = run.call(4, 1, run.task.cid, [1])
