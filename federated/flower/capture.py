@@ -17,12 +17,12 @@ from typing import Any, NoReturn
 
 from flwr.app import Context, Error, Message
 from flwr.server import strategy as legacy_strategies
-from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp import ServerApp
 from flwr.serverapp import strategy as strategies
-from flwr.supercore.run import Run
 
 from federated.flower.errors import AppFailed
 from federated.flower.messages import Arrays, array_of, identify
+from federated.flower.running_grid import RunningGrid
 from federated.flower.template import Template, Value
 
 FIRST_NODES = 128
@@ -51,32 +51,19 @@ class _Enough(BaseException):
     """Ends the ServerApp; no `except Exception` in it stops that."""
 
 
-class CapturingGrid(Grid):
+class CapturingGrid(RunningGrid):
     """Keeps the first train message; `answer` replies to what comes before it."""
 
     def __init__(self, run_id: int, answer: Callable[[Message], Message]) -> None:
         self.first: Message | None = None
         self.seen = threading.Event()
         self.ends_itself = False
-        self._run = Run.create_empty(run_id)
+        super().__init__(run_id)
         self._answer = answer
         self._offered = FIRST_NODES // 2
         self._replies: dict[str, Message] = {}
         self._numbered = 0
         self._lock = threading.Lock()
-        self._app_thread = threading.get_ident()
-
-    def set_run(self, run: Run) -> None:
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        return self._run
-
-    def create_message(
-        self, content: Any, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         self._offered = min(2 * self._offered, MAX_NODES)
@@ -98,7 +85,7 @@ class CapturingGrid(Grid):
             if message.metadata.message_type.partition(".")[0] == "train" or self._numbered >= MAX_REPLIES:
                 if self.first is None and self._numbered < MAX_REPLIES:
                     self.first = message
-                self.ends_itself = threading.get_ident() == self._app_thread
+                self.ends_itself = self.on_app_thread()
                 self.seen.set()
             else:
                 self._numbered += 1
@@ -109,15 +96,11 @@ class CapturingGrid(Grid):
         return self._end()
 
     def _end(self) -> NoReturn:
-        if threading.get_ident() == self._app_thread:
+        if self.on_app_thread():
             raise _Enough
         # A worker thread of the older server counts what it raises as a client's failure and goes on.
         while True:
             threading.Event().wait()
-
-    def own_thread(self) -> None:
-        """The calling thread is the one that runs the app."""
-        self._app_thread = threading.get_ident()
 
 
 def capture(app: ServerApp, context: Context, answer: Callable[[Message, Context], Message]) -> Captured:

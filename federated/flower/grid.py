@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
-from flwr.serverapp import Grid, ServerApp
-from flwr.supercore.run import Run
+from flwr.serverapp import ServerApp
 
 from federated.flower.admission import admit, array_of, odd_ones
 from federated.flower.envelope import ERROR_CODE, Request, pack_request, unpack_reply, unpack_request
 from federated.flower.errors import AppFailed
 from federated.flower.outcome import Watched
+from federated.flower.running_grid import RunningGrid
 
 GATHER_S = 0.1
 """Messages of worker threads that come this soon after each other go out together."""
@@ -60,7 +60,7 @@ class _Pending:
     done: threading.Event = field(default_factory=threading.Event)
 
 
-class LoggedGrid(Grid):
+class LoggedGrid(RunningGrid):
     """Hands over what the app sends. `ask` gives the world's answer and may block."""
 
     def __init__(
@@ -71,7 +71,7 @@ class LoggedGrid(Grid):
         max_examples: int,
         max_abs: float,
     ) -> None:
-        self._run = Run.create_empty(run_id)
+        super().__init__(run_id)
         self._ask = ask
         self._watched = watched
         self._limits = (max_examples, max_abs)
@@ -80,26 +80,9 @@ class LoggedGrid(Grid):
         self._flushing = threading.Lock()
         self._numbered = 0
         self._known: dict[str, _Pending] = {}
-        self._app_thread = threading.get_ident()
         self._refused: list[tuple[int, str]] = []
         self.last_arrays: ArrayRecord | None = None
         """Of the last message that had any: what the app thinks of as its model."""
-
-    def own_thread(self) -> None:
-        """The calling thread is the one that runs the app."""
-        self._app_thread = threading.get_ident()
-
-    def set_run(self, run: Run) -> None:
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        return self._run
-
-    def create_message(
-        self, content: Any, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         found: list[int] = self._ask(Ask("nodes"))
@@ -139,7 +122,7 @@ class LoggedGrid(Grid):
     def _send(self, pending: list[_Pending]) -> None:
         if not pending:
             return
-        if threading.get_ident() == self._app_thread:
+        if self.on_app_thread():
             self._exchange(pending)
             return
         with self._lock:
