@@ -79,6 +79,17 @@ def odd_ones(
     return odd
 
 
+def unreadable(message: RecordDict) -> str | None:
+    """Which array of a coordinator's message is not what its header says, before an app allocates for it."""
+    for key, record in message.array_records.items():
+        for name, array in record.items():
+            try:
+                _described(array)
+            except AppFailed as error:
+                return f"{key}, array {name!r:.80}: {error}"
+    return None
+
+
 def array_of(array: Any) -> np.ndarray[Any, Any]:
     """The values of a Flower array, once its header fits its length; raises `AppFailed`."""
     _described(array)

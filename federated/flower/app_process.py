@@ -93,10 +93,14 @@ class Host:
 
     def reply(self, request: dict[str, Any]) -> dict[str, Any]:
         """Let the ClientApp answer a message of the ServerApp's run; what it raises is its answer, too."""
+        from federated.flower.admission import unreadable
         from federated.flower.envelope import pack_reply, unpack_request
         from federated.flower.messages import content_of, run_message
 
         asked = unpack_request(request["message"])
+        fault = unreadable(asked.content)
+        if fault is not None:
+            return {"message": pack_reply(None, fault), "problem": fault}
         message = run_message(
             asked.type, asked.group, asked.content, self._context, time.time(), request["seconds"]
         )

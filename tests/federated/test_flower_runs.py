@@ -13,7 +13,7 @@ pytest.importorskip("flwr")
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from federated.flower.admission import admit, odd_ones
+from federated.flower.admission import admit, odd_ones, unreadable
 from federated.flower.client_state import MAX_FILES, ClientState, state_file
 from federated.flower.envelope import pack_reply
 from federated.flower.grid import Ask, LoggedGrid
@@ -53,6 +53,17 @@ def test_what_answers_a_model_has_its_form_and_bounds_and_what_does_not_is_the_a
     trees = RecordDict({"arrays": arrays(**{"0": np.zeros(0, np.uint8)})})
     assert fault(trees, reply(n, arrays=arrays(**{"0": np.ones(5000, np.uint8)}))) is None
     assert "shape" in str(fault(trees, reply(n, arrays=arrays(**{"0": np.ones((2, 2), np.uint8)}))))
+
+
+def test_a_message_whose_header_promises_more_than_it_has_reaches_no_app() -> None:
+    """NumPy would allocate what the header says before it finds that the elements are not there."""
+    sound = Array(np.zeros(3))
+    assert unreadable(RecordDict({"arrays": ArrayRecord({"w": sound})})) is None
+    huge = sound.data.replace(b"(3,)", b"(9999999999,)")[: len(sound.data)]
+    hostile = Array(dtype=sound.dtype, shape=sound.shape, stype=sound.stype, data=huge)
+    found = unreadable(RecordDict({"arrays": ArrayRecord({"w": hostile})}))
+    assert found is not None
+    assert "array 'w'" in found
 
 
 def test_the_older_interface_says_no_shapes_beside_its_arrays() -> None:
