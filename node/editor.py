@@ -26,7 +26,7 @@ from chain.source_chain import Draft
 from crdt import drafts
 from crdt.ballots import same_voter
 from crdt.causal import in_causal_order
-from crdt.entry import EntryState, fold
+from crdt.entry import EntryState
 from crdt.entry_view import Entry, version_of
 from crdt.errors import CrdtError
 from crdt.standing import CLEAR, Standing
@@ -127,12 +127,13 @@ class Editor:
         """
         async with self._turn(entry):
             found = await self._reader.find(entry)
-            standing = self._standing()
-            view = fold(found.about(entry), standing)
+            # Off the loop, here and below: how many records there are is up to strangers.
+            state, view = await self._run_blocking(
+                _grown, EntryState(entry), found.about(entry), self._standing()
+            )
             if view is None:
                 raise NotFound(f"no entry {to_text(entry)} is known here or to its holders")
             if if_version is not None and if_version != view.version.fingerprint:
-                # Off the loop: many records, which others wrote, are gone through again and again.
                 raise VersionConflict(
                     await self._run_blocking(conflict, found.about(entry), view, if_version)
                 )
@@ -140,9 +141,9 @@ class Editor:
             if isinstance(change, Purge):
                 change = self._own_words(found.about(entry), change)
             if isinstance(change, Write):
-                return await self._write(found, view, change)
+                return await self._write(_Work(found, state, view), change)
             codes = await self._run_blocking(self._codes, view, change)
-            work = _Work(found, EntryState(entry).add_all(found.about(entry)), view)
+            work = _Work(found, state, view)
             while (draft := self._next(work.view, change, codes)) is not None:
                 await self._sign(draft, work)
                 if isinstance(change, Resolve):
@@ -158,10 +159,10 @@ class Editor:
             await self._reader.keep(work.found)
         record = await self._append(draft)
         work.written.append(record.cid)
-        work.state = work.state.add(record)
-        work.view = work.state.view(self._standing()) or work.view
+        work.state, view = await self._run_blocking(_grown, work.state, [record], self._standing())
+        work.view = view or work.view
 
-    async def _write(self, found: Found, view: Entry, write: Write) -> Changed:
+    async def _write(self, work: _Work, write: Write) -> Changed:
         """What was asked for, and then what comes of it together with what others wrote meanwhile."""
         desk = Desk(
             self._agent,
@@ -170,8 +171,7 @@ class Editor:
             lambda text: text_codes(self._embedder, text).tobytes(),
         )
         codes = None if write.vector is None else vector_codes(self._embedder, write.vector).tobytes()
-        work = _Work(found, EntryState(view.id).add_all(found.about(view.id)), view)
-        draft = await self._run_blocking(desk.asked, view, work.state.applied, write, codes)
+        draft = await self._run_blocking(desk.asked, work.view, work.state.applied, write, codes)
         while draft is not None:
             await self._sign(draft, work)
             draft = None
@@ -313,6 +313,14 @@ class Editor:
             turn.users -= 1
             if not turn.users:
                 del self._turns[entry]
+
+
+def _grown(
+    state: EntryState, records: Sequence[Record], standing: Standing
+) -> tuple[EntryState, Entry | None]:
+    """An entry with these records more, and its view, None without its create; O(n), blocking."""
+    more = state.add_all(records)
+    return more, more.view(standing)
 
 
 def edited(old: Content, change: Edit) -> Content:
