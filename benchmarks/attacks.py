@@ -52,7 +52,7 @@ from federated.differences import Differences
 from federated.robust import mixture_of, round_model
 from federated.update import decode, encode
 
-LEARNING = ROOT / "docs" / "learning.md"
+PAGE = ROOT / "docs" / "federated.md"
 PEERS = 20
 FEW = 10
 ROUNDS = 30
@@ -151,13 +151,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = table(rounds, options.quick)
     figures["table"] = rows
     if not options.quick:
-        document("attacks", page(rows), LEARNING)
+        document("attacks", page(rows), PAGE)
     emit("attacks", figures, targets, None if options.quick else RESULTS / "attacks.json")
     return 0 if all(target.met for target in targets) else 1
 
 
 def page(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The table of docs/learning.md: each attack by a fifth of the members, the mean and the default rule."""
+    """The table of docs/federated.md: each attack by a fifth of the members, the mean and the default."""
     lines = ["| attack | " + " | ".join(ALPHAS) + " | refused, set aside (iid) |", "|---|---|---|---|---|"]
     for attack in ("none", *LIES):
         cells: list[str] = []
