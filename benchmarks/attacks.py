@@ -46,7 +46,7 @@ from benchmarks.digit_peers import NAMES, SHAPES, Floats, Peers, accuracy, foole
 from benchmarks.report import RESULTS, ROOT, Target, at_least, at_most, document, emit, rounded
 from chain.aggregation_rule import ROBUST, AggregationRule
 from chain.cid import blob_cid
-from chain.learning import FEDAVG, Array, Task
+from chain.learning_task import FEDAVG, Array, Task
 from federated.admission import announced, examine
 from federated.differences import Differences
 from federated.robust import mixture_of, round_model

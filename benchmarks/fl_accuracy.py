@@ -36,7 +36,7 @@ from flwr.supercore.run import Run
 
 from benchmarks.report import RESULTS, Target, at_least, at_most, emit, rounded
 from chain.cid import blob_cid
-from chain.learning import INT8, NO_COMPRESSION, Array, Task
+from chain.learning_task import INT8, NO_COMPRESSION, Array, Task
 from federated.aggregation import average
 from federated.compression import quantise, sent_size
 from federated.flower import messages

@@ -24,7 +24,7 @@ import trio
 
 from benchmarks.report import RESULTS, Target, at_most, emit, rounded
 from chain.cid import blob_cid
-from chain.learning import Array, Task
+from chain.learning_task import Array, Task
 from federated.aggregation import average
 from federated.update import encode, views
 from node.api_client import ApiClient

@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.report import RESULTS, Target, at_most, emit, in_own_process, rounded
 from chain.aggregation_rule import ROBUST, parse_rule
 from chain.cid import blob_cid
-from chain.learning import MAX_MEMBERS, Array, Task
+from chain.learning_task import MAX_MEMBERS, Array, Task
 from federated.aggregation import Accumulator
 from federated.robust import combine
 from federated.update import Model, encode

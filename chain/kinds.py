@@ -45,7 +45,7 @@ ROTATE: Final = "agent.rotate"
 CONTINUE: Final = "agent.continue"
 REVOKE: Final = "agent.revoke"
 
-RULE_VERSION: Final = 5
+RULE_VERSION: Final = 6
 """The newest rule version this node can judge by; networks are founded with it."""
 
 _RULES_1: Final = frozenset(
@@ -67,18 +67,24 @@ AGENT_LIFE: Final = frozenset({ROTATE, CONTINUE, REVOKE})
 
 _RULES_3: Final = _RULES_2 | WARRANTS | AGENT_LIFE | {PURGE, PRIVATE, SEALED}
 
+_RULES_5: Final = _RULES_3 | {DESCRIBE, LINK, UNLINK, ASSESS} | SERVER_RUN
+
 KINDS_BY_RULE_VERSION: Final[dict[int, frozenset[str]]] = {
     1: _RULES_1,
     2: _RULES_2,
     3: _RULES_3,
     4: _RULES_3,
-    5: _RULES_3 | {DESCRIBE, LINK, UNLINK, ASSESS} | SERVER_RUN,
+    5: _RULES_5,
+    6: _RULES_5,
 }
 """From version 4 on an epoch may change the atlas, from version 5 on content has more fields
 (`validation.payload_rules`)."""
 
 FIELDS_FROM: Final = 5
 """The rule version from which on content has more than its first fields, and votes may be passed on."""
+
+TOPOLOGIES_FROM: Final = 6
+"""The rule version from which on a learning task may have a topology, secure sums, over 16 members."""
 
 OPENING: Final = (GENESIS, MEMBRANE, PROFILE)
 """The kinds of seq 0, 1 and 2 of every chain."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from chain.body_fields import check_integer, expect_fields
 from chain.cid import Cid, is_blob_cid, is_record_cid
 from chain.errors import RecordError
 from chain.identity import AGENT_ID_SIZE, AgentId
@@ -92,12 +93,12 @@ def read_server(kind: str, body: dict[str, Any]) -> ServerOperation:
     if kind == CALL:
         return _read_call(body)
     if kind == ANSWER:
-        _fields(body, {"blob", "call", "place", "size"})
+        expect_fields(body, "blob call place size")
         _record_cid("call", body["call"])
-        _integer("place", body["place"], 0, MAX_SENT - 1)
+        check_integer("place", body["place"], 0, MAX_SENT - 1)
         return Answer(body["call"], body["place"], *_blob(body["blob"], body["size"]))
     if kind == END:
-        _fields(body, {"answers", "previous"}, {"failed", "result"})
+        expect_fields(body, "answers previous", ("failed", "result"))
         _record_cid("previous", body["previous"])
         if ("failed" in body) == ("result" in body):
             raise RecordError("a run ends with a result or with why there is none")
@@ -135,8 +136,8 @@ def end_body(end: End) -> dict[str, Any]:
 
 
 def _read_call(body: dict[str, Any]) -> Call:
-    _fields(body, {"answers", "nodes", "number", "previous", "sent"})
-    _integer("number", body["number"], 1, MAX_CALLS)
+    expect_fields(body, "answers nodes number previous sent")
+    check_integer("number", body["number"], 1, MAX_CALLS)
     _record_cid("previous", body["previous"])
     nodes, sent = body["nodes"], body["sent"]
     if type(nodes) is not list or len(nodes) > MAX_NODES:
@@ -168,22 +169,10 @@ def _answers(body: dict[str, Any]) -> tuple[Cid, ...]:
 def _blob(cid: object, size: object) -> tuple[Cid, int]:
     if not is_blob_cid(cid):
         raise RecordError("a message's blob is not a blob CID")
-    _integer("size", size, 0, MAX_MESSAGE_BYTES)
+    check_integer("size", size, 0, MAX_MESSAGE_BYTES)
     assert isinstance(cid, bytes)
     assert isinstance(size, int)
     return cid, size
-
-
-def _fields(
-    body: dict[str, Any], required: set[str], optional: frozenset[str] | set[str] = frozenset()
-) -> None:
-    if not required <= set(body) <= required | optional:
-        raise RecordError(f"expected the fields {sorted(required)}, found {sorted(body)!r:.160}")
-
-
-def _integer(name: str, value: object, low: int, high: int) -> None:
-    if type(value) is not int or not low <= value <= high:
-        raise RecordError(f"{name} {value!r:.40} is outside {low} … {high}")
 
 
 def _agent(value: object) -> None:

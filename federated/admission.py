@@ -16,7 +16,7 @@ member computes alike (`federated.faults`), in the order of its cost:
 
 from __future__ import annotations
 
-from chain.learning import Task
+from chain.learning_task import Task
 from federated.compression import inspect_compressed, is_compressed, most_sent
 from federated.differences import Differences, grid_bits
 from federated.faults import WEIGHT

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from chain.learning import Task
+from chain.learning_task import Task
 from federated.compression import rows
 from federated.update import Model, header_of
 

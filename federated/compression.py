@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from chain.learning import NO_COMPRESSION, Array, Task
+from chain.learning_task import NO_COMPRESSION, Array, Task
 from federated.update import Fault, Model, UpdateError, decode, update_size, views
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from chain.learning import Array, Task
+from chain.learning_task import Array, Task
 from federated.aggregation import scale_bits
 from federated.compression import rows
 from federated.update import Model, views

@@ -17,14 +17,8 @@ import trio
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.kinds import COMMIT, JOIN, LEAVE, RESULT, REVEAL, START
-from chain.learning import (
-    Start,
-    Task,
-    commit_body,
-    result_body,
-    reveal_body,
-    start_body,
-)
+from chain.learning import Start, commit_body, result_body, reveal_body, start_body
+from chain.learning_task import Task
 from chain.record import Record
 from dht.errors import FrameError, NetworkError
 from federated.admission import examine, needs_base

@@ -19,15 +19,7 @@ import trio
 from chain.cid import Cid
 from chain.identity import AgentId, Identity
 from chain.kinds import JOIN
-from chain.learning import (
-    Commit,
-    Join,
-    Leave,
-    Result,
-    Reveal,
-    Start,
-    draft_on_task,
-)
+from chain.learning import Commit, Join, Leave, Result, Reveal, Start, draft_on_task
 from chain.record import Record
 from chain.server_app import Answer, Call, End
 from dht.errors import NetworkError

@@ -17,17 +17,8 @@ from chain.cid import Cid, is_record_cid
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.kinds import FIELDS_FROM, KINDS_BY_RULE_VERSION, TASK
-from chain.learning import (
-    FEDAVG,
-    MAX_METRIC,
-    MAX_METRICS,
-    MAX_NAME,
-    PEER_ROUNDS,
-    SERVER_APP,
-    Reveal,
-    Task,
-    task_from_body,
-)
+from chain.learning import MAX_METRIC, MAX_METRICS, Reveal
+from chain.learning_task import ALL_TO_ALL, FEDAVG, MAX_NAME, PEER_ROUNDS, SERVER_APP, Task, task_from_body
 from chain.manifest import Manifest
 from chain.record import SALT_SIZE, Record, encode_payload
 from chain.source_chain import Draft
@@ -157,11 +148,14 @@ class Learning:
                 f"this network's rules (version {rules}) know no learning tasks: its stewards can change "
                 "them by an epoch, or found a new network for them"
             )
-        if rules < FIELDS_FROM and terms.newer is not None:
+        newer = terms.newer(rules)
+        if newer is not None:
             raise UnknownKind(
-                f"this network's rules (version {rules}) know no {terms.newer}: its stewards can go to "
-                f"version {FIELDS_FROM} by an epoch"
+                f"this network's rules (version {rules}) know no {newer[0]}: its stewards can go to "
+                f"version {newer[1]} by an epoch"
             )
+        if terms.topology != ALL_TO_ALL or terms.secure is not None:
+            raise Refused("this release knows rounds of all to all only, without secure sums")
         tools, body = self._tools, terms.to_body()
         if len(self._engaged) >= MAX_FOLLOWED:
             raise WrongState(f"this node follows {MAX_FOLLOWED} tasks already")

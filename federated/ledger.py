@@ -20,7 +20,8 @@ from chain.cid import Cid
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.kinds import JOIN, LEAVE
-from chain.learning import Commit, Outcome, Result, Reveal, Seat, Start, Task
+from chain.learning import Commit, Outcome, Result, Reveal, Seat, Start
+from chain.learning_task import Task
 from chain.record import Record
 from federated.faults import PENALISED, PENALTY_ROUNDS
 from federated.membership import Membership

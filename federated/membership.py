@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.kinds import JOIN
-from chain.learning import Task, task_from_body
+from chain.learning_task import Task, task_from_body
 from chain.record import Record, decode_payload
 
 MAX_WAITING = 4096

@@ -16,7 +16,7 @@ from chain import canonical
 from chain.cid import DIGEST_SIZE, Cid, is_record_cid
 from chain.errors import EncodingError
 from chain.identity import AGENT_ID_SIZE, SIGNATURE_SIZE, AgentId
-from chain.learning import MAX_MEMBERS
+from chain.learning_task import MAX_MEMBERS
 from dht.errors import FrameError
 
 SIGN = "learning.sign"

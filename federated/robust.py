@@ -34,7 +34,7 @@ from chain.aggregation_rule import (
     AggregationRule,
 )
 from chain.cid import Cid
-from chain.learning import Task
+from chain.learning_task import Task
 from federated.aggregation import average, divide
 from federated.differences import CHUNK, LIMB_BITS, Differences, Gram, split
 from federated.mixing import (

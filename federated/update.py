@@ -14,7 +14,7 @@ from enum import StrEnum
 from mmap import mmap
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from chain.learning import Array
+from chain.learning_task import Array
 from federated.npy_header import read_header
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from chain.cid import Cid
 from chain.identity import AgentId
-from chain.learning import Task
+from chain.learning_task import Task
 from federated.call_log import CallLog
 from federated.ledger import Ledger, Step
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from chain.learning import NO_COMPRESSION
+from chain.learning_task import NO_COMPRESSION
 from federated.flower.compressing_member import CompressingMember
 from federated.flower.coordination import Superseded
 from federated.flower.participation import LearningNode, Refused

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from chain.cid import Cid
 from chain.errors import ChainError
-from chain.kinds import COMMIT, FIELDS_FROM, JOIN, LEARNING_OPERATIONS, START, TASK
-from chain.learning import Result, Reveal, Start, quorum, task_from_body
+from chain.kinds import COMMIT, JOIN, LEARNING_OPERATIONS, START, TASK, TOPOLOGIES_FROM
+from chain.learning import Result, Reveal, Start, most_agents, quorum
+from chain.learning_task import MAX_MEMBERS, task_from_body
 from chain.record import Record
 from validation.context import Context
 from validation.named import learning_of
@@ -44,20 +45,22 @@ def task_body(record: Record, context: Context) -> Finding:
     except ChainError as error:
         return str(error)
     rules = context.rules_of(record.header.epoch)
-    if rules is not None and rules < FIELDS_FROM and task.newer is not None:
-        return f"rule version {rules} knows no {task.newer}"
-    return None
+    newer = None if rules is None else task.newer(rules)
+    return None if newer is None else f"rule version {rules} knows no {newer[0]}"
 
 
-def learning_body(record: Record, _context: Context) -> Finding:
+def learning_body(record: Record, context: Context) -> Finding:
     """The body of an operation on a task has the shape and keeps the limits of its kind."""
     if record.header.kind not in LEARNING_OPERATIONS or record.payload is None:
         return None
     try:
-        learning_of(record)
+        said = learning_of(record)
     except ChainError as error:
         return str(error)
-    return None
+    rules = context.rules_of(record.header.epoch)
+    if rules is None or rules >= TOPOLOGIES_FROM or said is None or most_agents(said) <= MAX_MEMBERS:
+        return None
+    return f"rule version {rules} knows no more than {MAX_MEMBERS} members"
 
 
 def reveal_commit(record: Record, context: Context) -> Finding:

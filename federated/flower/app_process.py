@@ -24,7 +24,7 @@ from federated.flower.template import CONFIG_KEY, from_config
 if TYPE_CHECKING:
     import numpy as np
 
-    from chain.learning import Array
+    from chain.learning_task import Array
 
 
 class Host:
@@ -250,7 +250,7 @@ def _quieten(verbose: bool) -> None:
 
 
 def _specs(terms: list[dict[str, Any]]) -> list[Array]:
-    from chain.learning import Array
+    from chain.learning_task import Array
 
     return [Array(item["name"], item["dtype"], tuple(item["shape"])) for item in terms]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from chain.learning import Array
+from chain.learning_task import Array
 from federated.compression import quantise
 from federated.flower.participation import LearningNode, Refused
 from federated.update import UpdateError

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from chain.learning import DTYPES, MAX_MODEL_BYTES, Array
+from chain.learning_task import DTYPES, MAX_MODEL_BYTES, Array
 from federated.flower.errors import AppFailed, FlowerError
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 
-from chain.learning import Array
+from chain.learning_task import Array
 from federated.flower.errors import AppFailed
 from federated.flower.template import Records, Template, in_round
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from chain.aggregation_rule import AggregationRule
 from chain.cid import blob_cid
 from chain.identity import AgentId
-from chain.learning import Task
+from chain.learning_task import Task
 from federated.admission import examine
 from federated.aggregation import Accumulator, scale_bits
 from federated.robust import combine

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from math import floor, isfinite, log2, sqrt
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from chain.learning import Array
+from chain.learning_task import Array
 from federated.privacy.errors import PrivacyError
 from federated.privacy.keystream import KEY_SIZE, keystream
 from federated.update import header_of, views

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from chain.learning import Array
+from chain.learning_task import Array
 from dht.ports import Random
 from federated.flower.participation import LearningNode, Refused
 from federated.privacy.accounting import Account

@@ -16,7 +16,8 @@ from pydantic import BaseModel, Field
 from chain.cid import Cid, from_text, is_blob_cid, is_record_cid, to_text
 from chain.errors import CidError
 from chain.identity import AgentId, peer_id
-from chain.learning import (
+from chain.learning import MAX_METRICS
+from chain.learning_task import (
     FEDAVG,
     INT8,
     MAX_ABS,
@@ -26,7 +27,6 @@ from chain.learning import (
     MAX_DIMS,
     MAX_EXAMPLES,
     MAX_MEMBERS,
-    MAX_METRICS,
     MAX_MODEL_BYTES,
     MAX_NAME,
     MAX_NORM,

@@ -459,7 +459,7 @@ def _npz_of(terms: dict[str, Any], data: bytes) -> Callable[[IO[bytes]], None]:
 
     import numpy as np
 
-    from chain.learning import Array
+    from chain.learning_task import Array
     from federated.update import decode
 
     if terms["mode"] == "server-app":

@@ -219,7 +219,7 @@ def _arrays(terms: Mapping[str, Any], data: bytes) -> Arrays:
 
     import numpy as np
 
-    from chain.learning import Array
+    from chain.learning_task import Array
     from federated.update import decode
 
     if terms["mode"] == "server-app":

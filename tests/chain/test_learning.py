@@ -13,21 +13,29 @@ from chain.cid import blob_cid, record_cid
 from chain.errors import ChainError, RecordError
 from chain.kinds import COMMIT, JOIN, RESULT, REVEAL, START
 from chain.learning import (
-    DTYPES,
-    MAX_MEMBERS,
-    Array,
     Commit,
     Outcome,
     Result,
     Reveal,
     Start,
-    Task,
     commit_body,
     quorum,
     read_learning,
     result_body,
     reveal_body,
     start_body,
+)
+from chain.learning_task import (
+    ALL_TO_ALL,
+    DTYPES,
+    GOSSIP,
+    GROUPS,
+    MAX_MEMBERS,
+    MAX_SEATS,
+    MIN_SECURE,
+    SERVER_APP,
+    Array,
+    Task,
     task_from_body,
 )
 from tests.chain.samples import ALICE, BOB, blob_cids, record_cids, values
@@ -58,6 +66,8 @@ tasks = st.builds(
     config=st.dictionaries(
         words, words | st.integers(-9, 9) | st.booleans() | st.binary(max_size=4), max_size=4
     ),
+    topology=st.sampled_from([ALL_TO_ALL, GROUPS]),
+    secure=st.none() | st.integers(MIN_SECURE, MAX_MEMBERS),
 )
 starts = st.builds(Start, rosters)
 commits = st.builds(Commit, rounds, digests, digests)
@@ -172,3 +182,8 @@ def test_a_task_that_breaks_a_limit_is_not_written() -> None:
         task.to_body()
     with pytest.raises(RecordError, match="none of the finishes"):
         replace(task, arrays=(Array("w", "<f8", ()),), strategy="mode").to_body()
+    small = replace(task, arrays=(Array("w", "<f8", ()),), max_members=MAX_SEATS, topology=GROUPS)
+    assert task_from_body(small.to_body()) == small
+    for wrong in ({"topology": ALL_TO_ALL}, {"topology": GOSSIP, "secure": 3}, {"mode": SERVER_APP}):
+        with pytest.raises(RecordError):
+            replace(small, **wrong).to_body()  # type: ignore[arg-type]

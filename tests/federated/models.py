@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chain.cid import blob_cid
-from chain.learning import Array, Task
+from chain.learning_task import Array, Task
 from federated.update import encode
 
 ARRAYS = (Array("w", "<f4", (3, 2)), Array("b", "<f8", ()), Array("n", "<i8", (2,)))

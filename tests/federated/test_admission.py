@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chain.learning import Array
+from chain.learning_task import Array
 from federated.admission import examine
 from federated.update import Fault, encode
 from tests.chain.samples import damage

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.learning import MAX_ABS, MAX_EXAMPLES, MAX_MEMBERS, Array
+from chain.learning_task import MAX_ABS, MAX_EXAMPLES, MAX_MEMBERS, Array
 from federated.aggregation import Accumulator, average, scale_bits
 from federated.update import decode, encode, inspect
 from tests.federated.models import ARRAYS, TASK, model, task_of, values

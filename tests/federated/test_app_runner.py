@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from chain.learning import Array
+from chain.learning_task import Array
 from federated.flower.errors import AppFailed, AppLost
 from federated.flower.template import CONFIG_KEY, Template, from_config
 from federated.update import decode, encode

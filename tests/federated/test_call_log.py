@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chain.cid import Cid, blob_cid
 from chain.kinds import ANSWER, CALL, END, JOIN, TASK
-from chain.learning import SERVER_APP
+from chain.learning_task import SERVER_APP
 from chain.record import Record
 from chain.server_app import Answer, Call, End, Sent, answer_body, call_body, end_body
 from chain.source_chain import Draft

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from chain.aggregation_rule import ROBUST
 from chain.cid import blob_cid
 from chain.errors import RecordError
-from chain.learning import INT8, SERVER_APP, Array, Task, task_from_body
+from chain.learning_task import INT8, SERVER_APP, Array, Task, task_from_body
 from federated.admission import announced, examine
 from federated.compression import (
     BLOCK,
@@ -211,7 +211,7 @@ def test_terms_say_the_form_and_older_rules_do_not_know_it() -> None:
     body = ROUGH.to_body()
     assert body["compression"] == INT8
     assert task_from_body(body) == ROUGH
-    assert ROUGH.newer == "compression 'int8'"
+    assert ROUGH.newer(4) == ("compression 'int8'", 5)
     assert "compression" not in PLAIN.to_body()
     for wrong in ("none", "zip", 8, None):
         with pytest.raises(RecordError, match="compression"):

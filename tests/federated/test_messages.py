@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chain import canonical
-from chain.learning import MAX_MEMBERS
+from chain.learning_task import MAX_MEMBERS
 from dht.errors import FrameError
 from federated.messages import (
     MAX_QUESTION,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from chain.aggregation_rule import FINISHES, ROBUST, TRIMMED_MEAN, parse_rule
-from chain.learning import MAX_ABS, Array, Task
+from chain.learning_task import MAX_ABS, Array, Task
 from federated.differences import MAX_ROWS, Differences, grid_bits
 from federated.mixing import MAX_DENOMINATOR, clip
 from federated.robust import combine, mixture_of

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 from numpy.typing import NDArray
 
-from chain.learning import DTYPES, Array
+from chain.learning_task import DTYPES, Array
 from federated.compression import most_sent
 from federated.update import Fault, UpdateError, decode, encode, inspect, update_size
 from tests.chain.samples import damage

@@ -22,7 +22,8 @@ from chain.epoch import epoch_from_body
 from chain.errors import ChainError
 from chain.invitation import check_proof_shape, open_grant, open_invitation, sign_grant, sign_invitation
 from chain.kinds import KINDS_BY_RULE_VERSION, WARRANTS
-from chain.learning import Array, read_learning, task_from_body
+from chain.learning import read_learning
+from chain.learning_task import Array, task_from_body
 from chain.manifest import decode_manifest
 from chain.receipt import open_batch, open_receipt
 from chain.record import decode_header, decode_payload, decode_record

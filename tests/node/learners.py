@@ -10,7 +10,7 @@ import trio
 from numpy.typing import NDArray
 
 from chain.cid import Cid
-from chain.learning import Array, Task
+from chain.learning_task import Array, Task
 from federated.compression import is_compressed, quantise
 from federated.engagement import Engagement
 from federated.errors import LearningError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import trio
 
-from chain.learning import Array
+from chain.learning_task import Array
 from federated.update import decode, encode
 from node.api_client import ApiClient, ApiError
 from sim.testnet import RunningNode, open_test_network

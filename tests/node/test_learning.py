@@ -14,7 +14,7 @@ from chain import canonical
 from chain.aggregation_rule import ROBUST
 from chain.cid import Cid
 from chain.identity import AgentId
-from chain.learning import INT8
+from chain.learning_task import GROUPS, INT8
 from chain.manifest import Limits
 from chain.record import sign_record
 from dht.records.bundle import Item
@@ -432,6 +432,10 @@ def test_a_network_that_takes_no_such_task_says_so_before_anything_is_signed(tmp
         for newer in ({"strategy": ROBUST}, {"max_norm": 9}):
             with pytest.raises(UnknownKind, match="version 4"):
                 await publish(node, **newer)
+        override(node.learning, "_rules", lambda: 5)
+        for newest in ({"topology": GROUPS}, {"secure": 4}):
+            with pytest.raises(UnknownKind, match="version 5"):
+                await publish(node, **newest)
         override(node.learning, "_rules", lambda: 2)
         override(node.learning, "_limits", Limits(payload=8 * 1024))
         with pytest.raises(Refused, match="limit for a record is 8192"):

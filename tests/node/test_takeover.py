@@ -9,7 +9,7 @@ import trio
 
 from chain import canonical
 from chain.cid import Cid
-from chain.learning import SERVER_APP
+from chain.learning_task import SERVER_APP
 from federated.server_run import Collected, Duty
 from node.node import Node
 from tests.node.learners import publish, soon

@@ -41,19 +41,18 @@ from chain.kinds import (
     TASK,
 )
 from chain.learning import (
-    Array,
     Commit,
     Outcome,
     Result,
     Reveal,
     Start,
-    Task,
     commit_body,
     draft_on_task,
     result_body,
     reveal_body,
     start_body,
 )
+from chain.learning_task import Array, Task
 from chain.manifest import Manifest, Space
 from chain.membrane import find_nonce, work_bits
 from chain.private import NONCE_SIZE, Private, seal

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from chain.learning import Array
+from chain.learning_task import Array
 from federated.admission import examine
 from federated.privacy.errors import PrivacyError
 from federated.privacy.keystream import keystream
