@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.learning import Reveal
-from federated.faults import DOUBLE, EXCLUDED, LATE, UNAVAILABLE
+from federated.faults import DOUBLE, EXCLUDED, LATE, UNAVAILABLE, WITHHELD
 from federated.ledger import Ledger, Step
 from federated.proposal import Verdict, eligible_commits, reveal_fault
 from federated.views import AuditView, Contributor
@@ -94,6 +94,9 @@ def _faults(
     for agent, reveal in single.items():
         if agent not in faults and reveal.commit not in eligible:
             faults[agent] = LATE
+    for agent in step.before.agents:
+        if agent not in shown and not eligible.isdisjoint(ledger.commits_of(step.before, agent)):
+            faults[agent] = WITHHELD
     return faults
 
 
@@ -118,8 +121,11 @@ def _problem(
             continue
         if faults.get(agent) != reason:
             return f"{agent.hex()[:16]} was refused for {reason!r}, which the evidence does not show"
+    fewer = len(outcome.members) < len(step.before.roster)
     for agent in shown:
         fault = faults.get(agent)
+        if fault == LATE and fewer:
+            continue  # what those saw who could not sign is not in the evidence
         if agent not in refused and fault == UNAVAILABLE:
             return f"the update of {agent.hex()[:16]} is not to be had any more"
         if agent not in refused and fault is not None:

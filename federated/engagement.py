@@ -15,9 +15,9 @@ from math import inf
 import trio
 
 from chain.cid import Cid
-from chain.identity import AgentId
+from chain.identity import AgentId, peer_id
 from chain.kinds import COMMIT, JOIN, LEAVE, RESULT, REVEAL, START
-from chain.learning import Start, commit_body, result_body, reveal_body, start_body
+from chain.learning import Result, Start, commit_body, result_body, reveal_body, start_body
 from chain.learning_task import Task
 from chain.record import Record
 from dht.errors import FrameError, NetworkError
@@ -29,11 +29,13 @@ from federated.faults import REASONS, UNAVAILABLE
 from federated.following import Following, Tools
 from federated.ledger import Ledger, Tip
 from federated.messages import SIGN, Question, Reply, Word, decode_reply
+from federated.penalties import barred
 from federated.ports import NoRoom, TooLarge
 from federated.proposal import Verdict
 from federated.robust import combine
 from federated.round import Action, Ask, Average, Look, Offer, Promise, Publish, Round, Show
 from federated.update import Fault, Model, UpdateError, decode, inspect, update_size
+from validation.named import learning_of
 
 START_GRACE_S = 1.0
 """Seconds that the author of a task waits for more members once there are enough."""
@@ -63,6 +65,20 @@ class Engagement(Following[Ledger]):
         self._locked: tuple[bytes, float] | None = None
 
     # -- following --
+
+    def _costs(self, record: Record) -> str:
+        said = learning_of(record)
+        place = None
+        if isinstance(said, Result):
+            place = self.ledger.place_of(said.outcome.digest(self.ledger.cid))
+        if place is None or not isinstance(said, Result):
+            return ""
+        named = dict(said.outcome.refused)
+        return "".join(
+            f"; out {'for good' if one.for_good else f'up to round {one.until}'}: {peer_id(one.agent)}"
+            for one in barred(place.penalties, place.round).values()
+            if one.agent in named
+        )
 
     def _wake_at(self) -> float:
         """When there will be something to do without news."""

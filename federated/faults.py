@@ -16,6 +16,7 @@ HASH: Final = "hash"
 LATE: Final = "late"
 UNAVAILABLE: Final = "unavailable"
 WEIGHT: Final = "weight"
+WITHHELD: Final = "withheld"
 
 REASONS: Final[dict[str, str]] = {
     Fault.FORMAT: "the update is not the task's arrays, as NPY streams or in the task's compression",
@@ -31,10 +32,9 @@ REASONS: Final[dict[str, str]] = {
     EXCLUDED: "the network does not hear the agent: a warrant, its revocation or the stewards keep it out",
     LATE: "most members had not seen the commit when they revealed",
     UNAVAILABLE: "nobody could get the update's bytes in time",
+    WITHHELD: "an update was promised in time and not shown",
 }
 """Every code, and what it means."""
 
-PENALISED: Final = frozenset(REASONS) - {EXCLUDED, LATE, UNAVAILABLE}
+PENALISED: Final = frozenset(REASONS) - {EXCLUDED, LATE, UNAVAILABLE, WITHHELD}
 """The codes that only a wrong member earns; the others may happen to anybody on a bad line."""
-PENALTY_ROUNDS: Final = 3
-"""Rounds that a penalised member sits out."""

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import trio
 
 from chain.cid import Cid
-from chain.identity import AgentId, Identity
+from chain.identity import AgentId, Identity, peer_id
 from chain.kinds import JOIN
 from chain.learning import Commit, Join, Leave, Result, Reveal, Start, draft_on_task
 from chain.record import Record
@@ -137,9 +137,13 @@ class Following(Generic[L]):
                 news = True
             if not known and self.ledger.has(record.cid):
                 self._lines += 1
-                self.log.append(_line(self._lines, record))
+                self.log.append(_line(self._lines, record, self._costs(record)))
         if news:
             self.wake()
+
+    def _costs(self, record: Record) -> str:
+        """What a record that the ledger has taken costs whom, for the log."""
+        return ""
 
     def wake(self) -> None:
         """Something happened."""
@@ -213,7 +217,7 @@ class Following(Generic[L]):
         self.wake()
 
 
-def _line(number: int, record: Record) -> Line:
+def _line(number: int, record: Record, costs: str = "") -> Line:
     header = record.header
     round_: int | None = None
     text = ""
@@ -228,9 +232,10 @@ def _line(number: int, record: Record) -> Line:
             text = f"shows an update of {size} bytes from {examples} examples"
         case Result(outcome=outcome, signatures=signatures):
             round_ = outcome.round
-            refused = ", ".join(reason for _, reason in outcome.refused)
+            refused = ", ".join(f"{peer_id(agent)} ({reason})" for agent, reason in outcome.refused)
             text = f"result signed by {len(signatures)} of {len(outcome.members)}"
             text += f"; refused: {refused}" if refused else ""
+            text += costs
         case Call(number=number_, sent=sent):
             round_ = number_
             text = f"sends {len(sent)} messages"

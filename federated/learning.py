@@ -29,15 +29,17 @@ from federated.call_log import CallLog
 from federated.compression import most_sent
 from federated.engagement import Engagement, builds_on_base
 from federated.errors import LearningError, Refused, UnknownTask, WrongState
+from federated.faults import REASONS
 from federated.following import Line, Tools
 from federated.ledger import Ledger, Step
 from federated.messages import SIGN, decode_question
+from federated.penalties import LIES_FOR_GOOD
 from federated.ports import TooLarge
 from federated.post import belongs
 from federated.proposal import Verdict
 from federated.server_run import ServerRun
 from federated.update import UpdateError, decode
-from federated.views import AuditView, TaskView, run_view, task_view
+from federated.views import AuditView, Barred, TaskView, barred_from, run_view, task_view
 
 MAX_FOLLOWED = 256
 """Tasks that one node follows at a time."""
@@ -203,7 +205,7 @@ class Learning:
         """One task; raises `UnknownTask`."""
         if cid in self._engaged:
             return self._view(self._engaged[cid])
-        return view_of(await self._peek(cid, None), self._me)
+        return view_of(await self._peek(cid, None), self._me, self._tools.excluded())
 
     async def join(self, cid: Cid) -> None:
         """Follow a task and ask to take part in it. Raises `UnknownTask`, `WrongState` when it is over."""
@@ -211,6 +213,7 @@ class Learning:
         engagement = await self._engage(cid, True)
         if engagement.ledger.finished:
             raise WrongState("the task is finished")
+        self._require_eligible(engagement)
         await engagement.join()
 
     async def leave(self, cid: Cid) -> None:
@@ -223,12 +226,19 @@ class Learning:
         standing = engagement.ledger.standings.get(self._me)
         if not engagement.ledger.finished and (standing is None or not standing.joins):
             raise WrongState("this node has not joined the task")
+        if not engagement.ledger.finished:
+            self._require_eligible(engagement)
         state, tip = await engagement.work(wait_s)
         terms = engagement.ledger.terms
         if tip is None:
             return state, 0, terms.parameters, None, terms
         number = tip.round - (state == "finished" or engagement.ledger.finished)
         return state, number, tip.parameters, self._deadline_s(engagement), terms
+
+    def sits_out(self, cid: Cid) -> Barred | None:
+        """Why this node has no seat in the round under way of a task, if it has earned that."""
+        barred = barred_from(self._rounds(cid).ledger)
+        return next((one for one in barred if one.agent == self._me), None)
 
     async def hand_in(
         self, cid: Cid, number: int, blob: Cid, examples: int, metrics: Mapping[str, float]
@@ -296,6 +306,14 @@ class Learning:
         return reply.encode()
 
     # -- parts --
+
+    def _require_eligible(self, engagement: Engagement | ServerRun) -> None:
+        out = None if isinstance(engagement, ServerRun) else self.sits_out(engagement.ledger.cid)
+        if out is not None and out.until is None:
+            why = REASONS[out.reason]
+            raise WrongState(
+                f"this node is out of the task for good, for {LIES_FOR_GOOD} lies; the last: {why}"
+            )
 
     def _require_heard(self) -> None:
         if self._me in self._tools.excluded():
@@ -377,7 +395,8 @@ class Learning:
         round_ = engagement.round
         running = round_ is not None and round_.takes_part and not engagement.ledger.finished
         phase = str(round_.phase) if running and round_ is not None else None
-        return task_view(engagement.ledger, self._me, phase, self._deadline_s(engagement))
+        left_s, excluded = self._deadline_s(engagement), self._tools.excluded()
+        return task_view(engagement.ledger, self._me, phase, left_s, excluded)
 
     def _deadline_s(self, engagement: Engagement) -> float | None:
         round_ = engagement.round
@@ -413,9 +432,11 @@ def ledger_of(record: Record) -> Ledger | CallLog:
     return CallLog(record) if server else Ledger(record)
 
 
-def view_of(ledger: Ledger | CallLog, me: AgentId) -> TaskView:
+def view_of(ledger: Ledger | CallLog, me: AgentId, excluded: frozenset[AgentId] = frozenset()) -> TaskView:
     """The view of a task of either mode."""
-    return run_view(ledger, me) if isinstance(ledger, CallLog) else task_view(ledger, me)
+    if isinstance(ledger, CallLog):
+        return run_view(ledger, me)
+    return task_view(ledger, me, excluded=excluded)
 
 
 def _result_of(ledger: CallLog, number: int | None) -> tuple[int, Cid, Cid]:

@@ -23,8 +23,8 @@ from chain.kinds import JOIN, LEAVE
 from chain.learning import Commit, Outcome, Result, Reveal, Seat, Start
 from chain.learning_task import Task
 from chain.record import Record
-from federated.faults import PENALISED, PENALTY_ROUNDS
 from federated.membership import Membership
+from federated.penalties import Penalty, after, barred
 from validation.named import learning_of
 
 MAX_OF_ONE = 4
@@ -36,7 +36,7 @@ class Tip:
     """What the current round builds on.
 
     `round` is the round under way, from 1; `spent` are the joins that were in a roster before: they seat
-    nobody again. `penalties` are the agents refused for a lie, with the last round they sit out.
+    nobody again. `penalties` are those of all results so far.
     """
 
     digest: bytes
@@ -44,7 +44,7 @@ class Tip:
     parameters: Cid
     roster: tuple[Seat, ...]
     spent: frozenset[Cid]
-    penalties: tuple[tuple[AgentId, int], ...] = ()
+    penalties: tuple[Penalty, ...] = ()
 
     @property
     def agents(self) -> tuple[AgentId, ...]:
@@ -238,15 +238,14 @@ def result_fault(terms: Task, place: Tip, outcome: Outcome) -> str | None:
     for agent, join in outcome.roster:
         if old.get(agent) != join and join in place.spent:
             return "its next roster seats an agent by a join of the past"
+    out = barred(after(place.penalties, outcome), outcome.round + 1)
+    if not out.keys().isdisjoint(agent for agent, _ in outcome.roster):
+        return "its next roster seats an agent that sits out"
     return None
 
 
 def advance(place: Tip, outcome: Outcome, digest: bytes) -> Tip:
     """What the round after an outcome builds on."""
-    lied = {agent for agent, reason in outcome.refused if reason in PENALISED}
-    last = outcome.round + PENALTY_ROUNDS
-    penalties = {agent: until for agent, until in place.penalties if until > outcome.round}
-    penalties |= dict.fromkeys(lied, last)
     return replace(
         place,
         digest=digest,
@@ -254,5 +253,5 @@ def advance(place: Tip, outcome: Outcome, digest: bytes) -> Tip:
         parameters=outcome.parameters,
         roster=outcome.roster,
         spent=place.spent | {join for _, join in outcome.roster},
-        penalties=tuple(sorted(penalties.items())),
+        penalties=after(place.penalties, outcome),
     )

@@ -26,9 +26,10 @@ from chain.cid import Cid
 from chain.identity import AgentId
 from chain.learning import Outcome, Reveal, Seat
 from federated.admission import announced
-from federated.faults import DOUBLE, EXCLUDED, HASH, LATE, PENALISED, UNAVAILABLE
+from federated.faults import DOUBLE, EXCLUDED, HASH, LATE, UNAVAILABLE, WITHHELD
 from federated.ledger import Ledger, Tip
 from federated.membership import Standing
+from federated.penalties import COSTS_ROUNDS, barred
 from federated.update import Fault
 
 MAX_CANDIDATES = 64
@@ -51,11 +52,11 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a view amounts to. `reveals` is the evidence; all ascending by agent or CID."""
+    """What a view amounts to. `reveals` is the evidence, with who wrote it; all ascending by agent or CID."""
 
     contributions: tuple[Contribution, ...]
     refused: tuple[tuple[AgentId, str], ...]
-    reveals: tuple[Cid, ...]
+    reveals: tuple[tuple[Cid, AgentId], ...]
     roster: tuple[Seat, ...]
 
     @property
@@ -64,8 +65,15 @@ class Decision:
         return tuple(sorted(one.reveal for one in self.contributions))
 
     def outcome(self, tip: Tip, members: tuple[AgentId, ...], parameters: Cid) -> Outcome:
-        """What `members` sign, once the average is known."""
-        return Outcome(tip.round, tip.digest, members, self.reveals, self.refused, parameters, self.roster)
+        """What `members` sign, once the average is known.
+
+        A result names none but those who could have signed it. Where failed attempts left some of the roster
+        out, the refused among them are passed over with what they showed, like members that were not there.
+        """
+        refused = tuple(pair for pair in self.refused if pair[0] in members)
+        gone = {agent for agent, _ in self.refused if agent not in members}
+        reveals = tuple(cid for cid, agent in self.reveals if agent not in gone)
+        return Outcome(tip.round, tip.digest, members, reveals, refused, parameters, self.roster)
 
 
 def proposers(tip: Tip, agents: Iterable[AgentId]) -> list[AgentId]:
@@ -93,13 +101,13 @@ def view_of(ledger: Ledger, tip: Tip, verdicts: Mapping[Cid, Verdict]) -> frozen
 def relevant_standings(ledger: Ledger, tip: Tip) -> dict[AgentId, Standing]:
     """The words on taking part that bear on the next roster."""
     roster = dict(tip.roster)
-    barred = dict(tip.penalties)
+    out = barred(tip.penalties, tip.round + 1)
     inside = {agent: s for agent, s in ledger.standings.items() if agent in roster and s.cid != roster[agent]}
     outside = sorted(
         (standing.cid, agent)
         for agent, standing in ledger.standings.items()
         if agent not in roster and standing.joins and standing.cid not in tip.spent
-        if barred.get(agent, 0) <= tip.round
+        if agent not in out
     )
     return inside | {agent: ledger.standings[agent] for _, agent in outside[:MAX_CANDIDATES]}
 
@@ -112,7 +120,7 @@ def decide(
     `excluded` are the agents that the network does not hear, in the roster or not. `verdicts` of reveals
     that need no look at the blob (a wrong weight or size) are not asked for.
     """
-    evidence: list[Cid] = []
+    evidence: list[tuple[Cid, AgentId]] = []
     refused: dict[AgentId, str] = {}
     single: dict[AgentId, Cid] = {}
     for agent in tip.agents:
@@ -122,15 +130,18 @@ def decide(
         commits, reveals = ledger.commits_of(tip, agent), ledger.reveals_of(tip, agent)
         if len(commits) > 1 or len(reveals) > 1:
             refused[agent] = DOUBLE
-            evidence += reveals[:2]
+            evidence += [(cid, agent) for cid in reveals[:2]]
         elif reveals and _judged(ledger, reveals[0], verdicts):
-            evidence.append(reveals[0])
+            evidence.append((reveals[0], agent))
             reason = reveal_fault(ledger, agent, reveals[0], verdicts)
             if reason is None or reason == UNAVAILABLE:
                 single[agent] = reveals[0]
             if reason is not None:
                 refused[agent] = str(reason)
     eligible = eligible_commits([ledger.reveals[cid][1] for cid in single.values()])
+    for agent in tip.agents:
+        if agent not in refused and agent not in single and withheld(ledger, tip, agent, eligible):
+            refused[agent] = WITHHELD
     contributions: list[Contribution] = []
     for agent, cid in single.items():
         reveal = ledger.reveals[cid][1]
@@ -142,6 +153,12 @@ def decide(
             contributions.append(Contribution(agent, cid, reveal.blob, reveal.examples, reveal.metrics))
     roster = _next_roster(ledger, tip, {one.agent for one in contributions}, refused, excluded)
     return Decision(tuple(contributions), tuple(sorted(refused.items())), tuple(sorted(evidence)), roster)
+
+
+def withheld(ledger: Ledger, tip: Tip, agent: AgentId, eligible: frozenset[Cid]) -> bool:
+    """Whether a member promised an update in time, so that it would have counted, and did not show it."""
+    commits = ledger.commits_of(tip, agent)
+    return not ledger.reveals_of(tip, agent) and not eligible.isdisjoint(commits)
 
 
 def needs_blob(ledger: Ledger, reveal: Reveal) -> bool:
@@ -187,16 +204,16 @@ def _next_roster(
     Who was absent has to ask again, so that one that is gone delays one round, not every round.
     """
     seats: dict[AgentId, Cid] = {}
+    out = {agent for agent, reason in refused.items() if reason in COSTS_ROUNDS} | set(excluded)
     relevant = relevant_standings(ledger, tip)
     for agent, join in tip.roster:
         standing = relevant.get(agent)
         if agent in contributed and (standing is None or standing.joins):
             seats[agent] = join
-    barred = {agent for agent, reason in refused.items() if reason in PENALISED} | set(excluded)
     newcomers = sorted(
         (standing.cid, agent)
         for agent, standing in relevant.items()
-        if standing.joins and agent not in seats and agent not in barred and standing.cid not in tip.spent
+        if standing.joins and agent not in seats and agent not in out and standing.cid not in tip.spent
     )
     for cid, agent in newcomers:
         if len(seats) < ledger.terms.max_members:

@@ -498,10 +498,11 @@ class Round:
     def _outcome(self, members: tuple[AgentId, ...]) -> Outcome | None:
         """What follows from what was seen; None while the average is not known, or there is no evidence."""
         decision = self._decision()
-        if not decision.reveals:
-            return None
         parameters = self._averages.get(decision.key) if decision.key else self.tip.parameters
-        return None if parameters is None else decision.outcome(self.tip, members, parameters)
+        if parameters is None:
+            return None
+        outcome = decision.outcome(self.tip, members, parameters)
+        return outcome if outcome.reveals else None
 
     def _who_signs(self, now: float) -> tuple[AgentId, ...]:
         """The whole roster; after the failed attempts, late in an attempt, those who answered in it."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.learning_task import Task
 from federated.call_log import CallLog
+from federated.faults import EXCLUDED
 from federated.ledger import Ledger, Step
+from federated.penalties import barred
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,18 @@ class RoundView:
 
 
 @dataclass(frozen=True, slots=True)
+class Barred:
+    """An agent without a seat, the code that it was refused for last, and the last round that it sits out.
+
+    None is for good; where the code is `EXCLUDED`, as long as the network does not hear it.
+    """
+
+    agent: AgentId
+    reason: str
+    until: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class TaskView:
     """A task as this node sees it now. `state` is open, running or finished; `deadline_s` from now."""
 
@@ -58,6 +72,8 @@ class TaskView:
     """Who runs the ServerApp, in that mode."""
     failed: str | None = None
     """Why the run ended without a result."""
+    barred: tuple[Barred, ...] = ()
+    """Who may not take part now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +88,11 @@ class AuditView:
 
 
 def task_view(
-    ledger: Ledger, me: AgentId, phase: str | None = None, deadline_s: float | None = None
+    ledger: Ledger,
+    me: AgentId,
+    phase: str | None = None,
+    deadline_s: float | None = None,
+    excluded: Collection[AgentId] = frozenset(),
 ) -> TaskView:
     """The view of a ledger; O(rounds)."""
     tip, terms = ledger.tip, ledger.terms
@@ -92,7 +112,19 @@ def task_view(
         history=tuple(round_view(ledger, step) for step in ledger.steps),
         phase=phase,
         deadline_s=deadline_s,
+        barred=barred_from(ledger, excluded),
     )
+
+
+def barred_from(ledger: Ledger, excluded: Collection[AgentId] = frozenset()) -> tuple[Barred, ...]:
+    """Who may not take part in the round under way, ascending; `excluded`: whom the network does not hear."""
+    tip = ledger.tip
+    out = {} if tip is None else barred(tip.penalties, tip.round)
+    found = {
+        one.agent: Barred(one.agent, one.reason, None if one.for_good else one.until) for one in out.values()
+    }
+    found |= {agent: Barred(agent, EXCLUDED, None) for agent in excluded if agent in ledger.standings}
+    return tuple(found[agent] for agent in sorted(found))
 
 
 def run_view(log: CallLog, me: AgentId) -> TaskView:

@@ -58,6 +58,10 @@ class Report(Protocol):
         """There is nothing to do at the moment."""
         ...
 
+    def sits_out(self, until: int, reason: str) -> None:
+        """This member has no seat up to that round, for the code that the others refused its update for."""
+        ...
+
     def training(self, number: int, seconds: float) -> None:
         """The app trains; the round ends in so many seconds."""
         ...
@@ -125,7 +129,11 @@ def take_part(
             part.finished, part.round, part.parameters = True, number, str(work["parameters"])
             break
         if work["state"] != "train":
-            report.waiting(number)
+            out = work.get("barred")
+            if out is None:
+                report.waiting(number)
+            else:
+                report.sits_out(int(out["until"]), str(out["reason"]))
         elif number in part.lost and clock.now() < again_at:
             clock.sleep(PAUSE_S)
         # A round that is open after its deadline waits for this member: it may try once more.

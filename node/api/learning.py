@@ -40,7 +40,7 @@ from chain.learning_task import (
 )
 from federated.learning import PPM, Learning
 from federated.update import update_size
-from federated.views import AuditView, Contributor, RoundView, TaskView
+from federated.views import AuditView, Barred, Contributor, RoundView, TaskView
 from node.api.problems import BadId
 from node.api.shape import Shape
 
@@ -142,6 +142,14 @@ class RefusedOut(BaseModel):
     reason: str
 
 
+class BarredOut(BaseModel):
+    """Who has no seat, why, and the last round that it sits out; none: for good (excluded: until lifted)."""
+
+    agent: str
+    reason: str
+    until: int | None
+
+
 class RoundOut(BaseModel):
     """A finished round."""
 
@@ -191,6 +199,7 @@ class TaskDetailOut(TaskOut):
     """Bytes of an update that is not compressed."""
     phase: Literal["commit", "reveal", "result"] | None
     deadline_s: float | None
+    barred: list[BarredOut]
     history: list[RoundOut]
 
 
@@ -207,13 +216,14 @@ class JoinedOut(BaseModel):
 
 
 class WorkOut(BaseModel):
-    """What to do: train from `parameters`, wait and ask again, or stop."""
+    """What to do: train from `parameters`, wait and ask again, or stop. `barred`: why there is no seat."""
 
     state: Literal["train", "wait", "finished"]
     round: int
     parameters: str | None = None
     config: dict[str, Any] | None = None
     deadline_s: float | None = None
+    barred: BarredOut | None = None
 
 
 class AcceptedOut(BaseModel):
@@ -332,7 +342,8 @@ def add_learning_routes(app: FastAPI, learning: Learning) -> None:
             )
         if state == "finished":
             return WorkOut(state="finished", round=number, parameters=to_text(parameters))
-        return WorkOut(state="wait", round=number)
+        out = learning.sits_out(id_of(id))
+        return WorkOut(state="wait", round=number, barred=None if out is None else _barred(out))
 
     @app.post(
         "/v1/learning/tasks/{id}/rounds/{number}/update",
@@ -430,6 +441,7 @@ def _detail(view: TaskView) -> TaskDetailOut:
         plain_bytes=update_size(terms.arrays),
         phase=view.phase,  # type: ignore[arg-type]
         deadline_s=view.deadline_s,
+        barred=[_barred(one) for one in view.barred],
         history=[_round(one) for one in view.history],
     )
 
@@ -461,6 +473,10 @@ def _audited(view: AuditView) -> AuditedOut:
 def _contributor(one: Contributor) -> ContributorOut:
     metrics = {name: value / PPM for name, value in one.metrics.items()}
     return ContributorOut(agent=peer_id(one.agent), examples=one.examples, metrics=metrics, bytes=one.size)
+
+
+def _barred(one: Barred) -> BarredOut:
+    return BarredOut(agent=peer_id(one.agent), reason=one.reason, until=one.until)
 
 
 def _refused(agent: AgentId, reason: str) -> RefusedOut:

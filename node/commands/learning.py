@@ -386,11 +386,19 @@ class _Report:
         self._rounds = rounds
         self._talk = sys.stderr.isatty() and not as_json
         self._waits = False
+        self._out = 0
 
     def waiting(self, number: int) -> None:
         if self._talk and not self._waits:
             print_line("waiting for the others", err=True)
         self._waits = True
+
+    def sits_out(self, until: int, reason: str) -> None:
+        from federated.faults import REASONS
+
+        if self._out != until:
+            self._out = until
+            print_line(f"this node sits out up to round {until}: {REASONS.get(reason, reason)}", err=True)
 
     def training(self, number: int, seconds: float) -> None:
         self._waits = False

@@ -88,6 +88,7 @@ def status(task: str, home: str | None, as_json: bool) -> None:
         ("this node", "takes part" if answer["joined"] else "does not take part"),
         ("model", f"{len(answer['arrays'])} arrays, {answer['parameters']}"),
     ]
+    rows += [("sits out", _sits_out(out)) for out in answer["barred"]]
     for name, value in rows:
         print_line(f"{name:<10} {value}")
     for entry in answer["history"][-SHOWN_ROUNDS:]:
@@ -210,6 +211,13 @@ def _outcome(entry: Mapping[str, Any]) -> str:
     said += [f"{item['agent']} refused ({item['reason']})" for item in entry["refused"]]
     said += [f"{agent} absent" for agent in entry.get("absent", [])]
     return ", ".join(said)
+
+
+def _sits_out(out: Mapping[str, Any]) -> str:
+    if out["until"] is not None:
+        return f"{out['agent']} up to round {out['until']} ({out['reason']})"
+    until = "until it is heard again" if out["reason"] == "excluded" else "for good"
+    return f"{out['agent']} {until} ({out['reason']})"
 
 
 def _weighed(entry: Mapping[str, Any], plain: int) -> str:

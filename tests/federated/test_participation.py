@@ -64,6 +64,9 @@ class Story:
     def waiting(self, number: int) -> None:
         self.told.append(f"wait {number}")
 
+    def sits_out(self, until: int, reason: str) -> None:
+        self.told.append(f"out until {until}: {reason}")
+
     def training(self, number: int, seconds: float) -> None:
         self.told.append(f"train {number}")
 
