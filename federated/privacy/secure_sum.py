@@ -7,7 +7,8 @@ open the seed of its own mask; for one that dropped out after sharing, its key f
 
 `SecureSum` is one member, sans IO: `receive` takes everybody's messages, which may all be public, and `close`
 ends a phase. Who is in is agreed outside, among `candidates`; a member only goes on with at least t, and
-before anything is opened it sees t signatures on one and the same view of whose vectors count.
+before anything is opened it sees t signatures on one and the same view of whose vectors count. The sum is
+made of the openings by whoever has the messages (`federated.privacy.opened_sum`).
 
     keys → shares → masked → survivors → opening → the sum
 
@@ -17,29 +18,36 @@ sum and no more, by the assumptions on X25519, HKDF-SHA256 and ChaCha20, if thos
 lie, the same holds of fewer than 2t - n. A member whose messages do not fit is named. What is in a vector is
 hidden, so nothing here can tell a bad one. The sum of n - 1 liars and one honest member is no secret.
 
-Randomness is an argument; keys and seeds live in the instance and are written nowhere. No round of a task
-uses this yet (docs/learning.md). Who wires it in makes one `SecureSum` for a session and member, which after
-a crash is out of the session: its keys are gone.
+Randomness is an argument; keys and seeds live in the instance and are written nowhere. There is one
+`SecureSum` for a session and member, which after a crash is out of the session: its keys are gone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from chain.blob import chunk_list
 from chain.identity import AgentId, Identity
 from chain.statement import domain_tag
-from federated.privacy.keystream import keystream
+from federated.privacy.keystream import KEY_SIZE, keystream
+from federated.privacy.opened_sum import (
+    Expand,
+    add_mask,
+    derived,
+    opening_fits,
+    pair_seed,
+    pair_sign,
+    public_bytes,
+    seed_hash,
+    share_hash,
+)
 from federated.privacy.secure_messages import (
     BOX_SIZE,
-    KEY_SIZE,
     Fault,
     Message,
     Phase,
@@ -49,46 +57,34 @@ from federated.privacy.secure_messages import (
     view_of,
     write_message,
 )
-from federated.privacy.shamir import SHARE_SIZE, join, split
+from federated.privacy.shamir import SHARE_SIZE, split
 
 if TYPE_CHECKING:
     from federated.privacy.keystream import Words
 
-CHUNK: Final = 1 << 16
-"""Elements masked at a time."""
 _BOX_TAG: Final = domain_tag("secure-sum-box")
-_PAIR_TAG: Final = domain_tag("secure-sum-pair")
-_SHARE_TAG: Final = domain_tag("secure-sum-share")
-_SEED_TAG: Final = domain_tag("secure-sum-seed")
 
 
 class SecureSum:
-    """One member of a session. `vector`: `session.length` elements of uint64, which is not changed.
-
-    `expand` makes a stream of words out of a mask's seed; it is an argument for tests.
-    """
+    """One member of a session. `expand` is an argument for tests."""
 
     def __init__(
         self,
         session: Session,
         identity: Identity,
-        vector: Words,
         random_bytes: Callable[[int], bytes],
-        expand: Callable[[bytes], Callable[[int], Words]] = keystream,
+        expand: Expand = keystream,
     ) -> None:
         if identity.agent not in session.roster:
             raise ValueError("the member is not in the roster")
-        if vector.dtype != "u8" or vector.shape != (session.length,):
-            raise ValueError(f"the vector is no {session.length} elements of uint64")
         self.session = session
         self.phase = Phase.KEYS
-        self.total: Words | None = None
-        """The sum of the survivors' vectors, once the phase is DONE."""
+        self.masked: Words | None = None
+        """This member's vector under its masks, once it said its CID; the others are to find it as a blob."""
         self.survivors: tuple[AgentId, ...] = ()
         """Whose vectors count, once that is agreed on."""
         self._identity = identity
         self._me = identity.agent
-        self._vector = vector
         self._random_bytes = random_bytes
         self._expand = expand
         self._box_key = X25519PrivateKey.from_private_bytes(random_bytes(KEY_SIZE))
@@ -102,7 +98,7 @@ class SecureSum:
 
     def start(self) -> bytes:
         """The first message."""
-        return self._say(Phase.KEYS, [_public(self._box_key), _public(self._mask_key)])
+        return self._say(Phase.KEYS, [public_bytes(self._box_key), public_bytes(self._mask_key)])
 
     def receive(self, data: bytes) -> AgentId:
         """Take a message; who sent it. Messages may come early, twice, and in any order.
@@ -126,15 +122,18 @@ class SecureSum:
         """Whose message of this phase is here and can be used, ascending."""
         return tuple(sorted(self._heard[self.phase].keys() - self.faults().keys()))
 
-    def close(self, agreed: Collection[AgentId]) -> bytes | None:
-        """End the phase with the messages of these members; the next message to all, None at the end.
+    def close(self, agreed: Collection[AgentId], vector: Words | None = None) -> bytes:
+        """End the phase with the messages of these members; the next message to all.
 
-        Raises `SecureSumError` for fewer than the threshold, when this member is not among them, when a
-        message of theirs cannot be used here, and at the end for a dealer whose shares give nothing. A
-        member for which it raises takes no more part.
+        `vector` is what this member adds: `session.length` elements of uint64, which become its `masked`
+        ones in place; it is needed at the end of the phase of shares, and may be large: that takes a second
+        for each hundred million words and member.
+
+        Raises `SecureSumError` for fewer than the threshold, when this member is not among them, and when a
+        message of theirs cannot be used here. A member for which it raises takes no more part.
         """
-        if self.phase is Phase.DONE:
-            raise ValueError("the sum is done")
+        if self.phase is Phase.OPENING:
+            raise ValueError("nothing follows the openings")
         among = tuple(sorted(set(agreed)))
         if len(among) < self.session.threshold:
             raise SecureSumError(
@@ -142,16 +141,14 @@ class SecureSum:
             )
         if self._me not in among:
             raise SecureSumError(Fault.LEFT_OUT, "the others go on without this member", self._me)
-        usable = set(self.candidates())
+        usable, faults = set(self.candidates()), self.faults()
         for agent in among:
             if agent not in usable:
-                fault = self.faults().get(agent, Fault.VIEW)
+                fault = faults.get(agent, Fault.VIEW)
                 raise SecureSumError(fault, "the others build on a message that cannot be used here", agent)
+        if self.phase is Phase.SHARES:
+            self.masked = self._masked(among, vector)
         self._agreed[self.phase] = among
-        if self.phase is Phase.OPENING:
-            self.total = self._unmasked(among)
-            self.phase = Phase.DONE
-            return None
         # Survivors and openings speak of one view: that of the vectors.
         if self.phase is not Phase.SURVIVORS:
             self._view = view_of(self.session, [self._heard[self.phase][agent] for agent in among])
@@ -181,17 +178,23 @@ class SecureSum:
                 if agent == self._me
                 else self._lock(agent).encrypt(bytes(12), b"".join(pair), None)
             )
-            rows.append([agent, box, *(_share_hash(share) for share in pair)])
-        return self._say(Phase.SHARES, [self._view, _seed_hash(self._seed), rows])
+            rows.append([agent, box, *(share_hash(share) for share in pair)])
+        return self._say(Phase.SHARES, [self._view, seed_hash(self._seed), rows])
+
+    def _masked(self, among: Collection[AgentId], vector: Words | None) -> Words:
+        """The own vector under its own mask and those of all pairs."""
+        if vector is None or vector.dtype != "u8" or vector.shape != (self.session.length,):
+            raise ValueError(f"the vector is no {self.session.length} elements of uint64")
+        add_mask(vector, self._seed, 1, self._expand)
+        for agent in among:
+            if agent != self._me:
+                add_mask(vector, self._pair_seed(agent), pair_sign(self._me, agent), self._expand)
+        return vector.astype("<u8", copy=False)
 
     def _mask(self) -> bytes:
-        """The own vector under its own mask and those of all pairs."""
-        total = self._vector.copy()
-        self._add(total, self._seed, 1)
-        for agent in self._agreed[Phase.SHARES]:
-            if agent != self._me:
-                self._add(total, self._pair_seed(self._mask_key, agent, self._me), _sign(self._me, agent))
-        return self._say(Phase.MASKED, [self._view, total.astype("<u8", copy=False).tobytes()])
+        """Say which vector is the own one."""
+        assert self.masked is not None
+        return self._say(Phase.MASKED, [self._view, chunk_list(self.masked.data.cast("B")).cid])
 
     def _confirm(self) -> bytes:
         """Sign whose vectors count: nothing is opened before the threshold has signed the same."""
@@ -245,84 +248,29 @@ class SecureSum:
         except InvalidTag:
             return False
         pair = (both[:SHARE_SIZE], both[SHARE_SIZE:])
-        if [_share_hash(share) for share in pair] != hashes:
+        if [share_hash(share) for share in pair] != hashes:
             return False
         self._shares[message.sender] = pair
         return True
 
     def _opened(self, message: Message) -> bool:
         """Whether a member opens one share of each dealer, and the one that the dealer hashed."""
-        rows = {row[0]: row[1] for row in message.body[1]}
-        dealers = self._agreed[Phase.SHARES]
-        if tuple(sorted(rows)) != dealers:
-            return False
-        return all(
-            _share_hash(rows[dealer]) == self._dealt(dealer, message.sender)[dealer in self.survivors]
-            for dealer in dealers
-        )
-
-    def _dealt(self, dealer: AgentId, agent: AgentId) -> tuple[bytes, bytes]:
-        """The hashes of the two shares that a dealer gave an agent."""
-        for row in self._heard[Phase.SHARES][dealer].body[2]:
-            if row[0] == agent:
-                return row[2], row[3]
-        raise AssertionError("who deals deals to all who showed keys")
-
-    # -- the end --
-
-    def _unmasked(self, among: tuple[AgentId, ...]) -> Words:
-        import numpy as np
-
-        total = np.zeros(self.session.length, np.uint64)
-        for agent in self.survivors:
-            total += np.frombuffer(self._heard[Phase.MASKED][agent].body[1], "<u8")
-        for dealer in self._agreed[Phase.SHARES]:
-            secret = self._joined(dealer, among)
-            if dealer in self.survivors:
-                if secret is None or _seed_hash(secret) != self._heard[Phase.SHARES][dealer].body[1]:
-                    raise SecureSumError(Fault.SHARES, "shares of a seed do not fit together", dealer)
-                self._add(total, secret, -1)
-                continue
-            key = None if secret is None else X25519PrivateKey.from_private_bytes(secret)
-            if key is None or _public(key) != self._heard[Phase.KEYS][dealer].body[1]:
-                raise SecureSumError(Fault.SHARES, "shares of a key do not fit together", dealer)
-            for agent in self.survivors:
-                # What the survivor added for a partner that did not add its own.
-                self._add(total, self._pair_seed(key, agent, dealer), -_sign(agent, dealer))
-        return total
-
-    def _joined(self, dealer: AgentId, among: tuple[AgentId, ...]) -> bytes | None:
-        shares: dict[int, bytes] = {}
-        for agent in among[: self.session.threshold]:
-            rows = {row[0]: row[1] for row in self._heard[Phase.OPENING][agent].body[1]}
-            shares[self.session.place(agent)] = rows[dealer]
-        return join(shares)
-
-    def _add(self, total: Words, seed: bytes, sign: int) -> None:
-        """Add a mask, or take it away; modulo 2**64."""
-        stream = self._expand(seed)
-        for start in range(0, total.size, CHUNK):
-            part = total[start : start + CHUNK]
-            if sign > 0:
-                part += stream(part.size)
-            else:
-                part -= stream(part.size)
+        shares = [self._heard[Phase.SHARES][agent] for agent in self._agreed[Phase.SHARES]]
+        return opening_fits(shares, self.survivors, message)
 
     # -- keys --
 
-    def _pair_seed(self, key: X25519PrivateKey, agent: AgentId, owner: AgentId) -> bytes:
-        """The seed of the mask between `owner`, whose key this is, and `agent`."""
-        public = X25519PublicKey.from_public_bytes(self._heard[Phase.KEYS][agent].body[1])
-        return _derived(
-            key.exchange(public), _PAIR_TAG + self.session.digest() + b"".join(sorted((agent, owner)))
-        )
+    def _pair_seed(self, agent: AgentId) -> bytes:
+        """The seed of the mask between this member and another."""
+        public = self._heard[Phase.KEYS][agent].body[1]
+        return pair_seed(self.session, self._mask_key, self._me, agent, public)
 
     def _lock(self, agent: AgentId, inward: bool = False) -> ChaCha20Poly1305:
         """What closes this member's one box to `agent`, or opens that from it: a key for one message."""
         public = X25519PublicKey.from_public_bytes(self._heard[Phase.KEYS][agent].body[0])
         ends = agent + self._me if inward else self._me + agent
         return ChaCha20Poly1305(
-            _derived(self._box_key.exchange(public), _BOX_TAG + self.session.digest() + ends)
+            derived(self._box_key.exchange(public), _BOX_TAG + self.session.digest() + ends)
         )
 
 
@@ -335,27 +283,5 @@ _STEPS: Final = {
 """What a member says as a phase begins."""
 
 
-def _sign(agent: AgentId, other: AgentId) -> int:
-    """Whether `agent` adds the mask that it has with `other`, or takes it away."""
-    return 1 if agent < other else -1
-
-
-def _derived(secret: bytes, info: bytes) -> bytes:
-    return HKDF(algorithm=SHA256(), length=KEY_SIZE, salt=None, info=info).derive(secret)
-
-
-def _public(key: X25519PrivateKey) -> bytes:
-    return key.public_key().public_bytes_raw()
-
-
 def _private(key: X25519PrivateKey) -> bytes:
     return key.private_bytes_raw()
-
-
-def _share_hash(share: bytes) -> bytes:
-    """Shares have 521 bits of chance, so that their hash tells nothing that could be guessed."""
-    return sha256(_SHARE_TAG + share).digest()
-
-
-def _seed_hash(seed: bytes) -> bytes:
-    return sha256(_SEED_TAG + seed).digest()

@@ -13,7 +13,8 @@ from chain.cid import blob_cid
 from chain.identity import AgentId, Identity
 from chain.learning import quorum
 from federated.privacy.keystream import keystream
-from federated.privacy.secure_messages import Phase, Session
+from federated.privacy.opened_sum import Said, open_sum, unmask
+from federated.privacy.secure_messages import Message, Phase, Session, read_message
 from federated.privacy.secure_sum import SecureSum
 
 Words = NDArray[np.uint64]
@@ -38,10 +39,37 @@ def inputs(count: int, seed: int, length: int = LENGTH) -> list[Words]:
 
 @dataclass(slots=True)
 class Table:
-    """A session under way. `transcript` is everything that was said, in order."""
+    """A session under way. `transcript` is everything that was said, in order, and `blobs` what was shown."""
 
     members: dict[AgentId, SecureSum]
+    vectors: dict[AgentId, Words]
+    expand: Expand = keystream
     transcript: list[bytes] = field(default_factory=list)
+    blobs: dict[AgentId, bytes] = field(default_factory=dict)
+
+    def close(self, agent: AgentId, agreed: Collection[AgentId]) -> bytes | None:
+        """End a member's phase; None when it was the last one."""
+        member = self.members[agent]
+        if member.phase is Phase.OPENING:
+            return None
+        data = member.close(agreed, self.vectors[agent].copy())
+        if member.phase is Phase.MASKED:
+            assert member.masked is not None
+            self.blobs[agent] = member.masked.tobytes()
+        return data
+
+    def opened(self, without: Collection[AgentId] = ()) -> tuple[tuple[AgentId, ...], Words]:
+        """Whose vectors count and what they come to, from what was said in public."""
+        session = next(iter(self.members.values())).session
+        said: dict[Phase, list[Message]] = {phase: [] for phase in Phase}
+        for message in sorted((read_message(session, data) for data in self.transcript), key=_sender):
+            if message.sender not in without or message.phase < Phase.MASKED:
+                said[message.phase].append(message)
+        four = (Phase.KEYS, Phase.SHARES, Phase.MASKED, Phase.OPENING)
+        opened = open_sum(session, Said(*(tuple(said[phase]) for phase in four)))
+        survivors = tuple(agent for agent, _ in opened.vectors)
+        vectors = [np.frombuffer(self.blobs[agent], "<u8") for agent in survivors]
+        return survivors, unmask(session, opened, vectors, self.expand)
 
     def say(self, messages: Collection[bytes]) -> None:
         """Everybody who is left hears these, in an order of its own."""
@@ -55,24 +83,26 @@ class Table:
         first = {agent: member.start() for agent, member in self.members.items()}
         words: dict[AgentId, bytes] = first
         for phase in Phase:
-            if phase is Phase.DONE:
-                break
             for agent in (gone or {}).get(phase, ()):
                 self.members.pop(agent)
                 words.pop(agent)
             self.say(list(words.values()))
             left = sorted(words)
-            said = {agent: member.close(left) for agent, member in self.members.items()}
+            said = {agent: self.close(agent, left) for agent in self.members}
             words = {agent: data for agent, data in said.items() if data is not None}
 
 
 def table(session: Session, vectors: list[Words], seed: int = 1, expand: Expand = keystream) -> Table:
     """All members; member i's randomness depends on the seed and i alone."""
     made = {}
-    for number, (identity, vector) in enumerate(zip(identities(len(vectors)), vectors, strict=True)):
+    for number, identity in enumerate(identities(len(vectors))):
         rng = random.Random(f"{seed}/{number}")
-        made[identity.agent] = SecureSum(session, identity, vector, rng.randbytes, expand)
-    return Table(made)
+        made[identity.agent] = SecureSum(session, identity, rng.randbytes, expand)
+    return Table(made, dict(zip(made, vectors, strict=True)), expand)
+
+
+def _sender(message: Message) -> AgentId:
+    return message.sender
 
 
 def plain_sum(vectors: Collection[Words]) -> Words:
