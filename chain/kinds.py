@@ -36,6 +36,7 @@ START: Final = "learning.start"
 COMMIT: Final = "learning.commit"
 REVEAL: Final = "learning.reveal"
 RESULT: Final = "learning.result"
+PART: Final = "learning.part"
 CALL: Final = "learning.call"
 ANSWER: Final = "learning.answer"
 END: Final = "learning.end"
@@ -55,7 +56,8 @@ _RULES_1: Final = frozenset(
 _PEER_ROUNDS: Final = frozenset({JOIN, LEAVE, START, COMMIT, REVEAL, RESULT})
 SERVER_RUN: Final = frozenset({CALL, ANSWER, END})
 """Kinds that the run of a task's ServerApp is made of (`chain.server_app`)."""
-LEARNING_OPERATIONS: Final = _PEER_ROUNDS | SERVER_RUN
+_SINCE_6: Final = frozenset({PART})
+LEARNING_OPERATIONS: Final = _PEER_ROUNDS | SERVER_RUN | _SINCE_6
 """Kinds that act on a learning task which a `learning.task` published."""
 
 WARRANTS: Final = frozenset({FORK_WARRANT, INVALID_WARRANT})
@@ -75,7 +77,7 @@ KINDS_BY_RULE_VERSION: Final[dict[int, frozenset[str]]] = {
     3: _RULES_3,
     4: _RULES_3,
     5: _RULES_5,
-    6: _RULES_5,
+    6: _RULES_5 | _SINCE_6,
 }
 """From version 4 on an epoch may change the atlas, from version 5 on content has more fields
 (`validation.payload_rules`)."""

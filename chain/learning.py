@@ -251,23 +251,27 @@ def _outcome_value(outcome: Outcome) -> list[Any]:
     ]
 
 
+def read_metrics(value: object) -> Mapping[str, int]:
+    """Check and read a map of metrics in ppm; raises `RecordError`."""
+    if type(value) is not dict or len(value) > MAX_METRICS:
+        raise RecordError(f"metrics is malformed: expected a map of at most {MAX_METRICS}")
+    for name, one in value.items():
+        check_text("metric name", name, MAX_NAME)
+        check_integer(f"metric {name!r}", one, -MAX_METRIC, MAX_METRIC)
+    return value
+
+
 def _read_reveal(body: dict[str, Any]) -> Reveal:
     expect_fields(body, "blob commit commits examples metrics previous round salt size")
     _round(body)
     if not is_record_cid(body["commit"]):
         raise RecordError("commit is not a record CID")
-    commits = _record_cids("commits", body["commits"], 0, 2 * MAX_MEMBERS)
+    commits = read_record_cids("commits", body["commits"], 0, 2 * MAX_MEMBERS)
     check_bytes("salt", body["salt"], SALT_SIZE)
     if not is_blob_cid(body["blob"]):
         raise RecordError("blob is not a blob CID")
     check_integer("size", body["size"], 0, (1 << 63) - 1)
     check_integer("examples", body["examples"], 0, (1 << 63) - 1)
-    metrics = body["metrics"]
-    if type(metrics) is not dict or len(metrics) > MAX_METRICS:
-        raise RecordError(f"metrics is malformed: expected a map of at most {MAX_METRICS}")
-    for name, value in metrics.items():
-        check_text("metric name", name, MAX_NAME)
-        check_integer(f"metric {name!r}", value, -MAX_METRIC, MAX_METRIC)
     return Reveal(
         body["round"],
         body["previous"],
@@ -276,7 +280,7 @@ def _read_reveal(body: dict[str, Any]) -> Reveal:
         body["blob"],
         body["size"],
         body["examples"],
-        metrics,
+        read_metrics(body["metrics"]),
         commits,
     )
 
@@ -305,7 +309,7 @@ def _read_result(body: dict[str, Any]) -> Result:
         body["round"],
         body["previous"],
         tuple(members),
-        _record_cids("reveals", body["reveals"], 1, MAX_REVEALS),
+        read_record_cids("reveals", body["reveals"], 1, MAX_REVEALS),
         tuple((agent, reason) for agent, reason in refused),
         body["parameters"],
         _seats(body["roster"], 0),
@@ -329,7 +333,8 @@ def _agents(name: str, agents: list[Any]) -> None:
         raise RecordError(f"{name} is not ascending and unique")
 
 
-def _record_cids(name: str, value: object, least: int, most: int) -> tuple[Cid, ...]:
+def read_record_cids(name: str, value: object, least: int, most: int) -> tuple[Cid, ...]:
+    """Check and read a list of so many record CIDs, ascending; raises `RecordError`."""
     if type(value) is not list or not least <= len(value) <= most or not all(map(is_record_cid, value)):
         raise RecordError(f"{name} is malformed: expected {least} to {most} record CIDs")
     if any(a >= b for a, b in zip(value, value[1:], strict=False)):

@@ -91,7 +91,7 @@ class Task:
     `max_norm`, where there is one, bounds how far an update may lie from what its round began with (Euclidean
     norm over all floating arrays). `strategy` says how updates become a model: `fedavg`, or the text of an
     aggregation rule; `compression` is the form of updates. `topology` says who exchanges updates with whom.
-    With `secure` they are summed under masks in groups of about so many members, and nobody sees one alone.
+    With `secure` they are summed under masks in groups of at least so many members: nobody sees one alone.
     Where a ServerApp runs, `commit_ms` is how long it waits for answers, `result_ms` how long members wait
     for a coordinator, and `parameters` the blob that lists the app's files.
     """
@@ -202,6 +202,10 @@ def task_from_body(body: dict[str, Any]) -> Task:
             raise RecordError(f"{name} {body[name]!r:.40} is none of {', '.join(values[1:])}")
     if "secure" in body:
         check_integer("secure", body["secure"], MIN_SECURE, MAX_MEMBERS)
+        if body["min_members"] < body["secure"]:
+            raise RecordError(f"min_members {body['min_members']} is below secure {body['secure']}")
+        if "compression" in body:
+            raise RecordError("secure sums have a form of their own, 8 bytes an element: no compression")
     for name in ("compression", "topology", "secure"):
         if name in body and body["mode"] != PEER_ROUNDS:
             raise RecordError(f"{name} is for the mode {PEER_ROUNDS}")

@@ -68,7 +68,7 @@ tasks = st.builds(
     ),
     topology=st.sampled_from([ALL_TO_ALL, GROUPS]),
     secure=st.none() | st.integers(MIN_SECURE, MAX_MEMBERS),
-)
+).map(lambda task: task if task.min_members >= (task.secure or 0) else replace(task, secure=None))
 starts = st.builds(Start, rosters)
 commits = st.builds(Commit, rounds, digests, digests)
 reveals = st.builds(
@@ -184,6 +184,14 @@ def test_a_task_that_breaks_a_limit_is_not_written() -> None:
         replace(task, arrays=(Array("w", "<f8", ()),), strategy="mode").to_body()
     small = replace(task, arrays=(Array("w", "<f8", ()),), max_members=MAX_SEATS, topology=GROUPS)
     assert task_from_body(small.to_body()) == small
-    for wrong in ({"topology": ALL_TO_ALL}, {"topology": GOSSIP, "secure": 3}, {"mode": SERVER_APP}):
+    three = {"secure": 3, "min_members": 3}
+    assert replace(small, **three).to_body()["secure"] == 3  # type: ignore[arg-type]
+    for wrong in (
+        {"topology": ALL_TO_ALL},
+        {"topology": GOSSIP, **three},
+        {"mode": SERVER_APP},
+        {**three, "min_members": 2},
+        {**three, "compression": "int8"},
+    ):
         with pytest.raises(RecordError):
             replace(small, **wrong).to_body()  # type: ignore[arg-type]

@@ -27,6 +27,7 @@ from chain.learning_task import Array, task_from_body
 from chain.manifest import decode_manifest
 from chain.receipt import open_batch, open_receipt
 from chain.record import decode_header, decode_payload, decode_record
+from chain.secure_part import read_part
 from chain.warrant import proof_from_body
 from crdt.delta_codec import decode_delta, encode_delta
 from crdt.errors import CrdtError
@@ -138,6 +139,7 @@ def bodies(data: bytes) -> None:
         lambda value: epoch_from_body(value, MANIFEST),
         *(lambda value, kind=kind: read_operation(kind, value) for kind in KINDS),  # type: ignore[misc]
         *(lambda value, kind=kind: read_learning(kind, value) for kind in KINDS),  # type: ignore[misc]
+        read_part,
         *(lambda value, kind=kind: proof_from_body(kind, value) for kind in WARRANTS),  # type: ignore[misc]
         *(lambda value, kind=kind: rotation_in(kind, value) for kind in KINDS),  # type: ignore[misc]
         *(lambda value, kind=kind: revocation_in(kind, value) for kind in KINDS),  # type: ignore[misc]
