@@ -21,6 +21,7 @@ from chain.learning import Result, Start, commit_body, result_body, reveal_body,
 from chain.learning_task import Task
 from chain.record import Record
 from dht.errors import FrameError, NetworkError
+from federated.actions import Action, Ask, Average, Look, Offer, Promise, Publish, Show
 from federated.admission import examine, needs_base
 from federated.aggregation import Accumulator
 from federated.compression import is_compressed, most_sent
@@ -33,7 +34,7 @@ from federated.penalties import barred
 from federated.ports import NoRoom, TooLarge
 from federated.proposal import Verdict
 from federated.robust import combine
-from federated.round import Action, Ask, Average, Look, Offer, Promise, Publish, Round, Show
+from federated.round import Round
 from federated.update import Fault, Model, UpdateError, decode, inspect, update_size
 from validation.named import learning_of
 

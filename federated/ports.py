@@ -13,7 +13,7 @@ from chain.cid import Cid
 from chain.identity import AgentId
 from chain.record import Record
 from chain.source_chain import Draft
-from federated.round import Offer
+from federated.actions import Offer
 
 
 class TooLarge(Exception):

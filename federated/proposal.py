@@ -64,6 +64,11 @@ class Decision:
         """Names the average: the reveals of the contributions."""
         return tuple(sorted(one.reveal for one in self.contributions))
 
+    @property
+    def parts(self) -> tuple[tuple[Cid, int], ...]:
+        """Blob and examples of each contribution."""
+        return tuple((one.blob, one.examples) for one in self.contributions)
+
     def outcome(self, tip: Tip, members: tuple[AgentId, ...], parameters: Cid) -> Outcome:
         """What `members` sign, once the average is known.
 

@@ -6,47 +6,34 @@ for:
 
 1. **commit**: the member's own update, once the user's process has handed it in, is promised by its hash;
 2. **reveal**: the promised updates are shown, their blobs fetched and looked at;
-3. **result**: everybody decides and averages for itself; the first member in the round's order asks the
-   others to sign what came out; with signatures of more than two thirds it is the result.
+3. **result**: everybody decides and averages for itself, and all sign what came out (`federated.agreement`).
 
 Waiting is bounded and adapts: when more than two thirds have done their part, the rest get `PATIENCE` times
-as long again as these took (at least `FLOOR_S`), and never more than the task's deadline. A proposer that
-does not finish is followed by the next; after `MAX_ATTEMPTS` of them those who still answer go on alone. A
-member that is gone is left out of the next roster, so it costs one deadline, once.
+as long again as these took (at least `FLOOR_S`), and never more than the task's deadline. A member that is
+gone is left out of the next roster, so it costs one deadline, once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
-from typing import TypeAlias
 
 from chain.cid import Cid
 from chain.identity import AgentId, Identity
-from chain.learning import Commit, Outcome, Result, Reveal, quorum, update_hash
-from federated.faults import UNAVAILABLE
+from chain.learning import Commit, Reveal, quorum
+from federated.actions import Action, Offer, Promise, Show
+from federated.agreement import Agreement
+from federated.evidence import Updates
 from federated.ledger import Ledger, Tip
 from federated.messages import Question, Reply, Word, ascending
-from federated.proposal import Decision, Verdict, decide, needs_blob, proposers, view_of
+from federated.proposal import Verdict, proposers
 
 PATIENCE = 2.0
 """The last third is waited for so many times as long as the others took."""
 FLOOR_S = 2.0
 """Seconds that a member gets at least after most of the others."""
-ATTEMPT_FLOOR_S = 4.0
-"""Seconds that a proposer gets at least."""
-ATTEMPT_AVERAGES = 4.0
-"""A proposer gets so many times as long as averaging took here."""
-RETRY_S = 0.5
-"""Seconds between two questions to one member."""
-MAX_ATTEMPTS = 3
-"""Attempts of the whole roster; then those who answer may go on."""
 MAX_EXTENSIONS = 3
 """Times that the commit deadline is put off because not even half of the members are done."""
-MAX_REFETCH = 3
-"""Times that a blob which could not be had is asked for again because somebody has it."""
 
 
 class Phase(StrEnum):
@@ -55,78 +42,6 @@ class Phase(StrEnum):
     COMMIT = "commit"
     REVEAL = "reveal"
     RESULT = "result"
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """The user's own update of a round; `salt` is secret until it is revealed. `metrics` in ppm."""
-
-    blob: Cid
-    size: int
-    examples: int
-    metrics: dict[str, int]
-    salt: bytes
-
-    def hash(self) -> bytes:
-        """What its commit says."""
-        return update_hash(self.salt, self.blob, self.size, self.examples)
-
-
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """Append this commit to the own chain, and deliver it."""
-
-    commit: Commit
-
-
-@dataclass(frozen=True, slots=True)
-class Show:
-    """Append this reveal to the own chain, and deliver it."""
-
-    reveal: Reveal
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """Fetch a reveal's blob (and its commit's record, if that is not in the ledger), and call `looked`.
-
-    It is at `agents`, the likeliest first.
-    """
-
-    reveal: Cid
-    commit: Cid
-    blob: Cid
-    size: int
-    agents: tuple[AgentId, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Average:
-    """Make the new model of these (blob, examples) and of the one that the round began with, `base`, by the
-    task's strategy; keep it as a blob, and call `averaged`.
-    """
-
-    key: tuple[Cid, ...]
-    base: Cid
-    parts: tuple[tuple[Cid, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Ask a member to sign, and call `answered` with its reply."""
-
-    agent: AgentId
-    question: Question
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Append this result to the own chain, and deliver it."""
-
-    result: Result
-
-
-Action: TypeAlias = Promise | Show | Look | Average | Ask | Publish
 
 
 class Round:
@@ -144,11 +59,6 @@ class Round:
         self.phase = Phase.COMMIT
         self.offer: Offer | None = None
         self.wake_at = inf
-        self.verdicts: dict[Cid, Verdict] = {}
-        self.excluded: frozenset[AgentId] = frozenset()
-        """Whom the network does not hear now; set anew before `step` and `answer`."""
-        self.attempt = 0
-        self._identity = identity
         self._me = identity.agent
         self._since = now
         self._limit_s = ledger.terms.commit_ms / 1_000
@@ -156,20 +66,21 @@ class Round:
         self._extensions = 0
         self._promised = False
         self._shown = False
-        self._looking: set[Cid] = set()
-        self._refetched: dict[Cid, int] = {}
-        self._averages: dict[tuple[Cid, ...], Cid] = {}
-        self._averaging: tuple[Cid, ...] | None = None
-        self._average_s = 0.0
-        self._signatures: dict[bytes, dict[AgentId, bytes]] = {}
-        self._answered: dict[AgentId, float] = {}
-        self._asked: dict[AgentId, float] = {}
-        self._asking: set[AgentId] = set()
-        self._published: set[bytes] = set()
-        self._lock: tuple[bytes, float] | None = None
-        self._hurried = False
+        self.updates = Updates(ledger, tip, self._me)
+        self.agreement = Agreement(
+            tip.digest, tip.agents, self.updates, identity, ledger.terms.result_ms / 1_000
+        )
 
     # -- what is asked of it --
+
+    @property
+    def excluded(self) -> frozenset[AgentId]:
+        """Whom the network does not hear now; set anew before `step` and `answer`."""
+        return self.updates.excluded
+
+    @excluded.setter
+    def excluded(self, agents: frozenset[AgentId]) -> None:
+        self.updates.excluded = agents
 
     @property
     def takes_part(self) -> bool:
@@ -194,86 +105,41 @@ class Round:
     @property
     def lock(self) -> tuple[bytes, float] | None:
         """The outcome that was signed last, by its digest, and until when no other one is signed."""
-        return self._lock
+        return self.agreement.lock
 
     def relock(self, digest: bytes, until: float) -> None:
         """Before a restart this outcome was signed: no other one until then, and for an attempt at most."""
-        self._lock = (digest, min(until, self._since + self._limit_s))
+        self.agreement.relock(digest, min(until, self._since + self._limit_s))
 
     def deadline(self) -> float:
         """When the phase ends at the latest, as far as is known now."""
         if self.phase is Phase.RESULT:
-            return self._since + self._attempt_s()
+            return self.agreement.deadline()
         return self._deadline()
 
     # -- what happens --
 
     def looked(self, reveal: Cid, verdict: Verdict) -> None:
         """A blob was looked at, or could not be had."""
-        self._looking.discard(reveal)
-        self.verdicts[reveal] = verdict
+        self.updates.looked(reveal, verdict)
 
     def averaged(self, key: tuple[Cid, ...], parameters: Cid, seconds: float) -> None:
         """The average of these reveals is here."""
-        self._averages[key] = parameters
-        self._average_s = max(self._average_s, seconds)
-        if self._averaging == key:
-            self._averaging = None
+        self.updates.averaged(key, parameters, seconds)
 
     def failed(self, key: tuple[Cid, ...]) -> None:
         """The average could not be computed: a blob that was here has gone; it is looked at again."""
-        self._averaging = None
-        for reveal in key:
-            self.verdicts.pop(reveal, None)
+        self.updates.failed(key)
 
     def answered(self, agent: AgentId, question: Question, reply: Reply | None, now: float) -> None:
         """A member replied, or (None) did not. Raises `ValueError` for a signature that does not verify."""
-        self._asking.discard(agent)
-        if reply is None:
-            return
-        self._answered[agent] = now
-        if reply.word is Word.SIGNED:
-            outcome = self._outcome(question.members)
-            if outcome is None or outcome.digest(self.ledger.cid) != question.digest:
-                return  # what was asked for has been overtaken
-            if agent not in question.members:
-                return
-            if not outcome.signed_by(self.ledger.cid, agent, reply.signature):
-                raise ValueError("a signature on a result does not verify")
-            self._signatures.setdefault(question.digest, {})[agent] = reply.signature
-        elif reply.word is Word.OBTAINABLE:
-            self._look_again(reply.cids)
+        self.agreement.answered(agent, question, reply, now)
 
     def answer(self, agent: AgentId, question: Question, now: float) -> Reply:
         """What to reply to a proposer, after the records that it shows have been fetched from it."""
-        if question.previous != self.tip.digest or agent not in self.tip.agents or not self.takes_part:
+        if question.previous != self.tip.digest:
             return Reply(Word.ELSEWHERE)
-        shown = set(question.view)
-        if any(not self.ledger.has(cid) for cid in shown):
-            return Reply(Word.BUSY)
-        unsettled = self._unsettled()
-        if any(cid in shown for cid in unsettled):
-            return Reply(Word.BUSY)
-        missing = view_of(self.ledger, self.tip, self.verdicts) - shown
-        if missing:
-            return Reply(Word.MISSING, cids=ascending(missing))
-        mine = self._unavailable()
-        here = [cid for cid in question.unavailable if cid not in mine and cid in self.verdicts]
-        if here:
-            return Reply(Word.OBTAINABLE, cids=ascending(here))
-        if self._look_again(cid for cid in mine if cid not in question.unavailable):
-            return Reply(Word.BUSY)
-        if question.members != self.tip.agents and not self._may_shrink(question.members):
-            return Reply(Word.BUSY)
-        outcome = self._outcome(question.members)
-        if outcome is None:
-            self._hurried = True  # somebody is further than we are
-            return Reply(Word.BUSY)
-        if outcome.digest(self.ledger.cid) != question.digest:
-            return Reply(Word.DISAGREE)
-        if not self._locked(question.digest, now):
-            return Reply(Word.BUSY)
-        return Reply(Word.SIGNED, outcome.sign(self.ledger.cid, self._identity))
+        return self.agreement.answer(agent, question, now)
 
     def step(self, now: float) -> list[Action]:
         """What to do now; also moves the phases on. `wake_at` is when to ask again if nothing happens."""
@@ -285,11 +151,11 @@ class Round:
             actions += self._commit(now)
         if self.phase is Phase.REVEAL:
             actions += self._reveal(now)
-        actions += self._looks()
+        actions += self.updates.looks()
         if self.phase is Phase.RESULT:
             actions += self._conclude(now)
-        elif self._hurried:
-            actions += self._average(self._decision())
+        elif self.agreement.hurried:
+            actions += self.updates.models()
         return actions
 
     # -- the phases --
@@ -326,7 +192,7 @@ class Round:
             if not self.ledger.reveals_of(self.tip, self._me):
                 actions.append(Show(self._own_reveal(own[0], self.offer)))
         expected = self._committed()
-        unsettled = self._unsettled()
+        unsettled = self.updates.unsettled()
         done = [
             agent
             for agent in expected
@@ -338,8 +204,7 @@ class Round:
             self._enter(Phase.RESULT, now)
         elif now >= deadline:
             if any(self.ledger.reveals_of(self.tip, agent) for agent in self._heard()):
-                for cid in unsettled:
-                    self.verdicts[cid] = UNAVAILABLE
+                self.updates.give_up()
                 self._enter(Phase.RESULT, now)
             else:
                 self._since, self._most_at = now, None
@@ -349,50 +214,10 @@ class Round:
         return actions
 
     def _conclude(self, now: float) -> list[Action]:
-        decision = self._decision()
-        actions = self._average(decision)
-        if now >= self._since + self._attempt_s():
-            self.attempt += 1
-            self._since = now
-            self._asked.clear()
-        self.wake_at = self._since + self._attempt_s()
+        actions = self.updates.models()
         shown = [agent for agent in self._heard() if self.ledger.reveals_of(self.tip, agent)]
-        order = proposers(self.tip, shown or self.tip.agents)
-        if order[self.attempt % len(order)] != self._me:
-            return actions
-        members = self._who_signs(now)
-        outcome = self._outcome(members)
-        if outcome is None:
-            return actions
-        digest = outcome.digest(self.ledger.cid)
-        signatures = self._signatures.setdefault(digest, {})
-        if self._me not in signatures and self._locked(digest, now):
-            signatures[self._me] = outcome.sign(self.ledger.cid, self._identity)
-        if len(signatures) >= quorum(len(members)):
-            if digest not in self._published:
-                self._published.add(digest)
-                actions.append(Publish(Result(outcome, tuple(sorted(signatures.items())))))
-            return actions
-        question = Question(
-            self.ledger.cid,
-            self.tip.digest,
-            members,
-            ascending(view_of(self.ledger, self.tip, self.verdicts)),
-            ascending(tuple(self._unavailable())),
-            digest,
-        )
-        for agent in self.tip.agents:
-            if agent == self._me or agent in self._asking:
-                continue
-            here = self.attempt < MAX_ATTEMPTS or self._answered.get(agent, -inf) >= self._since
-            if agent in signatures and here:
-                continue
-            if now < self._asked.get(agent, -inf) + RETRY_S:
-                continue
-            self._asked[agent] = now
-            self._asking.add(agent)
-            actions.append(Ask(agent, question))
-        self.wake_at = min(self.wake_at, now + RETRY_S)
+        actions += self.agreement.step(now, proposers(self.tip, shown or self.tip.agents))
+        self.wake_at = self.agreement.wake_at
         return actions
 
     # -- parts --
@@ -400,15 +225,14 @@ class Round:
     def _enter(self, phase: Phase, now: float) -> None:
         self.phase = phase
         self._since, self._most_at = now, None
-        terms = self.ledger.terms
-        self._limit_s = (terms.reveal_ms if phase is Phase.REVEAL else terms.result_ms) / 1_000
+        if phase is Phase.REVEAL:
+            self._limit_s = self.ledger.terms.reveal_ms / 1_000
+        else:
+            self.agreement.begin(now)
 
     def _heard(self) -> list[AgentId]:
         """The members whose words count."""
         return [agent for agent in self.tip.agents if agent not in self.excluded]
-
-    def _decision(self) -> Decision:
-        return decide(self.ledger, self.tip, self.verdicts, self.excluded)
 
     def _committed(self) -> list[AgentId]:
         """The members who promised an update, or have shown one at once."""
@@ -429,9 +253,6 @@ class Round:
         took = self._most_at - self._since
         return min(latest, self._most_at + max(FLOOR_S, PATIENCE * took))
 
-    def _attempt_s(self) -> float:
-        return min(self._limit_s, max(ATTEMPT_FLOOR_S, ATTEMPT_AVERAGES * self._average_s))
-
     def _own_reveal(self, commit: Cid, offer: Offer) -> Reveal:
         seen = {cid for agent in self.tip.agents for cid in self.ledger.commits_of(self.tip, agent)[:2]}
         # A reveal may overtake its commit on the way; it says that there is one.
@@ -451,81 +272,3 @@ class Round:
             offer.metrics,
             ascending(frozenset(seen)),
         )
-
-    def _unsettled(self) -> set[Cid]:
-        """Reveals whose blob has still to be looked at."""
-        return {
-            cid
-            for agent in self.tip.agents
-            if len(reveals := self.ledger.reveals_of(self.tip, agent)) == 1
-            for cid in reveals
-            if cid not in self.verdicts and needs_blob(self.ledger, self.ledger.reveals[cid][1])
-        }
-
-    def _unavailable(self) -> set[Cid]:
-        return {cid for cid, verdict in self.verdicts.items() if verdict == UNAVAILABLE}
-
-    def _looks(self) -> list[Action]:
-        actions: list[Action] = []
-        for cid in sorted(self._unsettled() - self._looking):
-            author, reveal = self.ledger.reveals[cid]
-            self._looking.add(cid)
-            others = [agent for agent in self.tip.agents if agent not in (author, self._me)]
-            actions.append(Look(cid, reveal.commit, reveal.blob, reveal.size, (author, *others)))
-        return actions
-
-    def _look_again(self, reveals: Iterable[Cid]) -> bool:
-        """Ask once more for blobs that could not be had, now that somebody has them; whether any."""
-        again = False
-        for cid in list(reveals):
-            if self.verdicts.get(cid) == UNAVAILABLE and self._refetched.get(cid, 0) < MAX_REFETCH:
-                self._refetched[cid] = self._refetched.get(cid, 0) + 1
-                del self.verdicts[cid]
-                again = True
-        return again
-
-    def _average(self, decision: Decision) -> list[Action]:
-        key = decision.key
-        if not key or key in self._averages or self._averaging == key or self._unsettled():
-            return []
-        self._averaging = key
-        return [
-            Average(
-                key, self.tip.parameters, tuple((one.blob, one.examples) for one in decision.contributions)
-            )
-        ]
-
-    def _outcome(self, members: tuple[AgentId, ...]) -> Outcome | None:
-        """What follows from what was seen; None while the average is not known, or there is no evidence."""
-        decision = self._decision()
-        parameters = self._averages.get(decision.key) if decision.key else self.tip.parameters
-        if parameters is None:
-            return None
-        outcome = decision.outcome(self.tip, members, parameters)
-        return outcome if outcome.reveals else None
-
-    def _who_signs(self, now: float) -> tuple[AgentId, ...]:
-        """The whole roster; after the failed attempts, late in an attempt, those who answered in it."""
-        if self.attempt < MAX_ATTEMPTS or now < self._since + self._attempt_s() / 2:
-            return self.tip.agents
-        alive = tuple(
-            agent
-            for agent in self.tip.agents
-            if agent == self._me or self._answered.get(agent, -inf) >= self._since
-        )
-        return alive if self._may_shrink(alive) else self.tip.agents
-
-    def _may_shrink(self, members: tuple[AgentId, ...]) -> bool:
-        return (
-            self.attempt >= MAX_ATTEMPTS
-            and self._me in members
-            and set(members) <= set(self.tip.agents)
-            and list(members) == sorted(members)
-            and 2 * len(members) >= len(self.tip.roster)
-        )
-
-    def _locked(self, digest: bytes, now: float) -> bool:
-        """Whether this may be signed: not while another outcome, signed just now, may gather its quorum."""
-        if self._lock is None or (self._lock[0] != digest and now >= self._lock[1]):
-            self._lock = (digest, now + self._attempt_s())
-        return self._lock[0] == digest

@@ -18,7 +18,7 @@ from chain import canonical
 from chain.cid import Cid
 from chain.errors import ChainError
 from dht.ports import RunBlocking
-from federated.round import Offer
+from federated.actions import Offer
 from node.storage.database import Layout, Options, open_database
 from node.storage.group_writer import GroupWriter
 

@@ -20,12 +20,13 @@ from chain.learning import Reveal, Start, commit_body, draft_on_task, result_bod
 from chain.learning_task import Task
 from chain.record import Record
 from chain.source_chain import Draft, Head, head_of, next_record
+from federated.actions import Ask, Average, Look, Offer, Promise, Publish, Show
 from federated.faults import UNAVAILABLE
 from federated.ledger import Ledger
 from federated.messages import Question, Reply, Word, decode_question, decode_reply
 from federated.proposal import Verdict
 from federated.robust import round_model
-from federated.round import Ask, Average, Look, Offer, Promise, Publish, Round, Show
+from federated.round import Round
 from federated.update import Fault, inspect
 from tests.federated.models import model
 

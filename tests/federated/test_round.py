@@ -15,8 +15,9 @@ from chain.cid import blob_cid
 from chain.kinds import COMMIT, REVEAL
 from chain.learning import Commit, Reveal, commit_body, reveal_body
 from federated.aggregation import average
+from federated.agreement import ATTEMPT_FLOOR_S
 from federated.faults import DOUBLE, EXCLUDED, HASH, LATE, PENALISED, UNAVAILABLE, WEIGHT
-from federated.round import ATTEMPT_FLOOR_S, Round
+from federated.round import Round
 from federated.update import Fault, decode, encode
 from tests.federated.models import ARRAYS, TASK, model, task_of, values
 from tests.federated.table import Member, Table
@@ -352,7 +353,7 @@ def test_after_a_restart_no_other_outcome_is_signed_until_the_attempt_has_passed
         round_ = Round(member.ledger, member.scribe.identity, 0.0)
         round_.relock(b"signed before", until)
         assert round_.lock == (b"signed before", bound), "a clock that was put back binds nobody for ever"
-        assert not round_._locked(b"another", bound - 0.1)
-        assert round_._locked(b"signed before", bound - 0.1)
-        assert round_._locked(b"another", bound)
+        assert not round_.agreement._may_sign(b"another", bound - 0.1)
+        assert round_.agreement._may_sign(b"signed before", bound - 0.1)
+        assert round_.agreement._may_sign(b"another", bound)
         assert round_.lock == (b"another", bound + ATTEMPT_FLOOR_S)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from chain.cid import Cid
 from chain.learning_task import Array, Task
+from federated.actions import Offer
 from federated.compression import is_compressed, quantise
 from federated.engagement import Engagement
 from federated.errors import LearningError
-from federated.round import Offer
 from federated.update import decode, encode
 from node.node import Node
 from node.storage.errors import StorageError

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from chain.cid import blob_cid, record_cid
-from federated.round import Offer
+from federated.actions import Offer
 from node.storage.errors import DatabaseCorrupt
 from node.storage.learning_memory import LearningMemory
 from sim.virtual_clock import inline_blocking

@@ -1,0 +1,83 @@
+"""What the machine of a round asks the node to do, and what the user's process hands in. Frozen data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from chain.cid import Cid
+from chain.identity import AgentId
+from chain.learning import Commit, Result, Reveal, update_hash
+from federated.messages import Question
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The user's own update of a round; `salt` is secret until it is revealed. `metrics` in ppm."""
+
+    blob: Cid
+    size: int
+    examples: int
+    metrics: dict[str, int]
+    salt: bytes
+
+    def hash(self) -> bytes:
+        """What its commit says."""
+        return update_hash(self.salt, self.blob, self.size, self.examples)
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """Append this commit to the own chain, and deliver it."""
+
+    commit: Commit
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """Append this reveal to the own chain, and deliver it."""
+
+    reveal: Reveal
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Fetch a reveal's blob (and its commit's record, if that is not in the ledger), and call `looked`.
+
+    It is at `agents`, the likeliest first.
+    """
+
+    reveal: Cid
+    commit: Cid
+    blob: Cid
+    size: int
+    agents: tuple[AgentId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Average:
+    """Make the new model of these (blob, examples) and of the one that the round began with, `base`, by the
+    task's strategy; keep it as a blob, and call `averaged`.
+    """
+
+    key: tuple[Cid, ...]
+    base: Cid
+    parts: tuple[tuple[Cid, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask a member to sign, and call `answered` with its reply."""
+
+    agent: AgentId
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Append this result to the own chain, and deliver it."""
+
+    result: Result
+
+
+Action: TypeAlias = Promise | Show | Look | Average | Ask | Publish
