@@ -26,6 +26,8 @@ MULTI_KRUM: Final = "multi_krum"
 
 TRANSFORMS: Final = frozenset({CLIP, NNM})
 FINISHES: Final = frozenset({MEAN, MEDIAN, TRIMMED_MEAN, GEOMETRIC_MEDIAN, CENTRED_CLIP, KRUM, MULTI_KRUM})
+COORDINATE_WISE: Final = frozenset({MEDIAN, TRIMMED_MEAN})
+"""Finishes that look at every element for itself."""
 MAX_STEPS: Final = 4
 DEFAULT_PERCENT: Final = 25
 MAX_PERCENT: Final = 49

@@ -13,7 +13,7 @@ from math import prod
 from typing import Any, Final, TypeAlias
 
 from chain import canonical
-from chain.aggregation_rule import AggregationRule, parse_rule
+from chain.aggregation_rule import COORDINATE_WISE, NNM, AggregationRule, parse_rule
 from chain.body_fields import check_integer, expect_fields
 from chain.cid import Cid, is_blob_cid
 from chain.errors import RecordError
@@ -34,7 +34,10 @@ FEDAVG: Final = "fedavg"
 NO_COMPRESSION: Final = "none"
 INT8: Final = "int8"
 """Updates are differences from the round's model in 8 bits an element (`federated.compression`)."""
-COMPRESSIONS: Final = (NO_COMPRESSION, INT8)
+TOP_K: Final = "topk"
+"""`topk:5` is such a difference for the 5 % of the elements that differ most (`federated.sparse`)."""
+MAX_TOP_K: Final = 49
+"""Per cent; half of the elements with their places take what all take in 8 bits."""
 DTYPES: Final = {"<f4": 4, "<f8": 8, "<i8": 8}
 """Element types of arrays and their sizes in bytes; all little-endian."""
 MAX_ARRAYS: Final = 256
@@ -125,6 +128,8 @@ class Task:
     def _since_6(self) -> str | None:
         if self.topology != ALL_TO_ALL:
             return f"topology {self.topology!r}"
+        if self.top_k is not None:
+            return f"compression {self.compression!r}"
         return None if self.secure is None else "secure sums"
 
     def _since_5(self) -> str | None:
@@ -132,9 +137,14 @@ class Task:
             return f"mode {self.mode!r}"
         if self.max_norm is not None:
             return "max_norm"
-        if self.compression != NO_COMPRESSION:
+        if self.compression == INT8:
             return f"compression {self.compression!r}"
         return None if self.strategy == FEDAVG else f"strategy {self.strategy!r}"
+
+    @property
+    def top_k(self) -> int | None:
+        """Per cent of the elements of which updates tell, where they do not tell of all."""
+        return top_k_of(self.compression)
 
     @property
     def rule(self) -> AggregationRule | None:
@@ -170,6 +180,18 @@ class Task:
         return body
 
 
+def top_k_of(compression: str) -> int | None:
+    """The share of a `topk` compression in per cent, None for another one; raises `RecordError`."""
+    if compression in (NO_COMPRESSION, INT8):
+        return None
+    name, _, share = compression.partition(":")
+    if name != TOP_K or share not in map(str, range(1, MAX_TOP_K + 1)):
+        raise RecordError(
+            f"compression {compression!r:.40} is none of {INT8}, {TOP_K}:1 … {TOP_K}:{MAX_TOP_K} (per cent)"
+        )
+    return int(share)
+
+
 def task_from_body(body: dict[str, Any]) -> Task:
     """Check and read a task; raises `RecordError` naming the term."""
     expect_fields(
@@ -197,9 +219,12 @@ def task_from_body(body: dict[str, Any]) -> Task:
     check_integer("max_abs", body["max_abs"], 1, MAX_ABS)
     if "max_norm" in body:
         check_integer("max_norm", body["max_norm"], 1, MAX_NORM)
-    for name, values in (("compression", COMPRESSIONS), ("topology", TOPOLOGIES)):
-        if name in body and body[name] not in values[1:]:  # the first goes without saying
-            raise RecordError(f"{name} {body[name]!r:.40} is none of {', '.join(values[1:])}")
+    if "topology" in body and body["topology"] not in TOPOLOGIES[1:]:  # the first goes without saying
+        raise RecordError(f"topology {body['topology']!r:.40} is none of {', '.join(TOPOLOGIES[1:])}")
+    compression = body.get("compression", NO_COMPRESSION)
+    if "compression" in body and (type(compression) is not str or compression == NO_COMPRESSION):
+        raise RecordError(f"compression {compression!r:.40} is malformed: it is said where there is one")
+    top_k = top_k_of(compression)
     if "secure" in body:
         check_integer("secure", body["secure"], MIN_SECURE, MAX_MEMBERS)
         if body["min_members"] < body["secure"]:
@@ -211,7 +236,7 @@ def task_from_body(body: dict[str, Any]) -> Task:
             raise RecordError(f"{name} is for the mode {PEER_ROUNDS}")
     if "secure" in body and body.get("topology") == GOSSIP:
         raise RecordError(f"secure sums need rounds with a roster, which the topology {GOSSIP} has not")
-    return Task(
+    task = Task(
         name=body["name"],
         arrays=()
         if body["mode"] == SERVER_APP and body["arrays"] == []
@@ -229,10 +254,13 @@ def task_from_body(body: dict[str, Any]) -> Task:
         mode=body["mode"],
         strategy=body["strategy"],
         max_norm=body.get("max_norm"),
-        compression=body.get("compression", NO_COMPRESSION),
+        compression=compression,
         topology=body.get("topology", ALL_TO_ALL),
         secure=body.get("secure"),
     )
+    if top_k is not None:
+        _check_top_k(task)
+    return task
 
 
 def arrays_from_value(value: object) -> tuple[Array, ...]:
@@ -259,6 +287,15 @@ def arrays_from_value(value: object) -> tuple[Array, ...]:
     if len({array.name for array in arrays}) < len(arrays):
         raise RecordError("two arrays have one name")
     return tuple(arrays)
+
+
+def _check_top_k(task: Task) -> None:
+    """Refuse what would be slow or for nothing: a median of values that are mostly absent is no value."""
+    if task.topology == GOSSIP:
+        raise RecordError(f"{task.compression} needs a common model, which the topology {GOSSIP} has not")
+    rule = task.rule
+    if rule is not None and rule.finish in COORDINATE_WISE and NNM not in rule.transforms:
+        raise RecordError(f"{task.compression} with {rule} learns nothing: put {NNM} before {rule.finish}")
 
 
 def _config(value: object) -> dict[str, ConfigValue]:

@@ -1,18 +1,18 @@
-"""Updates in a quarter of the bytes: differences from the round's model, in int8 and a power of two a block.
+"""Updates in a quarter of the bytes, or far less: differences from the round's model, in 8 bits.
 
 An int8 update *stands for* a plain one, element by element: base + q · 2**e, rounded to the array's dtype,
-with |q| ≤ 127 and one exponent e for every `BLOCK` elements. q · 2**e is exact in float64, so what is left is
-one correctly rounded addition and one correctly rounded conversion: every machine reads the same bits, and
-all that is said of plain updates (bounds, norm, rules, audit) is said of what these stand for. Read row by
-row in slices (`rows`), they are never expanded as a whole.
+with |q| ≤ 127 and one exponent e for every `BLOCK` elements (`federated.quanta`); a `topk` one for the
+model that the round began with, moved in a few elements of each block (`federated.sparse`). All that is
+said of plain updates (bounds, norm, rules, audit) is said of what these stand for. Read row by row in
+slices (`rows`), they are never expanded as a whole.
 
-What rounding takes away, at most half a step 2**e, the member keeps and adds to its next update (`quantise`):
-**error feedback** (Seide et al., 2014; Karimireddy et al., 2019). So nothing is lost for good: after any
-number of rounds the sum of what was sent lies within one step of the sum of what was meant.
+What is not sent, for an int8 element at most half a step 2**e, the member keeps and adds to its next update
+(`compressed`): **error feedback** (Seide et al., 2014; Karimireddy et al., 2019). So nothing is lost for
+good: after any number of rounds the sum of what was sent is the sum of what was meant less what is kept.
 
-The form: `MAGIC`, then for each array its exponents (int8) and its q (int8); integer arrays, which take no
-part in this, as they are. Its length follows from the task's terms, so there is no header to trust, and
-nothing is allocated for what a sender says.
+The int8 form: `MAGIC`, then for each array its exponents (int8) and its q (int8); integer arrays, which
+take no part in this, as they are. The length of both forms follows from the task's terms, so there is no
+header to trust, and nothing is allocated for what a sender says.
 """
 
 from __future__ import annotations
@@ -21,6 +21,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from chain.learning_task import NO_COMPRESSION, Array, Task
+from federated.quanta import (
+    BLOCK,
+    CHUNK,
+    LEVELS,
+    blocks_of,
+    exponents_of,
+    in_range,
+    is_whole,
+    moved_by,
+    steps_of,
+)
+from federated.sparse import MAGIC as SPARSE_MAGIC
+from federated.sparse import Sparse, is_canonical, largest, open_sparse, per_block, sparse_size
 from federated.update import Fault, Model, UpdateError, decode, update_size, views
 
 if TYPE_CHECKING:
@@ -28,13 +41,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAGIC: Final = b"RFq8\x01\x00\x00\x00"
-BLOCK: Final = 256
-"""Elements that share an exponent."""
-LEVELS: Final = 127
-LOWEST, HIGHEST = -64, 15
-"""Exponents. 127 · 2**15 is beyond any difference between values within the largest `max_abs`."""
-CHUNK: Final = 64 * BLOCK
-"""Elements worked on at a time."""
 SHRINK: Final = (1.0, 0.98, 0.9, 0.7, 0.4)
 """What a difference is scaled by, in turn, until what rounding makes of it is within `max_norm`."""
 NORM_MARGIN: Final = 1 - 1e-6
@@ -60,8 +66,8 @@ class _Quantised:
     def __getitem__(self, key: slice, /) -> NDArray[Any]:
         start, stop, _ = key.indices(self._quanta.size)
         first, last = start // BLOCK, -(-stop // BLOCK)
-        steps = _steps(self._exponents[first:last])[start - first * BLOCK : stop - first * BLOCK]
-        return _moved(self._base[start:stop], self._quanta[start:stop], steps)
+        steps = steps_of(self._exponents[first:last])[start - first * BLOCK : stop - first * BLOCK]
+        return moved_by(self._base[start:stop], self._quanta[start:stop], steps)
 
 
 def is_compressed(task: Task) -> bool:
@@ -71,11 +77,15 @@ def is_compressed(task: Task) -> bool:
 
 def compressed_size(arrays: Sequence[Array]) -> int:
     """Bytes of every int8 update of these arrays."""
-    return len(MAGIC) + sum(array.size if _whole(array) else _blocks(array) + array.count for array in arrays)
+    return len(MAGIC) + sum(
+        array.size if is_whole(array) else blocks_of(array) + array.count for array in arrays
+    )
 
 
 def sent_size(task: Task) -> int:
     """Bytes of a right update of this task."""
+    if task.top_k is not None:
+        return sparse_size(task.arrays, task.top_k)
     return compressed_size(task.arrays) if is_compressed(task) else update_size(task.arrays)
 
 
@@ -91,6 +101,12 @@ def rows(task: Task, base: Model | None, data: Model) -> Sequence[Row]:
     if base is None:
         raise ValueError("a compressed update means nothing without the model that the round began with")
     origins = [view.reshape(-1) for view in views(task.arrays, base)]
+    if task.top_k is not None:
+        k = per_block(task.top_k)
+        return [
+            Sparse(origin, part, k) if part.whole is None else part.whole
+            for origin, part in zip(origins, open_sparse(task.arrays, task.top_k, data), strict=True)
+        ]
     return [
         quanta if exponents is None else _Quantised(origin, exponents, quanta)
         for origin, (exponents, quanta) in zip(origins, open_parts(task.arrays, data), strict=True)
@@ -98,22 +114,28 @@ def rows(task: Task, base: Model | None, data: Model) -> Sequence[Row]:
 
 
 def inspect_compressed(task: Task, base: Model, data: Model) -> Fault | None:
-    """What is wrong with an int8 update, or None. O(elements), memory for some blocks."""
+    """What is wrong with a compressed update, or None. O(elements), memory for some blocks."""
     try:
-        parts = open_parts(task.arrays, data)
+        right = _is_right(task, data)
     except UpdateError as error:
         return error.fault
-    for exponents, quanta in parts:
-        if exponents is None:
-            continue
-        if exponents.min() < LOWEST or exponents.max() > HIGHEST or quanta.min() < -LEVELS:
-            return Fault.FORMAT
+    if not right:
+        return Fault.FORMAT
     for array, row in zip(task.arrays, rows(task, base, data), strict=True):
         for start in range(0, array.count, CHUNK):
             values = row[start : start + CHUNK]
             if values.min() < -task.max_abs or values.max() > task.max_abs:
                 return Fault.BOUND
     return None
+
+
+def _is_right(task: Task, data: Model) -> bool:
+    percent = task.top_k
+    if percent is None:
+        parts = open_parts(task.arrays, data)
+        return all(exponents is None or in_range(exponents, quanta) for exponents, quanta in parts)
+    sparse = open_sparse(task.arrays, percent, data)
+    return all(is_canonical(array, percent, part) for array, part in zip(task.arrays, sparse, strict=True))
 
 
 def quantise(
@@ -123,8 +145,10 @@ def quantise(
     kept: Sequence[NDArray[np.float64]] | None,
     max_abs: int,
     max_norm: int | None = None,
+    top_k: int | None = None,
 ) -> tuple[bytes, list[NDArray[np.float64]]]:
-    """An update as int8, and what is to be kept for the next one; `kept` is what the last one left.
+    """An update as int8, and what is to be kept for the next one; `kept` is what the last one left. With
+    `top_k` it is sparse, of so many per cent of the elements.
 
     Raises `UpdateError` where `update` is not the task's arrays within `max_abs`. What the error kept would
     carry beyond `max_abs` is cut off; where it or rounding would carry an update beyond `max_norm` that lies
@@ -133,13 +157,13 @@ def quantise(
     """
     origins = [view.reshape(-1) for view in views(arrays, base)]
     values = [view.reshape(-1) for view in decode(arrays, update, max_abs)]
-    data, left, square = _quantised(arrays, origins, values, kept, max_abs, 1.0)
+    data, left, square = _quantised(arrays, origins, values, kept, max_abs, top_k, 1.0)
     if max_norm is None:
         return data, left
     limit = (max_norm * NORM_MARGIN) ** 2
     if square > limit and _square(arrays, origins, values) <= max_norm**2:
         for shrink in SHRINK:
-            data, left, square = _quantised(arrays, origins, values, None, max_abs, shrink)
+            data, left, square = _quantised(arrays, origins, values, None, max_abs, top_k, shrink)
             if square <= limit:
                 break
     return data, left
@@ -151,19 +175,21 @@ def _quantised(
     values: Sequence[NDArray[Any]],
     kept: Sequence[NDArray[np.float64]] | None,
     max_abs: int,
+    top_k: int | None,
     shrink: float,
 ) -> tuple[bytes, list[NDArray[np.float64]], float]:
     """The bytes, the errors, and the square of how far what the bytes stand for lies from `origins`."""
     import numpy as np
 
-    out, left, square = [MAGIC], [], 0.0
+    out, left, square = [MAGIC if top_k is None else SPARSE_MAGIC], [], 0.0
     for place, (array, origin, value) in enumerate(zip(arrays, origins, values, strict=True)):
-        if _whole(array):
+        if is_whole(array):
             out.append(value.tobytes())
             left.append(np.zeros(0))
             continue
-        exponents, quanta = np.empty(_blocks(array), np.int8), np.empty(array.count, np.int8)
+        exponents, quanta = np.empty(blocks_of(array), np.int8), np.empty(array.count, np.int8)
         errors = np.zeros(array.count)
+        places: list[NDArray[np.int64]] = []
         for start in range(0, array.count, CHUNK):
             part = slice(start, min(start + CHUNK, array.count))
             before = origin[part].astype(np.float64)
@@ -172,47 +198,27 @@ def _quantised(
                 meant += kept[place][part]
             np.clip(meant, -max_abs, max_abs, out=meant)
             moved = meant - before
-            found = _exponents(moved)
-            steps = _steps(found)[: moved.size]
+            found = exponents_of(moved)
+            steps = steps_of(found)[: moved.size]
             whole = np.clip(np.rint(moved / steps), -LEVELS, LEVELS)
-            sent = _moved(origin[part], whole, steps)
+            if top_k is not None:
+                places.append(largest(moved, top_k))
+                whole[np.delete(np.arange(whole.size), places[-1])] = 0
+            sent = moved_by(origin[part], whole, steps)
             # Half a step up may lead over the bound; one step back leads between what was meant and the base.
             whole -= np.sign(whole) * (np.abs(sent) > max_abs)
-            sent = _moved(origin[part], whole, steps)
+            sent = moved_by(origin[part], whole, steps)
             exponents[start // BLOCK : start // BLOCK + found.size] = found
             quanta[part] = whole
             errors[part] = meant - sent
             square += float(np.sum((sent - before) ** 2))
-        out += [exponents.tobytes(), quanta.tobytes()]
+        if top_k is None:
+            out += [exponents.tobytes(), quanta.tobytes()]
+        else:
+            held = np.concatenate([start * CHUNK + one for start, one in enumerate(places)])
+            out += [exponents.tobytes(), (held % BLOCK).astype(np.uint8).tobytes(), quanta[held].tobytes()]
         left.append(errors)
     return b"".join(out), left, square
-
-
-def _exponents(moved: NDArray[Any]) -> NDArray[np.int8]:
-    """For each block the least e with which its largest difference is at most 127 · 2**e."""
-    import numpy as np
-
-    largest = np.maximum.reduceat(np.abs(moved), np.arange(0, moved.size, BLOCK))
-    fraction, exponent = np.frexp(largest / LEVELS)
-    exponent = np.where(largest == 0, LOWEST, exponent - (fraction == 0.5))
-    found: NDArray[np.int8] = np.clip(exponent, LOWEST, HIGHEST).astype(np.int8)
-    return found
-
-
-def _steps(exponents: NDArray[Any]) -> NDArray[Any]:
-    """2**e for every element of the blocks; exact."""
-    import numpy as np
-
-    return np.repeat(np.ldexp(1.0, exponents.astype(np.int32)), BLOCK)
-
-
-def _moved(base: NDArray[Any], quanta: NDArray[Any], steps: NDArray[Any]) -> NDArray[Any]:
-    """base + quanta · steps in float64, then in the dtype of `base`."""
-    import numpy as np
-
-    moved: NDArray[Any] = np.multiply(quanta, steps, dtype=np.float64)
-    moved += base
-    return moved.astype(base.dtype)
 
 
 def open_parts(arrays: Sequence[Array], data: Model) -> list[tuple[NDArray[Any] | None, NDArray[Any]]]:
@@ -224,11 +230,11 @@ def open_parts(arrays: Sequence[Array], data: Model) -> list[tuple[NDArray[Any] 
     parts: list[tuple[NDArray[Any] | None, NDArray[Any]]] = []
     offset = len(MAGIC)
     for array in arrays:
-        if _whole(array):
+        if is_whole(array):
             parts.append((None, np.frombuffer(data, array.dtype, array.count, offset)))
             offset += array.size
             continue
-        exponents = np.frombuffer(data, np.int8, _blocks(array), offset)
+        exponents = np.frombuffer(data, np.int8, blocks_of(array), offset)
         offset += exponents.size
         parts.append((exponents, np.frombuffer(data, np.int8, array.count, offset)))
         offset += array.count
@@ -243,14 +249,5 @@ def _square(
     return sum(
         float(np.sum((value.astype(np.float64) - origin) ** 2))
         for array, origin, value in zip(arrays, origins, values, strict=True)
-        if not _whole(array)
+        if not is_whole(array)
     )
-
-
-def _blocks(array: Array) -> int:
-    return -(-array.count // BLOCK)
-
-
-def _whole(array: Array) -> bool:
-    """Whether an array holds integers."""
-    return array.dtype == "<i8"

@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING
 from chain.aggregation_rule import (
     CENTRED_CLIP,
     CLIP,
+    COORDINATE_WISE,
     GEOMETRIC_MEDIAN,
     KRUM,
     MEAN,
     MEDIAN,
     MULTI_KRUM,
-    TRIMMED_MEAN,
     AggregationRule,
 )
 from chain.cid import Cid
@@ -54,8 +54,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from federated.differences import Floats
-
-COORDINATE_WISE = frozenset({MEDIAN, TRIMMED_MEAN})
 
 
 def combine(

@@ -75,7 +75,7 @@ class TaskIn(Shape):
     config: dict[str, str | bool | int | float] = Field(default={}, max_length=MAX_CONFIG)
     mode: Literal["peer-rounds", "server-app"] = "peer-rounds"
     strategy: Annotated[str, Field(min_length=1, max_length=MAX_NAME)] | None = None
-    compression: Literal["none", "int8", "auto"] = "none"
+    compression: Annotated[str, Field(min_length=1, max_length=MAX_NAME)] = "none"
 
     def to_task(self, strategy: str) -> Task:
         """The node's noun; `strategy` unless they say one: `FEDAVG` where the network knows no other."""

@@ -91,8 +91,9 @@ fl.add_command(export)
 )
 @click.option(
     "--compression",
-    type=click.Choice(["none", "int8"]),
-    help="int8: updates in a quarter of the bytes [where the network knows it]; none: whole models.",
+    metavar="FORM",
+    help="int8: updates in a quarter of the bytes [where the network knows it]; topk:N: of the N % of the "
+    "elements that changed most; none: whole models.",
 )
 @click.option("--run-config", multiple=True, metavar="'K=V …'", help="Other values for the app's config.")
 @click.option(

@@ -1,4 +1,4 @@
-"""Int8 updates: half a step of error that is not lost, one meaning everywhere, nothing hostile passes."""
+"""Compressed updates: what is not sent is not lost, one meaning everywhere, nothing hostile passes."""
 
 from __future__ import annotations
 
@@ -15,27 +15,24 @@ from numpy.typing import NDArray
 from chain.aggregation_rule import ROBUST
 from chain.cid import blob_cid
 from chain.errors import RecordError
-from chain.learning_task import INT8, SERVER_APP, Array, Task, task_from_body
+from chain.learning_task import GOSSIP, INT8, SERVER_APP, Array, Task, task_from_body
 from federated.admission import announced, examine
-from federated.compression import (
-    BLOCK,
-    CHUNK,
-    MAGIC,
-    compressed_size,
-    most_sent,
-    quantise,
-    rows,
-    sent_size,
-)
+from federated.compression import MAGIC, compressed_size, most_sent, quantise, rows, sent_size
 from federated.flower.compressing_member import CompressingMember
 from federated.flower.participation import Refused
+from federated.quanta import BLOCK, CHUNK
 from federated.robust import round_model
+from federated.sparse import MAGIC as SPARSE_MAGIC
+from federated.sparse import per_block
 from federated.update import Fault, decode, encode
 from tests.chain.samples import damage
 from tests.federated.models import TASK, model, task_of
 
 SHAPES = (Array("w", "<f4", (BLOCK + 44, 2)), Array("b", "<f8", (3,)), Array("n", "<i8", (2,)))
 ROUGH = task_of(*SHAPES, compression=INT8)
+SPARSE = task_of(*SHAPES, compression="topk:5")
+SPARSEST = task_of(*SHAPES, compression="topk:1")
+FORMS = st.sampled_from([ROUGH, SPARSE, SPARSEST])
 PLAIN = replace(ROUGH, compression="none")
 
 Rows = list[NDArray[Any]]
@@ -45,6 +42,10 @@ def drawn(seed: int, most: float, arrays: Sequence[Array] = SHAPES) -> Rows:
     rng = np.random.default_rng(seed)
     scale = most * 2.0 ** -rng.integers(0, 20)
     return [np.asarray(rng.uniform(-scale, scale, a.shape)).astype(a.dtype) for a in arrays]
+
+
+def packed(task: Task, base: bytes, update: bytes, kept: Any = None) -> tuple[bytes, Rows]:
+    return quantise(task.arrays, base, update, kept, task.max_abs, task.max_norm, task.top_k)
 
 
 def meaning(task: Task, base: bytes, data: bytes) -> Rows:
@@ -94,21 +95,78 @@ def test_an_error_is_half_a_step_and_sums_stay_within_one(seeds: tuple[int, int]
             assert (np.abs(meant[place] - sent[place]) <= room + 1e-9).all()
 
 
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**32), rounds=st.integers(1, 9))
+def test_the_largest_of_each_block_are_sent_and_the_others_wait(seed: int, rounds: int) -> None:
+    """What was meant is what was sent and what is kept."""
+    base = encode(SHAPES, drawn(seed, 20))
+    origin = decode(SHAPES, base, TASK.max_abs)
+    left: Any = None
+    for number in range(rounds):
+        update = encode(SHAPES, drawn(seed + 1 + number, 5))
+        true = decode(SHAPES, update, TASK.max_abs)
+        data, kept = packed(SPARSE, base, update, left)
+        assert len(data) == sent_size(SPARSE)
+        assert examine(SPARSE, base, data) is None
+        got = meaning(SPARSE, base, data)
+        assert (got[2] == true[2]).all()
+        for place in (0, 1):
+            start = origin[place].reshape(-1).astype(np.float64)
+            meant = true[place].reshape(-1) - start + (0 if left is None else left[place])
+            moved = got[place].reshape(-1) - start
+            assert np.abs(meant - moved - kept[place]).max() < 1e-9
+            for at in range(0, meant.size, BLOCK):
+                block, said = meant[at : at + BLOCK], moved[at : at + BLOCK]
+                k = per_block(5, block.size)
+                bar = np.sort(np.abs(block))[-k]
+                chosen = np.abs(block) >= bar
+                step = 2 * np.abs(block).max() / 127 + 1e-5
+                assert (np.abs(block - said)[chosen] <= step).all()
+                assert (said[~chosen] == 0).all()
+        left = kept
+
+
+def test_errors_kept_make_a_sparse_descent_arrive() -> None:
+    """Three members, each with a goal of its own: without what is kept, what none ranks high never moves."""
+    terms = (Array("w", "<f8", (256,)),)
+    task = task_of(*terms, compression="topk:4")
+    rng = np.random.default_rng(3)
+    common, own = rng.normal(size=256), 2 * rng.normal(size=(3, 256))
+    goals = common + own - own.mean(axis=0)
+    far = {}
+    for keeps in (True, False):
+        base = encode(terms, [np.zeros(256)])
+        kept: list[Any] = [None] * 3
+        for _ in range(150):
+            (at,) = decode(terms, base, task.max_abs)
+            sent = []
+            for place, goal in enumerate(goals):
+                update = encode(terms, [at + 0.02 * (goal - at)])
+                data, left = packed(task, base, update, kept[place])
+                kept[place] = left if keeps else None
+                sent.append((blob_cid(data), data, 1))
+            base = round_model(task, base, sent)
+        far[keeps] = float(np.linalg.norm(decode(terms, base, task.max_abs)[0] - common))
+    whole = float(np.linalg.norm(common))
+    assert far[True] < 0.2 * whole < 0.8 * whole < far[False]
+
+
 @settings(max_examples=25)
-@given(seed=st.integers(0, 2**32), chunk=st.integers(1, 700), strategy=st.sampled_from(["fedavg", ROBUST]))
+@given(
+    seed=st.integers(0, 2**32),
+    chunk=st.integers(1, 700),
+    strategy=st.sampled_from(["fedavg", ROBUST]),
+    form=FORMS,
+)
 def test_rules_make_of_it_what_they_make_of_the_plain_updates_it_stands_for(
-    seed: int, chunk: int, strategy: str
+    seed: int, chunk: int, strategy: str, form: Task
 ) -> None:
     base = encode(SHAPES, drawn(seed, 50))
-    sent = [
-        quantise(SHAPES, base, encode(SHAPES, drawn(seed + 1 + i, 50)), None, TASK.max_abs)[0]
-        for i in range(4)
-    ]
-    plain = [encode(SHAPES, meaning(ROUGH, base, data)) for data in sent]
-    for one, data in zip(rows(ROUGH, base, sent[0]), plain[:1] * 3, strict=True):
-        del data
+    sent = [packed(form, base, encode(SHAPES, drawn(seed + 1 + i, 50)))[0] for i in range(4)]
+    plain = [encode(SHAPES, meaning(form, base, data)) for data in sent]
+    for one in rows(form, base, sent[0]):
         assert (np.concatenate([one[i : i + chunk] for i in range(0, 600, chunk)]) == one[0:600]).all()
-    rough, exact = (replace(task, strategy=strategy) for task in (ROUGH, PLAIN))
+    rough, exact = (replace(task, strategy=strategy) for task in (form, PLAIN))
     names = [blob_cid(data) for data in sent]  # the order of a rule's ties: the same for both
     assert round_model(rough, base, [(cid, data, 7) for cid, data in zip(names, sent, strict=True)]) == (
         round_model(exact, base, [(cid, data, 7) for cid, data in zip(names, plain, strict=True)])
@@ -116,16 +174,16 @@ def test_rules_make_of_it_what_they_make_of_the_plain_updates_it_stands_for(
 
 
 @settings(max_examples=60)
-@given(data=st.data())
-def test_whatever_arrives_is_named_or_stands_for_a_right_update(data: st.DataObject) -> None:
+@given(data=st.data(), form=FORMS)
+def test_whatever_arrives_is_named_or_stands_for_a_right_update(data: st.DataObject, form: Task) -> None:
     base = encode(SHAPES, drawn(1, 50))
-    right, _ = quantise(SHAPES, base, encode(SHAPES, drawn(2, 90)), None, TASK.max_abs)
+    right, _ = packed(form, base, encode(SHAPES, drawn(2, 90)))
     sent = data.draw(
-        st.one_of(st.binary(max_size=300), damage(right), st.just(model(1)), st.just(right + b"0"))
+        st.one_of(st.binary(max_size=256), damage(right), st.just(model(1)), st.just(right + b"0"))
     )
-    fault = examine(ROUGH, base, sent)
+    fault = examine(form, base, sent)
     if fault is None:
-        assert examine(PLAIN, base, encode(SHAPES, meaning(ROUGH, base, sent))) is None
+        assert examine(PLAIN, base, encode(SHAPES, meaning(form, base, sent))) is None
     else:
         assert fault in (Fault.FORMAT, Fault.BOUND)
 
@@ -149,11 +207,31 @@ def test_steps_quanta_and_values_out_of_bounds_are_named() -> None:
         examine(task, None, base)
 
 
+def test_places_of_a_sparse_update_are_ascending_and_within_the_array() -> None:
+    terms = (Array("w", "<f4", (BLOCK + 40,)),)  # 1 %: three of the first block, one of the rest
+    task, base = task_of(*terms, compression="topk:1"), encode(terms, [np.zeros(BLOCK + 40, "<f4")])
+
+    def judged(*places: int, quanta: tuple[int, ...] = (1, -2, 3, 4), exponent: int = 0) -> Fault | None:
+        data = SPARSE_MAGIC + np.array([exponent, 1], np.int8).tobytes() + bytes(places)
+        return examine(task, base, data + np.array(quanta, np.int8).tobytes())
+
+    assert judged(0, 7, 255, 39) is None
+    data = SPARSE_MAGIC + bytes([0, 1, 0, 7, 255, 39, 1, 254, 3, 4])
+    (row,) = rows(task, base, data)
+    assert {place: row[0:296][place] for place in np.flatnonzero(row[0:296])} == {0: 1, 7: -2, 255: 3, 295: 8}
+    for wrong in ((0, 7, 7, 39), (7, 0, 255, 39), (0, 7, 255, 40), (0, 7, 255), (0, 7, 255, 39, 40)):
+        assert judged(*wrong) is Fault.FORMAT
+    assert judged(0, 7, 255, 39, quanta=(1, -128, 3, 4)) is Fault.FORMAT
+    assert judged(0, 7, 255, 39, exponent=16) is Fault.FORMAT
+    assert judged(0, 7, 255, 39, exponent=15) is Fault.BOUND
+    assert examine(task, base, MAGIC + data[8:]) is Fault.FORMAT
+
+
 @settings(max_examples=40)
-@given(seed=st.integers(0, 2**32), norm=st.integers(1, 400))
-def test_rounding_and_errors_kept_never_carry_an_update_over_a_bound(seed: int, norm: int) -> None:
+@given(seed=st.integers(0, 2**32), norm=st.integers(1, 400), form=st.sampled_from([INT8, "topk:20"]))
+def test_rounding_and_errors_kept_never_carry_an_update_over_a_bound(seed: int, norm: int, form: str) -> None:
     terms = (Array("w", "<f4", (CHUNK + 9,)),) if seed % 2 else (Array("w", "<f8", (9,)),)
-    task = task_of(*terms, compression=INT8, max_norm=norm, max_abs=3)
+    task = task_of(*terms, compression=form, max_norm=norm, max_abs=3)
     rng = np.random.default_rng(seed)
     base = encode(terms, [rng.uniform(-3, 3, terms[0].shape).astype(terms[0].dtype)])
     kept: Any = [rng.uniform(-1, 1, terms[0].count)]
@@ -162,7 +240,7 @@ def test_rounding_and_errors_kept_never_carry_an_update_over_a_bound(seed: int, 
     near -= moved * max(0.0, 1 - 0.999 * norm / float(np.linalg.norm(moved)))
     update = encode(terms, [near.astype(terms[0].dtype)])
     assert examine(replace(task, compression="none"), base, update) is None
-    data, _ = quantise(terms, base, update, kept, 3, norm)
+    data, _ = packed(task, base, update, kept)
     assert examine(task, base, data) is None
 
 
@@ -190,7 +268,7 @@ class Desk:
 def test_a_member_keeps_its_error_until_an_update_was_taken() -> None:
     terms = (Array("w", "<f8", (2,)),)
     desk = Desk(encode(terms, [np.zeros(2)]))
-    described = {"arrays": [{"name": "w", "dtype": "<f8", "shape": [2]}], "max_abs": 100, "max_norm": None}
+    described = {"arrays": [{"name": "w", "dtype": "<f8", "shape": [2]}], "max_abs": 100, "compression": INT8}
     member = CompressingMember(desk, described)
     update = encode(terms, [np.array([100.0, 0.2])])  # a step of 1: 0.2 alone is rounded away
     for number in range(1, 10):
@@ -213,8 +291,30 @@ def test_terms_say_the_form_and_older_rules_do_not_know_it() -> None:
     assert task_from_body(body) == ROUGH
     assert ROUGH.newer(4) == ("compression 'int8'", 5)
     assert "compression" not in PLAIN.to_body()
-    for wrong in ("none", "zip", 8, None):
+    assert SPARSE.newer(4) == SPARSE.newer(5) == ("compression 'topk:5'", 6)
+    assert task_from_body(SPARSE.to_body()) == SPARSE
+    for wrong in (
+        "none",
+        "zip",
+        8,
+        None,
+        "topk",
+        "topk:",
+        "topk:0",
+        "topk:50",
+        "topk:05",
+        "topk:٥",
+        "int8:5",
+    ):
         with pytest.raises(RecordError, match="compression"):
             task_from_body(body | {"compression": wrong})
     with pytest.raises(RecordError, match="compression"):
         task_from_body(body | {"mode": SERVER_APP})
+    for terms, why in (
+        ({"strategy": "clip|trimmed_mean"}, "put nnm before trimmed_mean"),
+        ({"strategy": "median"}, "learns nothing"),
+        ({"topology": GOSSIP}, "common model"),
+        ({"secure": 3}, "no compression"),
+    ):
+        with pytest.raises(RecordError, match=why):
+            task_from_body(SPARSE.to_body() | terms)

@@ -59,6 +59,7 @@ from federated import messages, post
 from federated.compression import open_parts
 from federated.errors import LearningError
 from federated.privacy.secure_messages import Phase, SecureSumError, Session, read_message, write_message
+from federated.sparse import open_sparse
 from federated.update import UpdateError
 from federated.update import decode as decode_update
 from node import atlases
@@ -204,6 +205,7 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "secure sum": lambda data: read_message(SECURE_SUM, data),
     "secure sum's body": secure_sum_body,
     "int8 update": lambda data: open_parts(ARRAYS, data),
+    "sparse update": lambda data: open_sparse(ARRAYS, 5, data),
     "version vector": decode_version_vector,
     "version in a URL": lambda data: version_in(data.decode("latin-1")),
     "delta": lambda data: decode_delta(data, NETWORK_ID),

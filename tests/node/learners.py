@@ -99,7 +99,9 @@ class Learner:
             pulled = [(x + 0.5 * (rng.normal(size=x.shape) - x)).astype(x.dtype) for x in model]
             update = encode(task.arrays, pulled)
             if is_compressed(task):
-                update, self.kept = quantise(task.arrays, data, update, self.kept, task.max_abs)
+                update, self.kept = quantise(
+                    task.arrays, data, update, self.kept, task.max_abs, None, task.top_k
+                )
             await self.hand_in(node, number, update)
             self.handed_in.append(number)
 
