@@ -314,7 +314,7 @@ def test_terms_say_the_form_and_older_rules_do_not_know_it() -> None:
         ({"strategy": "clip|trimmed_mean"}, "put nnm before trimmed_mean"),
         ({"strategy": "median"}, "learns nothing"),
         ({"topology": GOSSIP}, "common model"),
-        ({"secure": 3}, "no compression"),
+        ({"min_members": 3, "secure": 3}, "no compression"),
     ):
         with pytest.raises(RecordError, match=why):
             task_from_body(SPARSE.to_body() | terms)
