@@ -75,7 +75,10 @@ class Engagement(Following[Ledger]):
         if place is None or not isinstance(said, Result):
             return ""
         named = dict(said.outcome.refused)
-        return "".join(
+        shown = [self.ledger.reveals.get(cid) for cid in said.outcome.reveals]
+        sizes = [one[1].size for one in shown if one is not None and one[0] not in named]
+        least = "" if None not in shown else "at least "  # of a reveal that is not here yet
+        return f"; updates of {least}{sum(sizes)} bytes" + "".join(
             f"; out {'for good' if one.for_good else f'up to round {one.until}'}: {peer_id(one.agent)}"
             for one in barred(place.penalties, place.round).values()
             if one.agent in named

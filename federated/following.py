@@ -238,7 +238,7 @@ def _line(number: int, record: Record, costs: str = "") -> Line:
             text += costs
         case Call(number=number_, sent=sent):
             round_ = number_
-            text = f"sends {len(sent)} messages"
+            text = f"sends {len(sent)} messages of {sum(one.size for one in sent)} bytes"
         case Answer(size=size):
             text = f"answers with {size} bytes"
         case End(failed=failed):

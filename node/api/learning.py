@@ -151,11 +151,12 @@ class BarredOut(BaseModel):
 
 
 class RoundOut(BaseModel):
-    """A finished round."""
+    """A finished round; `bytes` of the updates that counted, in all."""
 
     round: int
     result: str
     parameters: str
+    bytes: int
     contributors: list[ContributorOut]
     refused: list[RefusedOut]
     absent: list[str]
@@ -451,6 +452,7 @@ def _round(view: RoundView) -> RoundOut:
         round=view.round,
         result=to_text(view.record),
         parameters=to_text(view.parameters),
+        bytes=sum(one.size for one in view.contributors),
         contributors=[_contributor(one) for one in view.contributors],
         refused=[_refused(*pair) for pair in view.refused],
         absent=[peer_id(agent) for agent in view.absent],

@@ -93,6 +93,11 @@ def status(task: str, home: str | None, as_json: bool) -> None:
         print_line(f"{name:<10} {value}")
     for entry in answer["history"][-SHOWN_ROUNDS:]:
         print_line(f"round {entry['round']}: {_outcome(entry)}{_weighed(entry, answer['plain_bytes'])}")
+    if answer["mode"] == "server-app":
+        client = _client(home)
+        calls = client.get(f"{path_of(task)}/calls", after=max(answer["round"] - SHOWN_ROUNDS, 0))["calls"]
+        for call in calls:
+            print_line(f"call {call['number']}: {_sent('message', call)}, {_sent('answer', call)}")
 
 
 @click.command()
@@ -227,7 +232,14 @@ def _weighed(entry: Mapping[str, Any], plain: int) -> str:
         return ""
     each = f"{sizes[0]:,}" if len(set(sizes)) == 1 else f"{min(sizes):,} to {max(sizes):,}"
     share = sum(sizes) / (plain * len(sizes))
-    return f", {each} bytes an update" + (f" ({share:.0%} of a plain one)" if share < 1 else "")
+    said = f" ({share:.0%} of a plain one)" if share < 1 else ""
+    return f", {each} bytes an update{said}, {entry['bytes']:,} in all"
+
+
+def _sent(kind: str, call: Mapping[str, Any]) -> str:
+    """How many messages or answers a call had, and of how many bytes in all."""
+    blobs = call[f"{kind}s"]
+    return f"{len(blobs)} {kind}{'' if len(blobs) == 1 else 's'} of {sum(b['size'] for b in blobs):,} bytes"
 
 
 def _members(number: int) -> str:

@@ -95,11 +95,12 @@ def test_three_nodes_train_together_though_one_members_process_is_killed_in_a_ro
     assert status["compression"] == "int8"
     assert {item["bytes"] for one in status["history"] for item in one["contributors"]} == {14}
     assert "2 members contributed" in (shown := daemons.command(homes[1], "fl", "status", task).out)
-    assert "14 bytes an update (5% of a plain one)" in shown
+    assert "14 bytes an update (5% of a plain one), 28 in all" in shown
     log = daemons.command(homes[0], "fl", "log", task, "--json", "--follow")
     events = [json.loads(line)["event"] for line in log.out.splitlines()]
     assert events[0] == "task"
     assert events.count("result") >= ROUNDS
+    assert log.out.count("; updates of 28 bytes") + log.out.count("; updates of at least ") >= ROUNDS
     for node in nodes:
         assert node.get("/v1/status")["agent_id"], "every daemon goes on"
 

@@ -96,6 +96,9 @@ def test_the_run_comes_to_what_the_strategy_says_and_bad_answers_do_not_reach_it
     assert audit.code == 0, audit
     assert (audit.value["differences"], audit.value["same_result"]) == ([], True)
     assert [len(one["answered"]) for one in audit.value["calls"]] == [MEMBERS] * ROUNDS
+    shown = daemons.command(nodes[2].home, "fl", "status", task).out
+    assert f"call {ROUNDS}: {MEMBERS} messages of " in shown
+    assert f"{MEMBERS} answers of " in shown
     card = daemons.command(nodes[1].home, "fl", "export", task, "-o", str(tmp_path / "out"), "--json").value
     assert card["files"] == ["card.json", "card.md", "model.npz"]
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "model.npz")["slope"], np.load(target)["slope"])
