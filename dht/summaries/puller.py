@@ -24,7 +24,7 @@ from dht.overlay.kademlia import Kademlia
 from dht.overlay.reputation import Misdeed
 from dht.ports import Clock, Random, RunBlocking
 from dht.summaries.block import Block, Kind, SummaryError
-from dht.summaries.messages import MAX_ITEMS, METHOD, State, decode_answer, encode_question
+from dht.summaries.messages import MAX_ITEMS, METHOD, Item, State, Told, decode_answer, encode_question
 from dht.summaries.service import SummaryService
 from dht.summaries.shelf import Copy, Shelf, cover, most_from_few
 from sharding.tree import Prefix
@@ -77,8 +77,8 @@ class Puller:
         run_blocking: RunBlocking,
         check: Callable[[Block], object] = len,
     ) -> None:
-        """`is_own`: whether everything of a shard is here, so that nobody need be asked. `check` raises
-        `SummaryError` for a block with rows that nobody's can be.
+        """`is_own`: whether everything of a shard is here, so that nobody need be asked. `check` is
+        given the rows that come, and raises `SummaryError` for some that nobody's can be.
         """
         self._check = check
         self._kademlia = kademlia
@@ -266,6 +266,18 @@ class Puller:
         if whole:
             self.on_whole(holder, whole)
 
+    def _read(self, reply: bytes, items: Sequence[Item]) -> list[Told]:
+        """What a holder says; raises `FrameError` for it or rows in it that cannot be. Blocking."""
+        told = decode_answer(reply, self._kind, items)
+        for one in told:
+            added = () if one.delta is None else one.delta.added.items()
+            rows = one.rows + b"".join(key + body for key, body in added)
+            try:
+                self._check(Block(self._kind, rows))
+            except SummaryError as error:
+                raise FrameError(f"{METHOD} reply is malformed: {error}") from error
+        return told
+
     async def _ask(
         self, holder: AgentId, shards: Sequence[Prefix], failed: list[Prefix], whole: list[Prefix]
     ) -> list[Prefix]:
@@ -276,11 +288,16 @@ class Puller:
         reply = await self._kademlia.request(
             holder, METHOD, encode_question(self._kind, items), most=PATIENCE_S
         )
-        told = await self._run_blocking(decode_answer, reply, self._kind, items)
+        told = await self._run_blocking(self._read, reply, items)
         moment = self._clock.monotonic()
         left: list[Prefix] = []
         moved = False
-        for shard, one in zip(now, told, strict=True):
+        for shard, item, one in zip(now, items, told, strict=True):
+            if self.shelf.item(shard, holder) != item:
+                # Its copy went meanwhile, for want of room or a lie: an answer about it is nobody's fault.
+                failed.append(shard)
+                moved = True
+                continue
             before = self.shelf.copy(shard)
             try:
                 more = self.shelf.heard(shard, holder, one, moment)
