@@ -87,7 +87,6 @@ def found(
     chosen: Space | None = None,
     terms: Terms | None = None,
     atlas: Cid | None = None,
-    rules: int = RULE_VERSION,
 ) -> Manifest:
     """The manifest of a new network: the built-in embedder's space, or `vectors_dim` caller's vectors.
 
@@ -111,7 +110,7 @@ def found(
         replication=terms.replication,
         shard_target=terms.shard_target,
         atlas=atlas,
-        rules=rules,
+        rules=RULE_VERSION,
         founded=now_us,
         limits=terms.limits,
         by_invitation=terms.by_invitation,

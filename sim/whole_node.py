@@ -12,7 +12,6 @@ from pathlib import Path
 import trio
 
 from chain.identity import Identity
-from chain.kinds import RULE_VERSION
 from dht.network import Network
 from dht.overlay.hello import Founding
 from node.embedding.packaged import packaged_atlas
@@ -28,9 +27,9 @@ JOIN_BITS = 4
 """Hashcash of simulated networks: found at once, and still a real nonce."""
 
 
-def found_network(founder: Identity, vectors_dim: int | None = None, rules: int = RULE_VERSION) -> Founding:
+def found_network(founder: Identity, vectors_dim: int | None = None) -> Founding:
     """A new network: in the built-in embedder's space, or for caller's vectors of that dimension."""
-    manifest = found("simulated", founder.agent, JOIN_BITS, vectors_dim, EPOCH_US, rules=rules)
+    manifest = found("simulated", founder.agent, JOIN_BITS, vectors_dim, EPOCH_US)
     atlas = None if manifest.atlas is None else packaged_atlas()
     return Founding(manifest=manifest, manifest_bytes=manifest.encode(), epochs=(), atlas_bytes=atlas)
 

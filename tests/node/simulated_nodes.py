@@ -16,7 +16,6 @@ import trio
 
 from chain.cid import Cid
 from chain.identity import Identity
-from chain.kinds import RULE_VERSION
 from chain.vector import Codes, score_ppm
 from dht.network import PeerId
 from dht.overlay.hello import Founding
@@ -197,22 +196,17 @@ def override(owner: object, name: str, value: object) -> None:
 Scenario = Callable[[Network], Awaitable[None]]
 
 
-DRAWN = 4
-"""Rules of networks whose id, and with it who holds what, is that of the draw a scenario was written for."""
-
-
 def simulate(
     folder: Path,
     capacities: Sequence[int],
     scenario: Scenario,
     link: Link | None = None,
-    rules: int = RULE_VERSION,
 ) -> None:
     """Run a scenario in a network that came to rest with nodes of these capacities, in virtual time."""
 
     async def main() -> None:
         async with open_world(1, link) as world:
-            network = Network(world, found_network(identity(0), DIM, rules), folder)
+            network = Network(world, found_network(identity(0), DIM), folder)
             await network.open(capacities)
             await scenario(network)
 

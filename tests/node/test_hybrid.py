@@ -28,7 +28,7 @@ from sharding.bm25 import blended
 from sharding.term_sketch import KEY_BYTES, RESERVED
 from sharding.terms import term_id
 from sharding.tree import Prefix
-from tests.node.simulated_nodes import DRAWN, override, until
+from tests.node.simulated_nodes import override, until
 from tests.node.test_widening import within
 
 GUEST = 4
@@ -64,7 +64,7 @@ def said(answer: Answer) -> list[str]:
 
 
 def in_network(folder: Path, scenario: Callable[[Sequence[Node]], object]) -> None:
-    within(folder, [NewEntry(text) for text in TEXTS], scenario, DRAWN)  # type: ignore[arg-type]
+    within(folder, [NewEntry(text) for text in TEXTS], scenario)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import trio
 
 from chain.content import Content
 from chain.identity import Identity
-from chain.kinds import CREATE, RULE_VERSION
+from chain.kinds import CREATE
 from chain.source_chain import Draft
 from dht.overlay.reputation import BANNED_FROM
 from dht.records.bundle import Item, bundle_value
@@ -44,14 +44,13 @@ def within(
     folder: Path,
     texts: Sequence[NewEntry],
     scenario: Callable[[Sequence[Node]], Awaitable[T]],
-    rules: int = RULE_VERSION,
 ) -> T:
     """What `scenario` gives for such a network; the last of its five nodes has no capacity."""
 
     async def main() -> T:
         ids = [Identity.from_seed(bytes([number + 1]) * 32) for number in range(5)]
         async with open_world(1) as world:
-            founding = found_network(ids[0], rules=rules)
+            founding = found_network(ids[0])
             nodes = []
             for number, identity in enumerate(ids):
                 (folder / str(number)).mkdir()
