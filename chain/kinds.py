@@ -37,6 +37,7 @@ COMMIT: Final = "learning.commit"
 REVEAL: Final = "learning.reveal"
 RESULT: Final = "learning.result"
 PART: Final = "learning.part"
+GROUP: Final = "learning.group"
 CALL: Final = "learning.call"
 ANSWER: Final = "learning.answer"
 END: Final = "learning.end"
@@ -56,7 +57,7 @@ _RULES_1: Final = frozenset(
 _PEER_ROUNDS: Final = frozenset({JOIN, LEAVE, START, COMMIT, REVEAL, RESULT})
 SERVER_RUN: Final = frozenset({CALL, ANSWER, END})
 """Kinds that the run of a task's ServerApp is made of (`chain.server_app`)."""
-_SINCE_6: Final = frozenset({PART})
+_SINCE_6: Final = frozenset({PART, GROUP})
 LEARNING_OPERATIONS: Final = _PEER_ROUNDS | SERVER_RUN | _SINCE_6
 """Kinds that act on a learning task which a `learning.task` published."""
 

@@ -6,6 +6,7 @@
 | learning.start | `roster`: the first round's members, each with the join record by which it asked |
 | learning.commit | `round`, `previous` (digest of what the round builds on), `hash` of the update to come |
 | learning.reveal | the terms of `Reveal`: the commit kept, salt, blob, examples, metrics, commits seen |
+| learning.group | `GroupOutcome`: the same of a group of the roster, before the whole roster's result |
 | learning.result | `Outcome`: what was decided from which reveals, and the signatures of the members |
 
 Starts and results are named by the digest of what they say, not by their CID: two members may publish the
@@ -18,15 +19,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 from chain import canonical
 from chain.body_fields import check_bytes, check_integer, expect_fields
 from chain.cid import DIGEST_SIZE, Cid, is_blob_cid, is_record_cid
 from chain.errors import RecordError
 from chain.identity import AGENT_ID_SIZE, SIGNATURE_SIZE, AgentId, Identity, verify
-from chain.kinds import COMMIT, JOIN, LEAVE, RESULT, REVEAL, START
-from chain.learning_task import MAX_MEMBERS, MAX_NAME, MAX_ROUNDS, MAX_SEATS
+from chain.kinds import COMMIT, GROUP, JOIN, LEAVE, RESULT, REVEAL, START
+from chain.learning_task import MAX_EXAMPLES, MAX_MEMBERS, MAX_NAME, MAX_ROUNDS, MAX_SEATS
 from chain.record import Record
 from chain.source_chain import Draft
 from chain.statement import domain_tag
@@ -42,6 +43,8 @@ MAX_REVEALS: Final = 2 * MAX_MEMBERS
 RESULT_STATEMENT: Final = "learning-result"
 _START_TAG: Final = domain_tag("learning-start")
 _RESULT_TAG: Final = domain_tag(RESULT_STATEMENT)
+GROUP_STATEMENT: Final = "learning-group"
+_GROUP_TAG: Final = domain_tag(GROUP_STATEMENT)
 _UPDATE_TAG: Final = domain_tag("learning-update")
 
 Seat: TypeAlias = tuple[AgentId, Cid]
@@ -91,13 +94,38 @@ class Reveal:
         return update_hash(self.salt, self.blob, self.size, self.examples)
 
 
+class Signable:
+    """What several members sign alike; `_tag` keeps signatures on one thing from counting for another."""
+
+    __slots__ = ()
+    _tag: ClassVar[bytes]
+
+    def _value(self) -> list[Any]:
+        raise NotImplementedError
+
+    def digest(self, task: Cid) -> bytes:
+        """The 32 bytes that are signed, and by which others refer to it."""
+        return _digest(self._tag, [task, *self._value()])
+
+    def sign(self, task: Cid, identity: Identity) -> bytes:
+        """A member's signature."""
+        return identity.sign(self._tag + self.digest(task))
+
+    def signed_by(self, task: Cid, agent: AgentId, signature: bytes) -> bool:
+        """Whether this is the agent's signature on this outcome."""
+        return verify(agent, self._tag + self.digest(task), signature)
+
+
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Signable):
     """What the members of a round sign: from these reveals follow this model and this next roster.
 
     `members` are those who may sign: the round's roster, or what was left of it after failed attempts.
-    `reveals` are all reveals that were looked at, also those of the refused; ascending, like all lists.
+    `reveals` are all reveals that were looked at, also those of the refused, or where the roster was drawn
+    into groups the records of their outcomes; ascending, like all lists.
     """
+
+    _tag = _RESULT_TAG
 
     round: int
     previous: bytes
@@ -107,17 +135,40 @@ class Outcome:
     parameters: Cid
     roster: tuple[Seat, ...]
 
-    def digest(self, task: Cid) -> bytes:
-        """The 32 bytes that are signed, and that the next round builds on."""
-        return _digest(_RESULT_TAG, [task, *_outcome_value(self)])
+    def _value(self) -> list[Any]:
+        return _outcome_value(self)
 
-    def sign(self, task: Cid, identity: Identity) -> bytes:
-        """A member's signature."""
-        return identity.sign(_RESULT_TAG + self.digest(task))
 
-    def signed_by(self, task: Cid, agent: AgentId, signature: bytes) -> bool:
-        """Whether this is the agent's signature on this outcome."""
-        return verify(agent, _RESULT_TAG + self.digest(task), signature)
+@dataclass(frozen=True, slots=True)
+class GroupOutcome(Signable):
+    """What a group of a round's roster signs: from these reveals follows this model of its own.
+
+    `contributors` are those whose updates are in it, with `examples` together; none: it is the model that the
+    round began with. `previous` is what the round builds on; which group it is follows from `members`.
+    """
+
+    _tag = _GROUP_TAG
+
+    round: int
+    previous: bytes
+    members: tuple[AgentId, ...]
+    reveals: tuple[Cid, ...]
+    refused: tuple[tuple[AgentId, str], ...]
+    parameters: Cid
+    contributors: tuple[AgentId, ...]
+    examples: int
+
+    def _value(self) -> list[Any]:
+        return [
+            self.round,
+            self.previous,
+            list(self.members),
+            list(self.reveals),
+            [list(pair) for pair in self.refused],
+            self.parameters,
+            list(self.contributors),
+            self.examples,
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +176,14 @@ class Result:
     """An outcome and who signed it, ascending by agent."""
 
     outcome: Outcome
+    signatures: tuple[tuple[AgentId, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupResult:
+    """A group's outcome and who signed it, ascending by agent."""
+
+    outcome: GroupOutcome
     signatures: tuple[tuple[AgentId, bytes], ...]
 
 
@@ -138,7 +197,7 @@ class Leave:
     """The author wants to be a member no more."""
 
 
-LearningOperation: TypeAlias = Join | Leave | Start | Commit | Reveal | Result
+LearningOperation: TypeAlias = Join | Leave | Start | Commit | Reveal | Result | GroupResult
 
 
 def most_agents(said: object) -> int:
@@ -180,6 +239,8 @@ def read_learning(kind: str, body: dict[str, Any]) -> LearningOperation:
         return _read_reveal(body)
     if kind == RESULT:
         return _read_result(body)
+    if kind == GROUP:
+        return _read_group(body)
     raise RecordError(f"{kind!r:.80} is not an operation on a learning task")
 
 
@@ -239,6 +300,22 @@ def result_body(result: Result) -> dict[str, Any]:
     }
 
 
+def group_body(result: GroupResult) -> dict[str, Any]:
+    """Body of learning.group."""
+    outcome = result.outcome
+    return {
+        "contributors": list(outcome.contributors),
+        "examples": outcome.examples,
+        "members": list(outcome.members),
+        "parameters": outcome.parameters,
+        "previous": outcome.previous,
+        "refused": [list(pair) for pair in outcome.refused],
+        "reveals": list(outcome.reveals),
+        "round": outcome.round,
+        "signatures": [list(pair) for pair in result.signatures],
+    }
+
+
 def _outcome_value(outcome: Outcome) -> list[Any]:
     return [
         outcome.round,
@@ -287,15 +364,50 @@ def _read_reveal(body: dict[str, Any]) -> Reveal:
 
 def _read_result(body: dict[str, Any]) -> Result:
     expect_fields(body, "members parameters previous refused reveals roster round signatures")
+    members, refused, signatures = _read_signed(body, MAX_SEATS)
+    reveals = read_record_cids("reveals", body["reveals"], 1, MAX_REVEALS)
+    roster = _seats(body["roster"], 0)
+    return Result(
+        Outcome(body["round"], body["previous"], members, reveals, refused, body["parameters"], roster),
+        signatures,
+    )
+
+
+def _read_group(body: dict[str, Any]) -> GroupResult:
+    expect_fields(body, "contributors examples members parameters previous refused reveals round signatures")
+    members, refused, signatures = _read_signed(body, MAX_MEMBERS)
+    contributors = body["contributors"]
+    if type(contributors) is not list or len(contributors) > MAX_MEMBERS:
+        raise RecordError(f"contributors is malformed: expected at most {MAX_MEMBERS} agents")
+    _agents("contributors", contributors)
+    least = len(contributors)  # everybody has one example at least
+    check_integer("examples", body["examples"], least, MAX_MEMBERS * MAX_EXAMPLES if least else 0)
+    outcome = GroupOutcome(
+        body["round"],
+        body["previous"],
+        members,
+        read_record_cids("reveals", body["reveals"], 1, MAX_REVEALS),
+        refused,
+        body["parameters"],
+        tuple(contributors),
+        body["examples"],
+    )
+    return GroupResult(outcome, signatures)
+
+
+def _read_signed(
+    body: dict[str, Any], most: int
+) -> tuple[tuple[AgentId, ...], tuple[tuple[AgentId, str], ...], tuple[tuple[AgentId, bytes], ...]]:
+    """What both kinds of outcomes have: who may sign, who is refused, who signed."""
     _round(body)
     members = body["members"]
-    if type(members) is not list or not 0 < len(members) <= MAX_SEATS:
-        raise RecordError(f"members is malformed: expected 1 to {MAX_SEATS} agents")
+    if type(members) is not list or not 0 < len(members) <= most:
+        raise RecordError(f"members is malformed: expected 1 to {most} agents")
     _agents("members", members)
     refused, signatures = body["refused"], body["signatures"]
     for name, pairs in (("refused", refused), ("signatures", signatures)):
-        if type(pairs) is not list or len(pairs) > MAX_SEATS:
-            raise RecordError(f"{name} is malformed: expected at most {MAX_SEATS} pairs")
+        if type(pairs) is not list or len(pairs) > most:
+            raise RecordError(f"{name} is malformed: expected at most {most} pairs")
         if not all(type(pair) is list and len(pair) == 2 for pair in pairs):
             raise RecordError(f"{name} is malformed: expected pairs")
         _agents(name, [pair[0] for pair in pairs])
@@ -305,16 +417,11 @@ def _read_result(body: dict[str, Any]) -> Result:
         check_bytes("a signature", signature, SIGNATURE_SIZE)
     if not is_blob_cid(body["parameters"]):
         raise RecordError("parameters is not a blob CID")
-    outcome = Outcome(
-        body["round"],
-        body["previous"],
+    return (
         tuple(members),
-        read_record_cids("reveals", body["reveals"], 1, MAX_REVEALS),
         tuple((agent, reason) for agent, reason in refused),
-        body["parameters"],
-        _seats(body["roster"], 0),
+        tuple((agent, signature) for agent, signature in signatures),
     )
-    return Result(outcome, tuple((agent, signature) for agent, signature in signatures))
 
 
 def _digest(tag: bytes, value: list[Any]) -> bytes:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from chain.cid import Cid
 from chain.identity import AgentId
-from chain.learning import Commit, Result, Reveal, update_hash
+from chain.learning import Commit, GroupResult, Result, Reveal, update_hash
 from federated.messages import Question
 
 
@@ -55,10 +55,28 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class LookModel:
+    """Fetch the model of a group's outcome, which `agents` have, and call `looked`."""
+
+    record: Cid
+    blob: Cid
+    agents: tuple[AgentId, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Average:
     """Make the new model of these (blob, examples) and of the one that the round began with, `base`, by the
     task's strategy; keep it as a blob, and call `averaged`.
     """
+
+    key: tuple[Cid, ...]
+    base: Cid
+    parts: tuple[tuple[Cid, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Combine:
+    """Make the round's model of those of its groups, (model, examples), likewise."""
 
     key: tuple[Cid, ...]
     base: Cid
@@ -75,9 +93,9 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Append this result to the own chain, and deliver it."""
+    """Append this result, of the round or of a group, to the own chain, and deliver it."""
 
-    result: Result
+    result: Result | GroupResult
 
 
-Action: TypeAlias = Promise | Show | Look | Average | Ask | Publish
+Action: TypeAlias = Promise | Show | Look | LookModel | Average | Combine | Ask | Publish

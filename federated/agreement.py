@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from math import inf
 
 from chain.identity import AgentId, Identity
-from chain.learning import Result, quorum
+from chain.learning import GroupOutcome, GroupResult, Result, quorum
 from federated.actions import Action, Ask, Publish
 from federated.evidence import Evidence
 from federated.messages import Question, Reply, Word, ascending
@@ -102,7 +102,10 @@ class Agreement:
             if digest in self._published:
                 return []
             self._published.add(digest)
-            return [Publish(Result(outcome, tuple(sorted(signatures.items()))))]
+            signed = tuple(sorted(signatures.items()))
+            if isinstance(outcome, GroupOutcome):
+                return [Publish(GroupResult(outcome, signed))]
+            return [Publish(Result(outcome, signed))]
         view, unavailable = self._evidence.view(), self._evidence.unavailable()
         question = Question(
             self._task, self.place, members, ascending(view), ascending(tuple(unavailable)), digest

@@ -8,34 +8,116 @@ signed. The audit does not ask what else might have counted; it asks whether wha
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 
 from chain.cid import Cid
 from chain.identity import AgentId
-from chain.learning import Reveal
+from chain.learning import GroupOutcome, Outcome, Reveal
 from federated.faults import DOUBLE, EXCLUDED, LATE, UNAVAILABLE, WITHHELD
-from federated.ledger import Ledger, Step
+from federated.ledger import Ledger, Step, Tip, group_of
 from federated.proposal import Verdict, eligible_commits, reveal_fault
 from federated.views import AuditView, Contributor
 
-AverageOf = Callable[[Cid, tuple[tuple[Cid, int], ...]], Awaitable[Cid | None]]
+AverageOf = Callable[[Cid, tuple[tuple[Cid, int], ...], bool], Awaitable[Cid | None]]
 """The CID of what the task's strategy makes of these (blob, examples), beginning with this model; None when a
-blob is missing.
+blob is missing. True: they are the models of groups.
 """
+VerdictOf = Callable[[Reveal], Awaitable[Verdict]]
+NOT_THE_MODEL = "the model is not the average of the updates"
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What the members who exchanged updates did, the roster or a group of it; `parts` are what counted."""
+
+    contributors: tuple[Contributor, ...]
+    refused: Mapping[AgentId, str]
+    parts: tuple[tuple[Cid, int], ...]
+    problem: str | None
 
 
 async def audit_round(
     ledger: Ledger,
     step: Step,
-    verdict_of: Callable[[Reveal], Awaitable[Verdict]],
+    verdict_of: VerdictOf,
     average_of: AverageOf,
     excluded: Collection[AgentId] = frozenset(),
 ) -> AuditView:
-    """Compute a finished round again; costs a look at every update and one averaging.
+    """Compute a finished round again; costs a look at every update and one averaging, and one for each group.
 
     `excluded` are the agents that the network does not hear now: who is said to have been left out as such
     is one of them, unless it was forgiven since. Who contributed before that did so for good.
     """
-    outcome = step.outcome
+    outcome, before = step.outcome, step.before
+    groups = ledger.groups_of(before)
+    audited: list[_Part] = []
+    models: list[tuple[Cid, int]] = []
+    problem: str | None = None
+    if len(groups) == 1:
+        audited.append(await _audit_part(ledger, before, groups[0], outcome, verdict_of, excluded))
+        models = list(audited[0].parts)
+    else:
+        missing = [cid for cid in outcome.reveals if cid not in ledger.groups]
+        problem = f"{len(missing)} of its groups' outcomes are not to be had" if missing else None
+        for cid in outcome.reveals:
+            if cid in ledger.groups:
+                said = ledger.groups[cid].outcome
+                group = group_of(groups, said) or ()
+                audited.append(
+                    await _audit_group(ledger, before, group, said, verdict_of, average_of, excluded)
+                )
+                if said.examples:
+                    models.append((said.parameters, said.examples))
+    refused = {agent: reason for part in audited for agent, reason in part.refused.items()}
+    refused |= dict(outcome.refused)
+    contributors = tuple(sorted((one for part in audited for one in part.contributors), key=_agent))
+    problem = problem or next((part.problem for part in audited if part.problem), None)
+    problem = problem or _seats_problem(step, {one.agent for one in contributors})
+    if problem is None:
+        average = before.parameters
+        if models:
+            found = await average_of(before.parameters, tuple(models), len(groups) > 1)
+            problem = "an update is not to be had any more" if found is None else None
+            average = found or average
+        if problem is None and average != outcome.parameters:
+            problem = NOT_THE_MODEL
+    return AuditView(outcome.round, step.record, contributors, tuple(sorted(refused.items())), problem)
+
+
+async def _audit_group(
+    ledger: Ledger,
+    before: Tip,
+    group: tuple[AgentId, ...],
+    said: GroupOutcome,
+    verdict_of: VerdictOf,
+    average_of: AverageOf,
+    excluded: Collection[AgentId],
+) -> _Part:
+    part = await _audit_part(ledger, before, group, said, verdict_of, excluded)
+    problem = part.problem
+    if problem is None and said.contributors != tuple(one.agent for one in part.contributors):
+        problem = "a group names others as its contributors than the evidence shows"
+    if problem is None and said.examples != sum(one.examples for one in part.contributors):
+        problem = "a group claims another number of examples than its members"
+    if problem is None:
+        base = before.parameters
+        found = await average_of(base, part.parts, False) if part.parts else base
+        if found is None:
+            problem = "an update is not to be had any more"
+        elif found != said.parameters:
+            problem = "the model of a group is not the average of its updates"
+    return replace(part, problem=problem)
+
+
+async def _audit_part(
+    ledger: Ledger,
+    before: Tip,
+    agents: tuple[AgentId, ...],
+    outcome: Outcome | GroupOutcome,
+    verdict_of: VerdictOf,
+    excluded: Collection[AgentId],
+) -> _Part:
+    """Everything about those who exchanged updates except what model they lead to."""
     shown: dict[AgentId, list[Cid]] = {}
     missing = 0
     for cid in outcome.reveals:
@@ -43,44 +125,33 @@ async def audit_round(
             shown.setdefault(ledger.reveals[cid][0], []).append(cid)
         else:
             missing += 1
-    contributors: list[Contributor] = []
-    problem = f"{missing} of its reveals are not to be had" if missing else None
-    if problem is None:
-        verdicts = {
-            cid: await verdict_of(ledger.reveals[cid][1]) for cids in shown.values() for cid in cids[:1]
-        }
-        faults = _faults(ledger, step, shown, verdicts)
-        refused = dict(outcome.refused)
-        parts: list[tuple[Cid, int]] = []
-        for agent, cids in shown.items():
-            if agent not in refused:
-                reveal = ledger.reveals[cids[0]][1]
-                parts.append((reveal.blob, reveal.examples))
-                contributors.append(Contributor(agent, reveal.examples, reveal.metrics, reveal.size))
-        problem = _problem(ledger, step, shown, faults, excluded)
-        if problem is None:
-            before = step.before.parameters
-            average = await average_of(before, tuple(parts)) if parts else before
-            if average is None:
-                problem = "an update is not to be had any more"
-            elif average != outcome.parameters:
-                problem = "the model is not the average of the updates"
-    return AuditView(
-        outcome.round,
-        step.record,
-        tuple(sorted(contributors, key=lambda one: one.agent)),
-        outcome.refused,
-        problem,
+    refused = dict(outcome.refused)
+    if missing:
+        return _Part((), refused, (), f"{missing} of its reveals are not to be had")
+    verdicts = {cid: await verdict_of(ledger.reveals[cid][1]) for cids in shown.values() for cid in cids[:1]}
+    faults = _faults(ledger, before, agents, shown, verdicts)
+    counted = sorted(
+        (agent, ledger.reveals[cids[0]][1]) for agent, cids in shown.items() if agent not in refused
+    )
+    return _Part(
+        tuple(Contributor(agent, one.examples, one.metrics, one.size) for agent, one in counted),
+        refused,
+        tuple((one.blob, one.examples) for _, one in counted),
+        _problem(ledger, before, agents, outcome, shown, faults, excluded),
     )
 
 
 def _faults(
-    ledger: Ledger, step: Step, shown: Mapping[AgentId, list[Cid]], verdicts: Mapping[Cid, Verdict]
+    ledger: Ledger,
+    before: Tip,
+    agents: tuple[AgentId, ...],
+    shown: Mapping[AgentId, list[Cid]],
+    verdicts: Mapping[Cid, Verdict],
 ) -> dict[AgentId, Verdict]:
     """What is wrong with each member's update, as far as the evidence says."""
     faults: dict[AgentId, Verdict] = {}
     single: dict[AgentId, Reveal] = {}
-    for agent in step.before.agents:
+    for agent in agents:
         cids = shown.get(agent, [])
         if len(cids) > 1:
             faults[agent] = DOUBLE
@@ -94,20 +165,21 @@ def _faults(
     for agent, reveal in single.items():
         if agent not in faults and reveal.commit not in eligible:
             faults[agent] = LATE
-    for agent in step.before.agents:
-        if agent not in shown and not eligible.isdisjoint(ledger.commits_of(step.before, agent)):
+    for agent in agents:
+        if agent not in shown and not eligible.isdisjoint(ledger.commits_of(before, agent)):
             faults[agent] = WITHHELD
     return faults
 
 
 def _problem(
     ledger: Ledger,
-    step: Step,
+    before: Tip,
+    agents: tuple[AgentId, ...],
+    outcome: Outcome | GroupOutcome,
     shown: Mapping[AgentId, list[Cid]],
     faults: Mapping[AgentId, Verdict],
     excluded: Collection[AgentId],
 ) -> str | None:
-    outcome = step.outcome
     refused = dict(outcome.refused)
     for agent, reason in refused.items():
         if reason in (UNAVAILABLE, LATE):
@@ -116,12 +188,12 @@ def _problem(
             if agent in excluded:
                 continue
             return f"{agent.hex()[:16]} was left out as excluded, and nothing known now excludes it"
-        said = (ledger.commits_of(step.before, agent), ledger.reveals_of(step.before, agent))
+        said = (ledger.commits_of(before, agent), ledger.reveals_of(before, agent))
         if reason == DOUBLE and max(map(len, said)) > 1:
             continue
         if faults.get(agent) != reason:
             return f"{agent.hex()[:16]} was refused for {reason!r}, which the evidence does not show"
-    fewer = len(outcome.members) < len(step.before.roster)
+    fewer = len(outcome.members) < len(agents)
     for agent in shown:
         fault = faults.get(agent)
         if fault == LATE and fewer:
@@ -130,8 +202,15 @@ def _problem(
             return f"the update of {agent.hex()[:16]} is not to be had any more"
         if agent not in refused and fault is not None:
             return f"the update of {agent.hex()[:16]} counted although it has the fault {str(fault)!r}"
-    contributed = shown.keys() - refused.keys()
-    for agent, join in outcome.roster:
+    return None
+
+
+def _seats_problem(step: Step, contributed: Collection[AgentId]) -> str | None:
+    for agent, join in step.outcome.roster:
         if dict(step.before.roster).get(agent) == join and agent not in contributed:
             return f"{agent.hex()[:16]} kept its seat without contributing"
     return None
+
+
+def _agent(one: Contributor) -> AgentId:
+    return one.agent

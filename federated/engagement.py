@@ -10,18 +10,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 
 import trio
 
 from chain.cid import Cid
 from chain.identity import AgentId, peer_id
-from chain.kinds import COMMIT, JOIN, LEAVE, RESULT, REVEAL, START
-from chain.learning import Result, Start, commit_body, result_body, reveal_body, start_body
-from chain.learning_task import Task
+from chain.kinds import COMMIT, GROUP, JOIN, LEAVE, RESULT, REVEAL, START
+from chain.learning import (
+    GroupResult,
+    Result,
+    Start,
+    commit_body,
+    group_body,
+    result_body,
+    reveal_body,
+    start_body,
+)
+from chain.learning_task import NO_COMPRESSION, Task
 from chain.record import Record
 from dht.errors import FrameError, NetworkError
-from federated.actions import Action, Ask, Average, Look, Offer, Promise, Publish, Show
+from federated.actions import Action, Ask, Average, Combine, Look, LookModel, Offer, Promise, Publish, Show
 from federated.admission import examine, needs_base
 from federated.aggregation import Accumulator
 from federated.compression import is_compressed, most_sent
@@ -63,7 +73,7 @@ class Engagement(Following[Ledger]):
         self._asked_again: set[bytes] = set()
         self._ready_at: float | None = None
         self._worked_at = -inf
-        self._locked: tuple[bytes, float] | None = None
+        self._locked: dict[bytes, tuple[bytes, float] | None] = {}
 
     # -- following --
 
@@ -124,30 +134,38 @@ class Engagement(Following[Ledger]):
 
     async def _begin(self, round_: Round, previous: Round | None) -> None:
         round_.offer = self._tools.memory.offer(self.ledger.cid, round_.tip.digest)
-        signed = self._tools.memory.lock(self.ledger.cid, round_.tip.digest)
-        if signed is not None:
-            clock = self._tools.clock
-            left_s = (signed[1] - clock.wall_us()) / 1_000_000
-            round_.relock(signed[0], clock.monotonic() + left_s)
-        self._locked = round_.lock
+        clock = self._tools.clock
+        for place in round_.agreements:
+            signed = self._tools.memory.lock(self._lock_of(round_, place), place)
+            if signed is not None:
+                left_s = (signed[1] - clock.wall_us()) / 1_000_000
+                round_.relock(place, signed[0], clock.monotonic() + left_s)
+        self._locked = {place: one.lock for place, one in round_.agreements.items()}
         if previous is not None:
             # What was for that round alone may go when room is short; the newest model and the first stay.
             if previous.offer is not None:
                 await self._tools.blobs.release(previous.offer.blob)
-            if previous.tip.round > 1:
-                await self._tools.blobs.release(previous.tip.parameters)
+            made = previous.made - {round_.tip.parameters}
+            for blob in made | ({previous.tip.parameters} if previous.tip.round > 1 else set()):
+                await self._tools.blobs.release(blob)
         self._changed.set()
         self._changed = trio.Event()
 
     async def _remember_lock(self, round_: Round) -> None:
         """Make durable what was signed last, before anybody sees the signature."""
-        lock, clock = round_.lock, self._tools.clock
-        if lock is None or lock == self._locked:
-            return
-        until_us = clock.wall_us() + round((lock[1] - clock.monotonic()) * 1_000_000)
-        with trio.CancelScope(shield=True):
-            await self._tools.memory.keep_lock(self.ledger.cid, round_.tip.digest, lock[0], until_us)
-        self._locked = lock
+        clock = self._tools.clock
+        for place, agreement in round_.agreements.items():
+            lock = agreement.lock
+            if lock is None or lock == self._locked.get(place):
+                continue
+            until_us = clock.wall_us() + round((lock[1] - clock.monotonic()) * 1_000_000)
+            with trio.CancelScope(shield=True):
+                await self._tools.memory.keep_lock(self._lock_of(round_, place), place, lock[0], until_us)
+            self._locked[place] = lock
+
+    def _lock_of(self, round_: Round, place: bytes) -> bytes:
+        """Under what the lock on an agreement is remembered: one of the task's rounds, one of its groups."""
+        return self.ledger.cid if place == round_.tip.digest else self.ledger.cid + b"group"
 
     async def _maybe_start(self) -> None:
         """The author starts the task a moment after enough agents have joined."""
@@ -219,16 +237,21 @@ class Engagement(Following[Ledger]):
         assert self._nursery is not None
         match action:
             case Promise(commit=commit):
-                await self.append(COMMIT, commit_body(commit), key=b"commit" + round_.tip.digest)
+                await self.append(COMMIT, commit_body(commit), b"commit" + round_.tip.digest, round_.group)
             case Show(reveal=reveal):
-                await self.append(REVEAL, reveal_body(reveal), key=b"reveal" + round_.tip.digest)
+                await self.append(REVEAL, reveal_body(reveal), b"reveal" + round_.tip.digest, round_.group)
             case Look():
                 self._nursery.start_soon(self._look, round_, action)
-            case Average():
+            case LookModel():
+                self._nursery.start_soon(self._look_model, round_, action)
+            case Average() | Combine():
                 self._nursery.start_soon(self._average, round_, action)
             case Ask():
                 self._nursery.start_soon(self._ask, round_, action)
-            case Publish(result=result):
+            case Publish(result=GroupResult() as result):
+                digest = result.outcome.digest(self.ledger.cid)
+                await self.append(GROUP, group_body(result), key=b"group" + digest)
+            case Publish(result=Result() as result):
                 digest = result.outcome.digest(self.ledger.cid)
                 await self.append(RESULT, result_body(result), key=b"result" + digest)
 
@@ -248,6 +271,23 @@ class Engagement(Following[Ledger]):
         verdict = await self.verdict(look.blob, look.size, look.agents, base, sources)
         round_.looked(look.reveal, verdict)
         self.wake()
+
+    async def _look_model(self, round_: Round, look: LookModel) -> None:
+        round_.looked(look.record, await self.model_verdict(look.blob, look.agents))
+        self.wake()
+
+    async def model_verdict(self, blob: Cid, agents: Sequence[AgentId]) -> Verdict:
+        """What is wrong with the model of a group, once it is here; `UNAVAILABLE` when it cannot be had."""
+        terms = self.ledger.terms
+        data: Model | None = None
+        try:
+            with trio.move_on_after(terms.reveal_ms / 1_000):
+                data = await self._tools.blobs.fetch_mapped(blob, update_size(terms.arrays), agents)
+        except TooLarge:
+            return Fault.SIZE
+        if data is None:
+            return UNAVAILABLE
+        return await self._tools.run_blocking(inspect, terms.arrays, data, terms.max_abs)
 
     async def verdict(
         self, blob: Cid, size: int, agents: Sequence[AgentId], base: Cid, sources: Sequence[AgentId]
@@ -288,14 +328,15 @@ class Engagement(Following[Ledger]):
             return data
         return None
 
-    async def _average(self, round_: Round, average: Average) -> None:
+    async def _average(self, round_: Round, average: Average | Combine) -> None:
         tools = self._tools
-        while builds_on_base(self.ledger.terms) and average.base not in self._here:  # it is being fetched
+        terms = self.ledger.terms if isinstance(average, Average) else of_models(self.ledger.terms)
+        while builds_on_base(terms) and average.base not in self._here:  # it is being fetched
             if round_.over:
                 return
             await self._changed.wait()
         began = tools.clock.monotonic()
-        data = await self.model_of(average.base, average.parts)
+        data = await self.model_of(terms, average.base, average.parts)
         if data is None:
             round_.failed(average.key)
             self.wake()
@@ -309,12 +350,13 @@ class Engagement(Following[Ledger]):
             self.wake()
             return
         self._here.add(cid)
+        round_.made.add(cid)
         round_.averaged(average.key, cid, tools.clock.monotonic() - began)
         self.wake()
 
-    async def model_of(self, base: Cid, parts: Sequence[tuple[Cid, int]]) -> bytes | None:
-        """What the task's strategy makes of these (blob, examples); None when a blob is not here."""
-        tools, terms = self._tools, self.ledger.terms
+    async def model_of(self, terms: Task, base: Cid, parts: Sequence[tuple[Cid, int]]) -> bytes | None:
+        """What the terms' strategy makes of these (blob, examples); None when a blob is not here."""
+        tools = self._tools
         base_data = await tools.blobs.map(base) if builds_on_base(terms) else None
         if builds_on_base(terms) and base_data is None:
             return None
@@ -357,10 +399,10 @@ class Engagement(Following[Ledger]):
     async def answer(self, agent: AgentId, question: Question) -> Reply:
         """Reply to a proposer of this task, after fetching from it what it has seen and we have not."""
         round_ = self.round
-        if round_ is None or round_.over or question.previous != round_.tip.digest:
+        if round_ is None or round_.over or question.previous not in round_.agreements:
             led_on = [s.record for s in self.ledger.steps if s.before.digest == question.previous]
             return Reply(Word.ELSEWHERE, cids=tuple(led_on[:1]))
-        if agent in round_.tip.agents:
+        if agent in round_.agreements[question.previous].agents:
             await self._take_up(agent, question.view)
         clock = self._tools.clock
         until = clock.monotonic() + ANSWER_WAIT_S
@@ -459,6 +501,11 @@ class Engagement(Following[Ledger]):
         round_ = self.round
         ready = round_ is not None and not round_.over and round_.wants_update and here
         return "train" if ready else "wait"
+
+
+def of_models(task: Task) -> Task:
+    """The terms by which the models of groups become one: whole models, combined like updates."""
+    return replace(task, compression=NO_COMPRESSION, max_norm=None)
 
 
 def builds_on_base(task: Task) -> bool:

@@ -8,15 +8,24 @@ them; `federated.agreement` gets everybody to sign what follows. No clock, no ne
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 from chain.cid import Cid
 from chain.identity import AgentId
-from chain.learning import Outcome
-from federated.actions import Action, Average, Look
-from federated.faults import UNAVAILABLE
+from chain.learning import GroupOutcome, Outcome
+from federated.actions import Action, Average, Combine, Look, LookModel
+from federated.faults import EXCLUDED, UNAVAILABLE
 from federated.ledger import Ledger, Tip
-from federated.proposal import Decision, Verdict, decide, needs_blob, view_of
+from federated.proposal import (
+    Decision,
+    Verdict,
+    decide,
+    needs_blob,
+    next_roster,
+    relevant_standings,
+    view_of,
+)
 
 MAX_REFETCH = 3
 """Times that a blob which could not be had is asked for again because somebody has it."""
@@ -67,7 +76,7 @@ class Evidence:
         """What follows from what was seen."""
         raise NotImplementedError
 
-    def outcome(self, members: tuple[AgentId, ...]) -> Outcome | None:
+    def outcome(self, members: tuple[AgentId, ...]) -> Outcome | GroupOutcome | None:
         """What these members would sign; None while the model is not known, or there is no evidence."""
         raise NotImplementedError
 
@@ -140,36 +149,119 @@ class Evidence:
 
 
 class Updates(Evidence):
-    """The reveals of a roster."""
+    """The reveals of a roster, or of one group of it, which is then what they agree on."""
+
+    def __init__(self, ledger: Ledger, tip: Tip, me: AgentId, agents: tuple[AgentId, ...]) -> None:
+        super().__init__(ledger, tip, me)
+        self.agents = agents
+        self._whole = agents == tip.agents
 
     def unsettled(self) -> set[Cid]:
         """Reveals whose blob has still to be looked at."""
         return {
             cid
-            for agent in self.tip.agents
+            for agent in self.agents
             if len(reveals := self.ledger.reveals_of(self.tip, agent)) == 1
             for cid in reveals
             if cid not in self.verdicts and needs_blob(self.ledger, self.ledger.reveals[cid][1])
         }
 
     def view(self) -> frozenset[Cid]:
-        """Commits, reveals and words on taking part."""
-        return view_of(self.ledger, self.tip, self.verdicts)
+        """Commits and reveals, and where it is the roster's words on taking part."""
+        seen = view_of(self.ledger, self.tip, self.agents, self.verdicts)
+        return seen | standings_in(self.ledger, self.tip) if self._whole else seen
 
     def conclude(self) -> Decision:
-        """Who contributed, who is refused, who is in the next roster."""
-        return decide(self.ledger, self.tip, self.verdicts, self.excluded)
+        """Who contributed, and who is refused."""
+        return decide(self.ledger, self.tip, self.agents, self.verdicts, self.excluded)
 
-    def outcome(self, members: tuple[AgentId, ...]) -> Outcome | None:
-        """The round's outcome."""
+    def outcome(self, members: tuple[AgentId, ...]) -> Outcome | GroupOutcome | None:
+        """The round's outcome, or the group's."""
         decision = self.conclude()
         parameters = self._model(decision)
         if parameters is None:
             return None
-        outcome = decision.outcome(self.tip, members, parameters)
+        outcome: Outcome | GroupOutcome
+        if self._whole:
+            refused = dict(decision.refused)
+            roster = next_roster(self.ledger, self.tip, decision.contributors, refused, self.excluded)
+            outcome = decision.outcome(self.tip, members, parameters, roster)
+        else:
+            outcome = decision.group_outcome(self.tip, members, parameters)
         return outcome if outcome.reveals else None
 
     def _look(self, item: Cid) -> Look:
         author, reveal = self.ledger.reveals[item]
-        others = [agent for agent in self.tip.agents if agent not in (author, self._me)]
+        others = [agent for agent in self.agents if agent not in (author, self._me)]
         return Look(item, reveal.commit, reveal.blob, reveal.size, (author, *others))
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What the groups' outcomes amount to; `parts` are the models of groups that have updates."""
+
+    groups: tuple[Cid, ...]
+    key: tuple[Cid, ...]
+    parts: tuple[tuple[Cid, int], ...]
+
+
+class GroupModels(Evidence):
+    """The outcomes of a roster's groups. An item is the record of one, its blob the group's model.
+
+    A group without an outcome, or whose model is not to be had or none of the task's, is left out: its
+    members are not in the next roster, and ask to join again.
+    """
+
+    def unsettled(self) -> set[Cid]:
+        """Outcomes whose model has still to be looked at."""
+        return {cid for cid in self._records() if cid not in self.verdicts and self._has_model(cid)}
+
+    def view(self) -> frozenset[Cid]:
+        """The groups' outcomes, and words on taking part."""
+        shown = {cid for cid in self._records() if cid in self.verdicts or not self._has_model(cid)}
+        return standings_in(self.ledger, self.tip) | shown
+
+    def conclude(self) -> Joined:
+        """Which groups count."""
+        groups = tuple(sorted(cid for cid in self._records() if self._counts(cid)))
+        key = tuple(cid for cid in groups if self._has_model(cid))
+        said = [self.ledger.groups[cid].outcome for cid in key]
+        return Joined(groups, key, tuple((one.parameters, one.examples) for one in said))
+
+    def outcome(self, members: tuple[AgentId, ...]) -> Outcome | None:
+        """The round's outcome."""
+        joined = self.conclude()
+        parameters = self._model(joined)
+        if not joined.groups or parameters is None:
+            return None
+        refused = {agent: EXCLUDED for agent in self.tip.agents if agent in self.excluded}
+        contributed: set[AgentId] = set()
+        for cid in joined.groups:
+            one = self.ledger.groups[cid].outcome
+            contributed.update(one.contributors)
+            refused.update(one.refused)
+        roster = next_roster(self.ledger, self.tip, contributed - self.excluded, refused, self.excluded)
+        named = tuple(sorted((agent, reason) for agent, reason in refused.items() if agent in members))
+        return Outcome(self.tip.round, self.tip.digest, members, joined.groups, named, parameters, roster)
+
+    def _records(self) -> Iterable[Cid]:
+        return self.ledger.group_results(self.tip).values()
+
+    def _has_model(self, cid: Cid) -> bool:
+        return self.ledger.groups[cid].outcome.examples > 0
+
+    def _counts(self, cid: Cid) -> bool:
+        return not self._has_model(cid) or (cid in self.verdicts and self.verdicts[cid] is None)
+
+    def _look(self, item: Cid) -> LookModel:
+        result = self.ledger.groups[item]
+        signers = tuple(agent for agent, _ in result.signatures if agent != self._me)
+        return LookModel(item, result.outcome.parameters, signers)
+
+    def _make(self, conclusion: Conclusion) -> Combine:
+        return Combine(conclusion.key, self.tip.parameters, conclusion.parts)
+
+
+def standings_in(ledger: Ledger, tip: Tip) -> frozenset[Cid]:
+    """The records of all words on taking part that bear on the next roster."""
+    return frozenset(standing.cid for standing in relevant_standings(ledger, tip).values())

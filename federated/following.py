@@ -19,7 +19,7 @@ import trio
 from chain.cid import Cid
 from chain.identity import AgentId, Identity, peer_id
 from chain.kinds import JOIN
-from chain.learning import Commit, Join, Leave, Result, Reveal, Start, draft_on_task
+from chain.learning import Commit, GroupResult, Join, Leave, Result, Reveal, Start, draft_on_task
 from chain.record import Record
 from chain.server_app import Answer, Call, End
 from dht.errors import NetworkError
@@ -178,8 +178,14 @@ class Following(Generic[L]):
 
     # -- acting --
 
-    async def append(self, kind: str, body: dict[str, Any], key: bytes | None = None) -> Record:
-        """Append an operation on the task to the own chain, durably; then deliver it.
+    async def append(
+        self,
+        kind: str,
+        body: dict[str, Any],
+        key: bytes | None = None,
+        to: Sequence[AgentId] | None = None,
+    ) -> Record:
+        """Append an operation on the task to the own chain, durably; then deliver it, to all or `to` some.
 
         With `key` it is appended at most once, also across restarts. Not cancelled halfway.
         """
@@ -194,7 +200,9 @@ class Following(Generic[L]):
                 self.take([record])
         tools.published()
         if self._nursery is not None:
-            self._nursery.start_soon(tools.post.deliver, self.ledger.cid, [record], self._audience())
+            self._nursery.start_soon(
+                tools.post.deliver, self.ledger.cid, [record], self._audience() if to is None else to
+            )
         return record
 
     async def _take_up(self, agent: AgentId, cids: Sequence[Cid]) -> None:
@@ -230,6 +238,9 @@ def _line(number: int, record: Record, costs: str = "") -> Line:
         case Reveal(round=number_, examples=examples, size=size):
             round_ = number_
             text = f"shows an update of {size} bytes from {examples} examples"
+        case GroupResult(outcome=of_group, signatures=signatures):
+            round_ = of_group.round
+            text = f"a group of {len(of_group.members)} agrees on {len(of_group.contributors)} updates"
         case Result(outcome=outcome, signatures=signatures):
             round_ = outcome.round
             refused = ", ".join(f"{peer_id(agent)} ({reason})" for agent, reason in outcome.refused)

@@ -18,7 +18,7 @@ from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.kinds import FIELDS_FROM, KINDS_BY_RULE_VERSION, TASK
 from chain.learning import MAX_METRIC, MAX_METRICS, Reveal
-from chain.learning_task import ALL_TO_ALL, FEDAVG, MAX_NAME, PEER_ROUNDS, SERVER_APP, Task, task_from_body
+from chain.learning_task import FEDAVG, GOSSIP, MAX_NAME, PEER_ROUNDS, SERVER_APP, Task, task_from_body
 from chain.manifest import Manifest
 from chain.record import SALT_SIZE, Record, encode_payload
 from chain.source_chain import Draft
@@ -27,7 +27,7 @@ from dht.network import Network
 from federated.audit import audit_round
 from federated.call_log import CallLog
 from federated.compression import most_sent
-from federated.engagement import Engagement, builds_on_base
+from federated.engagement import Engagement, builds_on_base, of_models
 from federated.errors import LearningError, Refused, UnknownTask, WrongState
 from federated.faults import REASONS
 from federated.following import Line, Tools
@@ -156,8 +156,8 @@ class Learning:
                 f"this network's rules (version {rules}) know no {newer[0]}: its stewards can go to "
                 f"version {newer[1]} by an epoch"
             )
-        if terms.topology != ALL_TO_ALL or terms.secure is not None:
-            raise Refused("this release knows rounds of all to all only, without secure sums")
+        if terms.topology == GOSSIP or terms.secure is not None:
+            raise Refused("this release knows no gossip and no secure sums")
         tools, body = self._tools, terms.to_body()
         if len(self._engaged) >= MAX_FOLLOWED:
             raise WrongState(f"this node follows {MAX_FOLLOWED} tasks already")
@@ -281,9 +281,13 @@ class Learning:
                 return await look.verdict(reveal.blob, reveal.size, sources, base, sources)
 
             async def average_of(
-                base: Cid, parts: tuple[tuple[Cid, int], ...], sources: Sequence[AgentId] = tuple(sources)
+                base: Cid,
+                parts: tuple[tuple[Cid, int], ...],
+                models: bool,
+                sources: Sequence[AgentId] = tuple(sources),
             ) -> Cid | None:
-                return await self._average_of(ledger, base, parts, sources)
+                terms = of_models(ledger.terms) if models else ledger.terms
+                return await self._average_of(ledger, terms, base, parts, sources)
 
             views.append(await audit_round(ledger, step, verdict_of, average_of, self._tools.excluded()))
         return views
@@ -410,9 +414,14 @@ class Learning:
         return known if isinstance(known, Engagement) else Engagement(self._tools, ledger.task, False)
 
     async def _average_of(
-        self, ledger: Ledger, base: Cid, parts: tuple[tuple[Cid, int], ...], sources: Sequence[AgentId]
+        self,
+        ledger: Ledger,
+        terms: Task,
+        base: Cid,
+        parts: tuple[tuple[Cid, int], ...],
+        sources: Sequence[AgentId],
     ) -> Cid | None:
-        blobs, terms = self._tools.blobs, ledger.terms
+        blobs = self._tools.blobs
         engaged = self._look(ledger)
         if builds_on_base(terms) and await engaged.start(base, sources) is None:
             return None
@@ -422,7 +431,7 @@ class Learning:
                     return None
             except TooLarge:
                 return None
-        data = await engaged.model_of(base, parts)
+        data = await engaged.model_of(terms, base, parts)
         return None if data is None else blobs.cid_of(data)
 
 

@@ -20,15 +20,18 @@ from chain.cid import Cid
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.kinds import JOIN, LEAVE
-from chain.learning import Commit, Outcome, Result, Reveal, Seat, Start
+from chain.learning import Commit, GroupOutcome, GroupResult, Outcome, Result, Reveal, Seat, Start
 from chain.learning_task import Task
 from chain.record import Record
+from federated.grouping import groups_of
 from federated.membership import Membership
 from federated.penalties import Penalty, after, barred
 from validation.named import learning_of
 
 MAX_OF_ONE = 4
 """Commits or reveals kept of one member in one round, the lowest CIDs: two are enough to refuse it."""
+MAX_OF_GROUP = 4
+"""Outcomes kept of one group in one round, the best: see `Ledger.group_results`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +84,12 @@ class Ledger(Membership):
         super().__init__(task)
         self.commits: dict[Cid, tuple[AgentId, Commit]] = {}
         self.reveals: dict[Cid, tuple[AgentId, Reveal]] = {}
+        self.groups: dict[Cid, GroupResult] = {}
         self.started: Cid | None = None
         self._starts: dict[bytes, tuple[Start, Cid]] = {}
         self._results: dict[bytes, dict[bytes, _Signed]] = {}
         self._by_round: dict[tuple[bytes, AgentId, bool], list[Cid]] = {}
+        self._of_group: dict[tuple[bytes, tuple[AgentId, ...]], list[Cid]] = {}
         self._steps: list[Step] = []
         self._tip: Tip | None = None
         self._places: dict[bytes, Tip] = {}
@@ -114,6 +119,35 @@ class Ledger(Membership):
         """A member's reveals of the round, ascending."""
         return tuple(self._by_round.get((tip.digest, agent, True), ()))
 
+    def groups_of(self, tip: Tip) -> tuple[tuple[AgentId, ...], ...]:
+        """The groups of the round; one where the roster is not divided."""
+        return groups_of(self.terms, tip.digest, tip.agents)
+
+    def group_results(self, tip: Tip) -> dict[tuple[AgentId, ...], Cid]:
+        """The record of each group that has an outcome: with two, that of more signatures counts, then that
+        of the lower digest.
+        """
+        return {
+            group: found[0]
+            for group in self.groups_of(tip)
+            if (found := self._of_group.get((tip.digest, group)))
+        }
+
+    def evidence(self, outcome: Outcome | GroupOutcome) -> tuple[tuple[Cid, ...], int]:
+        """The reveals behind an outcome, those of its groups too, and how many are not known here."""
+        found: list[Cid] = []
+        missing = 0
+        for cid in outcome.reveals:
+            if cid in self.groups:
+                more, unknown = self.evidence(self.groups[cid].outcome)
+                found += more
+                missing += unknown
+            elif cid in self.reveals:
+                found.append(cid)
+            else:
+                missing += 1
+        return tuple(found), missing
+
     def place_of(self, digest: bytes) -> Tip | None:
         """The start or result with this digest as something to build on, if it was accepted."""
         return self._places.get(digest)
@@ -135,6 +169,8 @@ class Ledger(Membership):
                 return self._start(record, said)
             case Commit() | Reveal():
                 return self._say(record, said)
+            case GroupResult():
+                return self._agree(record, said)
             case Result():
                 return self._conclude(record, said)
             case _:
@@ -174,6 +210,23 @@ class Ledger(Membership):
             self.reveals.pop(dropped, None)
             self.commits.pop(dropped, None)
         del known[MAX_OF_ONE:]
+        return record.cid in known
+
+    def _agree(self, record: Record, said: GroupResult) -> bool:
+        place = self._places.get(said.outcome.previous)
+        if place is None:
+            return self._wait(said.outcome.previous, record)
+        group = group_of(self.groups_of(place), said.outcome)
+        if group is None or said.outcome.round != place.round:
+            return False
+        self._seen.add(record.cid)
+        self.groups[record.cid] = said
+        known = self._of_group.setdefault((place.digest, group), [])
+        known.append(record.cid)
+        known.sort(key=lambda cid: (*_rank(self.groups[cid], self.cid), cid))
+        for dropped in known[MAX_OF_GROUP:]:
+            del self.groups[dropped]
+        del known[MAX_OF_GROUP:]
         return record.cid in known
 
     def _conclude(self, record: Record, said: Result) -> bool:
@@ -242,6 +295,19 @@ def result_fault(terms: Task, place: Tip, outcome: Outcome) -> str | None:
     if not out.keys().isdisjoint(agent for agent, _ in outcome.roster):
         return "its next roster seats an agent that sits out"
     return None
+
+
+def group_of(groups: tuple[tuple[AgentId, ...], ...], outcome: GroupOutcome) -> tuple[AgentId, ...] | None:
+    """The group whose outcome this may be: all that it names are of it, and at least half of it may sign."""
+    if len(groups) == 1:
+        return None
+    named = {*outcome.members, *outcome.contributors, *(agent for agent, _ in outcome.refused)}
+    group = next((group for group in groups if outcome.members[0] in group), ())
+    return group if named <= set(group) and 2 * len(outcome.members) >= len(group) else None
+
+
+def _rank(result: GroupResult, task: Cid) -> tuple[int, bytes]:
+    return -len(result.signatures), result.outcome.digest(task)
 
 
 def advance(place: Tip, outcome: Outcome, digest: bytes) -> Tip:

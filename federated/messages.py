@@ -16,15 +16,15 @@ from chain import canonical
 from chain.cid import DIGEST_SIZE, Cid, is_record_cid
 from chain.errors import EncodingError
 from chain.identity import AGENT_ID_SIZE, SIGNATURE_SIZE, AgentId
-from chain.learning_task import MAX_MEMBERS
+from chain.learning_task import MAX_MEMBERS, MAX_SEATS
 from dht.errors import FrameError
 
 SIGN = "learning.sign"
 DELIVER = "learning.deliver"
 
-MAX_VIEW = 256
-"""Records of a view: four of each member, and the standings."""
-MAX_QUESTION = 64 + (MAX_VIEW + 2 * MAX_MEMBERS + 1) * 48 + MAX_MEMBERS * 40
+MAX_VIEW = 512
+"""Records of a view: four of each member who exchange updates, a group's each, and the standings."""
+MAX_QUESTION = 64 + (MAX_VIEW + 2 * MAX_MEMBERS + 1) * 48 + MAX_SEATS * 40
 MAX_REPLY = 128 + MAX_VIEW * 48
 
 
@@ -80,8 +80,8 @@ def decode_question(body: bytes) -> Question:
     task, previous, members, view, unavailable, digest = fields
     if not is_record_cid(task) or not _is_bytes(previous, DIGEST_SIZE) or not _is_bytes(digest, DIGEST_SIZE):
         raise FrameError("a question names a task and two digests")
-    if type(members) is not list or not 0 < len(members) <= MAX_MEMBERS:
-        raise FrameError(f"a question names 1 to {MAX_MEMBERS} members")
+    if type(members) is not list or not 0 < len(members) <= MAX_SEATS:
+        raise FrameError(f"a question names 1 to {MAX_SEATS} members")
     if not all(_is_bytes(agent, AGENT_ID_SIZE) for agent in members):
         raise FrameError("the members of a question are agents")
     return Question(

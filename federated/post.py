@@ -38,8 +38,10 @@ from federated.messages import DELIVER
 
 MAX_DELIVERED = 64
 """Records of one delivery: a member's latest, or a handful that another lacks."""
-MAX_RECEIVERS = 64
+MAX_RECEIVERS = 256
 """Agents that a record is delivered to."""
+DELIVER_AT_ONCE = 32
+"""Of these, how many at a time."""
 MAX_LISTED = 256
 """Tasks of the network's list that are read."""
 MAX_READ = 16 << 20
@@ -112,14 +114,16 @@ class Post:
         receivers = [agent for agent in dict.fromkeys(agents) if agent != self._kademlia.agent]
         value, _ = await self._run_blocking(self._records.bundle, list(records[:MAX_DELIVERED]))
         body = canonical.encode([task, value])
+        at_once = trio.CapacityLimiter(DELIVER_AT_ONCE)
         async with trio.open_nursery() as nursery:
             for agent in receivers[:MAX_RECEIVERS]:
-                nursery.start_soon(self._deliver, agent, body)
+                nursery.start_soon(self._deliver, agent, body, at_once)
 
-    async def _deliver(self, agent: AgentId, body: bytes) -> None:
+    async def _deliver(self, agent: AgentId, body: bytes, at_once: trio.CapacityLimiter) -> None:
         try:
-            await self.reach(agent)
-            await self._kademlia.request(agent, DELIVER, body, DELIVER_TIMEOUT_S)
+            async with at_once:
+                await self.reach(agent)
+                await self._kademlia.request(agent, DELIVER, body, DELIVER_TIMEOUT_S)
         except NetworkError as error:
             log.info("delivery to %s failed: %s", agent.hex()[:8], error)
 

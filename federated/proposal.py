@@ -24,7 +24,7 @@ from hashlib import sha256
 
 from chain.cid import Cid
 from chain.identity import AgentId
-from chain.learning import Outcome, Reveal, Seat
+from chain.learning import GroupOutcome, Outcome, Reveal, Seat
 from federated.admission import announced
 from federated.faults import DOUBLE, EXCLUDED, HASH, LATE, UNAVAILABLE, WITHHELD
 from federated.ledger import Ledger, Tip
@@ -57,7 +57,11 @@ class Decision:
     contributions: tuple[Contribution, ...]
     refused: tuple[tuple[AgentId, str], ...]
     reveals: tuple[tuple[Cid, AgentId], ...]
-    roster: tuple[Seat, ...]
+
+    @property
+    def contributors(self) -> tuple[AgentId, ...]:
+        """Whose updates count."""
+        return tuple(one.agent for one in self.contributions)
 
     @property
     def key(self) -> tuple[Cid, ...]:
@@ -69,16 +73,29 @@ class Decision:
         """Blob and examples of each contribution."""
         return tuple((one.blob, one.examples) for one in self.contributions)
 
-    def outcome(self, tip: Tip, members: tuple[AgentId, ...], parameters: Cid) -> Outcome:
+    def outcome(
+        self, tip: Tip, members: tuple[AgentId, ...], parameters: Cid, roster: tuple[Seat, ...]
+    ) -> Outcome:
         """What `members` sign, once the average is known.
 
         A result names none but those who could have signed it. Where failed attempts left some of the roster
         out, the refused among them are passed over with what they showed, like members that were not there.
         """
+        reveals, refused = self._of(members)
+        return Outcome(tip.round, tip.digest, members, reveals, refused, parameters, roster)
+
+    def group_outcome(self, tip: Tip, members: tuple[AgentId, ...], parameters: Cid) -> GroupOutcome:
+        """The same where these agents are a group of the roster."""
+        reveals, refused = self._of(members)
+        examples = sum(one.examples for one in self.contributions)
+        return GroupOutcome(
+            tip.round, tip.digest, members, reveals, refused, parameters, self.contributors, examples
+        )
+
+    def _of(self, members: tuple[AgentId, ...]) -> tuple[tuple[Cid, ...], tuple[tuple[AgentId, str], ...]]:
         refused = tuple(pair for pair in self.refused if pair[0] in members)
         gone = {agent for agent, _ in self.refused if agent not in members}
-        reveals = tuple(cid for cid, agent in self.reveals if agent not in gone)
-        return Outcome(tip.round, tip.digest, members, reveals, refused, parameters, self.roster)
+        return tuple(cid for cid, agent in self.reveals if agent not in gone), refused
 
 
 def proposers(tip: Tip, agents: Iterable[AgentId]) -> list[AgentId]:
@@ -89,13 +106,16 @@ def proposers(tip: Tip, agents: Iterable[AgentId]) -> list[AgentId]:
     return sorted(agents, key=lambda agent: sha256(tip.digest + agent).digest())
 
 
-def view_of(ledger: Ledger, tip: Tip, verdicts: Mapping[Cid, Verdict]) -> frozenset[Cid]:
-    """The records that a decision rests on: of each member the two lowest commits and reveals, and standings.
+def view_of(
+    ledger: Ledger, tip: Tip, agents: Sequence[AgentId], verdicts: Mapping[Cid, Verdict]
+) -> frozenset[Cid]:
+    """The records that a decision on the updates of these agents rests on: of each the two lowest commits and
+    reveals.
 
     Who shows this much can be understood by anybody: a third commit changes nothing.
     """
-    shown: set[Cid] = {standing.cid for standing in relevant_standings(ledger, tip).values()}
-    for agent in tip.agents:
+    shown: set[Cid] = set()
+    for agent in agents:
         shown.update(ledger.commits_of(tip, agent)[:2])
         reveals = ledger.reveals_of(tip, agent)
         if len(reveals) > 1 or all(_judged(ledger, cid, verdicts) for cid in reveals):
@@ -118,17 +138,22 @@ def relevant_standings(ledger: Ledger, tip: Tip) -> dict[AgentId, Standing]:
 
 
 def decide(
-    ledger: Ledger, tip: Tip, verdicts: Mapping[Cid, Verdict], excluded: Collection[AgentId] = frozenset()
+    ledger: Ledger,
+    tip: Tip,
+    agents: Sequence[AgentId],
+    verdicts: Mapping[Cid, Verdict],
+    excluded: Collection[AgentId] = frozenset(),
 ) -> Decision:
     """What follows from the reveals that have a verdict; a pure function of its arguments.
 
-    `excluded` are the agents that the network does not hear, in the roster or not. `verdicts` of reveals
-    that need no look at the blob (a wrong weight or size) are not asked for.
+    `agents` are the round's roster, or a group of it. `excluded` are the agents that the network does not
+    hear, in the roster or not. `verdicts` of reveals that need no look at the blob (a wrong weight or size)
+    are not asked for.
     """
     evidence: list[tuple[Cid, AgentId]] = []
     refused: dict[AgentId, str] = {}
     single: dict[AgentId, Cid] = {}
-    for agent in tip.agents:
+    for agent in agents:
         if agent in excluded:
             refused[agent] = EXCLUDED
             continue
@@ -144,7 +169,7 @@ def decide(
             if reason is not None:
                 refused[agent] = str(reason)
     eligible = eligible_commits([ledger.reveals[cid][1] for cid in single.values()])
-    for agent in tip.agents:
+    for agent in agents:
         if agent not in refused and agent not in single and withheld(ledger, tip, agent, eligible):
             refused[agent] = WITHHELD
     contributions: list[Contribution] = []
@@ -156,8 +181,7 @@ def decide(
             refused[agent] = LATE
         else:
             contributions.append(Contribution(agent, cid, reveal.blob, reveal.examples, reveal.metrics))
-    roster = _next_roster(ledger, tip, {one.agent for one in contributions}, refused, excluded)
-    return Decision(tuple(contributions), tuple(sorted(refused.items())), tuple(sorted(evidence)), roster)
+    return Decision(tuple(contributions), tuple(sorted(refused.items())), tuple(sorted(evidence)))
 
 
 def withheld(ledger: Ledger, tip: Tip, agent: AgentId, eligible: frozenset[Cid]) -> bool:
@@ -197,10 +221,10 @@ def _terms_fault(ledger: Ledger, reveal: Reveal) -> Verdict:
     return announced(ledger.terms, reveal.examples, reveal.size)
 
 
-def _next_roster(
+def next_roster(
     ledger: Ledger,
     tip: Tip,
-    contributed: set[AgentId],
+    contributed: Collection[AgentId],
     refused: Mapping[AgentId, str],
     excluded: Collection[AgentId],
 ) -> tuple[Seat, ...]:

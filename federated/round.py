@@ -8,6 +8,10 @@ for:
 2. **reveal**: the promised updates are shown, their blobs fetched and looked at;
 3. **result**: everybody decides and averages for itself, and all sign what came out (`federated.agreement`).
 
+Where the roster is divided (`federated.grouping`) a member does all that in its **group**, and the groups'
+outcomes take the place of updates: their models are fetched, combined, and all of the roster sign the result.
+So all members have one model after each round, for the updates of one group and one model of each other.
+
 Waiting is bounded and adapts: when more than two thirds have done their part, the rest get `PATIENCE` times
 as long again as these took (at least `FLOOR_S`), and never more than the task's deadline. A member that is
 gone is left out of the next roster, so it costs one deadline, once.
@@ -23,7 +27,8 @@ from chain.identity import AgentId, Identity
 from chain.learning import Commit, Reveal, quorum
 from federated.actions import Action, Offer, Promise, Show
 from federated.agreement import Agreement
-from federated.evidence import Updates
+from federated.evidence import Evidence, GroupModels, Updates
+from federated.grouping import place_of
 from federated.ledger import Ledger, Tip
 from federated.messages import Question, Reply, Word, ascending
 from federated.proposal import Verdict, proposers
@@ -41,6 +46,7 @@ class Phase(StrEnum):
 
     COMMIT = "commit"
     REVEAL = "reveal"
+    GROUP = "group"
     RESULT = "result"
 
 
@@ -60,16 +66,28 @@ class Round:
         self.offer: Offer | None = None
         self.wake_at = inf
         self._me = identity.agent
-        self._since = now
+        self._began = self._since = now
         self._limit_s = ledger.terms.commit_ms / 1_000
         self._most_at: float | None = None
         self._extensions = 0
         self._promised = False
         self._shown = False
-        self.updates = Updates(ledger, tip, self._me)
-        self.agreement = Agreement(
-            tip.digest, tip.agents, self.updates, identity, ledger.terms.result_ms / 1_000
-        )
+        self._gathered = False
+        self.made: set[Cid] = set()
+        """Models that were computed for this round; its result is one of them."""
+        groups = ledger.groups_of(tip)
+        self.group = next((group for group in groups if self._me in group), groups[0])
+        """Those whose updates this member exchanges, ascending: its group, or the roster."""
+        self.updates = Updates(ledger, tip, self._me, self.group)
+        self.models = GroupModels(ledger, tip, self._me) if len(groups) > 1 else None
+        limit_s = ledger.terms.result_ms / 1_000
+        self._whole = Agreement(tip.digest, tip.agents, self.models or self.updates, identity, limit_s)
+        self._among = self._whole
+        if self.models is not None:
+            place = place_of(tip.digest, self.group)
+            self._among = Agreement(place, self.group, self.updates, identity, limit_s)
+        self.agreements = {one.place: one for one in (self._whole, self._among)}
+        """The agreements of this round by what questions call them: the roster's, and the group's."""
 
     # -- what is asked of it --
 
@@ -81,6 +99,8 @@ class Round:
     @excluded.setter
     def excluded(self, agents: frozenset[AgentId]) -> None:
         self.updates.excluded = agents
+        if self.models is not None:
+            self.models.excluded = agents
 
     @property
     def takes_part(self) -> bool:
@@ -102,44 +122,45 @@ class Round:
             and not self.ledger.commits_of(self.tip, self._me)
         )
 
-    @property
-    def lock(self) -> tuple[bytes, float] | None:
-        """The outcome that was signed last, by its digest, and until when no other one is signed."""
-        return self.agreement.lock
-
-    def relock(self, digest: bytes, until: float) -> None:
+    def relock(self, place: bytes, digest: bytes, until: float) -> None:
         """Before a restart this outcome was signed: no other one until then, and for an attempt at most."""
-        self.agreement.relock(digest, min(until, self._since + self._limit_s))
+        self.agreements[place].relock(digest, min(until, self._since + self._limit_s))
 
     def deadline(self) -> float:
         """When the phase ends at the latest, as far as is known now."""
-        if self.phase is Phase.RESULT:
-            return self.agreement.deadline()
+        if self.phase is Phase.GROUP:
+            return self._among.deadline()
+        if self.phase is Phase.RESULT and self._gathered:
+            return self._whole.deadline()
         return self._deadline()
 
     # -- what happens --
 
-    def looked(self, reveal: Cid, verdict: Verdict) -> None:
-        """A blob was looked at, or could not be had."""
-        self.updates.looked(reveal, verdict)
+    def looked(self, item: Cid, verdict: Verdict) -> None:
+        """The blob of a reveal, or a group's model, was looked at, or could not be had."""
+        self._evidence(item).looked(item, verdict)
 
     def averaged(self, key: tuple[Cid, ...], parameters: Cid, seconds: float) -> None:
-        """The average of these reveals is here."""
-        self.updates.averaged(key, parameters, seconds)
+        """The model that these reveals, or groups, lead to is here."""
+        self._evidence(key[0]).averaged(key, parameters, seconds)
 
     def failed(self, key: tuple[Cid, ...]) -> None:
-        """The average could not be computed: a blob that was here has gone; it is looked at again."""
-        self.updates.failed(key)
+        """It could not be computed: a blob that was here has gone; it is looked at again."""
+        self._evidence(key[0]).failed(key)
 
     def answered(self, agent: AgentId, question: Question, reply: Reply | None, now: float) -> None:
         """A member replied, or (None) did not. Raises `ValueError` for a signature that does not verify."""
-        self.agreement.answered(agent, question, reply, now)
+        self.agreements[question.previous].answered(agent, question, reply, now)
 
     def answer(self, agent: AgentId, question: Question, now: float) -> Reply:
         """What to reply to a proposer, after the records that it shows have been fetched from it."""
-        if question.previous != self.tip.digest:
+        agreement = self.agreements.get(question.previous)
+        if agreement is None:
             return Reply(Word.ELSEWHERE)
-        return self.agreement.answer(agent, question, now)
+        known = self.ledger.group_results(self.tip).get(self.group)
+        if agreement is not self._whole and known is not None:
+            return Reply(Word.ELSEWHERE, cids=(known,))
+        return agreement.answer(agent, question, now)
 
     def step(self, now: float) -> list[Action]:
         """What to do now; also moves the phases on. `wake_at` is when to ask again if nothing happens."""
@@ -152,9 +173,15 @@ class Round:
         if self.phase is Phase.REVEAL:
             actions += self._reveal(now)
         actions += self.updates.looks()
+        if self.models is not None:
+            actions += self.models.looks()
+            if self._whole.hurried:
+                actions += self.models.models()
+        if self.phase is Phase.GROUP:
+            actions += self._conclude_group(now)
         if self.phase is Phase.RESULT:
             actions += self._conclude(now)
-        elif self.agreement.hurried:
+        elif self._among.hurried and self.phase is not Phase.GROUP:
             actions += self.updates.models()
         return actions
 
@@ -201,11 +228,11 @@ class Round:
         self._note_most(len(done), len(expected), now)
         deadline = self._deadline()
         if len(done) == len(expected):
-            self._enter(Phase.RESULT, now)
+            self._enter(self._after_reveals(), now)
         elif now >= deadline:
             if any(self.ledger.reveals_of(self.tip, agent) for agent in self._heard()):
                 self.updates.give_up()
-                self._enter(Phase.RESULT, now)
+                self._enter(self._after_reveals(), now)
             else:
                 self._since, self._most_at = now, None
                 self.wake_at = self._deadline()
@@ -213,26 +240,75 @@ class Round:
             self.wake_at = deadline
         return actions
 
-    def _conclude(self, now: float) -> list[Action]:
-        actions = self.updates.models()
-        shown = [agent for agent in self._heard() if self.ledger.reveals_of(self.tip, agent)]
-        actions += self.agreement.step(now, proposers(self.tip, shown or self.tip.agents))
-        self.wake_at = self.agreement.wake_at
+    def _conclude_group(self, now: float) -> list[Action]:
+        if self.group in self.ledger.group_results(self.tip):
+            self._enter(Phase.RESULT, now)
+            return []
+        actions = [*self.updates.models(), *self._among.step(now, self._order(self._shown_by(self.group)))]
+        self.wake_at = self._among.wake_at
         return actions
 
+    def _conclude(self, now: float) -> list[Action]:
+        if self.models is None:
+            actions = [
+                *self.updates.models(),
+                *self._whole.step(now, self._order(self._shown_by(self.group))),
+            ]
+            self.wake_at = self._whole.wake_at
+            return actions
+        if not self._gathered and not self._gather(self.models, now):
+            return []
+        done = [agent for group in self.ledger.group_results(self.tip) for agent in group]
+        actions = [*self.models.models(), *self._whole.step(now, self._order(done))]
+        self.wake_at = self._whole.wake_at
+        return actions
+
+    def _gather(self, models: GroupModels, now: float) -> bool:
+        """Whether the other groups need not be waited for any more; waited for since the round began."""
+        results, unsettled = self.ledger.group_results(self.tip), models.unsettled()
+        groups = self.ledger.groups_of(self.tip)
+        done = [cid for cid in results.values() if cid not in unsettled]
+        self._note_most(len(done), len(groups), now)
+        self.wake_at = self._deadline()
+        if len(done) < len(groups) and now < self.wake_at:
+            return False
+        models.give_up()
+        self._gathered = True
+        self._whole.begin(now)
+        return True
+
     # -- parts --
+
+    def _after_reveals(self) -> Phase:
+        return Phase.RESULT if self.models is None else Phase.GROUP
 
     def _enter(self, phase: Phase, now: float) -> None:
         self.phase = phase
         self._since, self._most_at = now, None
+        terms = self.ledger.terms
         if phase is Phase.REVEAL:
-            self._limit_s = self.ledger.terms.reveal_ms / 1_000
+            self._limit_s = terms.reveal_ms / 1_000
+        elif phase is Phase.GROUP:
+            self._among.begin(now)
+        elif self.models is None:
+            self._whole.begin(now)
         else:
-            self.agreement.begin(now)
+            self._since = self._began
+            self._limit_s = (terms.commit_ms + terms.reveal_ms + terms.result_ms) / 1_000
+
+    def _evidence(self, item: Cid) -> Evidence:
+        return self.models if self.models is not None and item in self.ledger.groups else self.updates
+
+    def _order(self, agents: list[AgentId]) -> list[AgentId]:
+        """Who proposes one after another: those of these that are heard, or all of the group."""
+        return proposers(self.tip, [one for one in agents if one not in self.excluded] or self.group)
+
+    def _shown_by(self, agents: tuple[AgentId, ...]) -> list[AgentId]:
+        return [agent for agent in agents if self.ledger.reveals_of(self.tip, agent)]
 
     def _heard(self) -> list[AgentId]:
-        """The members whose words count."""
-        return [agent for agent in self.tip.agents if agent not in self.excluded]
+        """The members of the group whose words count."""
+        return [agent for agent in self.group if agent not in self.excluded]
 
     def _committed(self) -> list[AgentId]:
         """The members who promised an update, or have shown one at once."""
@@ -254,9 +330,9 @@ class Round:
         return min(latest, self._most_at + max(FLOOR_S, PATIENCE * took))
 
     def _own_reveal(self, commit: Cid, offer: Offer) -> Reveal:
-        seen = {cid for agent in self.tip.agents for cid in self.ledger.commits_of(self.tip, agent)[:2]}
+        seen = {cid for agent in self.group for cid in self.ledger.commits_of(self.tip, agent)[:2]}
         # A reveal may overtake its commit on the way; it says that there is one.
-        for agent in self.tip.agents:
+        for agent in self.group:
             if not self.ledger.commits_of(self.tip, agent):
                 seen |= {
                     self.ledger.reveals[cid][1].commit for cid in self.ledger.reveals_of(self.tip, agent)[:2]

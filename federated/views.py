@@ -151,23 +151,26 @@ def run_view(log: CallLog, me: AgentId) -> TaskView:
 def round_view(ledger: Ledger, step: Step) -> RoundView:
     """One finished round."""
     outcome = step.outcome
-    refused = dict(outcome.refused)
+    reveals, missing = ledger.evidence(outcome)
+    refused = {
+        agent: reason
+        for cid in outcome.reveals
+        if cid in ledger.groups
+        for agent, reason in ledger.groups[cid].outcome.refused
+    } | dict(outcome.refused)
     contributors = []
-    known = True
-    for cid in outcome.reveals:
-        if cid not in ledger.reveals:
-            known = False
-            continue
+    for cid in reveals:
         agent, reveal = ledger.reveals[cid]
         if agent not in refused:
             contributors.append(Contributor(agent, reveal.examples, reveal.metrics, reveal.size))
+    known = not missing
     there = {one.agent for one in contributors} | refused.keys()
     return RoundView(
         round=outcome.round,
         record=step.record,
         parameters=outcome.parameters,
         contributors=tuple(sorted(contributors, key=lambda one: one.agent)),
-        refused=outcome.refused,
+        refused=tuple(sorted(refused.items())),
         absent=tuple(agent for agent in step.before.agents if agent not in there) if known else (),
         signers=step.signers,
         roster=step.before.agents,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from chain.cid import Cid
 from chain.errors import ChainError
 from chain.kinds import COMMIT, JOIN, LEARNING_OPERATIONS, START, TASK, TOPOLOGIES_FROM
-from chain.learning import Result, Reveal, Start, most_agents, quorum
+from chain.learning import GroupResult, Result, Reveal, Start, most_agents, quorum
 from chain.learning_task import MAX_MEMBERS, task_from_body
 from chain.record import Record
 from validation.context import Context
@@ -102,7 +102,7 @@ def seats(record: Record, context: Context) -> Finding:
 def result_members(record: Record, _context: Context) -> Finding:
     """A result is published by one of its members, and refuses and is signed by none but members."""
     said = _said(record)
-    if not isinstance(said, Result):
+    if not isinstance(said, Result | GroupResult):
         return None
     members = set(said.outcome.members)
     if record.header.author not in members:
@@ -116,7 +116,7 @@ def result_members(record: Record, _context: Context) -> Finding:
 def result_quorum(record: Record, _context: Context) -> Finding:
     """More than two thirds of the members signed the result."""
     said = _said(record)
-    if not isinstance(said, Result) or record.header.subject is None:
+    if not isinstance(said, Result | GroupResult) or record.header.subject is None:
         return None
     needed = quorum(len(said.outcome.members))
     if len(said.signatures) < needed:

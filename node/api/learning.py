@@ -18,7 +18,9 @@ from chain.errors import CidError
 from chain.identity import AgentId, peer_id
 from chain.learning import MAX_METRICS
 from chain.learning_task import (
+    ALL_TO_ALL,
     FEDAVG,
+    GROUPS,
     INT8,
     MAX_ABS,
     MAX_ARRAYS,
@@ -31,6 +33,7 @@ from chain.learning_task import (
     MAX_NAME,
     MAX_NORM,
     MAX_ROUNDS,
+    MAX_SEATS,
     MIN_DEADLINE_MS,
     NO_COMPRESSION,
     SERVER_APP,
@@ -65,8 +68,8 @@ class TaskIn(Shape):
     arrays: Annotated[list[ArrayIn], Field(max_length=MAX_ARRAYS)]
     parameters: str
     rounds: Annotated[int, Field(ge=1, le=MAX_ROUNDS)]
-    min_members: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] = 2
-    max_members: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] = MAX_MEMBERS
+    min_members: Annotated[int, Field(ge=1, le=MAX_SEATS)] = 2
+    max_members: Annotated[int, Field(ge=1, le=MAX_SEATS)] = MAX_MEMBERS
     deadline_ms: Annotated[int, Field(ge=MIN_DEADLINE_MS, le=MAX_DEADLINE_MS)] = 60_000
     lease_ms: Annotated[int, Field(ge=MIN_DEADLINE_MS, le=MAX_DEADLINE_MS)] | None = None
     max_examples: Annotated[int, Field(ge=1, le=MAX_EXAMPLES)] = MAX_EXAMPLES
@@ -76,6 +79,8 @@ class TaskIn(Shape):
     mode: Literal["peer-rounds", "server-app"] = "peer-rounds"
     strategy: Annotated[str, Field(min_length=1, max_length=MAX_NAME)] | None = None
     compression: Annotated[str, Field(min_length=1, max_length=MAX_NAME)] = "none"
+    topology: Literal["all-to-all", "groups"] | None = None
+    """Groups by default where there may be more members than exchange all with all."""
 
     def to_task(self, strategy: str) -> Task:
         """The node's noun; `strategy` unless they say one: `FEDAVG` where the network knows no other."""
@@ -101,6 +106,7 @@ class TaskIn(Shape):
             strategy=self.strategy or (FEDAVG if self.mode == SERVER_APP else strategy),
             max_norm=self.max_norm,
             compression=compression,
+            topology=self.topology or (GROUPS if self.max_members > MAX_MEMBERS else ALL_TO_ALL),
         )
 
 
@@ -172,6 +178,7 @@ class TaskOut(BaseModel):
     author: str
     mode: str
     strategy: str
+    topology: str
     state: Literal["open", "running", "finished"]
     round: int
     rounds: int
@@ -198,7 +205,7 @@ class TaskDetailOut(TaskOut):
     compression: str
     plain_bytes: int
     """Bytes of an update that is not compressed."""
-    phase: Literal["commit", "reveal", "result"] | None
+    phase: Literal["commit", "reveal", "group", "result"] | None
     deadline_s: float | None
     barred: list[BarredOut]
     history: list[RoundOut]
@@ -413,6 +420,7 @@ def _task(view: TaskView) -> dict[str, Any]:
         "author": peer_id(view.author),
         "mode": terms.mode,
         "strategy": terms.strategy,
+        "topology": terms.topology,
         "state": view.state,
         "round": view.round,
         "rounds": terms.rounds,

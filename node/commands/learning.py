@@ -51,8 +51,8 @@ fl.add_command(export)
 )
 @click.option("--name", metavar="NAME", help="What to call the task [the project's name].")
 @click.option("--rounds", type=click.IntRange(1, 10_000), metavar="N", help="Rounds [as the app says].")
-@click.option("--min-members", type=click.IntRange(1, 16), default=2, show_default=True, metavar="N")
-@click.option("--max-members", type=click.IntRange(1, 16), default=16, show_default=True, metavar="N")
+@click.option("--min-members", type=click.IntRange(1, 256), default=2, show_default=True, metavar="N")
+@click.option("--max-members", type=click.IntRange(1, 256), default=16, show_default=True, metavar="N")
 @click.option(
     "--deadline",
     type=click.FloatRange(1, 86_400),
@@ -90,6 +90,11 @@ fl.add_command(export)
     help="fedavg, or a robust rule such as clip|nnm|trimmed_mean (the default where the network knows it).",
 )
 @click.option(
+    "--topology",
+    type=click.Choice(["all-to-all", "groups"]),
+    help="Who exchanges updates with whom [all-to-all; groups where --max-members is over 16].",
+)
+@click.option(
     "--compression",
     metavar="FORM",
     help="int8: updates in a quarter of the bytes [where the network knows it]; topk:N: of the N % of the "
@@ -115,6 +120,7 @@ def create(
     mode: str,
     max_norm: int | None,
     strategy: str | None,
+    topology: str | None,
     compression: str | None,
     run_config: tuple[str, ...],
     node_config: tuple[str, ...],
@@ -133,8 +139,10 @@ def create(
 
         if path is None or initial is not None:
             raise click.UsageError("--mode server-app takes the PATH of a Flower project, and no --initial")
-        if (strategy, max_norm, compression) != (None, None, None):
-            raise click.UsageError("--strategy, --max-norm and --compression go with --mode peer-rounds")
+        if (strategy, max_norm, topology, compression) != (None, None, None, None):
+            raise click.UsageError(
+                "--strategy, --max-norm, --topology and --compression go with --mode peer-rounds"
+            )
         limits = {
             "min_members": min_members,
             "max_members": max_members,
@@ -174,7 +182,12 @@ def create(
         "max_abs": max_abs or MAX_ABS,
         "config": {CONFIG_KEY: captured["template"]},
     }
-    chosen = {"max_norm": max_norm, "strategy": strategy, "compression": compression or "auto"}
+    chosen = {
+        "max_norm": max_norm,
+        "strategy": strategy,
+        "topology": topology,
+        "compression": compression or "auto",
+    }
     body |= {key: value for key, value in chosen.items() if value is not None}
     task = client.post("/v1/learning/tasks", body)["id"]
     rule = client.get(f"/v1/learning/tasks/{path_segment(task)}")["strategy"]

@@ -107,7 +107,17 @@ def card_of(
         "form": CARD_FORM,
         "task": {
             name: terms[name]
-            for name in ("id", "name", "author", "mode", "strategy", "rounds", "max_examples", "max_abs")
+            for name in (
+                "id",
+                "name",
+                "author",
+                "mode",
+                "strategy",
+                "topology",
+                "rounds",
+                "max_examples",
+                "max_abs",
+            )
         },
         "rounds": result["round"],
         "parameters": {
@@ -143,7 +153,7 @@ def markdown(card: Mapping[str, Any]) -> str:
         "|---|---|",
         f"| task | `{task['id']}` |",
         f"| published by | `{task['author']}` |",
-        f"| mode, strategy | {task['mode']}, {_inline(task['strategy'])} |",
+        f"| mode, topology, strategy | {task['mode']}, {task['topology']}, {_inline(task['strategy'])} |",
         f"| parameters | `{parameters['cid']}` |",
         f"| result | `{parameters['result']}` |",
         *(f"| {name}, SHA-256 | `{digest}` |" for name, digest in card["files"].items()),

@@ -15,12 +15,24 @@ from typing import Any
 
 from chain.cid import Cid, blob_cid, raw_cid
 from chain.identity import AgentId, Identity
-from chain.kinds import COMMIT, JOIN, LEAVE, RESULT, REVEAL, START, TASK
-from chain.learning import Reveal, Start, commit_body, draft_on_task, result_body, reveal_body, start_body
+from chain.kinds import COMMIT, GROUP, JOIN, LEAVE, RESULT, REVEAL, START, TASK
+from chain.learning import (
+    GroupResult,
+    Result,
+    Reveal,
+    Start,
+    commit_body,
+    draft_on_task,
+    group_body,
+    result_body,
+    reveal_body,
+    start_body,
+)
 from chain.learning_task import Task
 from chain.record import Record
 from chain.source_chain import Draft, Head, head_of, next_record
-from federated.actions import Ask, Average, Look, Offer, Promise, Publish, Show
+from federated.actions import Ask, Average, Combine, Look, LookModel, Offer, Promise, Publish, Show
+from federated.engagement import of_models
 from federated.faults import UNAVAILABLE
 from federated.ledger import Ledger
 from federated.messages import Question, Reply, Word, decode_question, decode_reply
@@ -253,8 +265,30 @@ class Table:
                 round_.averaged(key, blob_cid(data), 0.01)
             case Ask(agent=agent, question=question):
                 self.ask(member, round_, agent, question)
-            case Publish(result=result):
+            case Combine(key=key, base=base, parts=parts):
+                models = [(blob, member.blobs[blob], examples) for blob, examples in parts]
+                terms = of_models(member.ledger.terms)
+                start = next((one.blobs[base] for one in self.members if base in one.blobs), initial(terms))
+                data = round_model(terms, start, models)
+                member.blobs[blob_cid(data)] = data
+                round_.averaged(key, blob_cid(data), 0.01)
+            case LookModel():
+                self.carry(lambda: self.look_model(member, round_, action), sure=True)
+            case Publish(result=GroupResult() as result):
+                self.say(member, GROUP, group_body(result))
+            case Publish(result=Result() as result):
                 self.say(member, RESULT, result_body(result))
+
+    def look_model(self, member: Member, round_: Round, look: LookModel) -> None:
+        verdict: Verdict = UNAVAILABLE
+        for agent in (member.agent, *look.agents):
+            other = self.member(agent)
+            if other.alive and look.blob in other.blobs:
+                data = member.blobs[look.blob] = other.blobs[look.blob]
+                verdict = inspect(member.ledger.terms.arrays, data, member.ledger.terms.max_abs)
+                break
+        round_.looked(look.record, verdict)
+        self.poke(member)
 
     def look(self, member: Member, round_: Round, look: Look) -> None:
         if not member.alive:

@@ -41,7 +41,7 @@ async def audited(table: Table, step: Step, ledger: Ledger | None = None) -> Aud
             return UNAVAILABLE
         return Fault.SIZE if len(data) != reveal.size else inspect(TASK.arrays, data, TASK.max_abs)
 
-    async def average_of(base: Cid, parts: tuple[tuple[Cid, int], ...]) -> Cid | None:
+    async def average_of(base: Cid, parts: tuple[tuple[Cid, int], ...], _models: bool) -> Cid | None:
         if any(blob not in blobs for blob, _ in parts):
             return None
         start = blobs.get(base, initial(TASK))

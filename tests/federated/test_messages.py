@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chain import canonical
-from chain.learning_task import MAX_MEMBERS
+from chain.learning_task import MAX_SEATS
 from dht.errors import FrameError
 from federated.messages import (
     MAX_QUESTION,
@@ -54,7 +54,7 @@ def test_damage_is_a_frame_error(
 
 def test_the_largest_fit_and_larger_ones_are_refused() -> None:
     cid = b"\x01\x81\x04\x12\x20" + bytes(32)
-    largest = Question(cid, bytes(32), (bytes(32),) * MAX_MEMBERS, (cid,) * MAX_VIEW, (cid,) * 32, bytes(32))
+    largest = Question(cid, bytes(32), (bytes(32),) * MAX_SEATS, (cid,) * MAX_VIEW, (cid,) * 32, bytes(32))
     assert decode_question(largest.encode()) == largest
     assert len(largest.encode()) <= MAX_QUESTION
     reply = Reply(Word.MISSING, bytes(64), (cid,) * MAX_VIEW)
@@ -62,7 +62,7 @@ def test_the_largest_fit_and_larger_ones_are_refused() -> None:
     assert len(reply.encode()) <= MAX_REPLY
     for wrong in (
         Question(cid, bytes(32), (), (), (), bytes(32)),
-        Question(cid, bytes(32), (bytes(32),) * 17, (), (), bytes(32)),
+        Question(cid, bytes(32), (bytes(32),) * (MAX_SEATS + 1), (), (), bytes(32)),
         Question(cid, bytes(32), (bytes(32),), (cid,) * (MAX_VIEW + 1), (), bytes(32)),
         Question(b"task", bytes(32), (bytes(32),), (), (), bytes(32)),
     ):

@@ -351,9 +351,11 @@ def test_after_a_restart_no_other_outcome_is_signed_until_the_attempt_has_passed
     member = table.members[0]
     for until, bound in ((3.0, 3.0), (1e9, FOUR.commit_ms / 1_000)):
         round_ = Round(member.ledger, member.scribe.identity, 0.0)
-        round_.relock(b"signed before", until)
-        assert round_.lock == (b"signed before", bound), "a clock that was put back binds nobody for ever"
-        assert not round_.agreement._may_sign(b"another", bound - 0.1)
-        assert round_.agreement._may_sign(b"signed before", bound - 0.1)
-        assert round_.agreement._may_sign(b"another", bound)
-        assert round_.lock == (b"another", bound + ATTEMPT_FLOOR_S)
+        (place,) = round_.agreements
+        agreement = round_.agreements[place]
+        round_.relock(place, b"signed before", until)
+        assert agreement.lock == (b"signed before", bound), "a clock that was put back binds nobody for ever"
+        assert not agreement._may_sign(b"another", bound - 0.1)
+        assert agreement._may_sign(b"signed before", bound - 0.1)
+        assert agreement._may_sign(b"another", bound)
+        assert agreement.lock == (b"another", bound + ATTEMPT_FLOOR_S)
