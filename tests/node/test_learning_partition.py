@@ -1,0 +1,63 @@
+"""A network that falls into halves while it learns: both go on, and one history is left when they meet."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trio
+
+from chain.identity import AgentId
+from dht.network import PeerId
+from tests.node.learners import Learner, engagement, join_all, learn, publish, soon
+from tests.node.simulated_nodes import Network, identity, simulate
+
+ROUNDS = 40
+APART = 2
+"""Rounds that each half makes alone."""
+
+
+@dataclass
+class Halves:
+    """10 ms one way; nothing gets across while `apart`."""
+
+    half: frozenset[AgentId]
+    apart: bool = False
+
+    def __call__(self, sender: PeerId, receiver: PeerId, size: int, rng: random.Random) -> int | None:
+        return None if self.apart and (sender in self.half) != (receiver in self.half) else 10_000
+
+
+@pytest.mark.slow
+def test_two_halves_go_on_apart_and_one_history_is_left_when_they_meet(tmp_path: Path) -> None:
+    """Which one: of the two results for the round at which they parted, the one with more signatures, then
+    the one with the lower digest. The half that turns around asks to join again, and all end alike.
+    """
+    link = Halves(frozenset(identity(number).agent for number in (0, 1)))
+
+    async def scenario(network: Network) -> None:
+        task = await publish(network.nodes[0], rounds=ROUNDS)
+        await join_all(network, task, range(4))
+        learners = [Learner(network, number, task) for number in range(4)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(learn, network, learners, 3_000.0)
+            ledgers = [engagement(network, number, task).ledger for number in range(4)]
+            await soon(lambda: all(len(ledger.steps) >= 2 for ledger in ledgers))
+            link.apart = True
+            shared = max(len(ledger.steps) for ledger in ledgers)
+            await soon(lambda: all(len(ledger.steps) >= shared + APART for ledger in ledgers), 600)
+            digests = [[step.digest for step in ledger.steps] for ledger in ledgers]
+            parted = next(at for at in range(ROUNDS) if digests[0][at] != digests[2][at])
+            candidates = [
+                (-len(ledger.steps[parted].signers), digests[n][parted]) for n, ledger in enumerate(ledgers)
+            ]
+            link.apart = False
+        assert len({learner.final for learner in learners}) == 1
+        for ledger in ledgers:
+            assert ledger.steps[parted].digest == min(candidates)[1]
+            assert len(ledger.steps) == ROUNDS
+        assert len(ledgers[0].steps[-1].outcome.members) == 4
+
+    simulate(tmp_path, [100] * 4, scenario, link)
