@@ -6,13 +6,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALLING := @echo "installing into $(VENV): half a minute, or more on a slow line"
 PACKAGES := $(wildcard chain crdt sharding validation dht federated node sim)
 # report, corpora, minilm, holders and peers are parts of others; soak runs for as long as one lets it, fault_suite for hours: by their own names
-BENCHMARKS ?= $(filter-out report corpora minilm holders peers shard_map soak fault_suite,$(patsubst benchmarks/%.py,%,$(filter-out benchmarks/__init__.py,$(wildcard benchmarks/*.py))))
+BENCHMARKS ?= $(filter-out report corpora fl_accuracy fl_overhead fl_p2pfl p2pfl_nodes minilm holders peers shard_map soak fault_suite,$(patsubst benchmarks/%.py,%,$(filter-out benchmarks/__init__.py,$(wildcard benchmarks/*.py))))
 
 # Compiled modules are kept, whatever the shell says: tests start hundreds of processes, each would compile all of us.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast test-slow test-long mutants mutmut lint format bench clean install
+.PHONY: help demo test test-fast test-slow test-long mutants mutmut lint format bench p2pfl clean install
 
 help:
 	@echo "make demo    five daemons on this machine answer ten questions; four of them train a model together"
@@ -22,6 +22,7 @@ help:
 	@echo "make mutmut  every small change to crdt/, and whether a law or a test notices: an hour"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make bench   every benchmark (QUICK=1: each under a minute)"
+	@echo "make p2pfl   an environment with p2pfl, beside which make bench measures then; some 800 MB"
 	@echo "make install only the environment; make format: let ruff rewrite"
 	@echo "make clean   remove the environment and every cache"
 
@@ -67,6 +68,8 @@ bench: $(VENV)/.installed-bench
 		$(BIN)/python -m benchmarks.$$name $(if $(QUICK),--quick) || failed="$$failed $$name"; \
 	done; test -z "$$failed" || { echo "did not run to the end:$$failed"; exit 1; }
 
+p2pfl: $(VENV)/p2pfl/.installed
+
 install: $(VENV)/.installed
 
 clean:
@@ -108,3 +111,12 @@ $(VENV)/.installed-bench: pyproject.toml | $(VENV)/bin/python
 	$(INSTALLING)
 	@$(PIP) -e '.[test,bench,fl,examples]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
+
+# Of its own, since p2pfl is bound to NumPy 1. It does not say so, but imports opendp, and datasets does not work
+# with newer releases of the other two.
+$(VENV)/p2pfl/.installed: | $(VENV)/bin/python
+	@echo "installing into $(VENV)/p2pfl: a minute, or more on a slow line"
+	@$(PYTHON) -m venv $(VENV)/p2pfl
+	@$(VENV)/p2pfl/bin/python -m pip install --quiet --disable-pip-version-check \
+		'p2pfl[dp]==0.4.4' 'huggingface-hub<0.26' 'pyarrow<19'
+	@touch $@

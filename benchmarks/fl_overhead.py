@@ -1,20 +1,26 @@
 """What a round of learning costs beyond the averaging itself: four real daemons, models of three sizes.
 
-`python -m benchmarks.fl_overhead [--quick]` starts four daemons on this machine and lets them run a task for
-each size (5 k, 1 M and 10 M float32 parameters; `--quick`: the first two). Nothing is trained: every member's
-update is a blob that its node has before the round, so that a round is what the network makes of it: commit,
-reveal, fetching the three other updates, checking them, averaging on every node, signatures, and the new
-model in place. A round is timed from the first hand-in to the moment when the last of the four nodes names
-the next one. Beside it, in the same run and process: the same average of the same four updates in memory, by
-our fixed-point code and by NumPy in floating point. Bytes are what the daemons' counters say came in, against
-the least that all-to-all needs, three updates a member. Clients and daemons share the cores.
+Four daemons on this machine run a task for each size (5 k, 1 M and 10 M float32 parameters) and form: the
+plain mean of whole models, and what `fl create` makes, the default rule from int8 updates. Nothing is
+trained: every member's update is a blob that its node has before the round, so that a round is what the
+network makes of it: commit, reveal, fetching the three other updates, checking them, combining them on every
+node, signatures, and the new model in place. A round is timed from the first hand-in to the moment when the
+last of the four nodes names the next one. Beside it, in the same run and process: the same rule on the same
+four updates in memory, and NumPy's mean in floating point. Bytes are what the daemons' counters say came in,
+against the least that all-to-all needs, three updates a member. Memory is the kernel's word on each daemon,
+the most of all: resident, which counts pages of mapped files, and anonymous alone, sampled. Clients and
+daemons share the cores.
+
+A part of `benchmarks.federated`.
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,39 +28,49 @@ from typing import Any
 import numpy as np
 import trio
 
-from benchmarks.report import RESULTS, Target, at_most, emit, rounded
+from benchmarks.report import Target, at_least, at_most, rounded
+from chain.aggregation_rule import ROBUST
 from chain.cid import blob_cid
-from chain.learning_task import Array, Task
-from federated.aggregation import average
+from chain.learning_task import FEDAVG, INT8, NO_COMPRESSION, Array, Task
+from federated.compression import is_compressed, quantise
+from federated.robust import round_model
 from federated.update import encode, views
 from node.api_client import ApiClient
 from node.errors import NodeError
 from sim.testnet import RunningNode, open_test_network
 
 MEMBERS = 4
+FORMS = {"mean": (FEDAVG, NO_COMPRESSION), "default": (ROBUST, INT8)}
+"""Strategy and form of updates: whole models and their mean; what `fl create` makes."""
 SIZES = {"5k": 5_000, "1M": 1_000_000, "10M": 10_000_000}
 ROUNDS = {"5k": 9, "1M": 7, "10M": 3}
+QUICK_ROUNDS = {"5k": 3, "1M": 3}
 DEADLINE_MS = 120_000
 SECONDS = 300.0
+LOOK_S = 0.02
+RESET_PEAK = "5"
+"""Written to a process's clear_refs: its peak begins anew (Linux)."""
+MODELS = 5.0
+"""Memory that a round of a daemon takes, in models: what averaging adds up, and copies on the way."""
 BYTES_CEILING = 1.15
 """Bytes that came in over the three updates that have to."""
 
 
-def bare(arrays: Sequence[Array], updates: Sequence[bytes], repeats: int) -> tuple[float, float]:
-    """Median seconds of averaging in memory: fixed point, and NumPy's weighted mean in float32."""
-    task = terms(arrays)
-    pairs = [(update, 10 + number) for number, update in enumerate(updates)]
-    weights = np.array([weight for _, weight in pairs], np.float32)
+def bare(task: Task, base: bytes, updates: Sequence[bytes], repeats: int) -> tuple[float, float]:
+    """Median seconds in memory: of the task's rule, and of NumPy's weighted mean of float32."""
+    named = [(blob_cid(update), update, 10 + number) for number, update in enumerate(updates)]
+    weights = np.array([weight for _, _, weight in named], np.float32)
     shares = weights / weights.sum()
+    (whole,) = views(task.arrays, base)
+    rows = [whole + np.float32(number) for number in range(MEMBERS)]
 
     def floating() -> None:
-        rows = [views(arrays, update)[0] for update in updates]
         total = rows[0] * shares[0]
         for row, share in zip(rows[1:], shares[1:], strict=True):
             total += row * share
         total.tobytes()
 
-    return timed(lambda: average(task, pairs), repeats), timed(floating, repeats)
+    return timed(lambda: round_model(task, base, named), repeats), timed(floating, repeats)
 
 
 def timed(work: Callable[[], object], repeats: int) -> float:
@@ -67,8 +83,8 @@ def timed(work: Callable[[], object], repeats: int) -> float:
     return median(seconds)
 
 
-def terms(arrays: Sequence[Array]) -> Task:
-    """The terms that the task has over HTTP, for the average in memory."""
+def terms(arrays: Sequence[Array], strategy: str, compression: str) -> Task:
+    """The terms that the task has over HTTP, for the rule in memory."""
     return Task(
         name="overhead",
         arrays=tuple(arrays),
@@ -82,6 +98,8 @@ def terms(arrays: Sequence[Array]) -> Task:
         max_examples=1_000_000,
         max_abs=1_000,
         config={},
+        strategy=strategy,
+        compression=compression,
     )
 
 
@@ -95,34 +113,32 @@ async def counter(node: RunningNode, name: str) -> int:
     raise LookupError(f"no counter network_{name}_total")
 
 
-async def run_task(nodes: Sequence[RunningNode], label: str, figures: dict[str, Any]) -> None:
-    """One task of `ROUNDS[label]` rounds; its figures."""
+async def run_task(
+    nodes: Sequence[RunningNode], label: str, form: str, rounds: int, figures: dict[str, Any]
+) -> None:
+    """One task; its figures."""
     arrays = (Array("w", "<f4", (SIZES[label],)),)
+    task = terms(arrays, *FORMS[form])
     rng = np.random.default_rng(7)
-    updates = [encode(arrays, [rng.uniform(-1, 1, SIZES[label]).astype("<f4")]) for _ in range(MEMBERS)]
     clients = [ApiClient(node.home) for node in nodes]
 
-    async def blob(number: int, data: bytes) -> str:
+    async def post_blob(number: int, data: bytes) -> str:
         reply = await trio.to_thread.run_sync(lambda: clients[number].post_blob(data, SECONDS))
         return str(reply["cid"])
 
-    began = time.perf_counter()
-    cids: list[str] = [""] * MEMBERS
-    for number, update in enumerate(updates):
-        cids[number] = await blob(number, update)
-    posting_s = (time.perf_counter() - began) / MEMBERS
+    base = encode(arrays, [rng.uniform(-1, 1, SIZES[label]).astype("<f4")])
     body = {
         "name": f"overhead {label}",
         "arrays": [{"name": "w", "dtype": "<f4", "shape": [SIZES[label]]}],
-        "parameters": cids[0],
-        "rounds": ROUNDS[label],
+        "parameters": await post_blob(0, base),
+        "rounds": rounds,
         "min_members": MEMBERS,
         "max_members": MEMBERS,
         "deadline_ms": DEADLINE_MS,
-        "strategy": "fedavg",
+        "strategy": task.strategy,
+        "compression": task.compression,
     }
-    task = (await nodes[0].post("/v1/learning/tasks", body, SECONDS))["id"]
-    path = f"/v1/learning/tasks/{task}"
+    path = f"/v1/learning/tasks/{(await nodes[0].post('/v1/learning/tasks', body, SECONDS))['id']}"
     for node in nodes:
         await join(node, path)
 
@@ -148,41 +164,104 @@ async def run_task(nodes: Sequence[RunningNode], label: str, figures: dict[str, 
     states = await each(work)
     seconds: list[float] = []
     arrived: list[float] = []
-    for number in range(1, ROUNDS[label] + 1):
+    peaks: list[Peak] = []
+    for number in range(1, rounds + 1):
         assert all((one["state"], one["round"]) == ("train", number) for one in states), states
-        before = [await counter(node, "bytes_in") for node in nodes]
+        if number > 1:
+            base = await nodes[0].blob(states[0]["parameters"])
+        updates = await trio.to_thread.run_sync(moved, task, base, rng)
+        cids = [await post_blob(member, update) for member, update in enumerate(updates)]
 
-        async def hand_in_and_wait(member: int, number: int = number) -> dict[str, Any]:
+        async def hand_in_and_wait(
+            member: int, number: int = number, cids: Sequence[str] = cids
+        ) -> dict[str, Any]:
             update = {"blob": cids[member], "examples": 10 + member, "metrics": {"loss": 0.5}}
             await nodes[member].post(f"{path}/rounds/{number}/update", update, SECONDS)
             return await work(member)
 
-        # Another update each round, so that nothing is there from the last one.
-        if number > 1:
-            shift = np.float32(number) / 100
-            updates = [encode(arrays, [views(arrays, update)[0] + shift]) for update in updates]
-            for member, update in enumerate(updates):
-                cids[member] = await blob(member, update)
-            before = [await counter(node, "bytes_in") for node in nodes]
-        began = time.perf_counter()
-        states = await each(hand_in_and_wait)
-        seconds.append(time.perf_counter() - began)
+        before = [await counter(node, "bytes_in") for node in nodes]
+        async with watched([node.process.pid for node in nodes]) as peak:
+            began = time.perf_counter()
+            states = await each(hand_in_and_wait)
+            seconds.append(time.perf_counter() - began)
+        peaks.append(peak)
         after = [await counter(node, "bytes_in") for node in nodes]
         arrived.append(sum(b - a for a, b in zip(before, after, strict=True)) / MEMBERS)
-    fixed_s, floating_s = bare(arrays, updates, 9 if label != "10M" else 3)
+    fixed_s, floating_s = bare(task, base, updates, 9 if label != "10M" else 3)
     least = (MEMBERS - 1) * len(updates[0])
-    figures[f"{label}_round_ms"] = rounded(1_000 * median(seconds))
-    figures[f"{label}_bare_fixed_point_ms"] = rounded(1_000 * fixed_s)
-    figures[f"{label}_bare_numpy_float_ms"] = rounded(1_000 * floating_s)
-    figures[f"{label}_round_over_bare"] = rounded(median(seconds) / fixed_s)
-    figures[f"{label}_round_over_numpy"] = rounded(median(seconds) / floating_s)
-    figures[f"{label}_mb_in_per_peer"] = rounded(median(arrived) / 1e6)
-    figures[f"{label}_bytes_over_least"] = rounded(median(arrived) / least, 4)
-    parts = await phases(nodes[0], path)
-    figures.update((f"{label}_{name}", value) for name, value in parts.items())
-    figures[f"{label}_posting_one_update_ms"] = rounded(1_000 * posting_s)
+    model_mb = len(base) / 1e6
+    figures["round_ms"] = rounded(1_000 * median(seconds))
+    figures["bare_rule_ms"] = rounded(1_000 * fixed_s)
+    figures["bare_numpy_mean_ms"] = rounded(1_000 * floating_s)
+    figures["round_over_bare_rule"] = rounded(median(seconds) / fixed_s)
+    figures["round_over_numpy_mean"] = rounded(median(seconds) / floating_s)
+    figures["mb_in_per_peer"] = rounded(median(arrived) / 1e6)
+    figures["bytes_over_least"] = rounded(median(arrived) / least, 4)
+    figures |= await phases(nodes[0], path)
+    figures["model_mb"] = rounded(model_mb)
+    figures["daemon_resident_mb_at_most"] = rounded(max(one.resident_mb for one in peaks))
+    figures["daemon_anonymous_mb_at_most"] = rounded(max(one.anonymous_mb for one in peaks))
+    grown = max(one.anonymous_mb - one.before_mb for one in peaks)
+    figures["daemon_anonymous_models_grown"] = rounded(grown / model_mb)
     audit = await nodes[1].post(f"{path}/audit?round=1", None, SECONDS)
-    figures[f"{label}_audit_ok"] = audit["rounds"][0]["ok"]
+    figures["audit_ok"] = audit["rounds"][0]["ok"]
+
+
+def moved(task: Task, base: bytes, rng: np.random.Generator) -> list[bytes]:
+    """An update of every member: not far from `base`, in the task's form."""
+    (values,) = views(task.arrays, base)
+    whole = [
+        encode(task.arrays, [values + rng.uniform(-0.01, 0.01, values.size).astype("<f4")])
+        for _ in range(MEMBERS)
+    ]
+    if not is_compressed(task):
+        return whole
+    return [quantise(task.arrays, base, update, None, task.max_abs)[0] for update in whole]
+
+
+@dataclass(slots=True)
+class Peak:
+    """Memory of the largest of some processes, in MB: anonymous at first and at most, resident at most."""
+
+    before_mb: float = 0.0
+    anonymous_mb: float = 0.0
+    resident_mb: float = 0.0
+
+
+@asynccontextmanager
+async def watched(pids: Sequence[int]) -> AsyncIterator[Peak]:
+    """What these processes held at most in this block; Linux only, zeros elsewhere."""
+    peak = Peak()
+    if not sys.platform.startswith("linux"):
+        yield peak
+        return
+    for pid in pids:
+        forget_peak(pid)
+    peak.before_mb = peak.anonymous_mb = max(memory_mb(pid, "RssAnon") for pid in pids)
+
+    async def look() -> None:
+        while True:
+            peak.anonymous_mb = max(peak.anonymous_mb, *(memory_mb(pid, "RssAnon") for pid in pids))
+            await trio.sleep(LOOK_S)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        yield peak
+        nursery.cancel_scope.cancel()
+    peak.resident_mb = max(memory_mb(pid, "VmHWM") for pid in pids)
+
+
+def forget_peak(pid: int) -> None:
+    """Let a process's peak of resident memory begin anew."""
+    Path(f"/proc/{pid}/clear_refs").write_text(RESET_PEAK, encoding="ascii")
+
+
+def memory_mb(pid: int, field: str) -> float:
+    """A field of a process's status that is in kB."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1_024 / 1e6
+    raise LookupError(f"no {field} of process {pid}")
 
 
 async def phases(node: RunningNode, path: str) -> dict[str, float]:
@@ -215,31 +294,32 @@ async def join(node: RunningNode, path: str) -> None:
     raise TimeoutError(f"{node.name} did not find the task")
 
 
-async def run(labels: Sequence[str]) -> dict[str, Any]:
-    """All sizes, one after the other, on the same daemons."""
+async def run(rounds: Mapping[str, int]) -> dict[str, Any]:
+    """All sizes and forms, one after the other, on the same daemons."""
     figures: dict[str, Any] = {"members": MEMBERS}
     async with open_test_network(MEMBERS) as network:
-        for label in labels:
-            await run_task(network.nodes, label, figures)
+        for label, count in rounds.items():
+            for form in FORMS:
+                figures[f"{label} {form}"] = {"rounds": count}
+                await run_task(network.nodes, label, form, count, figures[f"{label} {form}"])
     return figures
 
 
-def main() -> None:
-    """Run and report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="without the largest model")
-    parser.add_argument("--out", type=Path, default=None, help="where to write the JSON")
-    options = parser.parse_args()
-    labels = [label for label in SIZES if not (options.quick and label == "10M")]
-    figures = trio.run(run, labels)
-    targets: list[Target] = [
-        at_most(f"{label}_bytes_over_least", BYTES_CEILING, figures[f"{label}_bytes_over_least"])
-        for label in labels
-        if label != "5k"
-    ]
-    default = None if options.quick else RESULTS / "fl_overhead.json"
-    emit("fl_overhead", figures, targets, options.out or default)
-
-
-if __name__ == "__main__":
-    main()
+def measure(quick: bool) -> tuple[dict[str, Any], list[Target]]:
+    """Figures and targets; `quick`: without the largest model."""
+    rounds = QUICK_ROUNDS if quick else ROUNDS
+    figures = trio.run(run, rounds)
+    targets: list[Target] = []
+    for label in rounds:
+        for form in FORMS:
+            found = figures[f"{label} {form}"]
+            targets.append(at_least(f"{label} {form}: an audit agrees", 1, float(found["audit_ok"])))
+            if label == "5k":
+                continue  # what a round says besides its updates counts there
+            targets.append(
+                at_most(f"{label} {form}: bytes over the least", BYTES_CEILING, found["bytes_over_least"])
+            )
+            if label == "10M":
+                grown = found["daemon_anonymous_models_grown"]
+                targets.append(at_most(f"{label} {form}: memory of a daemon, in models", MODELS, grown))
+    return figures, targets

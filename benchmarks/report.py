@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,9 +79,8 @@ def emit(
         "figures": dict(figures),
         "targets": [target._asdict() for target in targets],
     }
-    width = max((len(label) for label in figures), default=0)
-    for label, value in figures.items():
-        print(f"{label:<{width}}  {value}")
+    for line in _lines(figures):
+        print(line)
     print()
     for target in targets:
         verdict = "met" if target.met else "UNMET"
@@ -125,6 +124,17 @@ def document(name: str, lines: Iterable[str], page: Path = PAGE) -> None:
         raise ValueError(f"{page.name} has no place for {name}: {begin} and {end} in this order")
     body = "\n".join(lines).strip()
     page.write_text(f"{before}{begin}\n\n{body}\n\n{end}{after}", encoding="utf-8")
+
+
+def _lines(figures: Mapping[str, Any], before: str = "") -> Iterator[str]:
+    """A line for every figure; those of a group are indented below its name."""
+    width = max((len(label) for label in figures), default=0)
+    for label, value in figures.items():
+        if isinstance(value, Mapping):
+            yield f"{before}{label}"
+            yield from _lines(value, before + "  ")
+        else:
+            yield f"{before}{label:<{width}}  {value}"
 
 
 def _git(*arguments: str) -> str:
