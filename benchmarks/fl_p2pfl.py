@@ -242,8 +242,8 @@ def theirs(python: str, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
         began = time.perf_counter()
         done = subprocess.run(
             [python, "-m", "benchmarks.p2pfl_nodes", str(path), json.dumps({**settings, **run})],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            cwd=folder,  # where it writes its logs
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             check=False,
