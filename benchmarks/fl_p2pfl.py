@@ -100,6 +100,9 @@ class Quiet(Report):
     def waiting(self, number: int) -> None:
         return
 
+    def sits_out(self, until: int, reason: str) -> None:
+        raise RuntimeError(f"an update was refused: {reason}")
+
     def training(self, number: int, seconds: float) -> None:
         return
 
