@@ -77,8 +77,8 @@ class TermAudits:
         self._clock = clock
         self._rng = rng.choice
         self._run_blocking = run_blocking
-        self._last: OrderedDict[AgentId, None] = OrderedDict()
-        self._wants_terms = True
+        self._last: OrderedDict[AgentId, bool] = OrderedDict()
+        """Holders, whose audit is longest ago first; whether it was of a shard that has terms."""
         self._asked_at = float("-inf")
         self._wake = trio.Event()
         self.audited = 0
@@ -108,14 +108,13 @@ class TermAudits:
             return None
         order = {agent: place for place, agent in enumerate(self._last, 1)}
         holder = min(copies, key=lambda agent: (order.get(agent, 0), agent))
-        self._last[holder] = None
-        self._last.move_to_end(holder)
+        # Every other time one that has terms: with few texts most shards are empty.
+        wants_terms = not self._last.pop(holder, False)
+        self._last[holder] = wants_terms
         while len(self._last) > MAX_REMEMBERED:
             self._last.popitem(last=False)
         shards = sorted(copies[holder])
-        # Every other time one that has terms: with few texts most shards are empty.
-        some = [shard for shard in shards if self._has_terms(shard)] if self._wants_terms else []
-        self._wants_terms = not self._wants_terms
+        some = [shard for shard in shards if self._has_terms(shard)] if wants_terms else []
         return holder, self._rng.choice(some or shards)
 
     def _has_terms(self, shard: Prefix) -> bool:

@@ -23,7 +23,7 @@ from tests.node.test_repair import (
     nearest,
 )
 
-BEFORE, CHANGED = 200, 300
+BEFORE, CHANGED = 300, 300
 COMPARES = (RANGES, FRONTIERS, "record.digests", "record.lacks", "record.cids", "record.prove")
 MOVES = ("record.store", "record.fetch")
 ITEM_BYTES = 64
