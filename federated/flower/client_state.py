@@ -26,12 +26,12 @@ MAX_FILES = 64
 SUFFIX = ".state"
 
 
-def state_file(folder: Path, task: str) -> Path:
+def state_file(folder: Path, task: str, suffix: str = SUFFIX) -> Path:
     """Where the state of a task lies; makes the folder, and room in it."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    file = folder / f"{task}{SUFFIX}"
+    file = folder / f"{task}{suffix}"
     others = sorted(
-        (one for one in folder.glob(f"*{SUFFIX}") if one != file), key=lambda one: one.stat().st_mtime
+        (one for one in folder.glob(f"*{suffix}") if one != file), key=lambda one: one.stat().st_mtime
     )
     for old in others[: max(0, len(others) - MAX_FILES + 1)]:
         old.unlink(missing_ok=True)
@@ -79,12 +79,17 @@ class ClientState:
             self._file.unlink(missing_ok=True)
             return
         data = msgpack.packb({"message": self._message, "before": self._before, "after": self._after})
-        fresh = self._file.with_suffix(".new")
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, self._file)
+        write_whole(self._file, data)
+
+
+def write_whole(target: Path, data: bytes) -> None:
+    """Replace a file as a whole, or leave it as it was."""
+    fresh = target.with_name(f"{target.name}.new")
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, target)
 
 
 def _read(file: Path) -> tuple[str, bytes, bytes] | None:

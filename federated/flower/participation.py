@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from federated.flower.app_runner import AppRunner
 from federated.flower.errors import AppFailed, AppLost, FlowerError
 from federated.flower.template import Template, from_config
 
@@ -49,6 +48,21 @@ class LearningNode(Protocol):
     def hand_in(self, number: int, blob: bytes, examples: int, metrics: Mapping[str, float]) -> None:
         """Hand in the update of a round. Raises `Refused`."""
         ...
+
+
+class App(Protocol):
+    """A ClientApp that has been opened: `federated.flower.app_runner.AppRunner`, or what stands before it."""
+
+    @property
+    def evaluates(self) -> bool: ...
+
+    def train(
+        self, task: Mapping[str, Any], template: str, blob: bytes, number: int, seconds: float
+    ) -> dict[str, Any]: ...
+
+    def evaluate(
+        self, task: Mapping[str, Any], template: str, blob: bytes, number: int, seconds: float
+    ) -> dict[str, float]: ...
 
 
 class Report(Protocol):
@@ -109,7 +123,7 @@ class Clock(Protocol):
 def take_part(
     node: LearningNode,
     task: Mapping[str, Any],
-    app: AppRunner,
+    app: App,
     report: Report,
     clock: Clock,
     evaluate: bool = True,
@@ -164,7 +178,7 @@ def fitting_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
 def _train(
     node: LearningNode,
     task: Mapping[str, Any],
-    app: AppRunner,
+    app: App,
     template: Template,
     work: Mapping[str, Any],
     part: Part,
@@ -191,9 +205,7 @@ def _train(
     return True
 
 
-def _evaluate(
-    node: LearningNode, task: Mapping[str, Any], app: AppRunner, template: Template, part: Part
-) -> None:
+def _evaluate(node: LearningNode, task: Mapping[str, Any], app: App, template: Template, part: Part) -> None:
     """The result on the app's own data; a failure is said, and changes nothing about the part taken."""
     try:
         blob = node.blob(part.parameters)

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from node.commands.exit_codes import ExitCode
+from node.commands.gate_options import adopted, check_gate, gate_options, gate_said, gate_shown, gated
 from node.commands.learning_views import audit, figures, join, leave, list_tasks, log, path_of, status, stop
 from node.commands.model_card import export
 from node.commands.options import complete_file, complete_folder, home_option, json_option
@@ -236,6 +237,7 @@ def create(
 @click.option("--no-evaluate", is_flag=True, help="Do not evaluate the result at the end.")
 @click.option("--no-serve", is_flag=True, help="Never run the ServerApp on this node.")
 @dp_options
+@gate_options
 @click.option("--stream", is_flag=True, help="Show the ServerApp's log where it runs, and calls elsewhere.")
 @click.option("--verbose", is_flag=True, help="Show what Flower logs, of the ClientApp, too.")
 @home_option
@@ -258,6 +260,8 @@ def run(
     dp_noise: float | None,
     dp_epsilon: float | None,
     dp_delta: float | None,
+    gate: float | None,
+    gate_metric: str | None,
     stream: bool,
     verbose: bool,
     home: str | None,
@@ -299,6 +303,7 @@ def run(
         print_line(f"task {task}: others take part by roseforest fl run PATH {task}", err=True)
     member = Member(open_home(home), task, SystemClock())
     terms = member.terms()
+    check_gate(gate, gate_metric, terms["mode"], not no_evaluate)
     node, account = private(open_home(home), task, terms, compressing(member, terms), wish)
     if terms["mode"] == "server-app":
         from node.commands.server_runs import Settings, run_member
@@ -313,11 +318,15 @@ def run(
     with runner_of(project, pairs, task, member.agent(), verbose, state) as app:
         # Before joining: an app that does not load must not keep the others waiting.
         app.open()
+        clock = SystemClock()
+        gated_app = (
+            None if gate is None else gated(app, open_home(home), terms["id"], gate, gate_metric, clock)
+        )
         if not terms["joined"]:
             member.join()
         report = _Report(int(terms["rounds"]), as_json)
         try:
-            part = take_part(node, terms, app, report, SystemClock(), evaluate=not no_evaluate)
+            part = take_part(node, terms, gated_app or app, report, clock, evaluate=not no_evaluate)
         except FlowerError:
             member.leave()
             raise
@@ -329,6 +338,8 @@ def run(
             )
             raise
     state.unlink(missing_ok=True)
+    standing = None if gated_app is None else gated_app.standing
+    refused = [] if gated_app is None else [one.round for one in gated_app.refusals]
     lost = [{"round": number, "reason": reason} for number, reason in part.lost.items()]
     if as_json:
         print_json(
@@ -341,6 +352,7 @@ def run(
                 "evaluation": part.evaluation,
                 "evaluation_problem": part.evaluation_problem or None,
                 **({} if account is None else {"privacy": shown(account())}),
+                **({} if standing is None else {"gate": gate_shown(standing, refused)}),
             }
         )
     else:
@@ -351,11 +363,13 @@ def run(
         print_line(f"parameters  {part.parameters}")
         if account is not None:
             print_line(f"privacy     {said(account())}")
+        if standing is not None:
+            print_line(f"gate        {gate_said(standing, refused)}")
         if part.evaluation is not None:
             print_line(f"evaluation  {figures(part.evaluation)}")
         elif part.evaluation_problem:
             print_line(f"the result was not evaluated: {part.evaluation_problem}", err=True)
-    if lost:
+    if lost or (standing is not None and standing.refused):
         ctx.exit(ExitCode.PARTLY_DONE)
 
 
@@ -365,20 +379,31 @@ def run(
 @click.option(
     "-o", "--output", metavar="FILE.npz", shell_complete=complete_file, help="Write the parameters here."
 )
+@click.option("--mine", "own", is_flag=True, help="The model that this node's gate adopted last.")
 @home_option
 @json_option
-def result(task: str, number: int | None, output: str | None, home: str | None, as_json: bool) -> None:
-    """The parameters that a task has come to, as an .npz file for numpy.load."""
+def result(
+    task: str, number: int | None, output: str | None, own: bool, home: str | None, as_json: bool
+) -> None:
+    """The parameters that a task has come to, as an .npz file for numpy.load.
+
+    With --mine those that this node's gate adopted last (fl run --gate).
+    """
     from node.api_client import ApiClient
     from node.home import open_home
 
+    if own and number is not None:
+        raise click.UsageError("--mine says itself of which round: leave --round out")
     client = ApiClient(open_home(home))
-    parameters = {} if number is None else {"round": number}
-    answer = client.get(f"{path_of(task)}/result", **parameters)
+    kept: bytes | None = None
+    if own:
+        answer, kept = adopted(client, open_home(home), task)
+    else:
+        answer = client.get(f"{path_of(task)}/result", **({} if number is None else {"round": number}))
     if output is not None:
         terms = client.get(path_of(task))
         answer["file"] = output
-        data = client.get_blob(answer["parameters"], BLOB_SECONDS)
+        data = client.get_blob(answer["parameters"], BLOB_SECONDS) if kept is None else kept
         write = _npz_of(terms, data)
         answer["bytes"] = write_file(output, write)
     if as_json:
