@@ -107,8 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(target.met for target in targets + limits) else 1
 
 
-def learn(strategy: str, form: str, alpha: float, seed: int, rounds: int, lie: Lie | None = None) -> float:
-    """The accuracy of what the members' updates, of this form, come to."""
+def learn(
+    strategy: str, form: str, alpha: float, seed: int, rounds: int, lie: Lie | None = None
+) -> tuple[float, Floats]:
+    """What the members' updates, of this form, come to: its accuracy, and the parameters."""
     task, peers = terms(strategy, form), Peers(PEERS, alpha, seed)
     kept: list[Any] = [None] * PEERS
     blob = _encoded(task, digit_peers.new_model(seed))

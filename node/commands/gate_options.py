@@ -68,22 +68,28 @@ def adopted(client: ApiClient, home: Home, task: str) -> tuple[dict[str, Any], b
     """
     from chain.blob import chunk_list
     from chain.cid import to_text
-    from federated.flower.gate import SUFFIX, find
     from node.commands.learning_views import path_of
     from node.errors import NotFound
 
     terms = client.get(path_of(task))
-    standing = find(home.app_states / f"{terms['id']}{SUFFIX}")
+    standing = found(home, terms["id"])
     if standing is None:
         raise NotFound(f"no gate of this node ran in task {task}: fl run --gate keeps what it adopted")
     number = standing.round
     record = client.get(f"{path_of(task)}/result", round=number)["record"] if number else terms["id"]
     parameters = to_text(chunk_list(standing.model).cid)
     answer = {"round": number, "parameters": parameters, "record": record}
-    return {**answer, "gate": gate_shown(standing, [])}, standing.model
+    return {**answer, "gate": gate_shown(standing)}, standing.model
 
 
-def gate_shown(standing: Standing, refused: list[int]) -> dict[str, Any]:
+def found(home: Home, task: str) -> Standing | None:
+    """How this node's gate stands in a task, by its id; None where none ran."""
+    from federated.flower.gate import SUFFIX, find
+
+    return find(home.app_states / f"{task}{SUFFIX}")
+
+
+def gate_shown(standing: Standing) -> dict[str, Any]:
     """How a gate stands, for --json."""
     best_round, best = standing.best
     return {
@@ -92,8 +98,7 @@ def gate_shown(standing: Standing, refused: list[int]) -> dict[str, Any]:
         "value": standing.adopted[-1][1],
         "best": best,
         "best_round": best_round,
-        "refused": refused,
-        "result_adopted": not standing.refused,
+        "refused_in_a_row": standing.refused,
     }
 
 

@@ -352,7 +352,7 @@ def run(
                 "evaluation": part.evaluation,
                 "evaluation_problem": part.evaluation_problem or None,
                 **({} if account is None else {"privacy": shown(account())}),
-                **({} if standing is None else {"gate": gate_shown(standing, refused)}),
+                **({} if standing is None else {"gate": {**gate_shown(standing), "refused": refused}}),
             }
         )
     else:

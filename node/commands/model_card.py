@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from node.commands.gate_options import adopted, found, gate_shown
 from node.commands.learning_views import path_of
 from node.commands.options import complete_folder, home_option, json_option
 from node.commands.output import print_json, print_line
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 BLOB_SECONDS = 600.0
 CALLS_PAGE = 200
 CARD_FORM = 1
+GATE_REFUSED = "gate-refused"
+"""The metric of a member that did not adopt the round's model (`federated.flower.gated_app`)."""
 MODELS = ("npz", "safetensors")
 
 
@@ -52,9 +55,12 @@ MODELS = ("npz", "safetensors")
     shell_complete=complete_folder,
     help="A Flower project whose [tool.roseforest] names onnx = 'module:function': the arrays as ONNX, too.",
 )
+@click.option("--mine", "own", is_flag=True, help="The model that this node's gate adopted last.")
 @home_option
 @json_option
-def export(task: str, output: str, model: str, onnx: str | None, home: str | None, as_json: bool) -> None:
+def export(
+    task: str, output: str, model: str, onnx: str | None, own: bool, home: str | None, as_json: bool
+) -> None:
     """Write the model that TASK has come to, and a card that says where it came from.
 
     DIR gets model.npz or model.safetensors, card.json and card.md.
@@ -67,9 +73,13 @@ def export(task: str, output: str, model: str, onnx: str | None, home: str | Non
     from node.home import open_home
 
     client = ApiClient(open_home(home))
-    result = client.get(f"{path_of(task)}/result")
     terms = client.get(path_of(task))
-    data = client.get_blob(result["parameters"], BLOB_SECONDS)
+    standing = found(open_home(home), terms["id"])
+    if own:
+        result, data = adopted(client, open_home(home), task)
+    else:
+        result = client.get(f"{path_of(task)}/result")
+        data = client.get_blob(result["parameters"], BLOB_SECONDS)
     arrays = _arrays(terms, data)
     folder = Path(output)
     try:
@@ -81,6 +91,8 @@ def export(task: str, output: str, model: str, onnx: str | None, home: str | Non
         files["model.onnx"] = _onnx(onnx, arrays)
     calls = _calls(client, task) if terms["mode"] == "server-app" else []
     card = card_of(terms, result, calls, arrays, files)
+    if standing is not None:
+        card["gate"] = gate_shown(standing)
     files["card.json"] = (_json(card) + "\n").encode()
     files["card.md"] = markdown(card).encode()
     for name, content in files.items():
@@ -114,6 +126,7 @@ def card_of(
                 "mode",
                 "strategy",
                 "topology",
+                "compression",
                 "rounds",
                 "max_examples",
                 "max_abs",
@@ -131,12 +144,21 @@ def card_of(
         },
         "files": {name: sha256(content).hexdigest() for name, content in sorted(files.items())},
         "contributors": contributors,
+        "bytes": sum(one["bytes"] for one in contributors),
         "metrics": _metrics(terms["history"]),
         "chain": [
-            {"round": one["round"], "result": one["result"], "parameters": one["parameters"]}
+            {name: one[name] for name in ("round", "result", "parameters", "bytes")}
             for one in terms["history"]
         ]
-        or [{"call": one["number"], "record": one["call"], "by": one["coordinator"]} for one in calls],
+        or [
+            {
+                "call": one["number"],
+                "record": one["call"],
+                "by": one["coordinator"],
+                "bytes": sum(blob["size"] for blob in (*one["messages"], *one["answers"])),
+            }
+            for one in calls
+        ],
     }
 
 
@@ -154,16 +176,17 @@ def markdown(card: Mapping[str, Any]) -> str:
         f"| task | `{task['id']}` |",
         f"| published by | `{task['author']}` |",
         f"| mode, topology, strategy | {task['mode']}, {task['topology']}, {_inline(task['strategy'])} |",
+        f"| compression | {_inline(task['compression'])}, {card['bytes']:,} bytes of {_parts(task)} in all |",
         f"| parameters | `{parameters['cid']}` |",
         f"| result | `{parameters['result']}` |",
         *(f"| {name}, SHA-256 | `{digest}` |" for name, digest in card["files"].items()),
         "",
         "## Contributors",
         "",
-        "| agent | contributions | examples, in all | refused |",
-        "|---|---|---|---|",
+        "| agent | contributions | examples, in all | bytes, in all | refused |",
+        "|---|---|---|---|---|",
         *(
-            f"| `{one['agent']}` | {one['contributions']} | {one['examples'] or ''} "
+            f"| `{one['agent']}` | {one['contributions']} | {one['examples'] or ''} | {one['bytes']:,} "
             f"| {', '.join(map(_inline, one['refused']))} |"
             for one in card["contributors"]
         ),
@@ -172,6 +195,18 @@ def markdown(card: Mapping[str, Any]) -> str:
         "id of the task computes the model again from the signed records.",
         "",
     ]
+    gated = [
+        f"`{one['agent']}` (round {_numbers(one)})" for one in card["contributors"] if one["gate_refused"]
+    ]
+    if gated:
+        lines += [f"Did not adopt the model that a round began with: {', '.join(gated)}.", ""]
+    if "gate" in card:
+        gate = card["gate"]
+        lines += [
+            f"The gate of the node that wrote this adopted round {gate['round']}'s model last, with "
+            f"{_inline(gate['metric'])} {gate['value']:.6g} on its own data.",
+            "",
+        ]
     if card["metrics"]:
         lines += ["## Metrics", "", "| round | metric | mean over contributors |", "|---|---|---|"]
         lines += [
@@ -190,6 +225,9 @@ def _by_rounds(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             mine = found.setdefault(member["agent"], _nothing(member["agent"]))
             mine["contributions"] += 1
             mine["examples"] += member["examples"]
+            mine["bytes"] += member["bytes"]
+            if member["metrics"].get(GATE_REFUSED):
+                mine["gate_refused"].append(one["round"])
         for member in one["refused"]:
             mine = found.setdefault(member["agent"], _nothing(member["agent"]))
             mine["refused"].append(f"round {one['round']}: {member['reason']}")
@@ -200,12 +238,14 @@ def _by_calls(calls: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for one in calls:
         for answer in one["answers"]:
-            found.setdefault(answer["agent"], _nothing(answer["agent"]))["contributions"] += 1
+            mine = found.setdefault(answer["agent"], _nothing(answer["agent"]))
+            mine["contributions"] += 1
+            mine["bytes"] += answer["size"]
     return [found[agent] for agent in sorted(found)]
 
 
 def _nothing(agent: str) -> dict[str, Any]:
-    return {"agent": agent, "contributions": 0, "examples": 0, "refused": []}
+    return {"agent": agent, "contributions": 0, "examples": 0, "bytes": 0, "refused": [], "gate_refused": []}
 
 
 def _metrics(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -306,6 +346,14 @@ def _json(value: Any) -> str:
 def _inline(text: str) -> str:
     """A stranger's text within a table or a heading of Markdown: no markup of its own, one line."""
     return "".join(f"\\{char}" if char in "\\`*_{}[]<>|#!~" else char for char in " ".join(str(text).split()))
+
+
+def _numbers(contributor: Mapping[str, Any]) -> str:
+    return ", ".join(map(str, contributor["gate_refused"]))
+
+
+def _parts(task: Mapping[str, Any]) -> str:
+    return "answers" if task["mode"] == "server-app" else "updates"
 
 
 def _steps(task: Mapping[str, Any]) -> str:

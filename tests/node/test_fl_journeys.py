@@ -152,6 +152,37 @@ def test_a_file_of_parameters_makes_a_task_and_a_failing_member_leaves_it(
     assert not daemons.command(node.home, "fl", "status", made["id"], "--json").value["joined"]
 
 
+@pytest.mark.slow
+def test_a_gate_keeps_the_last_model_that_did_not_hurt(daemons: Daemons, tmp_path: Path) -> None:
+    """The app's mean grows with every round, and the gate takes a growing mean for harm."""
+    pytest.importorskip("flwr")
+    (node,) = network(daemons, 1)
+    app = str(project(tmp_path / "app").root)
+    terms = ("--rounds", "2", "--min-members", "1", "--compression", "topk:20")
+    task = daemons.command(node.home, "fl", "create", app, *terms, "--json").value["id"]
+    gate = ("--gate", "0.1", "--gate-metric", "mean:min")
+    assert daemons.command(node.home, "fl", "run", app, task, *gate, "--no-evaluate").code == ExitCode.USAGE
+    assert daemons.command(node.home, "fl", "result", task, "--mine").code == ExitCode.NOT_FOUND
+
+    done = daemons.command(node.home, "fl", "run", app, task, "--partition-id", "0", *gate, "--json")
+    assert done.code == ExitCode.PARTLY_DONE, done
+    found = done.value["gate"]
+    assert (found["round"], found["best"], found["refused"]) == (0, 1.0, [1, 2])
+    assert "round 1's model is not adopted: it has mean 1.16667, round 0's had 1" in done.err
+    status = daemons.command(node.home, "fl", "status", task, "--json").value
+    assert [one["contributors"][0]["metrics"].get("gate-refused") for one in status["history"]] == [None, 1.0]
+
+    mine, theirs = tmp_path / "mine.npz", tmp_path / "theirs.npz"
+    kept = daemons.command(node.home, "fl", "result", task, "--mine", "-o", str(mine), "--json").value
+    daemons.command(node.home, "fl", "result", task, "-o", str(theirs))
+    assert (kept["round"], kept["record"]) == (0, task)
+    assert np.load(mine)["slope"].tolist() == [0, 1, 2]
+    assert np.load(theirs)["slope"].mean() > 1.1
+    out = str(tmp_path / "out")
+    card = daemons.command(node.home, "fl", "export", task, "--mine", "-o", out, "--json").value["card"]
+    assert (card["rounds"], card["gate"]["round"], card["parameters"]["cid"]) == (0, 0, kept["parameters"])
+
+
 TERMS = ("--rounds", str(ROUNDS), "--min-members", "3", "--max-members", "3", "--deadline", DEADLINE_S)
 
 
