@@ -14,6 +14,7 @@ TERMS: dict[str, Any] = {
     "author": "ann",
     "mode": "peer-rounds",
     "strategy": "fedavg",
+    "topology": "all-to-all",
     "compression": "topk:5",
     "rounds": 2,
     "max_examples": 100,
