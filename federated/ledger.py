@@ -3,9 +3,10 @@
 A fold over a growing set of valid records. Members come and go by `join` and `leave` records (of each agent
 the latest on its own line counts); rounds form a chain that starts at the author's `start` and goes on from
 result to result, each naming the digest of the one before. Where there are two results for one round, the one
-with more signatures is taken, then the one with the lower digest, so that all who have seen both agree; a
-node that had taken the other one turns around. Nothing here is trusted to be complete: a record that builds
-on something unknown waits, within a bound.
+is taken on which more than two thirds of its roster have built another; else the one with more signatures,
+then the one with the lower digest, so that all who have seen both agree; a node that had taken the other one
+turns around. So who proposes, gathers signatures and keeps the result back undoes one round with it, and no
+more. Nothing here is trusted to be complete: a record that builds on something unknown waits, within a bound.
 
 A result that only part of the roster may sign (`members` is smaller: the round failed three times) is valid
 when at least half of the roster are in it: fewer than that cannot go on without the others.
@@ -20,7 +21,7 @@ from chain.cid import Cid
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.kinds import JOIN, LEAVE
-from chain.learning import Commit, GroupOutcome, GroupResult, Outcome, Result, Reveal, Seat, Start
+from chain.learning import Commit, GroupOutcome, GroupResult, Outcome, Result, Reveal, Seat, Start, quorum
 from chain.learning_task import Task
 from chain.record import Record
 from federated.grouping import groups_of
@@ -258,12 +259,12 @@ class Ledger(Membership):
         steps: list[Step] = []
         while True:
             candidates = [
-                (-len(signed.signatures), digest)
+                (not self._settled(tip, digest), -len(signed.signatures), digest)
                 for digest, signed in self._results.get(tip.digest, {}).items()
             ]
             if not candidates:
                 break
-            _, digest = min(candidates)
+            *_, digest = min(candidates)
             best = self._results[tip.digest][digest]
             signers = tuple(sorted(best.signatures))
             assert best.record is not None
@@ -271,6 +272,12 @@ class Ledger(Membership):
             tip = self._places[digest]
         self._steps, self._tip = steps, tip
         self._release(lambda on, _: on in self._places)
+
+    def _settled(self, place: Tip, digest: bytes) -> bool:
+        """Whether more than two thirds of the roster at `place` have signed what builds on a result of it."""
+        needed, agents = quorum(len(place.roster)), set(place.agents)
+        later = self._results.get(digest, {}).values()
+        return any(len(agents & signed.signatures.keys()) >= needed for signed in later)
 
 
 def result_fault(terms: Task, place: Tip, outcome: Outcome) -> str | None:

@@ -26,6 +26,7 @@ class OneMemberNode:
     def __init__(self, refused: tuple[int, ...] = ()) -> None:
         self.updates: dict[int, tuple[bytes, int, Mapping[str, float]]] = {}
         self._refused = refused
+        self.out: dict[str, Any] | None = None
         self._round = 1
         self._asked = 0
         self._blobs = {"initial": BLOB}
@@ -35,6 +36,8 @@ class OneMemberNode:
         self._asked += 1
         if self._asked == 1:
             return {"state": "wait", "round": 0}
+        if self._asked == 2 and self.out is not None:
+            return {"state": "wait", "round": 1, "barred": self.out}
         if self._round > ROUNDS:
             return {"state": "finished", "round": ROUNDS, "parameters": self._parameters}
         return {"state": "train", "round": self._round, "parameters": self._parameters, "deadline_s": 60.0}
@@ -100,11 +103,13 @@ def test_every_round_builds_on_the_last_and_the_result_is_evaluated(tmp_path: Pa
 @pytest.mark.slow
 def test_a_refused_update_costs_its_round_only(tmp_path: Path) -> None:
     node = OneMemberNode(refused=(2, 4))
+    node.out = {"agent": "this one", "reason": "weight", "until": 4}
     story = Story(node)
     with runner(project(tmp_path)) as app:
         app.open()
         part = take_part(node, TERMS, app, story, story, evaluate=False)
     assert part.lost == {2: "too late", 4: "too late"}
+    assert story.told[:3] == ["wait 0", "out until 4: weight", "train 1"]
     assert sorted(node.updates) == [1, 3, 5]
     assert part.evaluation is None
 

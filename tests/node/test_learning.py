@@ -27,7 +27,7 @@ from federated.messages import Question, Reply
 from federated.proposal import proposers
 from federated.round import Phase
 from federated.update import Fault, decode, encode
-from federated.views import TaskView
+from federated.views import Barred, TaskView
 from node.models import Added
 from tests.node.learners import (
     ARRAYS,
@@ -180,6 +180,8 @@ def test_a_liar_is_refused_by_name_and_the_others_go_on(tmp_path: Path, name: st
             assert first.refused == ((identity(2).agent, reason),)
             assert {one.agent for one in first.contributors} == {identity(n).agent for n in (0, 1, 3)}
             assert all(identity(2).agent not in one.roster for one in rest)
+            assert view.barred == (Barred(identity(2).agent, reason, 4),)
+        assert network.nodes[2].learning.sits_out(task) == Barred(identity(2).agent, reason, 4)
         audits = await network.nodes[0].learning.audit(task, 1)
         assert audits[0].problem is None
         assert audits[0].refused == ((identity(2).agent, reason),)
