@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 MAGIC: Final = b"RFq8\x01\x00\x00\x00"
 SHRINK: Final = (1.0, 0.98, 0.9, 0.7, 0.4)
-"""What a difference is scaled by, in turn, until what rounding makes of it is within `max_norm`."""
+"""What is sent is scaled by, in turn, until what rounding makes of it is within `max_norm`."""
 NORM_MARGIN: Final = 1 - 1e-6
 """Of `max_norm`: distances are taken in floating point here, in integers where they are judged."""
 
@@ -152,8 +152,8 @@ def quantise(
 
     Raises `UpdateError` where `update` is not the task's arrays within `max_abs`. What the error kept would
     carry beyond `max_abs` is cut off; where it or rounding would carry an update beyond `max_norm` that lies
-    within it, it is dropped, and the difference scaled down a little (`SHRINK`). Where `update` itself lies
-    beyond, it stays there, to be refused.
+    within it, what is sent is scaled down (`SHRINK`), and with int8 the error kept is dropped. Where `update`
+    itself lies beyond, it stays there, to be refused.
     """
     origins = [view.reshape(-1) for view in views(arrays, base)]
     values = [view.reshape(-1) for view in decode(arrays, update, max_abs)]
@@ -162,8 +162,11 @@ def quantise(
         return data, left
     limit = (max_norm * NORM_MARGIN) ** 2
     if square > limit and _square(arrays, origins, values) <= max_norm**2:
-        for shrink in SHRINK:
-            data, left, square = _quantised(arrays, origins, values, None, max_abs, top_k, shrink)
+        # What waits for its turn is worth keeping; half a step of int8 is not.
+        part = (limit / square) ** 0.5
+        attempts = [] if top_k is None else [(kept, part * one) for one in SHRINK]
+        for error, shrink in (*attempts, *((None, one) for one in SHRINK)):
+            data, left, square = _quantised(arrays, origins, values, error, max_abs, top_k, shrink)
             if square <= limit:
                 break
     return data, left
@@ -193,11 +196,11 @@ def _quantised(
         for start in range(0, array.count, CHUNK):
             part = slice(start, min(start + CHUNK, array.count))
             before = origin[part].astype(np.float64)
-            meant = before + shrink * (value[part] - before)
+            meant = value[part].astype(np.float64)
             if kept is not None:
                 meant += kept[place][part]
             np.clip(meant, -max_abs, max_abs, out=meant)
-            moved = meant - before
+            moved = shrink * (meant - before)
             found = exponents_of(moved)
             steps = steps_of(found)[: moved.size]
             whole = np.clip(np.rint(moved / steps), -LEVELS, LEVELS)
