@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
-from chain.learning_task import NO_COMPRESSION
-from federated.flower.compressing_member import CompressingMember
+from chain.learning_task import NO_COMPRESSION, top_k_of
+from federated.flower.client_state import state_file
+from federated.flower.compressing_member import SUFFIX, CompressingMember
 from federated.flower.coordination import Superseded
 from federated.flower.participation import LearningNode, Refused
 from node.api_client import LONG_SECONDS, ApiClient, ApiError, path_segment
@@ -202,7 +204,12 @@ class Member:
             return
 
 
-def compressing(member: Member, terms: Mapping[str, Any]) -> LearningNode:
-    """The member as a task's updates want it: one that compresses them, where they are compressed."""
-    plain = terms.get("compression", NO_COMPRESSION) == NO_COMPRESSION
-    return member if plain else CompressingMember(member, terms)
+def compressing(member: Member, terms: Mapping[str, Any], home: Home) -> tuple[LearningNode, Path | None]:
+    """The member as a task's updates want it: one that compresses them, where they are compressed, and the
+    file with what it has not sent, which goes when the task is over.
+    """
+    compression = terms.get("compression", NO_COMPRESSION)
+    if compression == NO_COMPRESSION:
+        return member, None
+    file = None if top_k_of(compression) is None else state_file(home.app_states, terms["id"], SUFFIX)
+    return CompressingMember(member, terms, file), file

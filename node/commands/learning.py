@@ -304,7 +304,8 @@ def run(
     member = Member(open_home(home), task, SystemClock())
     terms = member.terms()
     check_gate(gate, gate_metric, terms["mode"], not no_evaluate)
-    node, account = private(open_home(home), task, terms, compressing(member, terms), wish)
+    compressed, waiting = compressing(member, terms, open_home(home))
+    node, account = private(open_home(home), task, terms, compressed, wish)
     if terms["mode"] == "server-app":
         from node.commands.server_runs import Settings, run_member
 
@@ -337,7 +338,9 @@ def run(
                 err=True,
             )
             raise
-    state.unlink(missing_ok=True)
+    for file in (state, waiting):
+        if file is not None:
+            file.unlink(missing_ok=True)
     standing = None if gated_app is None else gated_app.standing
     refused = [] if gated_app is None else [one.round for one in gated_app.refusals]
     lost = [{"round": number, "reason": reason} for number, reason in part.lost.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -283,6 +284,31 @@ def test_a_member_keeps_its_error_until_an_update_was_taken() -> None:
     ]  # fmt: skip
     with pytest.raises(Refused, match="not-finite"):
         member.hand_in(10, encode(terms, [np.array([np.nan, 0])]), 1, {})
+
+
+def test_what_waits_to_be_sent_outlasts_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terms = (Array("w", "<f8", (3,)), Array("n", "<i8", ()))
+    desk = Desk(encode(terms, [np.zeros(3), np.array(5)]))
+    described = {
+        "arrays": [{"name": one.name, "dtype": one.dtype, "shape": list(one.shape)} for one in terms],
+        "max_abs": 100,
+        "compression": "topk:1",
+    }
+    file, task = tmp_path / "task.waiting", task_of(*terms, compression="topk:1")
+    update = encode(terms, [np.array([1.0, 3.0, 2.0]), np.array(5)])  # one of three each time
+    for number in (1, 2, 3):
+        member = CompressingMember(desk, described, file)
+        member.blob("")
+        desk.asked = 0
+        member.hand_in(number, update, 1, {})
+    sent = [meaning(task, desk.base, data)[0] for data in desk.got]
+    assert [int(np.flatnonzero(one)[0]) for one in sent] == [1, 2, 1]
+    np.testing.assert_allclose([one.max() for one in sent], [3, 4, 6], rtol=0.01)
+    file.write_bytes(b"half")
+    assert CompressingMember(desk, described, file)._kept is None
+    assert "what had been waiting to be sent is lost" in capsys.readouterr().err
 
 
 def test_terms_say_the_form_and_older_rules_do_not_know_it() -> None:
