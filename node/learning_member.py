@@ -204,12 +204,14 @@ class Member:
             return
 
 
-def compressing(member: Member, terms: Mapping[str, Any], home: Home) -> tuple[LearningNode, Path | None]:
-    """The member as a task's updates want it: one that compresses them, where they are compressed, and the
-    file with what it has not sent, which goes when the task is over.
-    """
-    compression = terms.get("compression", NO_COMPRESSION)
-    if compression == NO_COMPRESSION:
-        return member, None
-    file = None if top_k_of(compression) is None else state_file(home.app_states, terms["id"], SUFFIX)
-    return CompressingMember(member, terms, file), file
+def waiting_file(home: Home, terms: Mapping[str, Any]) -> Path | None:
+    """Where a member keeps what it has not sent of a sparse task's updates; None for another task."""
+    if top_k_of(terms.get("compression", NO_COMPRESSION)) is None:
+        return None
+    return state_file(home.app_states, terms["id"], SUFFIX)
+
+
+def compressing(member: Member, terms: Mapping[str, Any], waiting: Path | None = None) -> LearningNode:
+    """The member as a task's updates want it: one that compresses them, where they are compressed."""
+    plain = terms.get("compression", NO_COMPRESSION) == NO_COMPRESSION
+    return member if plain else CompressingMember(member, terms, waiting)

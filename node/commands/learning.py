@@ -280,7 +280,7 @@ def run(
     from federated.flower.errors import FlowerError
     from federated.flower.project import parse_pairs, read_project
     from node.home import open_home
-    from node.learning_member import Member, SystemClock, compressing
+    from node.learning_member import Member, SystemClock, compressing, waiting_file
 
     pairs = parse_pairs(node_config, "--node-config")
     if partition_id is not None:
@@ -304,8 +304,8 @@ def run(
     member = Member(open_home(home), task, SystemClock())
     terms = member.terms()
     check_gate(gate, gate_metric, terms["mode"], not no_evaluate)
-    compressed, waiting = compressing(member, terms, open_home(home))
-    node, account = private(open_home(home), task, terms, compressed, wish)
+    waiting = waiting_file(open_home(home), terms)
+    node, account = private(open_home(home), task, terms, compressing(member, terms, waiting), wish)
     if terms["mode"] == "server-app":
         from node.commands.server_runs import Settings, run_member
 
