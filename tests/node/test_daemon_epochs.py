@@ -26,7 +26,7 @@ def test_an_epoch_is_proposed_signed_published_and_joined(daemons: Daemons, tmp_
     assert command(home, "warrants", "--json").value == {"warrants": []}
     unknown = command(home, "epoch", "propose", str(file), "--rules", "99")
     assert (unknown.code, "this release knows" in unknown.complaint) == (ExitCode.REFUSED, True)
-    assert command(home, "epoch", "propose", str(file), "--rules", "5").code == 0
+    assert command(home, "epoch", "propose", str(file), "--rules", str(RULE_VERSION)).code == 0
     early = command(home, "epoch", "publish", str(file))
     assert (early.code, "0 steward signatures" in early.complaint) == (ExitCode.REFUSED, True)
     assert "1 signature" in command(home, "epoch", "sign", str(file)).out

@@ -1,0 +1,243 @@
+"""Sixty-four whole nodes train the digits' network together while three in ten of them go and come back.
+
+Everything is real but the wires and the clock (`sim`): each node has its chain, databases and DHT on a
+simulated network in virtual time, and a user's process beside it that trains on its own images, a 64th each.
+From the second round on nodes are killed, at times drawn from the seed, and started again in the same folder
+`DOWN_S` later; their users go on asking for work. Compared with the same network in which nobody goes, and
+with one process that has all images.
+
+    python -m benchmarks.churn [--quick]
+
+What a round costs in virtual time is no measure of a machine; accuracy, who contributed and that all have the
+same bytes are. Some minutes of one core; `--quick` takes 20 nodes and 4 rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import starmap
+from pathlib import Path
+from statistics import median
+from time import process_time
+from typing import Any
+
+import numpy as np
+import trio
+
+from benchmarks.digit_peers import BATCH, EPOCHS, EXAMPLE, HIDDEN, NAMES, RATE
+from benchmarks.report import RESULTS, Target, at_least, at_most, emit, rounded
+from chain.aggregation_rule import ROBUST
+from chain.cid import Cid
+from chain.identity import Identity
+from chain.learning_task import GROUPS, INT8, Array, Task
+from dht.overlay.hello import Founding
+from federated.compression import quantise
+from federated.errors import LearningError
+from federated.update import decode, encode
+from federated.views import TaskView
+from node.node import Node
+from node.options import NodeOptions
+from node.storage.errors import StorageError
+from sim.network import SimWorld, open_world
+from sim.virtual_clock import run_deterministic
+from sim.whole_node import found_network, start_node
+
+sys.path.insert(0, str(EXAMPLE))
+
+from digitsapp import task as digits
+
+PEERS, ROUNDS = 64, 10
+QUICK_PEERS, QUICK_ROUNDS = 20, 4
+CHURN = 0.3
+"""Of the nodes, how many are killed once."""
+SEED = 1
+TRAIN_S = 5.0
+"""Virtual seconds that training takes."""
+DOWN_S = 40.0
+DEADLINE_MS = 20_000
+JOIN_WITHIN_S = 600.0
+SETTLED_S = 20.0
+
+
+@dataclass
+class Crowd:
+    """Nodes by number, each with a user who trains, on a simulated network."""
+
+    world: SimWorld
+    founding: Founding
+    folder: Path
+    peers: int
+    nodes: dict[int, Node] = field(default_factory=dict)
+    final: dict[int, bytes] = field(default_factory=dict)
+    killed: list[int] = field(default_factory=list)
+
+    async def start(self, number: int) -> None:
+        """Start a node, or start it again in its folder."""
+        bootstrap = () if number == 0 else (self.world.address(identity(0).agent),)
+        folder = self.folder / str(number)
+        folder.mkdir(exist_ok=True)
+        options = NodeOptions(bootstrap=bootstrap, capacity=100)
+        self.nodes[number] = await start_node(
+            self.world, identity(number), self.founding, folder, number, options
+        )
+
+    async def come_and_go(self, number: int, after_s: float) -> None:
+        """Kill a node, and start it again later."""
+        await trio.sleep(after_s)
+        del self.nodes[number]
+        self.world.crash(identity(number).agent)
+        self.killed.append(number)
+        await trio.sleep(DOWN_S)
+        await self.start(number)
+
+    async def train(self, number: int, task: Cid) -> None:
+        """The user of a node: trains whenever its node says so, until the task is over."""
+        part = digits.part_of(digits.load()[0], number, self.peers, 0.0, SEED)
+        kept: list[Any] | None = None
+        while number not in self.final:
+            node = self.nodes.get(number)
+            if node is None:
+                await trio.sleep(1.0)
+                continue
+            with suppress(LearningError, StorageError):  # it was killed, or the round went on without
+                state, round_, parameters, _, terms = await node.learning.work(task, 5.0)
+                if self.nodes.get(number) is not node or state == "wait":
+                    continue
+                data = await node.learning._tools.blobs.get(parameters)
+                if data is None:
+                    continue
+                if state == "finished":
+                    self.final[number] = data
+                    return
+                await trio.sleep(TRAIN_S)
+                model, loss = digits.train(
+                    decode(terms.arrays, data, terms.max_abs), part, EPOCHS, RATE, BATCH, SEED + round_
+                )
+                update, kept = quantise(terms.arrays, data, encode(terms.arrays, model), kept, terms.max_abs)
+                info = await node.blobs.put(update)
+                await node.learning.hand_in(task, round_, info.cid, len(part), {"loss": loss})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.churn", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_PEERS} nodes, {QUICK_ROUNDS} rounds")
+    options = parser.parse_args(arguments)
+    peers, rounds = (QUICK_PEERS, QUICK_ROUNDS) if options.quick else (PEERS, ROUNDS)
+    figures: dict[str, Any] = {"peers": peers, "rounds": rounds, "churn": CHURN, "down_s": DOWN_S}
+    accuracy: dict[str, float] = {}
+    targets: list[Target] = []
+    for name, churn in (("still", 0.0), ("churn", CHURN)):
+        began = process_time()
+        view, final, killed, seconds = play(peers, rounds, churn)
+        accuracy[name] = accuracy_of(decode(view.terms.arrays, final, view.terms.max_abs))
+        contributed = [len(one.contributors) for one in view.history]
+        figures |= {
+            f"{name}_accuracy": rounded(accuracy[name]),
+            f"{name}_killed": killed,
+            f"{name}_contributors": contributed,
+            f"{name}_contributors_median": median(contributed),
+            f"{name}_seconds_virtual": rounded(seconds),
+            f"{name}_cpu_s": rounded(process_time() - began),
+        }
+        targets.append(at_least(f"{name}: rounds with a result", rounds, len(view.history)))
+    alone = digits.new_model(HIDDEN, SEED)
+    for round_ in range(1, rounds + 1):
+        alone, _ = digits.train(alone, digits.load()[0], EPOCHS, RATE, BATCH, SEED + round_)
+    figures["central_accuracy"] = rounded(accuracy_of(alone))
+    targets.append(at_most("accuracy lost by the churn", 0.03, accuracy["still"] - accuracy["churn"]))
+    emit("churn", figures, targets, None if options.quick else RESULTS / "churn.json")
+    return 0 if all(target.met for target in targets) else 1
+
+
+def play(peers: int, rounds: int, churn: float) -> tuple[TaskView, bytes, int, float]:
+    """One run: how the task ended at node 0, the model that all have, how many were killed, and how long it
+    took in virtual seconds.
+
+    Raises `RuntimeError` when two nodes end with different models.
+    """
+    found: list[tuple[TaskView, bytes, int, float]] = []
+
+    async def main() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            async with open_world(SEED) as world:
+                crowd = Crowd(world, found_network(identity(0), 8), Path(folder), peers)
+                found.append(await _run(crowd, rounds, churn))
+
+    run_deterministic(main, seed=SEED)
+    return found[0]
+
+
+async def _run(crowd: Crowd, rounds: int, churn: float) -> tuple[TaskView, bytes, int, float]:
+    numbers = range(crowd.peers)
+    for number in numbers:
+        await crowd.start(number)
+    await trio.sleep(SETTLED_S)
+    author = crowd.nodes[0]
+    task = await publish(author, crowd.peers, rounds)
+    with trio.fail_after(JOIN_WITHIN_S):
+        for number in numbers:
+            await crowd.nodes[number].learning.join(task)
+    rng = random.Random(SEED)
+    victims = rng.sample(numbers[1:], round(churn * crowd.peers))
+    async with trio.open_nursery() as nursery:
+        for number in numbers:
+            nursery.start_soon(crowd.train, number, task)
+        while (await author.learning.task(task)).round < 2:  # noqa: ASYNC110
+            await trio.sleep(1.0)
+        began = trio.current_time()
+        for number in victims:
+            nursery.start_soon(crowd.come_and_go, number, rng.uniform(0, rounds * 2 * TRAIN_S))
+    seconds = trio.current_time() - began
+    if len(set(crowd.final.values())) > 1:
+        raise RuntimeError("the members' models differ")
+    await trio.sleep(60.0)  # what other groups showed comes from the task's holders
+    return await author.learning.task(task), crowd.final[0], len(crowd.killed), seconds
+
+
+def accuracy_of(model: digits.Model) -> float:
+    """The share of the test images that a model takes for what they are."""
+    return digits.test(model, digits.load()[1])[1]
+
+
+async def publish(node: Node, peers: int, rounds: int) -> Cid:
+    """The task, by a node."""
+    model = digits.new_model(HIDDEN, SEED)
+    arrays = tuple(
+        starmap(lambda name, array: Array(name, "<f4", array.shape), zip(NAMES, model, strict=True))
+    )
+    info = await node.blobs.put(encode(arrays, [np.asarray(array, "<f4") for array in model]))
+    return await node.learning.create(
+        Task(
+            name="digits",
+            arrays=arrays,
+            parameters=info.cid,
+            rounds=rounds,
+            min_members=peers,
+            max_members=max(peers, 17),
+            commit_ms=DEADLINE_MS,
+            reveal_ms=DEADLINE_MS,
+            result_ms=DEADLINE_MS,
+            max_examples=10_000,
+            max_abs=100,
+            config={},
+            strategy=ROBUST,
+            compression=INT8,
+            topology=GROUPS,
+        )
+    )
+
+
+def identity(number: int) -> Identity:
+    return Identity.from_seed(number.to_bytes(32, "big"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
