@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from chain.kinds import RULE_VERSION
 from node.commands.exit_codes import ExitCode
 from tests.node.real_daemons import Daemon, Daemons, eventually
 
