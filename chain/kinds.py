@@ -41,6 +41,7 @@ GROUP: Final = "learning.group"
 CALL: Final = "learning.call"
 ANSWER: Final = "learning.answer"
 END: Final = "learning.end"
+SHARE: Final = "learning.share"
 FORK_WARRANT: Final = "warrant.fork"
 INVALID_WARRANT: Final = "warrant.invalid"
 ROTATE: Final = "agent.rotate"
@@ -57,7 +58,7 @@ _RULES_1: Final = frozenset(
 _PEER_ROUNDS: Final = frozenset({JOIN, LEAVE, START, COMMIT, REVEAL, RESULT})
 SERVER_RUN: Final = frozenset({CALL, ANSWER, END})
 """Kinds that the run of a task's ServerApp is made of (`chain.server_app`)."""
-_SINCE_6: Final = frozenset({PART, GROUP})
+_SINCE_6: Final = frozenset({PART, GROUP, SHARE})
 LEARNING_OPERATIONS: Final = _PEER_ROUNDS | SERVER_RUN | _SINCE_6
 """Kinds that act on a learning task which a `learning.task` published."""
 

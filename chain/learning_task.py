@@ -48,6 +48,8 @@ MAX_MEMBERS: Final = 16
 """Members who all fetch each other's updates."""
 MAX_SEATS: Final = 256
 """Members of a task of another topology than `ALL_TO_ALL`."""
+MAX_FANOUT: Final = MAX_MEMBERS - 1
+"""Shares of others that a member of a task of the topology `GOSSIP` combines at most."""
 MIN_SECURE: Final = 3
 """Members of a sum under masks, at least: of two, each knows the other's part."""
 MAX_ROUNDS: Final = 10_000
@@ -62,7 +64,7 @@ MAX_NAME: Final = 100
 MAX_CONFIG: Final = 64
 MAX_CONFIG_BYTES: Final = 16 * 1024
 
-_OPTIONAL: Final = frozenset({"compression", "max_norm", "secure", "topology"})
+_OPTIONAL: Final = frozenset({"compression", "fanout", "max_norm", "secure", "topology"})
 ConfigValue: TypeAlias = str | int | bool | bytes
 
 
@@ -93,7 +95,8 @@ class Task:
     their blobs, and for one proposer. `max_examples` bounds the weight of an update, `max_abs` its values.
     `max_norm`, where there is one, bounds how far an update may lie from what its round began with (Euclidean
     norm over all floating arrays). `strategy` says how updates become a model: `fedavg`, or the text of an
-    aggregation rule; `compression` is the form of updates. `topology` says who exchanges updates with whom.
+    aggregation rule; `compression` is the form of updates. `topology` says who exchanges updates with whom,
+    `fanout` (with `GOSSIP`) how many models of others a member combines.
     With `secure` they are summed under masks in groups of at least so many members: nobody sees one alone.
     Where a ServerApp runs, `commit_ms` is how long it waits for answers, `result_ms` how long members wait
     for a coordinator, and `parameters` the blob that lists the app's files.
@@ -117,6 +120,7 @@ class Task:
     compression: str = NO_COMPRESSION
     topology: str = ALL_TO_ALL
     secure: int | None = None
+    fanout: int | None = None
 
     def newer(self, rules: int) -> tuple[str, int] | None:
         """A term that this rule version does not know, if there is one, and the first one that does."""
@@ -176,6 +180,8 @@ class Task:
             body["topology"] = self.topology
         if self.secure is not None:
             body["secure"] = self.secure
+        if self.fanout is not None:
+            body["fanout"] = self.fanout
         task_from_body(body)
         return body
 
@@ -236,6 +242,15 @@ def task_from_body(body: dict[str, Any]) -> Task:
             raise RecordError(f"{name} is for the mode {PEER_ROUNDS}")
     if "secure" in body and body.get("topology") == GOSSIP:
         raise RecordError(f"secure sums need rounds with a roster, which the topology {GOSSIP} has not")
+    if "compression" in body and body.get("topology") == GOSSIP:
+        raise RecordError(
+            f"compression {body['compression']} needs a model that all begin with, which the topology "
+            f"{GOSSIP} has not"
+        )
+    if "fanout" in body:
+        check_integer("fanout", body["fanout"], 1, MAX_FANOUT)
+        if body.get("topology") != GOSSIP:
+            raise RecordError(f"fanout is for the topology {GOSSIP}")
     task = Task(
         name=body["name"],
         arrays=()
@@ -257,6 +272,7 @@ def task_from_body(body: dict[str, Any]) -> Task:
         compression=compression,
         topology=body.get("topology", ALL_TO_ALL),
         secure=body.get("secure"),
+        fanout=body.get("fanout"),
     )
     if top_k is not None:
         _check_top_k(task)

@@ -22,6 +22,7 @@ from chain.kinds import JOIN
 from chain.learning import Commit, GroupResult, Join, Leave, Result, Reveal, Start, draft_on_task
 from chain.record import Record
 from chain.server_app import Answer, Call, End
+from chain.share import Share
 from dht.errors import NetworkError
 from dht.overlay.kademlia import Kademlia
 from dht.ports import Clock, Random, RunBlocking
@@ -229,7 +230,8 @@ def _line(number: int, record: Record, costs: str = "") -> Line:
     header = record.header
     round_: int | None = None
     text = ""
-    match learning_of(record):
+    said = learning_of(record)
+    match said:
         case Start(roster=roster):
             text = f"{len(roster)} members start"
         case Commit(round=number_):
@@ -254,9 +256,23 @@ def _line(number: int, record: Record, costs: str = "") -> Line:
             text = f"answers with {size} bytes"
         case End(failed=failed):
             text = "ends the run" if failed is None else f"ends the run: {failed}"
+        case Share(round=number_):
+            round_ = number_
+            text = _shared(said)
         case Join():
             text = "wants to take part"
         case Leave():
             text = "takes part no more"
     event = header.kind.removeprefix("learning.")
     return Line(number, header.hlc, event, header.author, round_, record.cid, text or "publishes the task")
+
+
+def _shared(share: Share) -> str:
+    others = f"made of {len(share.combined)} shares"
+    refused = ", ".join(reason for _, reason in share.refused)
+    if not share.examples:
+        text = f"shows its result, {others}"
+    else:
+        base = f"one {others}" if share.combined else "what the task begins with"
+        text = f"shows a model of {share.size} bytes from {share.examples} examples, trained from {base}"
+    return text + (f"; refused: {refused}" if refused else "")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import trio
 
@@ -31,6 +32,8 @@ from federated.engagement import Engagement, builds_on_base, of_models
 from federated.errors import LearningError, Refused, UnknownTask, WrongState
 from federated.faults import REASONS
 from federated.following import Line, Tools
+from federated.gossip_audit import audit_steps, gossip_view, own_model
+from federated.gossip_run import GossipRun
 from federated.ledger import Ledger, Step
 from federated.messages import SIGN, decode_question
 from federated.penalties import LIES_FOR_GOOD
@@ -38,6 +41,7 @@ from federated.ports import TooLarge
 from federated.post import belongs
 from federated.proposal import Verdict
 from federated.server_run import ServerRun
+from federated.share_log import ShareLog
 from federated.update import UpdateError, decode
 from federated.views import AuditView, Barred, TaskView, barred_from, run_view, task_view
 
@@ -53,6 +57,9 @@ PPM = 1_000_000
 log = logging.getLogger(f"roseforest.{__name__}")
 
 
+Followed: TypeAlias = Engagement | ServerRun | GossipRun
+"""A task that this node follows, by its mode and topology."""
+Log: TypeAlias = Ledger | CallLog | ShareLog
 Guard = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 
 
@@ -79,8 +86,8 @@ class Learning:
         self._me = tools.identity.agent
         self._rules = rules
         self._limits = manifest.limits
-        self._engaged: dict[Cid, Engagement | ServerRun] = {}
-        self._peeked: OrderedDict[Cid, tuple[float, Ledger | CallLog]] = OrderedDict()
+        self._engaged: dict[Cid, Followed] = {}
+        self._peeked: OrderedDict[Cid, tuple[float, Log]] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self._engaging = trio.Lock()
         self.signed = 0
@@ -122,7 +129,7 @@ class Learning:
 
     def counters(self) -> dict[str, int]:
         """For metrics."""
-        rounds = sum(len(one.ledger.steps) for one in self._engaged.values())
+        rounds = sum(_rounds_done(one) for one in self._engaged.values())
         return {
             "learning_tasks": len(self._engaged),
             "learning_rounds": rounds,
@@ -156,8 +163,8 @@ class Learning:
                 f"this network's rules (version {rules}) know no {newer[0]}: its stewards can go to "
                 f"version {newer[1]} by an epoch"
             )
-        if terms.topology == GOSSIP or terms.secure is not None:
-            raise Refused("this release knows no gossip and no secure sums")
+        if terms.secure is not None:
+            raise Refused("this release knows no secure sums")
         tools, body = self._tools, terms.to_body()
         if len(self._engaged) >= MAX_FOLLOWED:
             raise WrongState(f"this node follows {MAX_FOLLOWED} tasks already")
@@ -228,8 +235,10 @@ class Learning:
             raise WrongState("this node has not joined the task")
         if not engagement.ledger.finished:
             self._require_eligible(engagement)
-        state, tip = await engagement.work(wait_s)
         terms = engagement.ledger.terms
+        if isinstance(engagement, GossipRun):
+            return *await engagement.work(wait_s), terms
+        state, tip = await engagement.work(wait_s)
         if tip is None:
             return state, 0, terms.parameters, None, terms
         number = tip.round - (state == "finished" or engagement.ledger.finished)
@@ -237,7 +246,8 @@ class Learning:
 
     def sits_out(self, cid: Cid) -> Barred | None:
         """Why this node has no seat in the round under way of a task, if it has earned that."""
-        barred = barred_from(self._rounds(cid).ledger)
+        rounds = self._rounds(cid)
+        barred = () if isinstance(rounds, GossipRun) else barred_from(rounds.ledger)
         return next((one for one in barred if one.agent == self._me), None)
 
     async def hand_in(
@@ -255,6 +265,8 @@ class Learning:
         ledger = await self._ledger(cid)
         if isinstance(ledger, CallLog):
             return _result_of(ledger, number)
+        if isinstance(ledger, ShareLog):
+            return own_model(ledger, self._me, number)
         steps = ledger.steps
         chosen = steps[-1:] if number is None else [s for s in steps if s.outcome.round == number]
         if not chosen:
@@ -266,6 +278,8 @@ class Learning:
         ledger = await self._ledger(cid)
         if isinstance(ledger, CallLog):
             raise WrongState("a ServerApp's run is computed again by the app itself: fl audit with its PATH")
+        if isinstance(ledger, ShareLog):
+            return await self._audit_gossip(ledger, number)
         steps = [s for s in ledger.steps if number is None or s.outcome.round == number]
         if number is not None and not steps:
             raise UnknownTask(f"round {number} has no result")
@@ -311,7 +325,7 @@ class Learning:
 
     # -- parts --
 
-    def _require_eligible(self, engagement: Engagement | ServerRun) -> None:
+    def _require_eligible(self, engagement: Followed) -> None:
         out = None if isinstance(engagement, ServerRun) else self.sits_out(engagement.ledger.cid)
         if out is not None and out.until is None:
             why = REASONS[out.reason]
@@ -323,7 +337,7 @@ class Learning:
         if self._me in self._tools.excluded():
             raise Refused("nobody hears this agent now: see roseforest warrants and epoch list")
 
-    async def _engage(self, cid: Cid, wanted: bool) -> Engagement | ServerRun:
+    async def _engage(self, cid: Cid, wanted: bool) -> Followed:
         async with self._engaging:
             if cid in self._engaged:
                 return self._engaged[cid]
@@ -334,9 +348,12 @@ class Learning:
             await self._tools.memory.follow(cid, wanted)
             return self._start(record, wanted)
 
-    def _start(self, record: Record, wanted: bool) -> Engagement | ServerRun:
+    def _start(self, record: Record, wanted: bool) -> Followed:
         assert self._nursery is not None
-        kind = ServerRun if task_from_body(record.body()).mode == SERVER_APP else Engagement
+        terms = task_from_body(record.body())
+        kind: type[Followed] = GossipRun if terms.topology == GOSSIP else Engagement
+        if terms.mode == SERVER_APP:
+            kind = ServerRun
         engagement = self._engaged[record.cid] = kind(self._tools, record, wanted)
         self._nursery.start_soon(self._while_writable, engagement.run)
         return engagement
@@ -352,7 +369,7 @@ class Learning:
             raise UnknownTask("no task with this id is known here or to its holders")
         return found
 
-    async def _peek(self, cid: Cid, record: Record | None) -> Ledger | CallLog:
+    async def _peek(self, cid: Cid, record: Record | None) -> Log:
         """What the holders of a task that this node does not follow say about it."""
         now = self._tools.clock.monotonic()
         known = self._peeked.get(cid)
@@ -369,17 +386,17 @@ class Learning:
             self._peeked.popitem(last=False)
         return ledger
 
-    async def _ledger(self, cid: Cid) -> Ledger | CallLog:
+    async def _ledger(self, cid: Cid) -> Log:
         return self._engaged[cid].ledger if cid in self._engaged else await self._peek(cid, None)
 
-    def _followed(self, cid: Cid) -> Engagement | ServerRun:
+    def _followed(self, cid: Cid) -> Followed:
         if cid not in self._engaged:
             raise UnknownTask("this node does not follow the task; join it first")
         return self._engaged[cid]
 
-    def _rounds(self, cid: Cid) -> Engagement:
+    def _rounds(self, cid: Cid) -> Engagement | GossipRun:
         found = self._followed(cid)
-        if not isinstance(found, Engagement):
+        if isinstance(found, ServerRun):
             raise WrongState("the task is of the mode server-app: its members answer messages")
         return found
 
@@ -393,9 +410,11 @@ class Learning:
             raise WrongState("this node may be a copy of another one, and takes no part")
         return found
 
-    def _view(self, engagement: Engagement | ServerRun) -> TaskView:
+    def _view(self, engagement: Followed) -> TaskView:
         if isinstance(engagement, ServerRun):
             return view_of(engagement.ledger, self._me)
+        if isinstance(engagement, GossipRun):
+            return gossip_view(engagement.ledger, self._me, *engagement.phase)
         round_ = engagement.round
         running = round_ is not None and round_.takes_part and not engagement.ledger.finished
         phase = str(round_.phase) if running and round_ is not None else None
@@ -407,6 +426,12 @@ class Learning:
         if round_ is None or not round_.takes_part or engagement.ledger.finished:
             return None
         return max(0.0, round(round_.deadline() - self._tools.clock.monotonic(), 3))
+
+    async def _audit_gossip(self, log: ShareLog, number: int | None) -> list[AuditView]:
+        followed = self._engaged.get(log.cid)
+        run = followed if isinstance(followed, GossipRun) else GossipRun(self._tools, log.task, False)
+        run.ledger = log
+        return await audit_steps(log, number, run.verdict, run.base_of)
 
     def _look(self, ledger: Ledger) -> Engagement:
         """What looks at updates of this task, whether it is followed or not."""
@@ -435,17 +460,28 @@ class Learning:
         return None if data is None else blobs.cid_of(data)
 
 
-def ledger_of(record: Record) -> Ledger | CallLog:
-    """The ledger of a task's mode, empty; raises `ChainError` when the record's terms cannot be read."""
-    server = record.payload is not None and task_from_body(record.body()).mode == SERVER_APP
-    return CallLog(record) if server else Ledger(record)
+def ledger_of(record: Record) -> Log:
+    """The ledger of a task's mode and topology, empty; raises `ChainError` when the record's terms cannot be
+    read."""
+    terms = None if record.payload is None else task_from_body(record.body())
+    if terms is not None and terms.mode == SERVER_APP:
+        return CallLog(record)
+    return ShareLog(record) if terms is not None and terms.topology == GOSSIP else Ledger(record)
 
 
-def view_of(ledger: Ledger | CallLog, me: AgentId, excluded: frozenset[AgentId] = frozenset()) -> TaskView:
-    """The view of a task of either mode."""
+def view_of(ledger: Log, me: AgentId, excluded: frozenset[AgentId] = frozenset()) -> TaskView:
+    """The view of a task of any kind."""
     if isinstance(ledger, CallLog):
         return run_view(ledger, me)
+    if isinstance(ledger, ShareLog):
+        return gossip_view(ledger, me)
     return task_view(ledger, me, excluded=excluded)
+
+
+def _rounds_done(followed: Followed) -> int:
+    if isinstance(followed, GossipRun):
+        return 0 if followed.own is None else followed.own.share.round
+    return len(followed.ledger.steps)
 
 
 def _result_of(ledger: CallLog, number: int | None) -> tuple[int, Cid, Cid]:

@@ -102,3 +102,11 @@ class Memory(Protocol):
         Forgets those of the task's earlier rounds.
         """
         ...
+
+    def mixed(self, task: Cid) -> bytes | None:
+        """What `keep_mixed` kept last."""
+        ...
+
+    async def keep_mixed(self, task: Cid, data: bytes) -> None:
+        """Remember what was combined last in a task of the topology gossip, in place of what was before."""
+        ...

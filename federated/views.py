@@ -85,6 +85,8 @@ class AuditView:
     contributors: tuple[Contributor, ...]
     refused: tuple[tuple[AgentId, str], ...]
     problem: str | None
+    agent: AgentId | None = None
+    """Whose step it is, where each member has its own (`federated.gossip_audit`)."""
 
 
 def task_view(

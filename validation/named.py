@@ -7,11 +7,12 @@ from typing import Any
 from chain.cid import Cid
 from chain.content import Content
 from chain.errors import ChainError
-from chain.kinds import ENTRY_OPERATIONS, LEARNING_OPERATIONS, PART, SERVER_RUN
+from chain.kinds import ENTRY_OPERATIONS, LEARNING_OPERATIONS, PART, SERVER_RUN, SHARE
 from chain.learning import LearningOperation, Result, Reveal, Start, read_learning
 from chain.record import Record
 from chain.secure_part import Part, read_part
 from chain.server_app import ServerOperation, read_server
+from chain.share import Share, read_share
 from crdt.errors import CrdtError
 from crdt.operations import Delete, Describe, Operation, Purge, Unlink, Untag, said_by
 
@@ -55,14 +56,16 @@ def targets(operation: Operation | None) -> tuple[Cid, ...]:
             return ()
 
 
-def read_on_task(kind: str, body: dict[str, Any]) -> LearningOperation | ServerOperation | Part:
+def read_on_task(kind: str, body: dict[str, Any]) -> LearningOperation | ServerOperation | Part | Share:
     """Read the body of an operation on a task; raises `RecordError` naming what is wrong with it."""
     if kind == PART:
         return read_part(body)
+    if kind == SHARE:
+        return read_share(body)
     return read_server(kind, body) if kind in SERVER_RUN else read_learning(kind, body)
 
 
-def learning_of(record: Record) -> LearningOperation | ServerOperation | Part | None:
+def learning_of(record: Record) -> LearningOperation | ServerOperation | Part | Share | None:
     """What an operation on a learning task says; None for other kinds and without the payload.
 
     Raises `ChainError` for a payload that cannot be read.

@@ -20,6 +20,7 @@ from chain.learning import MAX_METRICS
 from chain.learning_task import (
     ALL_TO_ALL,
     FEDAVG,
+    GOSSIP,
     GROUPS,
     INT8,
     MAX_ABS,
@@ -28,6 +29,7 @@ from chain.learning_task import (
     MAX_DEADLINE_MS,
     MAX_DIMS,
     MAX_EXAMPLES,
+    MAX_FANOUT,
     MAX_MEMBERS,
     MAX_MODEL_BYTES,
     MAX_NAME,
@@ -41,6 +43,7 @@ from chain.learning_task import (
     ConfigValue,
     Task,
 )
+from federated.gossip import fanout
 from federated.learning import PPM, Learning
 from federated.update import update_size
 from federated.views import AuditView, Barred, Contributor, RoundView, TaskView
@@ -69,7 +72,8 @@ class TaskIn(Shape):
     parameters: str
     rounds: Annotated[int, Field(ge=1, le=MAX_ROUNDS)]
     min_members: Annotated[int, Field(ge=1, le=MAX_SEATS)] = 2
-    max_members: Annotated[int, Field(ge=1, le=MAX_SEATS)] = MAX_MEMBERS
+    max_members: Annotated[int, Field(ge=1, le=MAX_SEATS)] | None = None
+    """As many as the topology allows, unless said otherwise."""
     deadline_ms: Annotated[int, Field(ge=MIN_DEADLINE_MS, le=MAX_DEADLINE_MS)] = 60_000
     lease_ms: Annotated[int, Field(ge=MIN_DEADLINE_MS, le=MAX_DEADLINE_MS)] | None = None
     max_examples: Annotated[int, Field(ge=1, le=MAX_EXAMPLES)] = MAX_EXAMPLES
@@ -79,21 +83,25 @@ class TaskIn(Shape):
     mode: Literal["peer-rounds", "server-app"] = "peer-rounds"
     strategy: Annotated[str, Field(min_length=1, max_length=MAX_NAME)] | None = None
     compression: Annotated[str, Field(min_length=1, max_length=MAX_NAME)] = "none"
-    topology: Literal["all-to-all", "groups"] | None = None
+    topology: Literal["all-to-all", "groups", "gossip"] | None = None
     """Groups by default where there may be more members than exchange all with all."""
+    fanout: Annotated[int, Field(ge=1, le=MAX_FANOUT)] | None = None
 
     def to_task(self, strategy: str) -> Task:
         """The node's noun; `strategy` unless they say one: `FEDAVG` where the network knows no other."""
         compression = self.compression
+        max_members = self.max_members or (MAX_SEATS if self.topology == GOSSIP else MAX_MEMBERS)
+        topology = self.topology or (GROUPS if max_members > MAX_MEMBERS else ALL_TO_ALL)
         if compression == "auto":
-            compression = NO_COMPRESSION if strategy == FEDAVG or self.mode == SERVER_APP else INT8
+            plain = strategy == FEDAVG or self.mode == SERVER_APP or self.topology == GOSSIP
+            compression = NO_COMPRESSION if plain else INT8
         return Task(
             name=self.name,
             arrays=tuple(Array(one.name, one.dtype, tuple(one.shape)) for one in self.arrays),
             parameters=id_of(self.parameters, blob=True),
             rounds=self.rounds,
             min_members=self.min_members,
-            max_members=self.max_members,
+            max_members=max_members,
             commit_ms=self.deadline_ms,
             reveal_ms=self.deadline_ms,
             result_ms=self.lease_ms or self.deadline_ms,
@@ -106,7 +114,8 @@ class TaskIn(Shape):
             strategy=self.strategy or (FEDAVG if self.mode == SERVER_APP else strategy),
             max_norm=self.max_norm,
             compression=compression,
-            topology=self.topology or (GROUPS if self.max_members > MAX_MEMBERS else ALL_TO_ALL),
+            topology=topology,
+            fanout=self.fanout,
         )
 
 
@@ -205,7 +214,9 @@ class TaskDetailOut(TaskOut):
     compression: str
     plain_bytes: int
     """Bytes of an update that is not compressed."""
-    phase: Literal["commit", "reveal", "group", "result"] | None
+    fanout: int | None
+    """Models of others that a member combines in a round, in the topology gossip."""
+    phase: Literal["commit", "reveal", "group", "result", "train", "combine"] | None
     deadline_s: float | None
     barred: list[BarredOut]
     history: list[RoundOut]
@@ -276,6 +287,8 @@ class AuditedOut(BaseModel):
     contributors: list[ContributorOut]
     refused: list[RefusedOut]
     problem: str | None
+    member: str | None = None
+    """Whose step it is, in the topology gossip."""
 
 
 class AuditOut(BaseModel):
@@ -447,6 +460,7 @@ def _detail(view: TaskView) -> TaskDetailOut:
         max_abs=terms.max_abs,
         max_norm=terms.max_norm,
         compression=terms.compression,
+        fanout=fanout(terms) if terms.topology == GOSSIP else None,
         plain_bytes=update_size(terms.arrays),
         phase=view.phase,  # type: ignore[arg-type]
         deadline_s=view.deadline_s,
@@ -477,6 +491,7 @@ def _audited(view: AuditView) -> AuditedOut:
         contributors=[_contributor(one) for one in view.contributors],
         refused=[_refused(*pair) for pair in view.refused],
         problem=view.problem,
+        member=None if view.agent is None else peer_id(view.agent),
     )
 
 

@@ -53,7 +53,7 @@ fl.add_command(export)
 @click.option("--name", metavar="NAME", help="What to call the task [the project's name].")
 @click.option("--rounds", type=click.IntRange(1, 10_000), metavar="N", help="Rounds [as the app says].")
 @click.option("--min-members", type=click.IntRange(1, 256), default=2, show_default=True, metavar="N")
-@click.option("--max-members", type=click.IntRange(1, 256), default=16, show_default=True, metavar="N")
+@click.option("--max-members", type=click.IntRange(1, 256), metavar="N", help="[16; gossip: 256]")
 @click.option(
     "--deadline",
     type=click.FloatRange(1, 86_400),
@@ -92,14 +92,21 @@ fl.add_command(export)
 )
 @click.option(
     "--topology",
-    type=click.Choice(["all-to-all", "groups"]),
-    help="Who exchanges updates with whom [all-to-all; groups where --max-members is over 16].",
+    type=click.Choice(["all-to-all", "groups", "gossip"]),
+    help="Who exchanges updates with whom [all-to-all; groups where --max-members is over 16]. In gossip "
+    "there are no common rounds: each member combines its model with those of a few others.",
 )
 @click.option(
     "--compression",
     metavar="FORM",
     help="int8: updates in a quarter of the bytes [where the network knows it]; topk:N: of the N % of the "
     "elements that changed most; none: whole models.",
+)
+@click.option(
+    "--fanout",
+    type=click.IntRange(1, 15),
+    metavar="N",
+    help="With --topology gossip: of how many others a member combines the models [8].",
 )
 @click.option("--run-config", multiple=True, metavar="'K=V …'", help="Other values for the app's config.")
 @click.option(
@@ -114,7 +121,7 @@ def create(
     name: str | None,
     rounds: int | None,
     min_members: int,
-    max_members: int,
+    max_members: int | None,
     deadline: float,
     max_abs: float | None,
     lease: float | None,
@@ -123,6 +130,7 @@ def create(
     strategy: str | None,
     topology: str | None,
     compression: str | None,
+    fanout: int | None,
     run_config: tuple[str, ...],
     node_config: tuple[str, ...],
     verbose: bool,
@@ -140,13 +148,13 @@ def create(
 
         if path is None or initial is not None:
             raise click.UsageError("--mode server-app takes the PATH of a Flower project, and no --initial")
-        if (strategy, max_norm, topology, compression) != (None, None, None, None):
+        if (strategy, max_norm, topology, fanout, compression) != (None,) * 5:
             raise click.UsageError(
-                "--strategy, --max-norm, --topology and --compression go with --mode peer-rounds"
+                "--strategy, --max-norm, --topology, --fanout and --compression go with --mode peer-rounds"
             )
         limits = {
             "min_members": min_members,
-            "max_members": max_members,
+            "max_members": max_members or 16,
             "deadline_ms": round(deadline * 1000),
             "max_abs": max_abs or server_runs.MAX_ABS,
         } | ({} if lease is None else {"lease_ms": round(lease * 1000)})
@@ -154,8 +162,14 @@ def create(
         return
     if path is None and initial is None:
         raise click.UsageError("give the PATH of a Flower project, or --initial FILE")
-    if min_members > max_members:
+    if max_members is not None and min_members > max_members:
         raise click.UsageError(f"--min-members {min_members} is more than --max-members {max_members}")
+    if fanout is not None and topology != "gossip":
+        raise click.UsageError("--fanout goes with --topology gossip")
+    if topology == "gossip" and compression not in (None, "none"):
+        raise click.UsageError(
+            f"--compression {compression} sends differences from a model that all have, gossip has none"
+        )
     if lease is not None:
         raise click.UsageError("--lease goes with --mode server-app")
     from federated.flower.initial import described, read_npz
@@ -178,7 +192,6 @@ def create(
         "parameters": client.post_blob(blob, BLOB_SECONDS)["cid"],
         "rounds": rounds or _rounds(project, captured),
         "min_members": min_members,
-        "max_members": max_members,
         "deadline_ms": round(deadline * 1000),
         "max_abs": max_abs or MAX_ABS,
         "config": {CONFIG_KEY: captured["template"]},
@@ -187,17 +200,21 @@ def create(
         "max_norm": max_norm,
         "strategy": strategy,
         "topology": topology,
+        "max_members": max_members,
+        "fanout": fanout,
         "compression": compression or "auto",
     }
     body |= {key: value for key, value in chosen.items() if value is not None}
     task = client.post("/v1/learning/tasks", body)["id"]
-    rule = client.get(f"/v1/learning/tasks/{path_segment(task)}")["strategy"]
+    published = client.get(f"/v1/learning/tasks/{path_segment(task)}")
+    rule = published["strategy"]
     meant = captured["strategy"]
     if meant is not None and not captured["averages"]:
         print_line(f"note: the app's strategy is {meant}; the task's is {rule}, by every member", err=True)
     parameters = sum(_count(term["shape"]) for term in terms)
     if as_json:
-        known = {key: body[key] for key in ("name", "rounds", "min_members", "max_members", "deadline_ms")}
+        shown_terms = ("name", "rounds", "min_members", "max_members", "deadline_ms", "topology")
+        known = {key: published[key] for key in shown_terms}
         counted = {"parameters": parameters, "bytes": len(blob)}
         print_json({"id": task, **known, **counted, "strategy": meant, "rule": rule})
         return

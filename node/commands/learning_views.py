@@ -83,6 +83,7 @@ def status(task: str, home: str | None, as_json: bool) -> None:
         ("name", answer["name"]),
         ("author", answer["author"] + (" (this node)" if answer["own"] else "")),
         ("state", f"{answer['state']}, {_progress(answer)}{phase}"),
+        ("topology", _topology(answer)),
         ("members", ", ".join(answer["members"]) or "none yet"),
         ("roster", ", ".join(answer["roster"]) or "none yet"),
         ("this node", "takes part" if answer["joined"] else "does not take part"),
@@ -164,7 +165,8 @@ def audit(
     else:
         for entry in answer["rounds"]:
             verdict = "ok" if entry["ok"] else f"NOT OK: {entry['problem']}"
-            print_line(f"round {entry['round']}: {verdict}; {_outcome(entry)}")
+            whose = f" of {entry['member']}" if entry["member"] else ""
+            print_line(f"round {entry['round']}{whose}: {verdict}; {_outcome(entry)}")
         print_line(f"{len(answer['rounds']) - len(bad)} of {len(answer['rounds'])} rounds recomputed alike")
     if bad:
         ctx.exit(ExitCode.DAMAGED)
@@ -197,6 +199,12 @@ def _progress(task: Mapping[str, Any]) -> str:
     if task["mode"] == "server-app":
         return f"call {task['round']}"
     return f"round {task['round']} of {task['rounds']}"
+
+
+def _topology(task: Mapping[str, Any]) -> str:
+    if task["fanout"] is None:
+        return str(task["topology"])
+    return f"{task['topology']}, each combines its model with those of {task['fanout']} others"
 
 
 def figures(metrics: Mapping[str, float]) -> str:

@@ -2,7 +2,8 @@
 
 Which tasks it follows and whether it wants to take part, and the updates that it has promised: the salt of a
 commit is nowhere else, and without it the promise could not be kept after a restart. And which outcome of a
-round it signed last, so that it does not sign another one just after a restart. Writes are durable when
+round it signed last, so that it does not sign another one just after a restart; in gossip what it combined
+last, which no record names yet. Writes are durable when
 they return. Implements `federated.ports.Memory`.
 """
 
@@ -45,6 +46,7 @@ LAYOUT: Final = Layout(
             until_us INTEGER NOT NULL
         ) WITHOUT ROWID;
         """,
+        "CREATE TABLE mixed (task BLOB PRIMARY KEY, mixed BLOB NOT NULL) WITHOUT ROWID;",
     ),
     recovery="move it away and restart: the node then follows no task until you join again",
 )
@@ -127,3 +129,14 @@ class LearningMemory:
             connection.execute("INSERT INTO offers VALUES (?, ?, ?)", (task, previous, data))
 
         await self._writer.submit(write)
+
+    def mixed(self, task: Cid) -> bytes | None:
+        """What was combined last in a task of the topology gossip."""
+        row = self._database.row("SELECT mixed FROM mixed WHERE task = ?", (task,))
+        return None if row is None else row[0]
+
+    async def keep_mixed(self, task: Cid, data: bytes) -> None:
+        """Remember what was combined, in place of what was before."""
+        await self._writer.submit(
+            lambda connection: connection.execute("REPLACE INTO mixed VALUES (?, ?)", (task, data)).rowcount
+        )

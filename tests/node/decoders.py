@@ -28,6 +28,7 @@ from chain.manifest import decode_manifest
 from chain.receipt import open_batch, open_receipt
 from chain.record import decode_header, decode_payload, decode_record
 from chain.secure_part import read_part
+from chain.share import read_share
 from chain.warrant import proof_from_body
 from crdt.delta_codec import decode_delta, encode_delta
 from crdt.errors import CrdtError
@@ -141,6 +142,7 @@ def bodies(data: bytes) -> None:
         *(lambda value, kind=kind: read_operation(kind, value) for kind in KINDS),  # type: ignore[misc]
         *(lambda value, kind=kind: read_learning(kind, value) for kind in KINDS),  # type: ignore[misc]
         read_part,
+        read_share,
         *(lambda value, kind=kind: proof_from_body(kind, value) for kind in WARRANTS),  # type: ignore[misc]
         *(lambda value, kind=kind: rotation_in(kind, value) for kind in KINDS),  # type: ignore[misc]
         *(lambda value, kind=kind: revocation_in(kind, value) for kind in KINDS),  # type: ignore[misc]
@@ -284,6 +286,7 @@ READ_BY: dict[str, str] = {
     "sharding.shard_statement:open_proof": "shard proof",
     "sharding.tree:_decoded": NOT_OF_PEERS,  # trees come with a later release
     "node.storage.learning_memory:offer": NOT_OF_PEERS,  # its own disk
+    "federated.gossip_run:_remembered": NOT_OF_PEERS,
     "node.storage.derived_state:_posting": NOT_OF_PEERS,
     "node.storage.shard_file:load": NOT_OF_PEERS,
 }

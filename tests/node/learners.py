@@ -118,6 +118,7 @@ class Liar(Learner):
 
     async def hand_in(self, node: Node, number: int, update: bytes) -> None:
         engagement = node.learning._rounds(self.task)
+        assert isinstance(engagement, Engagement)
         round_ = engagement.round
         assert round_ is not None
         info = await node.blobs.put(self.lie(update))
@@ -129,7 +130,9 @@ class Liar(Learner):
 
 
 def engagement(network: Network, number: int, task: Cid) -> Engagement:
-    return network.nodes[number].learning._rounds(task)
+    found = network.nodes[number].learning._rounds(task)
+    assert isinstance(found, Engagement)
+    return found
 
 
 async def soon(condition: Callable[[], object], within_s: float = 60.0, every_s: float = 0.01) -> None:

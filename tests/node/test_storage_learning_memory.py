@@ -31,6 +31,8 @@ async def test_what_is_remembered_survives(tmp_path: Path) -> None:
         await memory.keep_offer(OTHER, bytes(32), OFFER)
         await memory.keep_lock(ONE, bytes(32), b"first" * 6, 5)
         await memory.keep_lock(ONE, bytes(32), b"digest" * 5, 1 << 60)
+        await memory.keep_mixed(ONE, b"first")
+        await memory.keep_mixed(ONE, b"second")
         await memory.aclose()
     async with trio.open_nursery() as nursery:
         memory = LearningMemory(tmp_path / "learning.db", inline_blocking)
@@ -41,6 +43,7 @@ async def test_what_is_remembered_survives(tmp_path: Path) -> None:
         assert memory.lock(ONE, bytes(32)) == (b"digest" * 5, 1 << 60)
         assert memory.lock(ONE, b"\1" * 32) is None
         assert memory.lock(OTHER, bytes(32)) is None
+        assert (memory.mixed(ONE), memory.mixed(OTHER)) == (b"second", None)
         await memory.keep_offer(ONE, b"\1" * 32, OFFER)
         assert memory.offer(ONE, bytes(32)) is None
         assert memory.offer(ONE, b"\1" * 32) == OFFER

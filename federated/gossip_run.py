@@ -1,0 +1,393 @@
+"""A task of the topology gossip as one node follows it: the thin layer around `ShareLog` and `Mixing`.
+
+Train, show, combine, and again, each member at its own pace: nothing here waits for an agreement. Where this
+node stands follows from its own shares; the one thing that is in no record yet, the model combined last,
+is remembered on disk, so that a restart goes on from it. Which round the node takes next, and with whom, is
+decided in `federated.gossip`. An update is shown in the round in which most of the others are by then, not in
+the one in which its training began: who is slow is heard all the same, with an older base.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from math import inf
+
+import trio
+
+from chain import canonical
+from chain.cid import Cid
+from chain.errors import ChainError
+from chain.identity import AgentId
+from chain.kinds import JOIN, LEAVE, SHARE
+from chain.record import Record
+from chain.share import Share, share_body
+from federated.admission import examine, needs_base
+from federated.compression import most_sent
+from federated.engagement import NO_ROOM_S, RETRY_S
+from federated.errors import Refused, UnknownTask, WrongState
+from federated.faults import UNAVAILABLE
+from federated.following import Following, Tools
+from federated.gossip import Combine, Look, Mixed, Mixing, audience, fanout, step_after
+from federated.ports import NoRoom, TooLarge
+from federated.proposal import Verdict
+from federated.robust import round_model
+from federated.share_log import ShareLog, Shown
+from federated.update import Fault, Model, UpdateError, decode, inspect, update_size
+
+MAX_MIXED = 8192
+"""Bytes of a `Mixed` as it is remembered: `MAX_FANOUT` + 1 and `MAX_REFUSED` CIDs fit."""
+
+log = logging.getLogger(f"roseforest.{__name__}")
+
+
+class GossipRun(Following[ShareLog]):
+    """This node and one such task. `run` follows it; the verbs may be called from other tasks."""
+
+    def __init__(self, tools: Tools, task: Record, wanted: bool) -> None:
+        super().__init__(tools, ShareLog(task), wanted)
+        self.mixing: Mixing | None = None
+        """The step under way."""
+        self.mixed: Mixed | None = None
+        """What is trained from now, or shown as the result."""
+        self._away: dict[AgentId, Cid | None] = {}
+        self._here: set[Cid] = set()
+        self._fetching: set[Cid] = set()
+        self._caught_up = False
+        self._given_at = -inf
+        self._showing = trio.Lock()
+
+    # -- following --
+
+    async def _keep_polling(self) -> None:
+        """As always; but nothing is begun before the holders were asked once where the others are."""
+        await self._tools.post.poll(self.ledger.cid, True, 0)
+        self._caught_up = True
+        self.wake()
+        await super()._keep_polling()
+
+    @property
+    def own(self) -> Shown | None:
+        """This node's newest share."""
+        return self.ledger.newest(self._me)
+
+    @property
+    def done(self) -> bool:
+        """Whether this node has shown its result."""
+        own = self.own
+        return own is not None and self.ledger.is_result(own.share)
+
+    @property
+    def phase(self) -> tuple[str | None, float | None]:
+        """What this node is at, "train" or "combine", and in how many seconds it goes on without the rest."""
+        if not self._may_go_on():
+            return None, None
+        if self.mixed is not None or self.mixing is None:
+            return "train", None
+        return "combine", max(0.0, round(self.mixing.deadline() - self._tools.clock.monotonic(), 3))
+
+    @property
+    def frontier(self) -> int:
+        """The round in which the others are."""
+        tools = self._tools
+        return self.ledger.frontier(self._me, tools.clock.wall_us(), tools.excluded())
+
+    @property
+    def _active(self) -> bool:
+        return self.wanted and not self.done
+
+    def _wake_at(self) -> float:
+        return inf if self.mixing is None else self.mixing.wake_at
+
+    def _audience(self) -> list[AgentId]:
+        """For a share those who are likely to draw it; for a join or a leave everybody."""
+        ledger, own = self.ledger, self.own
+        members = ledger.members()
+        if own is not None and self._showing.locked():
+            return audience(ledger.cid, own.share.round, self._me, members, fanout(ledger.terms))
+        return list(dict.fromkeys([*members, ledger.task.header.author]))
+
+    async def _go_on(self) -> None:
+        if not self._may_go_on() or self._showing.locked():
+            return
+        if self.mixed is None:
+            self.mixed = self._remembered()
+        if self.mixed is not None and self._is_behind(self.mixed):
+            await self._release(self.mixed.base)
+            self.mixed = self.mixing = None
+        if self.mixed is None:
+            await self._mix()
+        elif self.mixed.round == 0:
+            self._want_model(self.mixed.base, self._sources())
+        elif self.mixed.round >= self.ledger.terms.rounds:
+            await self._show_result(self.mixed)
+
+    def _may_go_on(self) -> bool:
+        """Whether this node has a seat, and there were ever enough of them."""
+        ledger = self.ledger
+        seats = ledger.seats(self._tools.excluded())
+        if not self._caught_up or self._me not in seats or self.done or self._tools.own.frozen is not None:
+            return False
+        return self.own is not None or len(seats) >= ledger.terms.min_members or self.frontier > 0
+
+    def _is_behind(self, mixed: Mixed) -> bool:
+        """Whether the others have gone on so far, with nobody training here, that training begins anew."""
+        idle = self._tools.clock.monotonic() - self._given_at > self.ledger.terms.commit_ms / 1_000
+        return idle and self.frontier >= mixed.round + 2 and mixed.round < self.ledger.terms.rounds
+
+    def _remembered(self) -> Mixed | None:
+        """The model that was combined before a restart, unless a share came of it."""
+        data = self._tools.memory.mixed(self.ledger.cid)
+        own = self.own
+        if data is None:
+            return None
+        try:
+            number, base, combined, refused = canonical.decode(data, MAX_MIXED)
+        except (ChainError, ValueError, TypeError) as error:
+            log.error("what was combined before the restart cannot be read, and is combined again: %s", error)
+            return None
+        mixed = Mixed(number, base, tuple(combined), tuple((cid, reason) for cid, reason in refused))
+        if own is not None and mixed.round < own.share.round:
+            return None
+        self._here.add(base)
+        return mixed
+
+    async def _mix(self) -> None:
+        tools, now = self._tools, self._tools.clock.monotonic()
+        step = self.mixing
+        if step is None or step.over:
+            number, own = step_after(self.ledger, self._me, self.frontier)
+            if number == 0:
+                self.mixed, self.mixing = Mixed(0, self.ledger.terms.parameters), None
+                self.wake()
+                return
+            if step is not None:
+                self._away.clear()
+            step = self.mixing = Mixing(self.ledger, self._me, number, own, now)
+            step.away = self._away
+        step.excluded = tools.excluded()
+        for action in step.step(now):
+            assert self._nursery is not None
+            match action:
+                case Look():
+                    self._nursery.start_soon(self._look, step, action.shown)
+                case Combine():
+                    self._nursery.start_soon(self._combine, step, action)
+        if step.over:
+            self.wake()
+
+    async def _look(self, step: Mixing, shown: Shown) -> None:
+        step.looked(shown.record, await self.verdict(shown, step.own))
+        self.wake()
+
+    async def verdict(self, shown: Shown, own: Shown | None) -> Verdict:
+        """What is wrong with a share's model, for one who combines it with `own`; `UNAVAILABLE` when it
+        cannot be had in time.
+
+        How far it may lie from the own one (`max_norm`) is asked only where there is an own one.
+        """
+        terms, tools = self.ledger.terms, self._tools
+        data: Model | None = None
+        sources = [agent for agent in self.ledger.holders(shown) if agent != self._me]
+        try:
+            with trio.move_on_after(terms.reveal_ms / 1_000):
+                data = await tools.blobs.fetch_mapped(shown.share.blob, most_sent(terms), sources)
+        except TooLarge:
+            return Fault.SIZE
+        if data is None:
+            return UNAVAILABLE
+        if len(data) != shown.share.size:
+            return Fault.SIZE
+        base: Model | None = None
+        if own is None:
+            terms = replace(terms, max_norm=None)
+        elif needs_base(terms):
+            base = await self._model_of(own)
+            if base is None:
+                return UNAVAILABLE
+        return await tools.run_blocking(examine, terms, base, data)
+
+    async def _combine(self, step: Mixing, combine: Combine) -> None:
+        tools = self._tools
+        data = await self.combination(combine.own, combine.others)
+        try:
+            base = None if data is None else await tools.blobs.put(data)
+        except NoRoom as error:
+            log.error("the combined model cannot be kept, next try in %.0f s: %s", NO_ROOM_S, error)
+            await trio.sleep(NO_ROOM_S)
+            base = None
+        if base is None:
+            await trio.sleep(RETRY_S)
+            step.failed()
+        else:
+            step.combined(base)
+            assert step.mixed is not None
+            with trio.CancelScope(shield=True):
+                await tools.memory.keep_mixed(self.ledger.cid, _encoded(step.mixed))
+            self._here.add(base)
+            if self.mixing is step:
+                self.mixed = step.mixed
+        self.wake()
+
+    async def combination(self, own: Shown | None, others: Sequence[Shown]) -> bytes | None:
+        """What the task's strategy makes of these shares; None when a model of them cannot be had.
+
+        A robust rule looks at differences from the own share, or where there is none, from what the task
+        began with. The models of the others have been looked at, and so are here; of an audit, too.
+        """
+        tools, terms = self._tools, self.ledger.terms
+        parts: list[tuple[Cid, Model, int]] = []
+        for one in (*(() if own is None else (own,)), *others):
+            data = await self._model_of(one)
+            if data is None:
+                return None
+            parts.append((one.share.blob, data, one.share.examples))
+        base = parts[0][1] if own is not None else b""
+        if own is None and terms.rule is not None:
+            found = await self._fetch(terms.parameters, self._sources())
+            if found is None:
+                return None
+            base = found
+        return await tools.run_blocking(round_model, terms, base, parts)
+
+    async def base_of(self, own: Shown | None, others: Sequence[Shown]) -> Cid | None:
+        """The CID of the combination; nothing is kept."""
+        data = await self.combination(own, others)
+        return None if data is None else self._tools.blobs.cid_of(data)
+
+    async def _model_of(self, shown: Shown) -> Model | None:
+        """The model of a share that was looked at, from here or whoever has it."""
+        terms = self.ledger.terms
+        sources = [agent for agent in self.ledger.holders(shown) if agent != self._me]
+        try:
+            with trio.move_on_after(terms.reveal_ms / 1_000):
+                return await self._tools.blobs.fetch_mapped(shown.share.blob, most_sent(terms), sources)
+        except TooLarge:
+            return None
+        return None
+
+    # -- what the task begins with --
+
+    def _sources(self) -> list[AgentId]:
+        found = [self.ledger.task.header.author, *self.ledger.seats(self._tools.excluded())]
+        return [agent for agent in dict.fromkeys(found) if agent != self._me]
+
+    def _want_model(self, cid: Cid, sources: Sequence[AgentId]) -> None:
+        """See to it that what the task begins with is here."""
+        if cid not in self._here and cid not in self._fetching and self._nursery is not None:
+            self._fetching.add(cid)
+            self._nursery.start_soon(self._fetch_first, cid, sources)
+
+    async def _fetch_first(self, cid: Cid, sources: Sequence[AgentId]) -> None:
+        data = await self._fetch(cid, sources)
+        if data is None:
+            await trio.sleep(RETRY_S)
+        else:
+            self._here.add(cid)
+        self._fetching.discard(cid)
+        self.wake()
+
+    async def _fetch(self, cid: Cid, sources: Sequence[AgentId]) -> Model | None:
+        """A model of the task's arrays, checked; None when it cannot be had, or is none."""
+        terms = self.ledger.terms
+        data: Model | None = None
+        try:
+            with trio.move_on_after(terms.reveal_ms / 1_000):
+                data = await self._tools.blobs.fetch_mapped(cid, update_size(terms.arrays), sources)
+        except TooLarge:
+            return None
+        if data is None:
+            return None
+        fault = await self._tools.run_blocking(inspect, terms.arrays, data, terms.max_abs)
+        if fault is not None:
+            log.error("the model that the task begins with is none of its own: %s", fault)
+        return None if fault is not None else data
+
+    # -- showing --
+
+    async def _show(self, share: Share) -> None:
+        before = self.own
+        key = b"share" + share.round.to_bytes(4, "big")
+        await self.append(SHARE, share_body(share), key)
+        self.mixed = self.mixing = None
+        if before is not None and before.share.base != share.base:
+            await self._release(before.share.base)
+
+    async def _release(self, base: Cid) -> None:
+        """A model that this node combined once may go when room is short."""
+        if base != self.ledger.terms.parameters:
+            await self._tools.blobs.release(base)
+
+    async def _show_result(self, mixed: Mixed) -> None:
+        """Say what this node came to; its model stays."""
+        size = update_size(self.ledger.terms.arrays)
+        number = self.ledger.terms.rounds + 1
+        async with self._showing:
+            share = Share(number, mixed.base, size, 0, {}, mixed.base, mixed.combined, mixed.refused)
+            await self._show(share)
+        self.wake()
+
+    # -- the user's verbs --
+
+    async def join(self) -> None:
+        """Take part, from now on."""
+        await self._stand(JOIN)
+
+    async def leave(self) -> None:
+        """Take part no more."""
+        await self._stand(LEAVE)
+
+    async def hand_in(self, number: int, blob: Cid, examples: int, metrics: dict[str, int]) -> None:
+        """The user's update, shown to the others when this returns.
+
+        Raises `Refused` when it does not match the task, `WrongState` when it comes too late or twice.
+        """
+        tools, terms = self._tools, self.ledger.terms
+        async with self._showing:
+            mixed = self.mixed
+            if mixed is None or mixed.round + 1 != number or not self._may_go_on():
+                raise WrongState(f"this node waits for no update of round {number}")
+            if not 1 <= examples <= terms.max_examples:
+                raise Refused(
+                    f"examples is {examples}, outside 1 … {terms.max_examples}, which the task allows"
+                )
+            data = await tools.blobs.map(blob)
+            if data is None:
+                raise UnknownTask("the update's blob is not here; post it first")
+            try:
+                await tools.run_blocking(decode, terms.arrays, data, terms.max_abs)
+            except UpdateError as error:
+                raise Refused(f"the update does not match the task ({error.fault}): {error}") from error
+            shown_in = max(number, self.frontier)
+            await self._show(
+                Share(shown_in, blob, len(data), examples, metrics, mixed.base, mixed.combined, mixed.refused)
+            )
+        self.wake()
+
+    async def work(self, wait_s: float) -> tuple[str, int, Cid, float | None]:
+        """What the user's process is to do: ("train" | "wait" | "finished", round, from which model, seconds
+        it has)."""
+        with trio.move_on_after(wait_s):
+            while (now := self._work_now())[0] == "wait":
+                await self._changed.wait()
+        now = self._work_now()
+        if now[0] == "train":
+            self._given_at = self._tools.clock.monotonic()
+        return now
+
+    def _work_now(self) -> tuple[str, int, Cid, float | None]:
+        terms, own, mixed = self.ledger.terms, self.own, self.mixed
+        if own is not None and self.ledger.is_result(own.share):
+            return "finished", terms.rounds, own.share.base, None
+        number = 0 if own is None else own.share.round
+        ready = mixed is not None and mixed.round < terms.rounds and mixed.base in self._here
+        if mixed is None or not ready or not self._may_go_on():
+            return "wait", number, terms.parameters, None
+        return "train", mixed.round + 1, mixed.base, terms.commit_ms / 1_000
+
+
+def _encoded(mixed: Mixed) -> bytes:
+    return canonical.encode(
+        [mixed.round, mixed.base, list(mixed.combined), [list(pair) for pair in mixed.refused]]
+    )
