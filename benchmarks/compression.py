@@ -113,15 +113,15 @@ def learn(
     """What the members' updates, of this form, come to: its accuracy, and the parameters."""
     task, peers = terms(strategy, form), Peers(PEERS, alpha, seed)
     kept: list[Any] = [None] * PEERS
-    blob = _encoded(task, digit_peers.new_model(seed))
+    blob = packed(task, digit_peers.new_model(seed))
     for number in range(1, rounds + 1):
-        model = _flat(task, blob)
+        model = flat(task, blob)
         trained = peers.train(model, number)
         if lie is not None:
             trained[-LIARS:] = lie(model, trained[:-LIARS])
         updates = []
         for place, row in enumerate(trained):
-            update = _encoded(task, row)
+            update = packed(task, row)
             if form != NO_COMPRESSION:
                 liar = lie is not None and place >= PEERS - LIARS
                 update, left = quantise(
@@ -132,7 +132,7 @@ def learn(
             assert examine(task, blob, update) is None
             updates.append((blob_cid(update), update, int(peers.sizes[place])))
         blob = round_model(task, blob, updates)
-    model = _flat(task, blob)
+    model = flat(task, blob)
     return digit_peers.accuracy(model), model
 
 
@@ -195,12 +195,14 @@ def terms(strategy: str, form: str) -> Task:
     )
 
 
-def _encoded(task: Task, row: Floats) -> bytes:
+def packed(task: Task, row: Floats) -> bytes:
+    """The blob of a model (SIZE,)."""
     values = [np.ascontiguousarray(part, np.float32) for part in digit_peers.unpack(row)]
     return encode(task.arrays, values)
 
 
-def _flat(task: Task, blob: bytes) -> Floats:
+def flat(task: Task, blob: bytes) -> Floats:
+    """A blob as parameters (SIZE,)."""
     return np.concatenate([part.reshape(-1) for part in decode(task.arrays, blob, task.max_abs)])
 
 

@@ -107,6 +107,11 @@ def accuracy(model: Floats) -> float:
     return float(digits.test(unpack(model), digits.load()[1])[1])
 
 
+def loss(model: Floats, images: Floats, labels: Labels) -> float:
+    """The mean loss on these images."""
+    return float(digits.test(unpack(model), digits.Data(images, labels))[0])
+
+
 def fooled(model: Floats) -> float:
     """The share of the test images with the back door's sign, zeros left out, that are taken for `TARGET`."""
     test = digits.load()[1]
