@@ -153,6 +153,42 @@ def test_a_file_of_parameters_makes_a_task_and_a_failing_member_leaves_it(
 
 
 @pytest.mark.slow
+def test_gossip_trains_the_same_app_and_each_node_has_a_model_of_its_own(
+    daemons: Daemons, tmp_path: Path
+) -> None:
+    pytest.importorskip("flwr")
+    app = str(project(tmp_path / "app").root)
+    homes = [node.home for node in network(daemons, 2)]
+    gossip = ("--topology", "gossip", "--strategy", "fedavg", "--fanout", "2", "--rounds", str(ROUNDS))
+    refused = daemons.command(homes[0], "fl", "create", app, *gossip, "--compression", "int8")
+    assert (refused.code, "gossip has none" in refused.err) == (ExitCode.USAGE, True)
+    made = daemons.command(homes[0], "fl", "create", app, *gossip, "--json").value
+    assert (made["topology"], made["max_members"]) == ("gossip", 256)
+    task = made["id"]
+    eventually(lambda: known(daemons, homes[1], task), "the task to be heard of")
+    members = []
+    for number, home in enumerate(homes):
+        part = ("--partition-id", str(number), "--num-partitions", "2", "--json")
+        members.append(daemons.begin(home, "run", app, task, *part, command="fl"))
+    parts = [finished(member) for member in members]
+    assert [part["round"] for part in parts] == [ROUNDS, ROUNDS]
+    for home, part in zip(homes, parts, strict=True):
+        result = daemons.command(home, "fl", "result", task, "--json").value
+        assert (result["round"], result["parameters"]) == (ROUNDS, part["parameters"])
+        status = daemons.command(home, "fl", "status", task)
+        assert "gossip, each combines its model with those of 2 others" in status.out
+        assert f"round {ROUNDS}: 2 members contributed" in status.out
+        audit = daemons.command(home, "fl", "audit", task, "--json")
+        assert audit.code == 0, audit
+        assert {entry["member"] for entry in audit.value["rounds"]} == {agent(daemons, h) for h in homes}
+        card = daemons.command(home, "fl", "export", task, "-o", str(tmp_path / home.name), "--json").value
+        assert card["card"]["task"]["topology"] == "gossip"
+        assert len(card["card"]["contributors"]) == 2
+    log = daemons.command(homes[0], "fl", "log", task)
+    assert log.out.count("shows its result, made of 2 shares") == 2
+
+
+@pytest.mark.slow
 def test_a_gate_keeps_the_last_model_that_did_not_hurt(daemons: Daemons, tmp_path: Path) -> None:
     """The app's mean grows with every round, and the gate takes a growing mean for harm."""
     pytest.importorskip("flwr")
