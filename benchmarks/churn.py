@@ -6,7 +6,10 @@ From the second round on nodes are killed, at times drawn from the seed, and sta
 `DOWN_S` later; their users go on asking for work. Compared with the same network in which nobody goes, and
 with one process that has all images.
 
-    python -m benchmarks.churn [--quick]
+    python -m benchmarks.churn [--topology groups|gossip] [--quick]
+
+In groups all members have one model. In gossip each has its own: the accuracy is the median of theirs, beside
+the least and how far they lie apart.
 
 What a round costs in virtual time is no measure of a machine; accuracy, who contributed and that all have the
 same bytes are. Some minutes of one core; `--quick` takes 20 nodes and 4 rounds.
@@ -35,7 +38,7 @@ from benchmarks.report import RESULTS, Target, at_least, at_most, emit, rounded
 from chain.aggregation_rule import ROBUST
 from chain.cid import Cid
 from chain.identity import Identity
-from chain.learning_task import GROUPS, INT8, Array, Task
+from chain.learning_task import GOSSIP, GROUPS, INT8, NO_COMPRESSION, Array, Task
 from dht.overlay.hello import Founding
 from federated.compression import quantise
 from federated.errors import LearningError
@@ -119,7 +122,9 @@ class Crowd:
                 model, loss = digits.train(
                     decode(terms.arrays, data, terms.max_abs), part, EPOCHS, RATE, BATCH, SEED + round_
                 )
-                update, kept = quantise(terms.arrays, data, encode(terms.arrays, model), kept, terms.max_abs)
+                update = encode(terms.arrays, model)
+                if terms.topology == GROUPS:
+                    update, kept = quantise(terms.arrays, data, update, kept, terms.max_abs)
                 info = await node.blobs.put(update)
                 await node.learning.hand_in(task, round_, info.cid, len(part), {"loss": loss})
 
@@ -129,15 +134,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.churn", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_PEERS} nodes, {QUICK_ROUNDS} rounds")
+    parser.add_argument("--topology", choices=[GROUPS, GOSSIP], default=GROUPS)
     options = parser.parse_args(arguments)
+    topology: str = options.topology
     peers, rounds = (QUICK_PEERS, QUICK_ROUNDS) if options.quick else (PEERS, ROUNDS)
     figures: dict[str, Any] = {"peers": peers, "rounds": rounds, "churn": CHURN, "down_s": DOWN_S}
     accuracy: dict[str, float] = {}
     targets: list[Target] = []
     for name, churn in (("still", 0.0), ("churn", CHURN)):
         began = process_time()
-        view, final, killed, seconds = play(peers, rounds, churn)
-        accuracy[name] = accuracy_of(decode(view.terms.arrays, final, view.terms.max_abs))
+        view, finals, killed, seconds = play(peers, rounds, churn, topology)
+        models = [decode(view.terms.arrays, final, view.terms.max_abs) for final in finals]
+        accuracies = [accuracy_of(model) for model in (models if topology == GOSSIP else models[:1])]
+        accuracy[name] = median(accuracies)
+        if topology == GOSSIP:
+            figures[f"{name}_accuracy_least"] = rounded(min(accuracies))
+            figures[f"{name}_spread"] = rounded(spread(models))
         contributed = [len(one.contributors) for one in view.history]
         figures |= {
             f"{name}_accuracy": rounded(accuracy[name]),
@@ -153,35 +165,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         alone, _ = digits.train(alone, digits.load()[0], EPOCHS, RATE, BATCH, SEED + round_)
     figures["central_accuracy"] = rounded(accuracy_of(alone))
     targets.append(at_most("accuracy lost by the churn", 0.03, accuracy["still"] - accuracy["churn"]))
-    emit("churn", figures, targets, None if options.quick else RESULTS / "churn.json")
+    benchmark = "churn" if topology == GROUPS else "churn_gossip"
+    emit(benchmark, figures, targets, None if options.quick else RESULTS / f"{benchmark}.json")
     return 0 if all(target.met for target in targets) else 1
 
 
-def play(peers: int, rounds: int, churn: float) -> tuple[TaskView, bytes, int, float]:
-    """One run: how the task ended at node 0, the model that all have, how many were killed, and how long it
-    took in virtual seconds.
+def play(peers: int, rounds: int, churn: float, topology: str) -> tuple[TaskView, list[bytes], int, float]:
+    """One run: how the task ended at node 0, the models that the nodes have, how many were killed, and how
+    long it took in virtual seconds.
 
-    Raises `RuntimeError` when two nodes end with different models.
+    Raises `RuntimeError` when two nodes end with different models in groups.
     """
-    found: list[tuple[TaskView, bytes, int, float]] = []
+    found: list[tuple[TaskView, list[bytes], int, float]] = []
 
     async def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             async with open_world(SEED) as world:
                 crowd = Crowd(world, found_network(identity(0), 8), Path(folder), peers)
-                found.append(await _run(crowd, rounds, churn))
+                found.append(await _run(crowd, rounds, churn, topology))
 
     run_deterministic(main, seed=SEED)
     return found[0]
 
 
-async def _run(crowd: Crowd, rounds: int, churn: float) -> tuple[TaskView, bytes, int, float]:
+async def _run(
+    crowd: Crowd, rounds: int, churn: float, topology: str
+) -> tuple[TaskView, list[bytes], int, float]:
     numbers = range(crowd.peers)
     for number in numbers:
         await crowd.start(number)
     await trio.sleep(SETTLED_S)
     author = crowd.nodes[0]
-    task = await publish(author, crowd.peers, rounds)
+    task = await publish(author, crowd.peers, rounds, topology)
     with trio.fail_after(JOIN_WITHIN_S):
         for number in numbers:
             await crowd.nodes[number].learning.join(task)
@@ -196,10 +211,11 @@ async def _run(crowd: Crowd, rounds: int, churn: float) -> tuple[TaskView, bytes
         for number in victims:
             nursery.start_soon(crowd.come_and_go, number, rng.uniform(0, rounds * 2 * TRAIN_S))
     seconds = trio.current_time() - began
-    if len(set(crowd.final.values())) > 1:
+    if topology == GROUPS and len(set(crowd.final.values())) > 1:
         raise RuntimeError("the members' models differ")
     await trio.sleep(60.0)  # what other groups showed comes from the task's holders
-    return await author.learning.task(task), crowd.final[0], len(crowd.killed), seconds
+    finals = [crowd.final[number] for number in numbers]
+    return await author.learning.task(task), finals, len(crowd.killed), seconds
 
 
 def accuracy_of(model: digits.Model) -> float:
@@ -207,7 +223,14 @@ def accuracy_of(model: digits.Model) -> float:
     return digits.test(model, digits.load()[1])[1]
 
 
-async def publish(node: Node, peers: int, rounds: int) -> Cid:
+def spread(models: Sequence[digits.Model]) -> float:
+    """How far the models lie from their mean (Euclidean norm), the median over them, by that mean's norm."""
+    rows = np.array([np.concatenate([array.reshape(-1) for array in model]) for model in models])
+    mean = rows.mean(axis=0)
+    return float(np.median(np.linalg.norm(rows - mean, axis=1)) / np.linalg.norm(mean))
+
+
+async def publish(node: Node, peers: int, rounds: int, topology: str) -> Cid:
     """The task, by a node."""
     model = digits.new_model(HIDDEN, SEED)
     arrays = tuple(
@@ -229,8 +252,8 @@ async def publish(node: Node, peers: int, rounds: int) -> Cid:
             max_abs=100,
             config={},
             strategy=ROBUST,
-            compression=INT8,
-            topology=GROUPS,
+            compression=INT8 if topology == GROUPS else NO_COMPRESSION,
+            topology=topology,
         )
     )
 

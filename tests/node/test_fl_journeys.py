@@ -168,8 +168,8 @@ def test_gossip_trains_the_same_app_and_each_node_has_a_model_of_its_own(
     eventually(lambda: known(daemons, homes[1], task), "the task to be heard of")
     members = []
     for number, home in enumerate(homes):
-        part = ("--partition-id", str(number), "--num-partitions", "2", "--json")
-        members.append(daemons.begin(home, "run", app, task, *part, command="fl"))
+        data = ("--partition-id", str(number), "--num-partitions", "2", "--json")
+        members.append(daemons.begin(home, "run", app, task, *data, command="fl"))
     parts = [finished(member) for member in members]
     assert [part["round"] for part in parts] == [ROUNDS, ROUNDS]
     for home, part in zip(homes, parts, strict=True):
@@ -181,9 +181,11 @@ def test_gossip_trains_the_same_app_and_each_node_has_a_model_of_its_own(
         audit = daemons.command(home, "fl", "audit", task, "--json")
         assert audit.code == 0, audit
         assert {entry["member"] for entry in audit.value["rounds"]} == {agent(daemons, h) for h in homes}
-        card = daemons.command(home, "fl", "export", task, "-o", str(tmp_path / home.name), "--json").value
-        assert card["card"]["task"]["topology"] == "gossip"
-        assert len(card["card"]["contributors"]) == 2
+        exported = daemons.command(
+            home, "fl", "export", task, "-o", str(tmp_path / home.name), "--json"
+        ).value
+        assert exported["card"]["task"]["topology"] == "gossip"
+        assert len(exported["card"]["contributors"]) == 2
     log = daemons.command(homes[0], "fl", "log", task)
     assert log.out.count("shows its result, made of 2 shares") == 2
 
