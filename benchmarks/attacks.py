@@ -6,7 +6,8 @@ update goes the way that it goes in a node: encoded, admitted (`federated.admiss
 point by the task's strategy. Two strategies see the same attacks from the same seeds: `fedavg`, weighted
 by claimed examples, and the default rule. **Refused** are liars whom admission names; **set aside** are
 those whose update no honest member's neighbourhood holds (nearest-neighbour mixing), beside honest
-members of whom that is true as well.
+members of whom that is true as well. Beyond the table, 64 peers in groups: each round draws groups of 16 anew
+(`federated.grouping`), the strategy combines the updates of each, and then the groups' models.
 
 | attack | what the liars send |
 |---|---|
@@ -36,7 +37,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -46,15 +48,20 @@ from benchmarks.digit_peers import NAMES, SHAPES, Floats, Peers, accuracy, foole
 from benchmarks.report import RESULTS, ROOT, Target, at_least, at_most, document, emit, rounded
 from chain.aggregation_rule import ROBUST, AggregationRule
 from chain.cid import blob_cid
-from chain.learning_task import FEDAVG, Array, Task
+from chain.learning_task import ALL_TO_ALL, FEDAVG, GROUPS, Array, Task
 from federated.admission import announced, examine
 from federated.differences import Differences
+from federated.engagement import of_models
+from federated.grouping import groups_of
 from federated.robust import mixture_of, round_model
 from federated.update import decode, encode
 
 PAGE = ROOT / "docs" / "federated.md"
 PEERS = 20
 FEW = 10
+MANY = 64
+"""Peers in groups: four of 16, drawn anew in each round."""
+TENTH = 6
 ROUNDS = 30
 LONG_ROUNDS = 50
 SEEDS = (1, 2, 3)
@@ -141,6 +148,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 targets.append(at_least(f"{FIVE} of {PEERS} {attack}: least", UNDER_ATTACK_FLOOR, min(hit)))
             elif attack == "sign":
                 targets.append(at_most(f"{FIVE} of {PEERS} sign, the mean: most", LOST, max(hit)))
+    for attack in ("none", *UNDER_ATTACK):
+        liars = TENTH * (attack != "none")
+        label = f"{liars} of {MANY} in groups of 16, {attack}"
+        for strategy in (FEDAVG, ROBUST):
+            ends = [run(attack, liars, 0.0, seed, long_rounds, strategy, MANY, GROUPS) for seed in seeds]
+            figures[f"iid, {label}, {strategy}"] = [rounded(end.accuracy, 4) for end in ends]
+            if strategy == ROBUST and not options.quick:
+                least = min(end.accuracy for end in ends)
+                targets.append(at_least(f"{label}: least", UNDER_ATTACK_FLOOR, least))
     for rule in () if options.quick else OTHERS:
         for name, alpha in ALPHAS.items():
             found = {
@@ -214,26 +230,33 @@ def table(rounds: int, quick: bool) -> list[dict[str, Any]]:
 
 
 def run(
-    attack: str, liars: int, alpha: float, seed: int, rounds: int, strategy: str, peers: int = PEERS
+    attack: str,
+    liars: int,
+    alpha: float,
+    seed: int,
+    rounds: int,
+    strategy: str,
+    peers: int = PEERS,
+    topology: str = ALL_TO_ALL,
 ) -> Outcome:
     """Train for so many rounds; a pure function of its arguments."""
-    group = Peers(peers, alpha, seed)
+    world = Peers(peers, alpha, seed)
     if attack == "label":
-        group.poison_labels(liars)
+        world.poison_labels(liars)
     if attack == "backdoor":
-        group.plant_trigger(liars)
+        world.plant_trigger(liars)
     model = new_model(seed)
-    task = terms(model, strategy)
+    task = replace(terms(model, strategy), topology=topology)
     rng = np.random.default_rng([seed, 7])
     honest = peers - liars
     blob = encode(task.arrays, unpack(model))
     before = model
     caught: list[tuple[float, float, float]] = []
     for number in range(rounds):
-        rows = group.train(model, number)
+        rows = world.train(model, number)
         sent: list[Submission] = [
             (encode(task.arrays, unpack(row)), int(size))
-            for row, size in zip(rows[:honest], group.sizes[:honest], strict=True)
+            for row, size in zip(rows[:honest], world.sizes[:honest], strict=True)
         ]
         known = Round(number, model, rows[:honest], rows[honest:], before, task, rng)
         lying = liars > 0 and not (attack == "sybils" and 2 * number < rounds)
@@ -245,10 +268,18 @@ def run(
         faults = [
             announced(task, examples, len(data)) or examine(task, blob, data) for data, examples in sent
         ]
-        admitted = [place for place, fault in enumerate(faults) if fault is None]
-        updates = [(blob_cid(sent[place][0]), sent[place][0], sent[place][1]) for place in admitted]
+        drawn = sha256(f"{seed} {number}".encode()).digest()
+        groups = groups_of(task, drawn, tuple(place.to_bytes(2) for place in range(len(sent))))
+        aside: list[int] = []
+        models: list[tuple[bytes, bytes, int]] = []
+        for group in groups:
+            admitted = [place for place in map(int.from_bytes, group) if faults[place] is None]
+            updates = [(blob_cid(sent[place][0]), *sent[place]) for place in admitted]
+            if lying:
+                aside += set_aside(task, blob, [data for _, data, _ in updates], admitted, true)
+            made = round_model(task, blob, updates)
+            models.append((blob_cid(made), made, sum(examples for _, _, examples in updates)))
         if lying:
-            aside = set_aside(task, blob, [data for _, data, _ in updates], admitted, true)
             caught.append(
                 (
                     sum(fault is not None for fault in faults[true:]) / liars,
@@ -256,7 +287,7 @@ def run(
                     sum(place < true for place in aside) / true,
                 )
             )
-        blob = round_model(task, blob, updates)
+        blob = models[0][1] if len(models) == 1 else round_model(of_models(task), blob, models)
         model = np.concatenate([array.reshape(-1) for array in decode(task.arrays, blob, task.max_abs)])
     refused, away, honest_away = (
         (_mean([row[column] for row in caught]) if caught else 0.0) for column in range(3)
