@@ -6,7 +6,8 @@ The parts, each a module with the same promise (`measure(quick)` gives its figur
 
 - `accuracy` (`benchmarks.fl_accuracy`): ten peers, three kinds of parts, beside flwr's own strategy;
 - `p2pfl` (`benchmarks.fl_p2pfl`): four nodes and five rounds, beside four nodes of p2pfl on this machine;
-- `overhead` (`benchmarks.fl_overhead`): what a round costs beyond the sums, up to 10 million parameters.
+- `overhead` (`benchmarks.fl_overhead`): what a round costs beyond the sums, up to 10 million parameters;
+- `traffic` (`benchmarks.fl_traffic`): bytes that reach a peer in a round, for each topology.
 
 All go into results/federated.json. With `--only` the other parts stay in that file as they were, each with
 the commit it was measured at. What is measured elsewhere is named in it.
@@ -24,7 +25,7 @@ from typing import Any
 
 from benchmarks.report import RESULTS, Target, commit, emit
 
-PARTS = ("accuracy", "p2pfl", "overhead")
+PARTS = ("accuracy", "p2pfl", "overhead", "traffic")
 ELSEWHERE = {
     "attacks.json": "liars: 5 of 20 all to all, 10 % in groups of 16, and the table of all attacks",
     "robust.json": "what robust rules cost, in processor time and memory",
