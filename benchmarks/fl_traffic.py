@@ -8,7 +8,7 @@ has to hear to compute the round's model itself:
 
 - **all_to_all**, 16 members: the updates of the 15 others;
 - **groups**, 64 members: the updates of the 15 others of its group, and the models of the other groups;
-- **gossip**, 32 members: as many models as a member draws.
+- **gossip**, 32 members: as many whole models as a member draws, as it has no common one to differ from.
 
 Bytes are those of bodies, without frames and encryption. A part of `benchmarks.federated`.
 """
@@ -28,8 +28,18 @@ from benchmarks.report import Target, at_most, rounded
 from chain.aggregation_rule import ROBUST
 from chain.cid import Cid
 from chain.identity import Identity
-from chain.learning_task import ALL_TO_ALL, GROUPS, INT8, MAX_MEMBERS, Array, Task
+from chain.learning_task import (
+    ALL_TO_ALL,
+    GOSSIP,
+    GROUPS,
+    INT8,
+    MAX_MEMBERS,
+    NO_COMPRESSION,
+    Array,
+    Task,
+)
 from federated.compression import quantise, sent_size
+from federated.gossip import fanout
 from federated.update import decode, encode, update_size
 from node.node import Node
 from node.options import NodeOptions
@@ -42,8 +52,8 @@ PARAMETERS = 50_000
 QUICK_PARAMETERS = 5_000
 ROUNDS = 4
 """The first is not counted: in it members also fetch the task and its first model."""
-SIZES = {ALL_TO_ALL: 16, GROUPS: 64}
-QUICK_SIZES = {ALL_TO_ALL: 8, GROUPS: 24}
+SIZES = {ALL_TO_ALL: 16, GROUPS: 64, GOSSIP: 32}
+QUICK_SIZES = {ALL_TO_ALL: 8, GROUPS: 20, GOSSIP: 12}
 OVER = 1.5
 """Bytes that arrive over the least, at most."""
 MOST = 4
@@ -113,6 +123,8 @@ def told(task: Task, members: int, arrived: Mapping[str, int]) -> dict[str, Any]
 
 def least(task: Task, members: int) -> float:
     """The fewest bytes that let a member compute the round's model itself, the mean of all members."""
+    if task.topology == GOSSIP:
+        return min(fanout(task), members - 1) * update_size(task.arrays)
     groups = 1 if task.topology == ALL_TO_ALL else -(-members // MAX_MEMBERS)
     others = members / groups - 1
     return others * sent_size(task) + (groups - 1) * update_size(task.arrays)
@@ -134,7 +146,8 @@ def terms(topology: str, members: int, parameters: int) -> Task:
         max_abs=1_000,
         config={},
     )
-    return replace(task, strategy=ROBUST, compression=INT8, topology=topology)
+    compression = NO_COMPRESSION if topology == GOSSIP else INT8
+    return replace(task, strategy=ROBUST, compression=compression, topology=topology)
 
 
 async def _simulated(folder: Path, task: Task, members: int) -> dict[str, int]:
@@ -184,7 +197,9 @@ async def _learn(run: Run, number: int) -> None:
         base = await node.blobs.fetch(parameters, update_size(task.arrays), [])  # it is here
         values = [x + rng.normal(0, 0.01, x.shape).astype(x.dtype) for x in decode(task.arrays, base, 1_000)]
         await trio.sleep(TRAIN_S)
-        update, _ = quantise(task.arrays, base, encode(task.arrays, values), None, task.max_abs)
+        update = encode(task.arrays, values)
+        if task.compression == INT8:
+            update, _ = quantise(task.arrays, base, update, None, task.max_abs)
         info = await node.blobs.put(update)
         await node.learning.hand_in(run.task, now, info.cid, 10, {})
         done = now
