@@ -29,7 +29,9 @@ PARTS = ("accuracy", "p2pfl", "overhead", "traffic")
 ELSEWHERE = {
     "attacks.json": "liars: 5 of 20 all to all, 10 % in groups of 16, and the table of all attacks",
     "robust.json": "what robust rules cost, in processor time and memory",
-    "churn.json": "64 simulated peers of which 30 % come and go",
+    "compression.json": "int8 and top-k, by the mean and by the default rule",
+    "gate.json": "what a member's own gate saves it from, and how often it is a false alarm",
+    "churn.json": "64 simulated peers in groups, of which 30 % go and come back",
 }
 """Results of other benchmarks on learning together, in the same folder."""
 RESULT = RESULTS / "federated.json"

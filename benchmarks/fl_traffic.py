@@ -15,6 +15,7 @@ Bytes are those of bodies, without frames and encryption. A part of `benchmarks.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -81,6 +82,8 @@ class Run:
 
 def measure(quick: bool) -> tuple[dict[str, Any], list[Target]]:
     """Figures and targets; `quick`: a tenth of the parameters, and fewer members."""
+    # A world ends while its nodes are at work, and some of them complain.
+    logging.getLogger("roseforest").addHandler(logging.NullHandler())
     parameters = QUICK_PARAMETERS if quick else PARAMETERS
     figures: dict[str, Any] = {"parameters": parameters, "model_bytes": 4 * parameters}
     targets: list[Target] = []
