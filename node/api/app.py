@@ -42,6 +42,17 @@ from node.api.inviting import add_inviting_routes
 from node.api.learning import add_learning_routes
 from node.api.metrics import Metrics
 from node.api.moderation import add_moderation_routes
+from node.api.node_shapes import (
+    ClockOut,
+    PeersOut,
+    RebuiltOut,
+    SettingOut,
+    StatusOut,
+    StoppingOut,
+    VerifyOut,
+    peer_out,
+    status_out,
+)
 from node.api.problems import KNOWN, Problem, problem_of
 from node.api.receipts import add_receipt_routes, with_receipts
 from node.api.server_run import add_server_run_routes
@@ -52,23 +63,14 @@ from node.api.shapes import (
     BatchIn,
     BatchItemOut,
     BatchOut,
-    ClockOut,
     EntryIn,
     EntryOut,
     ErrorOut,
     LogOut,
-    PeersOut,
     PrivateOut,
-    RebuiltOut,
-    SettingOut,
-    StatusOut,
-    StoppingOut,
-    VerifyOut,
     entry_out,
     instant,
-    peer_out,
     record_out,
-    status_out,
 )
 from node.api.standings import add_standing_routes
 from node.api.writing import add_writing_routes

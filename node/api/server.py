@@ -21,8 +21,8 @@ from federated.learning import Learning
 from node.agent_life import AgentLife
 from node.api.app import create_app
 from node.api.guard import Application
+from node.api.node_shapes import SettingOut
 from node.api.service import NodeService
-from node.api.shapes import SettingOut
 from node.config import Settings, with_origins
 from node.errors import ConfigError, PortInUse
 from node.governance import Governance
