@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make demo    five daemons on this machine answer ten questions; four of them train a model together"
-	@echo "make test    all tests (make test-fast: those that start no daemon)"
+	@echo "make test    all tests (make test-fast: those that start no daemon; make test-slow: those that do)"
 	@echo "make test-long  what is too long for that: larger sizes, and 200 nodes for an hour of virtual time, a tenth of them liars: some hours"
 	@echo "make mutants every planted bug of merging against every law, and the laws for longer: ten minutes"
 	@echo "make mutmut  every small change to crdt/, and whether a law or a test notices: an hour"
@@ -29,7 +29,9 @@ help:
 demo: $(VENV)/.installed-demo
 	@$(BIN)/roseforest demo
 
-test: test-fast test-slow
+# One run of both: every module is imported once, and quick tests fill what the last slow ones leave of a core.
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m "not long" -n 2 --dist worksteal
 
 test-fast: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal

@@ -3,19 +3,28 @@
 While tests are collected, Python's collector of cycles rests, and passes over what was imported afterwards:
 three thousand tests and their modules are a million objects that stay, and going through them again and again
 was a third of a process's start.
+
+What tests write lies in memory where the system has a folder for that: their databases would wait for a disk
+tens of thousands of times. What they say about crashes is about killed processes, whose pages stay.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import shutil
 from collections.abc import Generator
+from itertools import groupby
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 # before numpy is imported: threads of its own only get in the way of the tests on the other cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+IN_MEMORY, ROOM = "/dev/shm", 2 << 30
+if os.access(IN_MEMORY, os.W_OK | os.X_OK) and shutil.disk_usage(IN_MEMORY).free >= ROOM:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", IN_MEMORY)
 
 _SLOW_MACHINE = [HealthCheck.too_slow]
 
@@ -28,8 +37,19 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests begin first, so that no process is left alone with one at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("longest") is None)
+    """The longest tests begin first, the slow ones next, so that no process is left alone with one at the end.
+
+    What is run by several processes is divided among them in the order that it has here, so the modules are
+    dealt: each process begins with slow ones, and takes quick ones from the others when it has none left.
+    """
+    items.sort(key=_turn)
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    modules = [list(some) for _, some in groupby(items, key=lambda item: (_turn(item), item.path))]
+    items[:] = [item for first in range(processes) for some in modules[first::processes] for item in some]
+
+
+def _turn(item: pytest.Item) -> int:
+    return next((n for n, name in enumerate(("longest", "slow")) if item.get_closest_marker(name)), 2)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
