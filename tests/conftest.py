@@ -26,18 +26,20 @@ IN_MEMORY, ROOM = "/dev/shm", 2 << 30
 if os.access(IN_MEMORY, os.W_OK | os.X_OK) and shutil.disk_usage(IN_MEMORY).free >= ROOM:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", IN_MEMORY)
 
+EXAMPLES = 30
+"""Of a law that names no number of its own; `HYPOTHESIS_PROFILE=thorough` tries 2,000."""
 _SLOW_MACHINE = [HealthCheck.too_slow]
 
-settings.register_profile("fast", deadline=None, max_examples=50, suppress_health_check=_SLOW_MACHINE)
+settings.register_profile("fast", deadline=None, max_examples=EXAMPLES, suppress_health_check=_SLOW_MACHINE)
 settings.register_profile(
-    "ci", deadline=None, max_examples=50, derandomize=True, suppress_health_check=_SLOW_MACHINE
+    "ci", deadline=None, max_examples=EXAMPLES, derandomize=True, suppress_health_check=_SLOW_MACHINE
 )
 settings.register_profile("thorough", deadline=None, max_examples=2000, suppress_health_check=_SLOW_MACHINE)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "fast"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests begin first, the slow ones next, so that no process is left alone with one at the end.
+    """The longest tests begin first, then the slow ones, so that none is left with one alone at the end.
 
     What is run by several processes is divided among them in the order that it has here, so the modules are
     dealt: each process begins with slow ones, and takes quick ones from the others when it has none left.

@@ -16,7 +16,7 @@ from tests.crdt.mutants import BY_NAME
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-@settings(max_examples=settings().max_examples // 2)  # there are many laws, and `make mutants`
+@settings(max_examples=settings().max_examples * 2 // 3)  # there are many laws, and `make mutants`
 @given(told=histories())
 def test_law(law: Callable[[History, Choose], None], told: tuple[History, Choose]) -> None:
     law(*told)
