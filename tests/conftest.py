@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import tempfile
 from collections.abc import Generator
 from itertools import groupby
 
@@ -24,7 +25,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 IN_MEMORY, ROOM = "/dev/shm", 2 << 30
 if os.access(IN_MEMORY, os.W_OK | os.X_OK) and shutil.disk_usage(IN_MEMORY).free >= ROOM:
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", IN_MEMORY)
+    os.environ.setdefault("TMPDIR", IN_MEMORY)
+    tempfile.tempdir = None  # pytest has asked for it already
 
 EXAMPLES = 30
 """Of a law that names no number of its own; `HYPOTHESIS_PROFILE=thorough` tries 2,000."""
