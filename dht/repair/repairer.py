@@ -38,10 +38,11 @@ from dht.records.methods import HAS_ERASED, LACKS, MAX_DIGESTS, MAX_LACKS, Recor
 from dht.records.placement import Role, needs_payload
 from dht.records.proofs import CYCLE_S, MAX_PROOFS, VOUCHED_S, Proofs
 from dht.records.record_store import BasisDigest, Digest, HeldStore
-from dht.records.replies import REFUSES, StoreStatus
+from dht.records.replies import StoreStatus
 from dht.repair.comparison import Comparisons
 from dht.repair.decision import DROP_AFTER_S, Decision, Situation, decide, holders_of
 from dht.repair.frontiers import Frontiers
+from dht.repair.patience import Patience
 from dht.repair.range_looks import RangeLooks
 from dht.repair.transfers import Transfers
 
@@ -75,17 +76,8 @@ INTERVAL_S = 60.0
 """At most so long; a look at which nothing is new sends nothing."""
 SWEEP_S = 600.0
 """So often every basis is compared although nothing seems to have changed."""
-FAIR_S = 0.5
-FAIR_BYTES_PER_S = 100_000
-"""What a request may take; what it takes beyond is held against the time that its peer gets in a look."""
-SLOW_MOST_S = 20.0
-"""So much later in all than fair, and a peer has to wait for the next look: the others' copies come first."""
-MAX_TURNED_AWAY = 10_000
-"""Refusals remembered, by holder and record; beyond it all are forgotten and asked for again."""
 MAX_STALE = 100
 """Records read again at a time because others say that their authors have purged them."""
-FULL_S = 300.0
-"""Who said that it has no room is offered nothing new for so long, whatever its address record says."""
 LEAVE_PAUSE_S = 0.25
 LEAVE_WAIT_S = 5.0
 """Who showed life so short a time ago and is silent when this node leaves is waited for: a pause of the line
@@ -183,11 +175,8 @@ class Repairer:
         self._leaving = trio.Event()
         self._emptied = trio.Event()
         self._refusing: set[AgentId] = set()
-        self._full_until: dict[AgentId, float] = {}
-        self._turned_away: dict[AgentId, set[Cid]] = {}
+        self._patience = Patience()
         self._stored_at = -math.inf
-        self._slow: dict[AgentId, float] = {}
-        """By how many seconds more than fair each peer has kept this look waiting."""
         self.sent = 0
         """Records sent to holders that lacked them, so far."""
         self.dropped = 0
@@ -301,11 +290,8 @@ class Repairer:
         """
         async with self._looking:
             self.looks += 1
-            self._slow.clear()
+            self._patience.begin(everything)
             dropped = self.dropped
-            if everything:
-                self._full_until.clear()
-                self._turned_away.clear()
             await self._compare_ranges(everything)
             after = b""
             while page := self._store.bases_after(after, PAGE):
@@ -443,18 +429,17 @@ class Repairer:
         """Whether it has no room, or has refused everything that it lacks there."""
         if self._is_full(agent, now):
             return True
-        away = self._turned_away.get(agent)
-        if not away:
+        if not self._patience.has_refused_some(agent):
             return False
-        missing = one.missing[agent]
-        return away.issuperset(missing or {cid for cid, _ in self._held_at(one.basis)})
+        missing = one.missing[agent] or {cid for cid, _ in self._held_at(one.basis)}
+        return self._patience.has_refused(agent, missing)
 
     def _may_refuse(self, agent: AgentId, now: float) -> bool:
-        return self._is_full(agent, now) or agent in self._turned_away
+        return self._is_full(agent, now) or self._patience.has_refused_some(agent)
 
     def _is_full(self, agent: AgentId, now: float) -> bool:
         contact = self._kademlia.contact(agent)
-        return self._full_until.get(agent, 0.0) > now or (contact is not None and contact.full)
+        return self._patience.is_full(agent, now) or (contact is not None and contact.full)
 
     @staticmethod
     def _note(track: _Track, decision: Decision) -> None:
@@ -576,7 +561,7 @@ class Repairer:
                         lacking[one.basis].add(cid)
                     elif state == HAS_ERASED and len(stale) < MAX_STALE:
                         stale.add(cid)
-                if self._is_slow(agent):
+                if self._patience.is_slow(agent):
                     return
             for one, said in differing[agent]:
                 if lacking[one.basis]:
@@ -591,14 +576,14 @@ class Repairer:
 
     async def _with(self, agent: AgentId, doing: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do something with one peer; that it fails is its own matter, and the others go on."""
-        if self._is_slow(agent):
+        if self._patience.is_slow(agent):
             return
         began = trio.current_time()
         try:
             await work()
         except NetworkError as error:
             if isinstance(error, RequestTimeout):
-                self._slow[agent] = self._slow.get(agent, 0.0) + trio.current_time() - began
+                self._patience.kept_waiting(agent, trio.current_time() - began)
             log.info("%s with %s stopped: %s", doing, agent.hex()[:8], error)
             if isinstance(error, FrameError):
                 self._kademlia.report(agent)
@@ -634,35 +619,16 @@ class Repairer:
                             statuses, size = await self._records.store(agent, items)
                         await self._took(agent, began, size)
                     self.sent += sum(status is StoreStatus.HELD for status in statuses)
-                    if StoreStatus.FULL in statuses:
-                        self._full_until[agent] = trio.current_time() + FULL_S
-                    self._note_refusals(agent, items, statuses)
+                    self._patience.note(agent, items, statuses, trio.current_time())
                     items = items[len(statuses) :]
-                    if self._is_slow(agent):
+                    if self._patience.is_slow(agent):
                         return
 
         await self._with(agent, "repairing", push)
 
-    def _note_refusals(self, agent: AgentId, items: Sequence[Item], statuses: Sequence[StoreStatus]) -> None:
-        """Its owner blocks them, or their author takes up too much there: others hold them instead."""
-        away = {
-            item.record.cid
-            for item, status in zip(items, statuses, strict=False)
-            if status in REFUSES and status is not StoreStatus.FULL
-        }
-        if away:
-            if sum(map(len, self._turned_away.values())) + len(away) > MAX_TURNED_AWAY:
-                self._turned_away.clear()
-            self._turned_away.setdefault(agent, set()).update(away)
-
-    def _is_slow(self, agent: AgentId) -> bool:
-        """Whether this look goes on without it."""
-        return self._slow.get(agent, 0.0) > SLOW_MOST_S
-
     async def _took(self, agent: AgentId, began: float, size: int) -> None:
         """A request to `agent` has been answered: note how slow that was, and rest."""
-        late = trio.current_time() - began - FAIR_S - size / FAIR_BYTES_PER_S
-        self._slow[agent] = self._slow.get(agent, 0.0) + max(0.0, late)
+        self._patience.answered(agent, trio.current_time() - began, size)
         await self._transfers.rest(began, size)
 
     # Dropping.
