@@ -60,9 +60,11 @@ class Peers:
             self.labels[-liars:, ::2] = TARGET
 
     def train(self, model: Floats, number: int) -> Floats:
-        """Every peer's model after its epochs from `model` (SIZE,), as rows (peers, SIZE)."""
+        """Every peer's model after its epochs, as rows (peers, SIZE): from `model` (SIZE,), or from a row of
+        its own (peers, SIZE)."""
         count = len(self.sizes)
-        w1, b1, w2, b2 = (np.repeat(array[None], count, 0) for array in unpack(model))
+        rows = np.broadcast_to(model, (count, SIZE))
+        w1, b1, w2, b2 = (np.stack(arrays) for arrays in zip(*map(unpack, rows), strict=True))
         rng = np.random.default_rng([self.seed, number])
         order = np.argsort(-self.sizes, kind="stable")
         for _ in range(EPOCHS):
