@@ -32,6 +32,8 @@ ELSEWHERE = {
     "compression.json": "int8 and top-k, by the mean and by the default rule",
     "gate.json": "what a member's own gate saves it from, and how often it is a false alarm",
     "churn.json": "64 simulated peers in groups, of which 30 % go and come back",
+    "churn_gossip.json": "the same in gossip",
+    "gossip.json": "gossip beside rounds of all to all, and with liars among those drawn",
 }
 """Results of other benchmarks on learning together, in the same folder."""
 RESULT = RESULTS / "federated.json"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 import pytest
+import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chain.aggregation_rule import ROBUST
-from chain.cid import Cid, blob_cid
+from chain.cid import Cid, blob_cid, record_cid
 from chain.kinds import JOIN, LEAVE, SHARE, TASK
 from chain.learning_task import FEDAVG, GOSSIP
 from chain.record import Record
@@ -29,7 +31,8 @@ from federated.gossip import (
     penalised,
     step_after,
 )
-from federated.share_log import MAX_KEPT, ShareLog
+from federated.gossip_audit import audit_share
+from federated.share_log import MAX_KEPT, ShareLog, Shown
 from federated.update import Fault, update_size
 from tests.federated.models import ARRAYS, task_of
 from tests.federated.table import Scribe
@@ -38,6 +41,7 @@ MEMBERS = 7
 ME = 0
 SIZE = update_size(ARRAYS)
 LIMIT_S = 10.0
+RECORD = record_cid(b"nobody's")
 
 
 @dataclass
@@ -113,7 +117,7 @@ class Step:
         return sorted((self.number(one.agent), reason) for one, reason in shown if one is not None)
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(st.randoms(use_true_random=False))
 def test_the_log_is_the_same_in_whatever_order_records_come(rng: random.Random) -> None:
     talk = Talk.begun(4, rounds=100)
@@ -317,3 +321,61 @@ def test_a_newcomer_takes_what_is_there() -> None:
     mixed: Cid | object = step.machine.mixed
     assert getattr(mixed, "round", None) == 9
     assert len(getattr(mixed, "combined", ())) == 3
+
+
+def test_an_audit_finds_what_a_share_says_wrongly() -> None:
+    """The models are named by who showed them, so that what a step makes of them can be written down."""
+    talk = Talk.begun()
+    rounds = {by: {number: talk.share(by, number).cid for number in range(1, 5)} for by in range(5)}
+    made = blob_cid(b"what follows")
+    good = tuple(sorted((rounds[0][3], rounds[1][3], rounds[2][2])))
+    numbers = count(5)
+
+    def claim(**changes: object) -> Cid:
+        return talk.share(0, next(numbers), **({"base": made, "combined": good} | changes)).cid
+
+    def ascending(*records: Cid) -> tuple[Cid, ...]:
+        return tuple(sorted(records))
+
+    liar = rounds[3][3]
+    double = talk.share(4, 3, examples=11)
+    low = min(double.cid, rounds[4][3])
+    expected = {
+        claim(): None,
+        claim(base=blob_cid(b"out of nowhere")): "the model is not what the shares make",
+        claim(combined=()): "the model was made of nothing that it names",
+        claim(combined=(), base=talk.log().terms.parameters): None,
+        claim(combined=ascending(rounds[1][3], rounds[1][2])): "are of one member",
+        claim(combined=ascending(rounds[1][3], rounds[2][1])): "too far from each other",
+        claim(combined=ascending(rounds[1][3], liar)): "has the fault 'not-finite'",
+        claim(combined=ascending(rounds[1][3], RECORD)): "is not to be had",
+        claim(refused=((liar, "not-finite"),)): None,
+        claim(refused=((rounds[1][4], "norm"),)): "the evidence does not show",
+        claim(refused=((low, DOUBLE),)): None,
+    }
+    late = talk.share(0, 4, examples=12, base=made, combined=ascending(rounds[1][3], rounds[2][4]))
+    expected[late.cid] = "is not older than itself"
+    log = talk.log()
+
+    async def verdict_of(shown: Shown, _own: Shown | None) -> str | None:
+        return Fault.NOT_FINITE if shown.record == liar else None
+
+    async def base_of(own: Shown | None, others: tuple[Shown, ...]) -> Cid:
+        assert own is not None
+        assert own.record == rounds[0][3]
+        return made if {one.record for one in others} == set(good) - {own.record} else RECORD
+
+    async def problems() -> dict[Cid, str | None]:
+        found = {}
+        for cid in expected:
+            shown = log.shown(cid)
+            assert shown is not None
+            view = await audit_share(log, shown, verdict_of, base_of)
+            assert view.agent == talk.scribes[0].agent
+            found[cid] = view.problem
+        return found
+
+    for cid, problem in trio.run(problems).items():
+        wanted = expected[cid]
+        assert (problem is None) == (wanted is None), (problem, wanted)
+        assert wanted is None or wanted in (problem or "")
