@@ -111,11 +111,11 @@ class GossipRun(Following[ShareLog]):
     async def _go_on(self) -> None:
         if not self._may_go_on() or self._showing.locked():
             return
-        if self.mixed is None:
-            self.mixed = self._remembered()
+        if self.mixed is None and self.mixing is None:
+            self.mixed = await self._remembered()
         if self.mixed is not None and self._is_behind(self.mixed):
-            await self._release(self.mixed.base)
-            self.mixed = self.mixing = None
+            behind, self.mixed, self.mixing = self.mixed, None, None
+            await self._release(behind.base)
         if self.mixed is None:
             await self._mix()
         elif self.mixed.round == 0:
@@ -136,8 +136,8 @@ class GossipRun(Following[ShareLog]):
         idle = self._tools.clock.monotonic() - self._given_at > self.ledger.terms.commit_ms / 1_000
         return idle and self.frontier >= mixed.round + 2 and mixed.round < self.ledger.terms.rounds
 
-    def _remembered(self) -> Mixed | None:
-        """The model that was combined before a restart, unless a share came of it."""
+    async def _remembered(self) -> Mixed | None:
+        """The model that was combined before a restart, unless a share came of it, or it has gone."""
         data = self._tools.memory.mixed(self.ledger.cid)
         own = self.own
         if data is None:
@@ -148,7 +148,8 @@ class GossipRun(Following[ShareLog]):
             log.error("what was combined before the restart cannot be read, and is combined again: %s", error)
             return None
         mixed = Mixed(number, base, tuple(combined), tuple((cid, reason) for cid, reason in refused))
-        if own is not None and mixed.round < own.share.round:
+        used = own is not None and mixed.round < own.share.round
+        if used or await self._tools.blobs.map(base) is None:
             return None
         self._here.add(base)
         return mixed
@@ -346,7 +347,8 @@ class GossipRun(Following[ShareLog]):
         tools, terms = self._tools, self.ledger.terms
         async with self._showing:
             mixed = self.mixed
-            if mixed is None or mixed.round + 1 != number or not self._may_go_on():
+            over = number > terms.rounds
+            if mixed is None or mixed.round + 1 != number or over or not self._may_go_on():
                 raise WrongState(f"this node waits for no update of round {number}")
             if not 1 <= examples <= terms.max_examples:
                 raise Refused(

@@ -6,12 +6,17 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import trio
 
+from chain.cid import Cid
 from chain.identity import AgentId
+from chain.learning_task import GOSSIP
 from dht.network import PeerId
-from tests.node.learners import Learner, engagement, join_all, learn, publish, soon
+from federated.gossip_run import GossipRun
+from federated.update import decode
+from tests.node.learners import ARRAYS, Learner, engagement, join_all, learn, publish, soon
 from tests.node.simulated_nodes import Network, identity, simulate
 
 ROUNDS = 40
@@ -28,6 +33,12 @@ class Halves:
 
     def __call__(self, sender: PeerId, receiver: PeerId, size: int, rng: random.Random) -> int | None:
         return None if self.apart and (sender in self.half) != (receiver in self.half) else 10_000
+
+
+def gossip_run(network: Network, number: int, task: Cid) -> GossipRun:
+    found = network.nodes[number].learning._rounds(task)
+    assert isinstance(found, GossipRun)
+    return found
 
 
 @pytest.mark.slow
@@ -61,3 +72,52 @@ def test_two_halves_go_on_apart_and_one_history_is_left_when_they_meet(tmp_path:
         assert len(ledgers[0].steps[-1].outcome.members) == 4
 
     simulate(tmp_path, [100] * 4, scenario, link)
+
+
+@pytest.mark.slow
+def test_in_gossip_both_halves_go_on_and_their_models_come_together_when_they_meet(tmp_path: Path) -> None:
+    """Meanwhile a member is restarted while its user trains: what it had combined is what it goes on from."""
+    link = Halves(frozenset(identity(number).agent for number in (0, 1, 2)))
+
+    async def scenario(network: Network) -> None:
+        task = await publish(network.nodes[0], rounds=12, topology=GOSSIP, fanout=2, min_members=6)
+        await join_all(network, task, range(6))
+        learners = [Learner(network, number, task, trains_s=2.0) for number in range(6)]
+
+        def reached(number: int) -> int:
+            own = gossip_run(network, number, task).own
+            return 0 if own is None else own.share.round
+
+        def apart() -> float:
+            models = [decode(ARRAYS, one, 100)[0] for one in seen.values()]
+            return float(np.linalg.norm(np.mean(models[:3], axis=0) - np.mean(models[3:], axis=0)))
+
+        seen: dict[int, bytes] = {}
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(learn, network, learners, 3_000.0)
+            await soon(lambda: min(map(reached, range(6))) >= 2)
+            link.apart = True
+            shared = max(map(reached, range(6)))
+            restarted = gossip_run(network, 1, task)
+            await soon(lambda: restarted.mixed is not None and restarted.mixed.round > shared, 600)
+            before = restarted.mixed
+            await network.crash(1)
+            await network.start(1)
+            again = gossip_run(network, 1, task)
+            await soon(lambda: again.mixed is not None)
+            assert again.mixed == before
+            await soon(lambda: min(map(reached, range(6))) >= shared + 3, 600)
+            for number in range(6):
+                mixed = gossip_run(network, number, task).own
+                assert mixed is not None
+                data = await network.nodes[number].learning._tools.blobs.get(mixed.share.blob)
+                assert data is not None
+                seen[number] = data
+            halves = apart()
+            link.apart = False
+        seen = {learner.number: learner.final or b"" for learner in learners}
+        assert apart() < halves / 2
+        views = [await learner.node.learning.task(task) for learner in learners]
+        assert {view.state for view in views} == {"finished"}
+
+    simulate(tmp_path, [100] * 6, scenario, link)
