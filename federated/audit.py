@@ -62,7 +62,7 @@ async def audit_round(
         for cid in outcome.reveals:
             if cid in ledger.groups:
                 said = ledger.groups[cid].outcome
-                group = group_of(groups, said) or ()
+                group = group_of(ledger.terms, groups, said) or ()
                 audited.append(
                     await _audit_group(ledger, before, group, said, verdict_of, average_of, excluded)
                 )

@@ -32,7 +32,7 @@ from validation.named import learning_of
 MAX_OF_ONE = 4
 """Commits or reveals kept of one member in one round, the lowest CIDs: two are enough to refuse it."""
 MAX_OF_GROUP = 4
-"""Outcomes kept of one group in one round, the best: see `Ledger.group_results`."""
+"""Different outcomes kept of one group in one round, the best: see `Ledger.group_results`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,7 @@ class Ledger(Membership):
         self.commits: dict[Cid, tuple[AgentId, Commit]] = {}
         self.reveals: dict[Cid, tuple[AgentId, Reveal]] = {}
         self.groups: dict[Cid, GroupResult] = {}
+        """The groups' outcomes by the records that carry them. Several records may carry one outcome."""
         self.started: Cid | None = None
         self._starts: dict[bytes, tuple[Start, Cid]] = {}
         self._results: dict[bytes, dict[bytes, _Signed]] = {}
@@ -217,18 +218,22 @@ class Ledger(Membership):
         place = self._places.get(said.outcome.previous)
         if place is None:
             return self._wait(said.outcome.previous, record)
-        group = group_of(self.groups_of(place), said.outcome)
+        group = group_of(self.terms, self.groups_of(place), said.outcome)
         if group is None or said.outcome.round != place.round:
             return False
         self._seen.add(record.cid)
         self.groups[record.cid] = said
         known = self._of_group.setdefault((place.digest, group), [])
-        known.append(record.cid)
-        known.sort(key=lambda cid: (*_rank(self.groups[cid], self.cid), cid))
-        for dropped in known[MAX_OF_GROUP:]:
-            del self.groups[dropped]
-        del known[MAX_OF_GROUP:]
-        return record.cid in known
+        best: dict[bytes, Cid] = {}
+        for cid in sorted([*known, record.cid], key=lambda cid: (*_rank(self.groups[cid], self.cid), cid)):
+            first = best.setdefault(self.groups[cid].outcome.digest(self.cid), cid)
+            # The others of an outcome stay known: a result may have named one before the best came.
+            self.groups[cid] = self.groups[first]
+        for digest in list(best)[MAX_OF_GROUP:]:
+            dropped = self.groups[best.pop(digest)].outcome
+            self.groups = {cid: one for cid, one in self.groups.items() if one.outcome != dropped}
+        known[:] = best.values()
+        return record.cid in self.groups
 
     def _conclude(self, record: Record, said: Result) -> bool:
         place = self._places.get(said.outcome.previous)
@@ -304,9 +309,13 @@ def result_fault(terms: Task, place: Tip, outcome: Outcome) -> str | None:
     return None
 
 
-def group_of(groups: tuple[tuple[AgentId, ...], ...], outcome: GroupOutcome) -> tuple[AgentId, ...] | None:
-    """The group whose outcome this may be: all that it names are of it, and at least half of it may sign."""
-    if len(groups) == 1:
+def group_of(
+    terms: Task, groups: tuple[tuple[AgentId, ...], ...], outcome: GroupOutcome
+) -> tuple[AgentId, ...] | None:
+    """The group whose outcome this may be: all that it names are of it, at least half of it may sign, and it
+    weighs no more than its contributors may (all of a group could sign that it does).
+    """
+    if len(groups) == 1 or outcome.examples > len(outcome.contributors) * terms.max_examples:
         return None
     named = {*outcome.members, *outcome.contributors, *(agent for agent, _ in outcome.refused)}
     group = next((group for group in groups if outcome.members[0] in group), ())

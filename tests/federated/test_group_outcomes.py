@@ -1,0 +1,244 @@
+"""What a group's outcome may claim, which of several counts, and that an audit finds what was made up."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chain import canonical
+from chain.aggregation_rule import ROBUST
+from chain.cid import Cid, blob_cid, raw_cid
+from chain.kinds import GROUP, RESULT
+from chain.learning import (
+    GroupOutcome,
+    GroupResult,
+    Outcome,
+    Result,
+    Reveal,
+    group_body,
+    quorum,
+    read_learning,
+    result_body,
+)
+from chain.learning_task import FEDAVG, MAX_SEATS
+from chain.record import MAX_PAYLOAD, Record
+from federated.audit import audit_round
+from federated.engagement import of_models
+from federated.faults import UNAVAILABLE
+from federated.ledger import MAX_OF_GROUP, Ledger
+from federated.proposal import Verdict
+from federated.robust import round_model
+from federated.update import decode, encode, inspect
+from tests.federated.models import ARRAYS, model
+from tests.federated.table import Member, Table, initial
+from tests.federated.test_grouping import MANY
+
+TERMS = replace(MANY, strategy=FEDAVG, rounds=1)
+
+
+@cache
+def seated() -> Table:
+    """Eighteen members, before anything happened: two groups of nine."""
+    return Table(TERMS, 18)
+
+
+@cache
+def finished() -> Table:
+    """The same, after their round."""
+    table = Table(TERMS, 18)
+    table.run()
+    for member in table.members:
+        table.members[0].blobs.update(member.blobs)
+    return table
+
+
+def group() -> list[Member]:
+    ledger = seated().members[0].ledger
+    assert ledger.tip is not None
+    return [seated().member(agent) for agent in ledger.groups_of(ledger.tip)[0]]
+
+
+def claim(parameters: bytes = b"", **changed: object) -> GroupOutcome:
+    """What the first group may sign: everybody contributed, with the weight that the task allows at most."""
+    tip, agents = seated().members[0].ledger.tip, tuple(member.agent for member in group())
+    assert tip is not None
+    weight = len(agents) * TERMS.max_examples
+    true = GroupOutcome(1, tip.digest, agents, (seated().task.cid,), (), blob_cid(parameters), agents, weight)
+    return replace(true, **changed)  # type: ignore[arg-type]
+
+
+def signed(outcome: GroupOutcome, signers: int, author: int = 0) -> Record:
+    """A record that carries it with so many signatures."""
+    task = seated().task.cid
+    by = [(one.agent, outcome.sign(task, one.scribe.identity)) for one in group()[:signers]]
+    return group()[author].scribe.on(seated().task, GROUP, group_body(GroupResult(outcome, tuple(by))))
+
+
+def fresh() -> Ledger:
+    ledger = Ledger(seated().task)
+    ledger.add_all(seated().members[0].records.values())
+    return ledger
+
+
+@cache
+def rivals() -> tuple[list[Record], list[Record]]:
+    """Six outcomes of one group, a record each; and the best of them in other records, some better signed."""
+    needed = quorum(len(group()))
+    records = [signed(claim(bytes([n])), needed) for n in range(5)]
+    best = claim(bytes([9]))
+    return records, [signed(best, needed + 1, 0), signed(best, needed + 1, 1), signed(best, needed + 2, 2)]
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 1 << 32))
+def test_one_outcome_of_a_group_counts_whatever_the_order(seed: int) -> None:
+    others, same = rivals()
+    records = [*others, *same]
+    random.Random(seed).shuffle(records)
+    ledger = fresh()
+    ledger.add_all(records)
+    assert ledger.tip is not None
+    assert list(ledger.group_results(ledger.tip).values()) == [same[-1].cid]
+    # A result may have named any record of it, so all of them are still known.
+    assert all(ledger.groups[record.cid].outcome == claim(bytes([9])) for record in same)
+    digests = sorted((claim(bytes([n])).digest(ledger.cid), record.cid) for n, record in enumerate(others))
+    kept = {cid for _, cid in digests[: MAX_OF_GROUP - 1]}
+    assert set(ledger.groups) == kept | {record.cid for record in same}
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda o: replace(o, examples=o.examples + 1),
+        lambda o: replace(o, contributors=o.contributors[1:]),
+        lambda o: replace(o, contributors=tuple(sorted([*o.contributors[1:], stranger()]))),
+        lambda o: replace(o, refused=((stranger(), "shape"),)),
+        lambda o: replace(o, members=o.members[:4]),
+        lambda o: replace(o, round=2),
+    ],
+    ids=["weight", "weight of fewer", "another's contributor", "another refused", "less than half", "round"],
+)
+def test_what_a_whole_group_signed_is_not_taken_beyond_its_bounds(
+    lie: Callable[[GroupOutcome], GroupOutcome],
+) -> None:
+    ledger = fresh()
+    assert ledger.add(signed(claim(), 9))
+    assert not fresh().add(signed(lie(claim()), 9))
+
+
+def stranger() -> bytes:
+    """A member of the other group."""
+    inside = {member.agent for member in group()}
+    return next(one.agent for one in seated().members if one.agent not in inside)
+
+
+async def audited(
+    change: Callable[[GroupOutcome], GroupOutcome | None],
+    of_all: Callable[[Outcome], Outcome] = lambda outcome: outcome,
+) -> str | None:
+    """What an audit says when the first group, or the roster, had signed something else."""
+    table = finished()
+    blobs, ledger = table.members[0].blobs, Ledger(table.task)
+    ledger.add_all(table.members[0].records.values())
+    (step,) = ledger.steps
+    first = step.outcome.reveals[0]
+    changed = change(ledger.groups[first].outcome)
+    if changed is None:
+        del ledger.groups[first]
+    else:
+        ledger.groups[first] = replace(ledger.groups[first], outcome=changed)
+
+    async def verdict_of(reveal: Reveal) -> Verdict:
+        data = blobs.get(reveal.blob)
+        return UNAVAILABLE if data is None else inspect(TERMS.arrays, data, TERMS.max_abs)
+
+    async def average_of(base: Cid, parts: tuple[tuple[Cid, int], ...], models: bool) -> Cid | None:
+        terms = of_models(TERMS) if models else TERMS
+        start = blobs.get(base, initial(TERMS))
+        return blob_cid(round_model(terms, start, [(blob, blobs[blob], weight) for blob, weight in parts]))
+
+    return (
+        await audit_round(ledger, replace(step, outcome=of_all(step.outcome)), verdict_of, average_of)
+    ).problem
+
+
+async def test_an_audit_finds_what_a_group_made_up() -> None:
+    assert await audited(lambda outcome: outcome) is None
+    other = finished().members[0].ledger.steps[0].outcome.parameters
+    made_up: list[tuple[Callable[[GroupOutcome], GroupOutcome | None], str]] = [
+        (lambda o: replace(o, parameters=other), "the model of a group is not the average"),
+        (lambda o: replace(o, examples=o.examples + 1), "claims another number of examples"),
+        (lambda o: replace(o, contributors=o.contributors[1:]), "names others as its contributors"),
+        (lambda _: None, "1 of its groups' outcomes are not to be had"),
+    ]
+    for change, problem in made_up:
+        assert problem in (await audited(change) or "")
+    of_all: list[tuple[Callable[[Outcome], Outcome], str]] = [
+        (lambda o: replace(o, reveals=o.reveals[:1]), "kept its seat without contributing"),
+        (lambda o: replace(o, reveals=o.reveals[:1], roster=()), "not the average of the updates"),
+        (lambda o: replace(o, parameters=TERMS.parameters), "not the average of the updates"),
+    ]
+    for change_all, problem in of_all:
+        assert problem in (await audited(lambda outcome: outcome, change_all) or "")
+
+
+def test_a_group_in_which_all_lie_is_trimmed_away_from_four_groups_on() -> None:
+    terms = of_models(replace(TERMS, strategy=ROBUST))
+    rng = np.random.default_rng(1)
+    base = decode(ARRAYS, model(0), terms.max_abs)
+
+    def near(scale: float) -> bytes:
+        return encode(
+            ARRAYS,
+            [
+                one
+                if one.dtype.kind == "i"
+                else (one + scale * (1 + rng.normal(0, 0.1, one.shape))).astype(one.dtype)
+                for one in base
+            ],
+        )
+
+    honest, lie = [near(0.1) for _ in range(3)], near(-0.9)
+    joined = decode(
+        ARRAYS,
+        round_model(terms, model(0), [(blob_cid(data), data, 160) for data in (*honest, lie)]),
+        terms.max_abs,
+    )
+    fair = decode(
+        ARRAYS, round_model(terms, model(0), [(blob_cid(d), d, 160) for d in honest]), terms.max_abs
+    )
+    for one, other, start in zip(joined, fair, base, strict=True):
+        if one.dtype.kind == "f":
+            moved = np.mean(one - start)
+            assert moved > 0.5 * np.mean(other - start) > 0
+
+
+def test_the_largest_result_fits_in_a_record() -> None:
+    rng = random.Random(1)
+    agents = tuple(sorted(rng.randbytes(32) for _ in range(MAX_SEATS)))
+    cids = tuple(sorted(raw_cid(rng.randbytes(8)) for _ in range(MAX_SEATS)))
+    outcome = Outcome(
+        1,
+        rng.randbytes(32),
+        agents,
+        finished().members[0].ledger.steps[0].outcome.reveals,
+        tuple((agent, "r" * 32) for agent in agents),
+        blob_cid(b"model"),
+        tuple((agent, seat) for agent, seat in zip(agents, seats_like(cids), strict=True)),
+    )
+    body = result_body(Result(outcome, tuple((agent, rng.randbytes(64)) for agent in agents)))
+    assert len(canonical.encode(body)) < MAX_PAYLOAD / 8
+    assert read_learning(RESULT, body) == Result(outcome, tuple((a, s) for a, s in body["signatures"]))
+
+
+def seats_like(cids: tuple[Cid, ...]) -> tuple[Cid, ...]:
+    """Distinct record CIDs."""
+    join = next(iter(seated().joins.values())).cid
+    return tuple(join[: len(join) - 8] + cid[-8:] for cid in cids)
