@@ -8,6 +8,7 @@ from typing import TypeAlias
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.learning import Commit, GroupResult, Result, Reveal, update_hash
+from chain.secure_part import Part
 from federated.messages import Question
 
 
@@ -81,6 +82,32 @@ class Combine:
     key: tuple[Cid, ...]
     base: Cid
     parts: tuple[tuple[Cid, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Append this part of a secure sum to the own chain, and deliver it."""
+
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Make the vector of this update, call `mask` with it off the event loop, keep what comes out as a blob,
+    and call `masked`.
+    """
+
+    offer: Offer
+
+
+@dataclass(frozen=True, slots=True)
+class LookVector:
+    """Fetch the masked vector that a part names, and call `looked`."""
+
+    part: Cid
+    blob: Cid
+    size: int
+    agents: tuple[AgentId, ...]
 
 
 @dataclass(frozen=True, slots=True)

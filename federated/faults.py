@@ -12,8 +12,10 @@ from federated.update import Fault
 
 DOUBLE: Final = "double"
 EXCLUDED: Final = "excluded"
+GROUP: Final = "group"
 HASH: Final = "hash"
 LATE: Final = "late"
+SUM: Final = "sum"
 UNAVAILABLE: Final = "unavailable"
 WEIGHT: Final = "weight"
 WITHHELD: Final = "withheld"
@@ -31,10 +33,12 @@ REASONS: Final[dict[str, str]] = {
     DOUBLE: "there are two different updates, or two promises, for one round",
     EXCLUDED: "the network does not hear the agent: a warrant, its revocation or the stewards keep it out",
     LATE: "most members had not seen the commit when they revealed",
+    SUM: "a message in the secure sum is none, or opens what was not dealt",
+    GROUP: "its group came to no sum, or to one that updates within the bounds cannot have",
     UNAVAILABLE: "nobody could get the update's bytes in time",
     WITHHELD: "an update was promised in time and not shown",
 }
 """Every code, and what it means."""
 
-PENALISED: Final = frozenset(REASONS) - {EXCLUDED, LATE, UNAVAILABLE, WITHHELD}
+PENALISED: Final = frozenset(REASONS) - {EXCLUDED, GROUP, LATE, UNAVAILABLE, WITHHELD}
 """The codes that only a wrong member earns; the others may happen to anybody on a bad line."""

@@ -24,8 +24,10 @@ from chain.kinds import JOIN, LEAVE
 from chain.learning import Commit, GroupOutcome, GroupResult, Outcome, Result, Reveal, Seat, Start, quorum
 from chain.learning_task import Task
 from chain.record import Record
+from chain.secure_part import Part
 from federated.grouping import groups_of
 from federated.membership import Membership
+from federated.part_book import PartBook
 from federated.penalties import Penalty, after, barred
 from validation.named import learning_of
 
@@ -87,6 +89,8 @@ class Ledger(Membership):
         self.reveals: dict[Cid, tuple[AgentId, Reveal]] = {}
         self.groups: dict[Cid, GroupResult] = {}
         """The groups' outcomes by the records that carry them. Several records may carry one outcome."""
+        self.book = PartBook()
+        """What was said in secure sums."""
         self.started: Cid | None = None
         self._starts: dict[bytes, tuple[Start, Cid]] = {}
         self._results: dict[bytes, dict[bytes, _Signed]] = {}
@@ -173,6 +177,8 @@ class Ledger(Membership):
                 return self._say(record, said)
             case GroupResult():
                 return self._agree(record, said)
+            case Part():
+                return self._take_part(record, said)
             case Result():
                 return self._conclude(record, said)
             case _:
@@ -198,7 +204,7 @@ class Ledger(Membership):
         if place is None:
             return self._wait(said.previous, record)
         author = record.header.author
-        if author not in place.agents or said.round != place.round:
+        if self.terms.secure is not None or author not in place.agents or said.round != place.round:
             return False
         known = self._by_round.setdefault((said.previous, author, isinstance(said, Reveal)), [])
         self._seen.add(record.cid)
@@ -234,6 +240,16 @@ class Ledger(Membership):
             self.groups = {cid: one for cid, one in self.groups.items() if one.outcome != dropped}
         known[:] = best.values()
         return record.cid in self.groups
+
+    def _take_part(self, record: Record, said: Part) -> bool:
+        place = self._places.get(said.previous)
+        if place is None:
+            return self._wait(said.previous, record)
+        author = record.header.author
+        if self.terms.secure is None or author not in place.agents or said.round != place.round:
+            return False
+        self._seen.add(record.cid)
+        return self.book.add(record.cid, author, said)
 
     def _conclude(self, record: Record, said: Result) -> bool:
         place = self._places.get(said.outcome.previous)

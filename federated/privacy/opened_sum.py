@@ -67,10 +67,11 @@ def open_sum(session: Session, said: Said) -> Opened:
 
     O(members³) on numbers of 521 bits: milliseconds.
     """
-    check_views(session, said)
+    check_chain(session, said.keys, said.shares, said.masked)
     keys = {one.sender: one.body[1] for one in said.keys}
     seeds = {one.sender: one.body[1] for one in said.shares}
     survivors = tuple(one.sender for one in said.masked)
+    _check_phase(session, said.openings, view_of(session, said.masked), survivors)
     for opening in said.openings:
         if not opening_fits(said.shares, survivors, opening):
             raise SecureSumError(Fault.SHARES, "shares are not those that were dealt", opening.sender)
@@ -94,25 +95,30 @@ def open_sum(session: Session, said: Said) -> Opened:
     return Opened(tuple((one.sender, one.body[1]) for one in said.masked), tuple(masks))
 
 
-def check_views(session: Session, said: Said) -> None:
+def check_chain(
+    session: Session, keys: Sequence[Message], shares: Sequence[Message], masked: Sequence[Message]
+) -> None:
     """Raise `SecureSumError` unless each phase builds on the one before, and all have the threshold."""
-    before: tuple[Message, ...] = ()
-    for messages in (said.keys, said.shares, said.masked, said.openings):
-        senders = [one.sender for one in messages]
-        if len(messages) < session.threshold:
-            raise SecureSumError(Fault.TOO_FEW, f"{len(messages)} members are fewer than {session.threshold}")
-        if senders != sorted(set(senders)):
-            raise SecureSumError(Fault.DOUBLE, "a member said two things in one phase")
-        view = view_of(session, before) if before else None
-        known = {one.sender for one in before}
-        for message in messages:
-            if before and (message.body[0] != view or message.sender not in known):
-                raise SecureSumError(Fault.VIEW, "a message builds on others", message.sender)
-        before = messages
-    rows = tuple(one.sender for one in said.keys)
-    for message in said.shares:
+    rows = tuple(one.sender for one in keys)
+    _check_phase(session, keys, None, session.roster)
+    _check_phase(session, shares, view_of(session, keys), rows)
+    _check_phase(session, masked, view_of(session, shares), tuple(one.sender for one in shares))
+    for message in shares:
         if tuple(row[0] for row in message.body[2]) != rows:
             raise SecureSumError(Fault.SHARES, "a member deals to others than showed keys", message.sender)
+
+
+def _check_phase(
+    session: Session, messages: Sequence[Message], view: bytes | None, before: Sequence[AgentId]
+) -> None:
+    senders = [one.sender for one in messages]
+    if len(messages) < session.threshold:
+        raise SecureSumError(Fault.TOO_FEW, f"{len(messages)} members are fewer than {session.threshold}")
+    if senders != sorted(set(senders)):
+        raise SecureSumError(Fault.DOUBLE, "a member said two things in one phase")
+    for message in messages:
+        if (view is not None and message.body[0] != view) or message.sender not in before:
+            raise SecureSumError(Fault.VIEW, "a message builds on others", message.sender)
 
 
 def opening_fits(shares: Sequence[Message], survivors: Sequence[AgentId], opening: Message) -> bool:

@@ -1,0 +1,469 @@
+"""A round whose updates are summed under masks, as one member lives it: without clock, network or disk.
+
+It is told what happened and says what to do next, like `federated.round`, and ends like it: with a result
+that more than two thirds sign. In between, each group of the roster (`federated.sum_chain`) goes through the
+phases of a secure sum:
+
+1. **keys**: whoever has an update to give says so by its keys, and how many examples stand behind it;
+2. **shares**: the secrets behind the masks are shared out among those who showed keys;
+3. **masked**: everybody's vector under its masks is shown;
+4. **survivors**: everybody signs whose vectors it has; more than two thirds must say the same;
+5. **opening**: what takes the masks away. From here on anybody can compute the sum.
+
+**Who is in** after a phase must be the same for all of a group, or the masks do not cancel out. Nobody votes:
+one member goes first, and its next message names whose messages it builds on; the others build on the same.
+Who goes first follows from a hash, for each phase anew, and has `LEAD_S` seconds; then it is the next one's
+turn, who still follows whoever went before. A member speaks once in each phase, so it never builds on two
+lists; who built on another list than most is out, and where too few are left the group comes to no sum.
+
+**Waiting** is bounded and adapts as in every round: when enough for a sum have spoken, the rest get
+`PATIENCE` times as long again, and never more than the task's deadline (`commit_ms` for keys, `reveal_ms` for
+the other phases). Of other groups a member waits for the end, as long as anything is heard of them.
+
+**A crash** in the middle costs a member its keys, which are nowhere but in memory: it takes no more part in
+this round's sum, and still signs its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from hashlib import sha256
+from math import inf
+from typing import TYPE_CHECKING, TypeAlias
+
+from chain.cid import Cid
+from chain.identity import AgentId, Identity
+from chain.learning import quorum
+from chain.secure_part import Part
+from federated.actions import Action, LookVector, Mask, Offer, Tell
+from federated.agreement import Agreement
+from federated.ledger import Ledger, Tip
+from federated.messages import Question, Reply, Word
+from federated.privacy.secure_messages import Phase, SecureSumError
+from federated.privacy.secure_sum import SecureSum
+from federated.proposal import Verdict, proposers
+from federated.round import FLOOR_S, MAX_EXTENSIONS, PATIENCE
+from federated.sum_chain import GroupParts
+from federated.sum_evidence import Sum, Sums
+
+if TYPE_CHECKING:
+    from federated.privacy.keystream import Words
+
+LEAD_S = 4.0
+"""Seconds that the member whose turn it is gets to go first into the next phase."""
+
+SecureAction: TypeAlias = Action | Sum | Tell | Mask | LookVector
+
+
+class Stage(StrEnum):
+    """Where this member is in the round."""
+
+    KEYS = "keys"
+    SHARES = "shares"
+    MASKED = "masked"
+    SURVIVORS = "survivors"
+    OPENING = "opening"
+    RESULT = "result"
+
+
+class SecureRound:
+    """The machine of the round that the ledger's tip is at; times are seconds of one monotonic clock.
+
+    After anything happened, call `step`, do what it says, and call it again at `wake_at` at the latest. When
+    the ledger's tip is another one, this round is over.
+    """
+
+    def __init__(
+        self, ledger: Ledger, identity: Identity, now: float, random_bytes: Callable[[int], bytes]
+    ) -> None:
+        tip = ledger.tip
+        assert tip is not None
+        self.ledger = ledger
+        self.tip: Tip = tip
+        self.offer: Offer | None = None
+        self.wake_at = inf
+        self.made: set[Cid] = set()
+        """Models and vectors that were made for this round; its result is one of them."""
+        self.group = tip.agents
+        """Who wants to hear of this member's parts."""
+        self.sums = Sums(ledger, tip, identity.agent)
+        terms = ledger.terms
+        self.agreement = Agreement(tip.digest, tip.agents, self.sums, identity, terms.result_ms / 1_000)
+        self.agreements = {tip.digest: self.agreement}
+        self._identity = identity
+        self._me = identity.agent
+        self._began = now
+        self._keys = Deadline(now, terms.commit_ms / 1_000)
+        self._extensions = 0
+        self._concluding = False
+        self._watches = [Watch(parts, now, terms.reveal_ms / 1_000) for parts in self.sums.groups]
+        own = next((parts for parts in self.sums.groups if self._me in parts.members), None)
+        self._own = None if own is None else GroupMember(own, self.sums, identity, random_bytes, self._keys)
+
+    # -- what is asked of it --
+
+    @property
+    def phase(self) -> Stage:
+        """Where this member is."""
+        if self._concluding or self._own is None:
+            return Stage.RESULT if self._concluding else Stage.KEYS
+        return Stage(self._own.phase.name.lower())
+
+    @property
+    def excluded(self) -> frozenset[AgentId]:
+        """Whom the network does not hear now; set anew before `step` and `answer`."""
+        return self.sums.excluded
+
+    @excluded.setter
+    def excluded(self, agents: frozenset[AgentId]) -> None:
+        self.sums.excluded = agents
+
+    @property
+    def takes_part(self) -> bool:
+        """Whether this member is in the round's roster."""
+        return self._me in self.tip.agents
+
+    @property
+    def over(self) -> bool:
+        """Whether the ledger has moved on."""
+        return self.ledger.tip is None or self.ledger.tip.digest != self.tip.digest
+
+    @property
+    def wants_update(self) -> bool:
+        """Whether the user's process should train now: there is a group, and it waits for keys."""
+        return self.takes_part and self.offer is None and self._own is not None and self._own.wants_keys
+
+    def relock(self, place: bytes, digest: bytes, until: float) -> None:
+        """Before a restart this outcome was signed: no other one until then, and for an attempt at most."""
+        limit_s = self.ledger.terms.result_ms / 1_000
+        self.agreements[place].relock(digest, min(until, self._began + limit_s))
+
+    def deadline(self) -> float:
+        """When the phase ends at the latest, as far as is known now."""
+        if self._concluding:
+            return self.agreement.deadline()
+        return self._keys.at() if self._own is None else self._own.deadline()
+
+    # -- what happens --
+
+    def looked(self, item: Cid, verdict: Verdict) -> None:
+        """A masked vector was looked at, or could not be had."""
+        self.sums.looked(item, verdict)
+
+    def failed(self, key: tuple[Cid, ...]) -> None:
+        """The sums could not be computed: a vector that was here has gone; it is looked at again."""
+        self.sums.failed(key)
+
+    def mask(self, vector: Words) -> Words | None:
+        """This member's vector under its masks, in place; None when it is out. Takes a while."""
+        assert self._own is not None
+        return self._own.mask(vector)
+
+    def masked(self) -> None:
+        """The masked vector is kept, and may be spoken of."""
+        assert self._own is not None
+        self._own.masked()
+
+    def unmasked(self) -> None:
+        """There will be no masked vector: this member takes no more part in the sum."""
+        assert self._own is not None
+        self._own.out = True
+
+    def answered(self, agent: AgentId, question: Question, reply: Reply | None, now: float) -> None:
+        """A member replied, or (None) did not. Raises `ValueError` for a signature that does not verify."""
+        self.agreement.answered(agent, question, reply, now)
+
+    def answer(self, agent: AgentId, question: Question, now: float) -> Reply:
+        """What to reply to a proposer, after the records that it shows have been fetched from it."""
+        if question.previous != self.tip.digest:
+            return Reply(Word.ELSEWHERE)
+        return self.agreement.answer(agent, question, now)
+
+    def step(self, now: float) -> list[SecureAction]:
+        """What to do now; also moves the phases on. `wake_at` is when to ask again if nothing happens."""
+        self.wake_at = inf
+        if not self.takes_part or self.over:
+            return []
+        actions: list[SecureAction] = []
+        keys_over = self._keys_over(now)
+        if self._own is not None:
+            actions += self._own.step(now, self.offer, keys_over)
+            self.wake_at = min(self.wake_at, self._own.wake_at)
+        actions += self.sums.looks()
+        waits = [at for watch in self._watches if (at := watch.until(now, keys_over)) is not None]
+        self.sums.waiting = bool(waits or self.sums.unsettled())
+        if self.sums.waiting:
+            self.wake_at = min([self.wake_at, *waits] if keys_over else [self.wake_at, self._keys.at()])
+            return actions
+        return actions + self._conclude(now)
+
+    # -- parts --
+
+    def _conclude(self, now: float) -> list[SecureAction]:
+        if not self._concluding:
+            self._concluding = True
+            self.agreement.begin(now)
+        book, previous = self.ledger.book, self.tip.digest
+        spoke = [agent for agent in self.tip.agents if book.all_of(previous, agent)]
+        order = proposers(
+            self.tip, [agent for agent in spoke if agent not in self.excluded] or self.tip.agents
+        )
+        actions: list[SecureAction] = [*self.sums.models(), *self.agreement.step(now, order)]
+        self.wake_at = min(self.wake_at, self.agreement.wake_at)
+        return actions
+
+    def _keys_over(self, now: float) -> bool:
+        """Whether who has not shown keys is waited for no more: for half of the roster it is, a few times."""
+        book, previous = self.ledger.book, self.tip.digest
+        heard = [agent for agent in self.tip.agents if agent not in self.excluded]
+        done = [agent for agent in heard if book.of(previous, agent, Phase.KEYS)]
+        self._keys.note(len(done), quorum(len(heard)), now)
+        if len(done) == len(heard) or not self.sums.groups:
+            return True
+        if now < self._keys.at():
+            return False
+        if 2 * len(done) >= len(heard) or (done and self._extensions >= MAX_EXTENSIONS):
+            return True
+        self._extensions += 1
+        self._keys.again(now)
+        return False
+
+
+class Deadline:
+    """When a phase is over: after `limit_s`, and sooner once most have done their part."""
+
+    def __init__(self, now: float, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._since = now
+        self._most_at: float | None = None
+
+    def again(self, now: float) -> None:
+        """Begin anew."""
+        self._since, self._most_at = now, None
+
+    def note(self, done: int, most: int, now: float) -> None:
+        """So many have done their part; `most` is what counts as most."""
+        if self._most_at is None and done >= most:
+            self._most_at = now
+
+    def at(self) -> float:
+        """The time, as far as is known now."""
+        latest = self._since + self._limit_s
+        if self._most_at is None:
+            return latest
+        return min(latest, self._most_at + max(FLOOR_S, PATIENCE * (self._most_at - self._since)))
+
+
+class Watch:
+    """How long one group is waited for: until its sum is open, or nothing was heard of it for too long."""
+
+    def __init__(self, parts: GroupParts, now: float, limit_s: float) -> None:
+        self._parts = parts
+        self._limit_s = limit_s
+        self._heard = 0
+        self._heard_at = now
+
+    def until(self, now: float, keys_over: bool) -> float | None:
+        """Until when to wait for it, None for no more."""
+        parts = self._parts
+        if parts.closed() is not None:
+            return None
+        counts = [sum(bool(parts.of(phase, agent)) for agent in parts.members) for phase in Phase]
+        if sum(counts) != self._heard or not keys_over:
+            self._heard, self._heard_at = sum(counts), now
+        if keys_over and counts[0] < parts.session.threshold:
+            return None
+        at = self._heard_at + self._limit_s + LEAD_S
+        return at if now < at else None
+
+
+class GroupMember:
+    """This member in its own group: what it says in which phase, and on whose messages it builds."""
+
+    def __init__(
+        self,
+        parts: GroupParts,
+        sums: Sums,
+        identity: Identity,
+        random_bytes: Callable[[int], bytes],
+        keys: Deadline,
+    ) -> None:
+        self.out = False
+        """Whether it takes no more part in this sum."""
+        self.wake_at = inf
+        self._parts = parts
+        self._sums = sums
+        self._identity = identity
+        self._me = identity.agent
+        self._random_bytes = random_bytes
+        self._keys = self._deadline = keys
+        self._sum: SecureSum | None = None
+        self._offer: Offer | None = None
+        self._fed: dict[Phase, dict[AgentId, Cid]] = {phase: {} for phase in Phase}
+        self._agreed: tuple[AgentId, ...] = parts.members
+        self._survivors: tuple[Cid, ...] = ()
+        self._masking: tuple[AgentId, ...] | None = None
+        self._telling: list[Part] = []
+        self._ready_at: float | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """Whose messages are waited for."""
+        return Phase.KEYS if self._sum is None else self._sum.phase
+
+    @property
+    def wants_keys(self) -> bool:
+        """Whether this member could still come in."""
+        if self._sum is not None or self._parts.of(Phase.KEYS, self._me):
+            return False
+        return not any(self._parts.of(Phase.SHARES, agent) for agent in self._parts.members)
+
+    def deadline(self) -> float:
+        """When the phase ends, as far as is known now."""
+        return self._deadline.at()
+
+    def step(self, now: float, offer: Offer | None, keys_over: bool) -> list[Action]:
+        """What to do now."""
+        self.wake_at = inf
+        if self.out or self._masking is not None:
+            return []
+        if self._sum is None:
+            if offer is None or not self.wants_keys:
+                return []
+            self._offer = offer
+            self._sum = SecureSum(self._parts.session, self._identity, self._random_bytes)
+            tip = self._sums.tip
+            first = Part(tip.round, tip.digest, 0, (), self._sum.start(), offer.examples, offer.metrics)
+            return [Tell(first)]
+        actions: list[Action] = [Tell(part) for part in self._telling]
+        self._telling = []
+        self._feed(self._sum)
+        if self.out or self.phase is Phase.OPENING or self._me not in self._fed[self.phase]:
+            return actions  # the own message of this phase is on its way to the ledger
+        return actions + self._go_on(self._sum, now, keys_over)
+
+    def mask(self, vector: Words) -> Words | None:
+        """Off the event loop: nothing else touches the sum until `masked`."""
+        assert self._sum is not None
+        assert self._masking is not None
+        on = self._on(Phase.SHARES, self._masking)
+        try:
+            data = self._sum.close(self._masking, vector)
+        except SecureSumError:
+            self.out = True
+            return None
+        self._telling.append(self._part(Phase.MASKED, on, data))
+        return self._sum.masked
+
+    def masked(self) -> None:
+        """The vector is kept."""
+        self._masking = None
+
+    # -- parts --
+
+    def _feed(self, sum_: SecureSum) -> None:
+        """What came to be known since."""
+        book = self._sums.ledger.book
+        for phase in list(Phase)[self.phase :]:
+            for agent in self._parts.members:
+                cid = self._parts.usable(phase, agent)
+                if cid is None or agent in self._fed[phase]:
+                    continue
+                if phase is Phase.MASKED and (cid not in self._sums.verdicts or self._sums.verdicts[cid]):
+                    continue
+                try:
+                    sum_.receive(book.parts[cid][1].message)
+                except SecureSumError:
+                    # Of others it is passed over; an own one is that of before a restart.
+                    self.out = self.out or agent == self._me
+                    continue
+                self._fed[phase][agent] = cid
+
+    def _go_on(self, sum_: SecureSum, now: float, keys_over: bool) -> list[Action]:
+        phase, threshold = self.phase, self._parts.session.threshold
+        expected = self._agreed
+        usable = [agent for agent in sum_.candidates() if agent in self._fed[phase]]
+        if phase is Phase.KEYS:
+            expected = tuple(agent for agent in expected if agent not in self._sums.excluded)
+            usable = [agent for agent in usable if agent in expected]
+        if phase is Phase.SURVIVORS:
+            # Enough have signed the same: nobody else is needed.
+            return self._close(usable, now) if len(usable) >= threshold else []
+        followed = self._followed(phase, usable)
+        if followed is not None:
+            return self._close(followed, now)
+        if self.out or self._me not in usable:
+            return []
+        complete = len(usable) == len(expected)
+        if phase is not Phase.KEYS:
+            self._deadline.note(len(usable), threshold, now)
+        self.wake_at = self._deadline.at()
+        over = complete or (keys_over if phase is Phase.KEYS else now >= self.wake_at)
+        if not over:
+            return []
+        if len(usable) < threshold:
+            self.out = phase is not Phase.KEYS or keys_over
+            return []
+        self._ready_at = now if self._ready_at is None else self._ready_at
+        order = sorted(usable, key=lambda agent: self._rank(phase, agent))
+        turn = self._ready_at + LEAD_S * order.index(self._me)
+        if now < turn:
+            self.wake_at = turn
+            return []
+        return self._close(usable, now)
+
+    def _followed(self, phase: Phase, usable: list[AgentId]) -> list[AgentId] | None:
+        """Whom somebody who went first goes on with, if this member can go on with them, too."""
+        ends: dict[tuple[Cid, ...], int] = {}
+        for agent in self._parts.members:
+            cid = self._parts.usable(Phase(phase + 1), agent)
+            if cid is not None:
+                ends[self._parts.on(cid)] = ends.get(self._parts.on(cid), 0) + 1
+        here = {self._fed[phase][agent]: agent for agent in usable}
+        mine = self._fed[phase].get(self._me)
+        for count, on in sorted(((count, on) for on, count in ends.items()), key=_most_first):
+            if mine in on and set(on) <= here.keys() and len(on) >= self._parts.session.threshold:
+                return [here[cid] for cid in on]
+            if mine not in on and count >= self._parts.session.threshold:
+                self.out = True
+        return None
+
+    def _close(self, agreed: list[AgentId], now: float) -> list[Action]:
+        assert self._sum is not None
+        phase, among = self.phase, tuple(sorted(agreed))
+        self._ready_at = None
+        if phase is Phase.SHARES:
+            self._masking = among
+            self._agreed = among
+            self._deadline = self._next(now)
+            assert self._offer is not None
+            return [Mask(self._offer)]
+        on = self._survivors if phase is Phase.SURVIVORS else self._on(phase, among)
+        try:
+            data = self._sum.close(among)
+        except SecureSumError:
+            self.out = True
+            return []
+        if phase is Phase.MASKED:
+            self._survivors = on
+        self._agreed = among
+        self._deadline = self._next(now)
+        return [Tell(self._part(self._sum.phase, on, data))]
+
+    def _next(self, now: float) -> Deadline:
+        return Deadline(now, self._sums.ledger.terms.reveal_ms / 1_000)
+
+    def _on(self, phase: Phase, among: tuple[AgentId, ...]) -> tuple[Cid, ...]:
+        return tuple(sorted(self._fed[phase][agent] for agent in among))
+
+    def _part(self, phase: Phase, on: tuple[Cid, ...], data: bytes) -> Part:
+        tip = self._sums.tip
+        return Part(tip.round, tip.digest, int(phase), on, data)
+
+    def _rank(self, phase: Phase, agent: AgentId) -> bytes:
+        return sha256(self._parts.session.digest() + bytes([phase]) + agent).digest()
+
+
+def _most_first(pair: tuple[int, tuple[Cid, ...]]) -> tuple[int, tuple[Cid, ...]]:
+    return -pair[0], pair[1]
