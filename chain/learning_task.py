@@ -240,8 +240,8 @@ def task_from_body(body: dict[str, Any]) -> Task:
     for name in ("compression", "topology", "secure"):
         if name in body and body["mode"] != PEER_ROUNDS:
             raise RecordError(f"{name} is for the mode {PEER_ROUNDS}")
-    if "secure" in body and body.get("topology") == GOSSIP:
-        raise RecordError(f"secure sums need rounds with a roster, which the topology {GOSSIP} has not")
+    if "secure" in body and "topology" in body:
+        raise RecordError(f"secure sums are for the topology {ALL_TO_ALL}, not {body['topology']}")
     if "compression" in body and body.get("topology") == GOSSIP:
         raise RecordError(
             f"compression {body['compression']} needs a model that all begin with, which the topology "

@@ -10,6 +10,7 @@ from chain.identity import AgentId
 from chain.learning import Commit, GroupResult, Result, Reveal, update_hash
 from chain.secure_part import Part
 from federated.messages import Question
+from federated.sum_chain import Closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,17 @@ class LookVector:
 
 
 @dataclass(frozen=True, slots=True)
+class Sum:
+    """Add up these groups' vectors, make the round's model of the sums and of `base`, keep it as a blob, and
+    call `summed`.
+    """
+
+    key: tuple[Cid, ...]
+    base: Cid
+    groups: tuple[Closed, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """Ask a member to sign, and call `answered` with its reply."""
 
@@ -125,4 +137,6 @@ class Publish:
     result: Result | GroupResult
 
 
-Action: TypeAlias = Promise | Show | Look | LookModel | Average | Combine | Ask | Publish
+Action: TypeAlias = (
+    Promise | Show | Look | LookModel | Average | Combine | Tell | Mask | LookVector | Sum | Ask | Publish
+)

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
+from typing import TypeAlias
 
 import trio
 
@@ -45,6 +46,7 @@ from federated.ports import NoRoom, TooLarge
 from federated.proposal import Verdict
 from federated.robust import combine
 from federated.round import Round
+from federated.secure_round import SecureRound
 from federated.update import Fault, Model, UpdateError, decode, inspect, update_size
 from validation.named import learning_of
 
@@ -62,12 +64,15 @@ ANSWER_WAIT_S = 2.0
 log = logging.getLogger(f"roseforest.{__name__}")
 
 
+AnyRound: TypeAlias = Round | SecureRound
+
+
 class Engagement(Following[Ledger]):
     """This node and one task of peer rounds. `run` follows it; the verbs may be called from other tasks."""
 
     def __init__(self, tools: Tools, task: Record, wanted: bool) -> None:
         super().__init__(tools, Ledger(task), wanted)
-        self.round: Round | None = None
+        self.round: AnyRound | None = None
         self._here: set[Cid] = set()
         self._fetching: set[Cid] = set()
         self._asked_again: set[bytes] = set()
@@ -79,18 +84,21 @@ class Engagement(Following[Ledger]):
 
     def _costs(self, record: Record) -> str:
         said = learning_of(record)
-        place = None
-        if isinstance(said, Result):
-            place = self.ledger.place_of(said.outcome.digest(self.ledger.cid))
-        if place is None or not isinstance(said, Result):
+        if not isinstance(said, Result):
             return ""
         named = dict(said.outcome.refused)
         shown = [self.ledger.reveals.get(cid) for cid in said.outcome.reveals]
         sizes = [one[1].size for one in shown if one is not None and one[0] not in named]
         least = "" if None not in shown else "at least "  # of a reveal that is not here yet
-        return f"; updates of {least}{sum(sizes)} bytes" + "".join(
+        return f"; updates of {least}{sum(sizes)} bytes{self._barred(said)}"
+
+    def _barred(self, said: Result) -> str:
+        """Whom a result bars, and until when."""
+        place = self.ledger.place_of(said.outcome.digest(self.ledger.cid))
+        named = dict(said.outcome.refused)
+        return "".join(
             f"; out {'for good' if one.for_good else f'up to round {one.until}'}: {peer_id(one.agent)}"
-            for one in barred(place.penalties, place.round).values()
+            for one in (() if place is None else barred(place.penalties, place.round).values())
             if one.agent in named
         )
 
@@ -114,7 +122,7 @@ class Engagement(Following[Ledger]):
             return
         now = self._tools.clock.monotonic()
         if self.round is None or self.round.over:
-            previous, self.round = self.round, Round(ledger, self._tools.identity, now)
+            previous, self.round = self.round, self._new_round(now)
             await self._begin(self.round, previous)
         round_ = self.round
         if ledger.finished:
@@ -132,7 +140,11 @@ class Engagement(Following[Ledger]):
         if round_.over:
             self.wake()
 
-    async def _begin(self, round_: Round, previous: Round | None) -> None:
+    def _new_round(self, now: float) -> AnyRound:
+        """The machine of the round that is on."""
+        return Round(self.ledger, self._tools.identity, now)
+
+    async def _begin(self, round_: AnyRound, previous: AnyRound | None) -> None:
         round_.offer = self._tools.memory.offer(self.ledger.cid, round_.tip.digest)
         clock = self._tools.clock
         for place in round_.agreements:
@@ -151,7 +163,7 @@ class Engagement(Following[Ledger]):
         self._changed.set()
         self._changed = trio.Event()
 
-    async def _remember_lock(self, round_: Round) -> None:
+    async def _remember_lock(self, round_: AnyRound) -> None:
         """Make durable what was signed last, before anybody sees the signature."""
         clock = self._tools.clock
         for place, agreement in round_.agreements.items():
@@ -163,7 +175,7 @@ class Engagement(Following[Ledger]):
                 await self._tools.memory.keep_lock(self._lock_of(round_, place), place, lock[0], until_us)
             self._locked[place] = lock
 
-    def _lock_of(self, round_: Round, place: bytes) -> bytes:
+    def _lock_of(self, round_: AnyRound, place: bytes) -> bytes:
         """Under what the lock on an agreement is remembered: one of the task's rounds, one of its groups."""
         return self.ledger.cid if place == round_.tip.digest else self.ledger.cid + b"group"
 
@@ -233,7 +245,7 @@ class Engagement(Following[Ledger]):
 
     # -- acting --
 
-    async def _act(self, round_: Round, action: Action) -> None:
+    async def _act(self, round_: AnyRound, action: Action) -> None:
         assert self._nursery is not None
         match action:
             case Promise(commit=commit):
@@ -261,7 +273,7 @@ class Engagement(Following[Ledger]):
         roster = () if tip is None else tip.agents
         return list(dict.fromkeys([*roster, *self.ledger.members(), self.ledger.task.header.author]))
 
-    async def _look(self, round_: Round, look: Look) -> None:
+    async def _look(self, round_: AnyRound, look: Look) -> None:
         if not self.ledger.has(look.commit):
             for agent in look.agents:
                 await self._take_up(agent, [look.commit])
@@ -272,7 +284,7 @@ class Engagement(Following[Ledger]):
         round_.looked(look.reveal, verdict)
         self.wake()
 
-    async def _look_model(self, round_: Round, look: LookModel) -> None:
+    async def _look_model(self, round_: AnyRound, look: LookModel) -> None:
         round_.looked(look.record, await self.model_verdict(look.blob, look.agents))
         self.wake()
 
@@ -328,7 +340,7 @@ class Engagement(Following[Ledger]):
             return data
         return None
 
-    async def _average(self, round_: Round, average: Average | Combine) -> None:
+    async def _average(self, round_: AnyRound, average: Average | Combine) -> None:
         tools = self._tools
         terms = self.ledger.terms if isinstance(average, Average) else of_models(self.ledger.terms)
         while builds_on_base(terms) and average.base not in self._here:  # it is being fetched
@@ -374,7 +386,7 @@ class Engagement(Following[Ledger]):
             return None
         return await tools.run_blocking(combine, terms, terms.rule, base_data, found)
 
-    async def _ask(self, round_: Round, ask: Ask) -> None:
+    async def _ask(self, round_: AnyRound, ask: Ask) -> None:
         tools, reply = self._tools, None
         try:
             await tools.post.reach(ask.agent)
@@ -474,7 +486,7 @@ class Engagement(Following[Ledger]):
             raise WrongState(f"round {number} took no update from this node any more")
         round_.offer = offer
         self.wake()
-        while not self.ledger.commits_of(round_.tip, self._me):
+        while not round_.promised:
             if round_.over:
                 raise WrongState(f"round {number} ended before the update was committed")
             await self._changed.wait()

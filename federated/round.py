@@ -122,6 +122,11 @@ class Round:
             and not self.ledger.commits_of(self.tip, self._me)
         )
 
+    @property
+    def promised(self) -> bool:
+        """Whether this member's update is promised."""
+        return bool(self.ledger.commits_of(self.tip, self._me))
+
     def relock(self, place: bytes, digest: bytes, until: float) -> None:
         """Before a restart this outcome was signed: no other one until then, and for an attempt at most."""
         self.agreements[place].relock(digest, min(until, self._since + self._limit_s))

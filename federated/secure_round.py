@@ -30,13 +30,13 @@ from collections.abc import Callable
 from enum import StrEnum
 from hashlib import sha256
 from math import inf
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from chain.cid import Cid
 from chain.identity import AgentId, Identity
 from chain.learning import quorum
 from chain.secure_part import Part
-from federated.actions import Action, LookVector, Mask, Offer, Tell
+from federated.actions import Action, Mask, Offer, Tell
 from federated.agreement import Agreement
 from federated.ledger import Ledger, Tip
 from federated.messages import Question, Reply, Word
@@ -45,15 +45,13 @@ from federated.privacy.secure_sum import SecureSum
 from federated.proposal import Verdict, proposers
 from federated.round import FLOOR_S, MAX_EXTENSIONS, PATIENCE
 from federated.sum_chain import GroupParts
-from federated.sum_evidence import Sum, Sums
+from federated.sum_evidence import Sums
 
 if TYPE_CHECKING:
     from federated.privacy.keystream import Words
 
 LEAD_S = 4.0
 """Seconds that the member whose turn it is gets to go first into the next phase."""
-
-SecureAction: TypeAlias = Action | Sum | Tell | Mask | LookVector
 
 
 class Stage(StrEnum):
@@ -134,6 +132,11 @@ class SecureRound:
         """Whether the user's process should train now: there is a group, and it waits for keys."""
         return self.takes_part and self.offer is None and self._own is not None and self._own.wants_keys
 
+    @property
+    def promised(self) -> bool:
+        """Whether this member's keys say that it has an update."""
+        return bool(self.ledger.book.of(self.tip.digest, self._me, Phase.KEYS))
+
     def relock(self, place: bytes, digest: bytes, until: float) -> None:
         """Before a restart this outcome was signed: no other one until then, and for an attempt at most."""
         limit_s = self.ledger.terms.result_ms / 1_000
@@ -150,6 +153,16 @@ class SecureRound:
     def looked(self, item: Cid, verdict: Verdict) -> None:
         """A masked vector was looked at, or could not be had."""
         self.sums.looked(item, verdict)
+
+    def averaged(
+        self,
+        key: tuple[Cid, ...],
+        parameters: Cid,
+        seconds: float,
+        spoilt: frozenset[AgentId] = frozenset(),
+    ) -> None:
+        """The model of these vectors is here; the groups of the `spoilt` had sums that no updates have."""
+        self.sums.summed(key, parameters, seconds, spoilt)
 
     def failed(self, key: tuple[Cid, ...]) -> None:
         """The sums could not be computed: a vector that was here has gone; it is looked at again."""
@@ -180,12 +193,12 @@ class SecureRound:
             return Reply(Word.ELSEWHERE)
         return self.agreement.answer(agent, question, now)
 
-    def step(self, now: float) -> list[SecureAction]:
+    def step(self, now: float) -> list[Action]:
         """What to do now; also moves the phases on. `wake_at` is when to ask again if nothing happens."""
         self.wake_at = inf
         if not self.takes_part or self.over:
             return []
-        actions: list[SecureAction] = []
+        actions: list[Action] = []
         keys_over = self._keys_over(now)
         if self._own is not None:
             actions += self._own.step(now, self.offer, keys_over)
@@ -200,7 +213,7 @@ class SecureRound:
 
     # -- parts --
 
-    def _conclude(self, now: float) -> list[SecureAction]:
+    def _conclude(self, now: float) -> list[Action]:
         if not self._concluding:
             self._concluding = True
             self.agreement.begin(now)
@@ -209,7 +222,7 @@ class SecureRound:
         order = proposers(
             self.tip, [agent for agent in spoke if agent not in self.excluded] or self.tip.agents
         )
-        actions: list[SecureAction] = [*self.sums.models(), *self.agreement.step(now, order)]
+        actions: list[Action] = [*self.sums.models(), *self.agreement.step(now, order)]
         self.wake_at = min(self.wake_at, self.agreement.wake_at)
         return actions
 

@@ -19,10 +19,10 @@ from hashlib import sha256
 
 from chain.cid import Cid
 from chain.identity import AgentId
-from chain.learning import quorum
+from chain.learning import Outcome, quorum
 from chain.learning_task import Task
 from chain.statement import domain_tag
-from federated.faults import DOUBLE, SUM, WEIGHT
+from federated.faults import DOUBLE, GROUP, SUM, WEIGHT
 from federated.ledger import Ledger, Tip
 from federated.privacy.group_sums import vector_length
 from federated.privacy.opened_sum import Opened, Said, check_chain, open_sum, opening_fits
@@ -243,3 +243,20 @@ class GroupParts:
     def _weighs(self, cid: Cid) -> bool:
         examples = self._ledger.book.parts[cid][1].examples
         return 1 <= examples <= self._ledger.terms.max_examples
+
+
+def summed(ledger: Ledger, place: Tip, outcome: Outcome) -> tuple[Closed, ...]:
+    """The groups whose sums a result is made of, as far as their parts are here; a look at all of them.
+
+    Of a group that the result refuses no member counts.
+    """
+    refused = dict(outcome.refused)
+    named = set(outcome.reveals)
+    found: list[Closed] = []
+    for members in sum_groups(ledger.terms, place):
+        closed = GroupParts(ledger, place, members).closed()
+        if closed is None or not named.issuperset(closed.parts):
+            continue
+        if not any(refused.get(agent) == GROUP for agent in members):
+            found.append(closed)
+    return tuple(found)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.learning import MAX_REVEALS, Outcome
-from federated.actions import Action, LookVector
+from federated.actions import Action, LookVector, Sum
 from federated.evidence import Evidence
 from federated.faults import EXCLUDED, GROUP, SUM
 from federated.ledger import Ledger, Tip
@@ -27,17 +27,6 @@ from federated.sum_chain import Closed, GroupParts, sum_groups
 
 WORD = 8
 """Bytes of an element of a vector."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sum:
-    """Add up these groups' vectors, make the round's model of the sums and of `base`, keep it as a blob, and
-    call `summed`.
-    """
-
-    key: tuple[Cid, ...]
-    base: Cid
-    groups: tuple[Closed, ...]
 
 
 @dataclass(frozen=True, slots=True)

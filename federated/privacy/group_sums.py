@@ -8,6 +8,9 @@ model that comes out is FedAvg's, bit for bit.
 those. What can be had is a rule over **groups**: members sum in secret within small groups, and the rule
 looks at the groups' means. One liar spoils its whole group, so with g groups less than g / 2 liars are borne
 in all, however many members there are; and what hides a member is its group.
+
+What can be judged is a group's mean: an honest one keeps every bound that updates keep, and weighs as much as
+its members claimed. A liar inside those bounds is not found.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from chain.aggregation_rule import AggregationRule
 from chain.cid import blob_cid
 from chain.identity import AgentId
 from chain.learning_task import Task
@@ -31,10 +33,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GroupSum:
-    """What a group came to: who is in it, and the sum of their vectors."""
+    """What a group came to: who is in it, the sum of their vectors, and how many examples they claimed."""
 
     members: tuple[AgentId, ...]
     total: Words
+    weight: int
 
 
 def vector_length(task: Task) -> int:
@@ -42,7 +45,7 @@ def vector_length(task: Task) -> int:
     return sum(array.count for array in task.arrays) + 1
 
 
-def vector_of(task: Task, data: bytes, examples: int) -> Words:
+def vector_of(task: Task, data: Model, examples: int) -> Words:
     """A checked update as a vector; raises `ValueError` for a weight that the task does not allow."""
     import numpy as np
 
@@ -73,18 +76,20 @@ def mean_of(task: Task, total: Words, members: int) -> bytes:
     return Accumulator.of(task, sums, members, weight).mean()
 
 
-def robust_over_groups(
-    task: Task, rule: AggregationRule, base: Model, groups: Sequence[GroupSum]
-) -> tuple[bytes, dict[int, Fault]]:
-    """The model that `rule` makes of the groups' means, and which groups (by number) are refused, and why.
+def model_of_sums(
+    task: Task, base: Model, groups: Sequence[GroupSum]
+) -> tuple[bytes | None, dict[int, Fault]]:
+    """The model that the task's strategy makes of sums, and which groups (by number) are refused, and why.
 
-    Every group counts the same. `base` is what the round began with. Raises `ValueError` when a member is in
-    two groups, or no group is left. A pure function.
+    With `fedavg` it is the mean of all updates weighted by their examples, as if they had been seen; a rule
+    looks at the means of groups, each of which counts the same. None when no group is left. `base` is what
+    the round began with. Raises `ValueError` when a member is in two groups. A pure function.
     """
     everybody = [agent for group in groups for agent in group.members]
     if len(set(everybody)) < len(everybody):
         raise ValueError("a member is in two groups")
     means: list[bytes] = []
+    good: list[GroupSum] = []
     refused: dict[int, Fault] = {}
     for number, group in enumerate(groups):
         try:
@@ -92,11 +97,25 @@ def robust_over_groups(
         except ValueError:
             refused[number] = Fault.BOUND
             continue
-        fault = examine(task, base, mean)
+        weighs = int(group.total.view("i8")[-1]) == group.weight
+        fault = examine(task, base, mean) if weighs else Fault.BOUND
         if fault is None:
             means.append(mean)
+            good.append(group)
         else:
             refused[number] = fault
-    if not means:
-        raise ValueError("no group came to a sum that can be used")
-    return combine(task, rule, base, [(blob_cid(mean), mean) for mean in means]), refused
+    if not good:
+        return None, refused
+    if task.rule is None:
+        return _mean_of_all(task, good), refused
+    return combine(task, task.rule, base, [(blob_cid(mean), mean) for mean in means]), refused
+
+
+def _mean_of_all(task: Task, groups: Sequence[GroupSum]) -> bytes:
+    """The mean of all members of all groups: the sums are added before they are divided."""
+    import numpy as np
+
+    total = np.zeros(vector_length(task), np.uint64)
+    for group in groups:
+        total += group.total
+    return mean_of(task, total, sum(len(group.members) for group in groups))

@@ -28,7 +28,6 @@ from chain.learning import (
 from chain.learning_task import (
     ALL_TO_ALL,
     DTYPES,
-    GOSSIP,
     GROUPS,
     MAX_MEMBERS,
     MAX_SEATS,
@@ -50,25 +49,29 @@ rosters = st.dictionaries(agents, record_cids, min_size=1, max_size=MAX_MEMBERS)
 arrays = st.builds(
     Array, words, st.sampled_from(sorted(DTYPES)), st.lists(st.integers(1, 5), max_size=4).map(tuple)
 )
-tasks = st.builds(
-    Task,
-    name=words,
-    arrays=st.lists(arrays, min_size=1, max_size=4, unique_by=lambda array: array.name).map(tuple),
-    parameters=blob_cids,
-    rounds=rounds,
-    min_members=st.integers(1, 4),
-    max_members=st.integers(4, MAX_MEMBERS),
-    commit_ms=st.integers(1_000, 86_400_000),
-    reveal_ms=st.integers(1_000, 86_400_000),
-    result_ms=st.integers(1_000, 86_400_000),
-    max_examples=st.integers(1, 1_000_000),
-    max_abs=st.integers(1, 1_000_000),
-    config=st.dictionaries(
-        words, words | st.integers(-9, 9) | st.booleans() | st.binary(max_size=4), max_size=4
-    ),
-    topology=st.sampled_from([ALL_TO_ALL, GROUPS]),
-    secure=st.none() | st.integers(MIN_SECURE, MAX_MEMBERS),
-).map(lambda task: task if task.min_members >= (task.secure or 0) else replace(task, secure=None))
+tasks = (
+    st.builds(
+        Task,
+        name=words,
+        arrays=st.lists(arrays, min_size=1, max_size=4, unique_by=lambda array: array.name).map(tuple),
+        parameters=blob_cids,
+        rounds=rounds,
+        min_members=st.integers(1, 4),
+        max_members=st.integers(4, MAX_MEMBERS),
+        commit_ms=st.integers(1_000, 86_400_000),
+        reveal_ms=st.integers(1_000, 86_400_000),
+        result_ms=st.integers(1_000, 86_400_000),
+        max_examples=st.integers(1, 1_000_000),
+        max_abs=st.integers(1, 1_000_000),
+        config=st.dictionaries(
+            words, words | st.integers(-9, 9) | st.booleans() | st.binary(max_size=4), max_size=4
+        ),
+        topology=st.sampled_from([ALL_TO_ALL, GROUPS]),
+        secure=st.none() | st.integers(MIN_SECURE, MAX_MEMBERS),
+    )
+    .map(lambda task: task if task.min_members >= (task.secure or 0) else replace(task, secure=None))
+    .map(lambda task: task if task.secure is None else replace(task, topology=ALL_TO_ALL))
+)
 starts = st.builds(Start, rosters)
 commits = st.builds(Commit, rounds, digests, digests)
 reveals = st.builds(
@@ -185,10 +188,11 @@ def test_a_task_that_breaks_a_limit_is_not_written() -> None:
     small = replace(task, arrays=(Array("w", "<f8", ()),), max_members=MAX_SEATS, topology=GROUPS)
     assert task_from_body(small.to_body()) == small
     three = {"secure": 3, "min_members": 3}
-    assert replace(small, **three).to_body()["secure"] == 3  # type: ignore[arg-type]
+    summed = replace(small, max_members=MAX_MEMBERS, topology=ALL_TO_ALL)
+    assert replace(summed, **three).to_body()["secure"] == 3  # type: ignore[arg-type]
     for wrong in (
         {"topology": ALL_TO_ALL},
-        {"topology": GOSSIP, **three},
+        three,
         {"mode": SERVER_APP},
         {**three, "min_members": 2},
         {**three, "compression": "int8"},

@@ -32,7 +32,7 @@ from chain.learning_task import Task
 from chain.record import Record
 from chain.source_chain import Draft, Head, head_of, next_record
 from federated.actions import Ask, Average, Combine, Look, LookModel, Offer, Promise, Publish, Show
-from federated.engagement import of_models
+from federated.engagement import AnyRound, of_models
 from federated.faults import UNAVAILABLE
 from federated.ledger import Ledger
 from federated.messages import Question, Reply, Word, decode_question, decode_reply
@@ -78,7 +78,7 @@ class Member:
     ledger: Ledger
     blobs: dict[Cid, bytes] = field(default_factory=dict)
     records: dict[Cid, Record] = field(default_factory=dict)
-    round: Round | None = None
+    round: AnyRound | None = None
     alive: bool = True
     trains_s: float = 1.0
     update: Callable[[int], bytes] | None = None
@@ -201,7 +201,7 @@ class Table:
             if member.ledger.finished:
                 return
             if member.round is None or member.round.over:
-                member.round = Round(member.ledger, member.scribe.identity, self.now)
+                member.round = self.new_round(member)
                 self.seat(member, member.round)
             member.round.excluded = frozenset(member.excluded)
             actions = member.round.step(self.now)
@@ -216,13 +216,16 @@ class Table:
             member.wake = when
             self.at(when, lambda: self.tick(member))
 
+    def new_round(self, member: Member) -> AnyRound:
+        return Round(member.ledger, member.scribe.identity, self.now)
+
     def tick(self, member: Member) -> None:
         if member.alive:
             if self.rng.random() < 0.3:
                 self.poll(member)
             self.poke(member)
 
-    def seat(self, member: Member, round_: Round) -> None:
+    def seat(self, member: Member, round_: AnyRound) -> None:
         """A new round has begun for this member: its user's process trains; who was dropped asks again."""
         if not round_.takes_part:
             standing = member.ledger.standings.get(member.agent)
@@ -247,7 +250,7 @@ class Table:
 
         self.at(self.now + member.trains_s, train)
 
-    def act(self, member: Member, round_: Round, action: Any) -> None:
+    def act(self, member: Member, round_: AnyRound, action: Any) -> None:
         match action:
             case Promise(commit=commit):
                 self.say(member, COMMIT, commit_body(commit))
@@ -279,7 +282,7 @@ class Table:
             case Publish(result=Result() as result):
                 self.say(member, RESULT, result_body(result))
 
-    def look_model(self, member: Member, round_: Round, look: LookModel) -> None:
+    def look_model(self, member: Member, round_: AnyRound, look: LookModel) -> None:
         verdict: Verdict = UNAVAILABLE
         for agent in (member.agent, *look.agents):
             other = self.member(agent)
@@ -290,7 +293,7 @@ class Table:
         round_.looked(look.record, verdict)
         self.poke(member)
 
-    def look(self, member: Member, round_: Round, look: Look) -> None:
+    def look(self, member: Member, round_: AnyRound, look: Look) -> None:
         if not member.alive:
             return
         verdict: Verdict = UNAVAILABLE
@@ -308,7 +311,7 @@ class Table:
         round_.looked(look.reveal, verdict)
         self.poke(member)
 
-    def ask(self, member: Member, round_: Round, agent: AgentId, question: Question) -> None:
+    def ask(self, member: Member, round_: AnyRound, agent: AgentId, question: Question) -> None:
         def back(reply: Reply | None) -> None:
             if not member.alive:
                 return

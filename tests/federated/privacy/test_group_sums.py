@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from chain.aggregation_rule import parse_rule
 from federated.aggregation import average
-from federated.privacy.group_sums import GroupSum, mean_of, robust_over_groups, vector_length, vector_of
+from federated.privacy.group_sums import GroupSum, mean_of, model_of_sums, vector_length, vector_of
 from federated.privacy.secure_messages import Phase
 from federated.update import Fault, encode, views
 from tests.federated.models import ARRAYS, TASK, model, task_of, values
@@ -28,7 +27,8 @@ def test_a_secure_sum_of_updates_is_the_weighted_mean_to_the_bit_though_one_drop
 
 def group(number: int, task_vectors: list[Words]) -> GroupSum:
     size = len(task_vectors)
-    return GroupSum(tuple(ROSTER[number * size : (number + 1) * size]), plain_sum(task_vectors))
+    total = plain_sum(task_vectors)
+    return GroupSum(tuple(ROSTER[number * size : (number + 1) * size]), total, int(total[-1]))
 
 
 def near(seed: int) -> bytes:
@@ -38,14 +38,17 @@ def near(seed: int) -> bytes:
 
 @pytest.mark.parametrize("rule", ["median", "trimmed_mean"])
 def test_a_rule_over_groups_stays_among_the_honest_groups_where_the_mean_of_all_does_not(rule: str) -> None:
-    task = task_of(max_members=16)
+    task = task_of(max_members=16, strategy=rule)
     base = model(0)
     honest = [near(seed) for seed in range(1, 16)]
     liar = encode(ARRAYS, [np.full_like(v, -90) for v in values(0)])
     updates = [liar, *honest[1:]]
     groups = [group(n, [vector_of(task, one, 10) for one in updates[3 * n : 3 * n + 3]]) for n in range(5)]
-    robust, refused = robust_over_groups(task, parse_rule(rule), base, groups)
+    robust, refused = model_of_sums(task, base, groups)
     assert not refused
+    assert robust is not None
+    plain, _ = model_of_sums(task_of(max_members=16), base, groups)
+    assert plain == average(task, [(one, 10) for one in updates])
     means = [views(ARRAYS, mean_of(task, one.total, 3)) for one in groups[1:]]
     everybody = views(ARRAYS, average(task, [(one, 10) for one in updates]))
     for number, found in enumerate(views(ARRAYS, robust)):
@@ -57,7 +60,7 @@ def test_a_rule_over_groups_stays_among_the_honest_groups_where_the_mean_of_all_
 
 
 def test_a_group_whose_sum_cannot_come_from_allowed_updates_is_refused_by_number() -> None:
-    task = task_of(max_members=16)
+    task = task_of(max_members=16, strategy="median")
     vectors = [vector_of(task, near(seed), 10) for seed in range(1, 13)]
     groups = [group(n, vectors[3 * n : 3 * n + 3]) for n in range(4)]
     wild = groups[1].total.copy()
@@ -66,21 +69,21 @@ def test_a_group_whose_sum_cannot_come_from_allowed_updates_is_refused_by_number
     weightless[-1] = np.uint64(2)
     changed = [
         groups[0],
-        GroupSum(groups[1].members, wild),
-        GroupSum(groups[2].members, weightless),
+        GroupSum(groups[1].members, wild, groups[1].weight),
+        GroupSum(groups[2].members, weightless, groups[2].weight),
         groups[3],
+        GroupSum(groups[3].members[:0], groups[1].total, groups[1].weight + 1),
     ]
-    base, rule = model(0), parse_rule("median")
-    found, refused = robust_over_groups(task, rule, base, changed)
-    assert refused == {1: Fault.BOUND, 2: Fault.BOUND}
-    assert found == robust_over_groups(task, rule, base, [groups[3], groups[0]])[0]
+    base = model(0)
+    found, refused = model_of_sums(task, base, changed)
+    assert refused == dict.fromkeys((1, 2, 4), Fault.BOUND), "bounds of values, none, and not as claimed"
+    assert found == model_of_sums(task, base, [groups[3], groups[0]])[0]
     with pytest.raises(ValueError, match="sums of array 'w'"):
         mean_of(task, wild, 3)
     with pytest.raises(ValueError, match="2 examples"):
         mean_of(task, weightless, 3)
-    with pytest.raises(ValueError, match="no group"):
-        robust_over_groups(task, rule, base, changed[1:3])
+    assert model_of_sums(task, base, changed[1:3])[0] is None
     with pytest.raises(ValueError, match="two groups"):
-        robust_over_groups(task, rule, base, [groups[0], groups[0]])
+        model_of_sums(task, base, [groups[0], groups[0]])
     with pytest.raises(ValueError, match="outside"):
         vector_of(TASK, model(1), TASK.max_examples + 1)
