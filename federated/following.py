@@ -21,6 +21,7 @@ from chain.identity import AgentId, Identity, peer_id
 from chain.kinds import JOIN
 from chain.learning import Commit, GroupResult, Join, Leave, Result, Reveal, Start, draft_on_task
 from chain.record import Record
+from chain.secure_part import Part
 from chain.server_app import Answer, Call, End
 from chain.share import Share
 from dht.errors import NetworkError
@@ -42,6 +43,15 @@ MAX_LOG = 10_000
 """Lines of a task's log that are kept."""
 MAX_TAKEN_UP = 256
 """Records fetched at most from one agent because it says that they are missing here."""
+
+PHASES = (
+    "has an update to sum, and shows keys",
+    "shares out what its masks are made of",
+    "shows its update under masks",
+    "signs whose updates are summed",
+    "opens its shares of the masks",
+)
+"""What the parts of a secure sum are, in the log of a task."""
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
@@ -249,6 +259,9 @@ def _line(number: int, record: Record, costs: str = "") -> Line:
             text = f"result signed by {len(signatures)} of {len(outcome.members)}"
             text += f"; refused: {refused}" if refused else ""
             text += costs
+        case Part(round=number_, phase=phase):
+            round_ = number_
+            text = PHASES[phase]
         case Call(number=number_, sent=sent):
             round_ = number_
             text = f"sends {len(sent)} messages of {sum(one.size for one in sent)} bytes"

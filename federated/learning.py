@@ -40,8 +40,11 @@ from federated.penalties import LIES_FOR_GOOD
 from federated.ports import TooLarge
 from federated.post import belongs
 from federated.proposal import Verdict
+from federated.secure_engagement import SecureEngagement
 from federated.server_run import ServerRun
 from federated.share_log import ShareLog
+from federated.sum_audit import audit_sums
+from federated.sum_chain import Closed
 from federated.update import UpdateError, decode
 from federated.views import AuditView, Barred, TaskView, barred_from, run_view, task_view
 
@@ -163,8 +166,6 @@ class Learning:
                 f"this network's rules (version {rules}) know no {newer[0]}: its stewards can go to "
                 f"version {newer[1]} by an epoch"
             )
-        if terms.secure is not None:
-            raise Refused("this release knows no secure sums")
         tools, body = self._tools, terms.to_body()
         if len(self._engaged) >= MAX_FOLLOWED:
             raise WrongState(f"this node follows {MAX_FOLLOWED} tasks already")
@@ -283,6 +284,8 @@ class Learning:
         steps = [s for s in ledger.steps if number is None or s.outcome.round == number]
         if number is not None and not steps:
             raise UnknownTask(f"round {number} has no result")
+        if ledger.terms.secure is not None:
+            return [await self._audit_sums(ledger, step) for step in steps]
         views: list[AuditView] = []
         for step in steps:
             sources = [*step.signers, *step.before.agents, ledger.task.header.author]
@@ -305,6 +308,24 @@ class Learning:
 
             views.append(await audit_round(ledger, step, verdict_of, average_of, self._tools.excluded()))
         return views
+
+    async def _audit_sums(self, ledger: Ledger, step: Step) -> AuditView:
+        look, blobs = self._look(ledger), self._tools.blobs
+        assert isinstance(look, SecureEngagement)
+        sources = [*step.signers, *step.before.agents, ledger.task.header.author]
+
+        async def verdict_of(blob: Cid, size: int) -> Verdict:
+            return await look.vector_verdict(blob, size, sources)
+
+        async def model_of(base: Cid, groups: Sequence[Closed]) -> tuple[Cid, frozenset[AgentId]] | None:
+            if await look.start(base, sources) is None:
+                return None
+            found = await look.model_of_groups(base, groups)
+            if found is None:
+                return None
+            return base if found[0] is None else blobs.cid_of(found[0]), found[1]
+
+        return await audit_sums(ledger, step, verdict_of, model_of, self._tools.excluded())
 
     # -- what members ask --
 
@@ -351,7 +372,7 @@ class Learning:
     def _start(self, record: Record, wanted: bool) -> Followed:
         assert self._nursery is not None
         terms = task_from_body(record.body())
-        kind: type[Followed] = GossipRun if terms.topology == GOSSIP else Engagement
+        kind: type[Followed] = GossipRun if terms.topology == GOSSIP else rounds_of(terms)
         if terms.mode == SERVER_APP:
             kind = ServerRun
         engagement = self._engaged[record.cid] = kind(self._tools, record, wanted)
@@ -436,7 +457,9 @@ class Learning:
     def _look(self, ledger: Ledger) -> Engagement:
         """What looks at updates of this task, whether it is followed or not."""
         known = self._engaged.get(ledger.cid)
-        return known if isinstance(known, Engagement) else Engagement(self._tools, ledger.task, False)
+        if isinstance(known, Engagement):
+            return known
+        return rounds_of(ledger.terms)(self._tools, ledger.task, False)
 
     async def _average_of(
         self,
@@ -458,6 +481,11 @@ class Learning:
                 return None
         data = await engaged.model_of(terms, base, parts)
         return None if data is None else blobs.cid_of(data)
+
+
+def rounds_of(terms: Task) -> type[Engagement]:
+    """What follows a task of peer rounds."""
+    return Engagement if terms.secure is None else SecureEngagement
 
 
 def ledger_of(record: Record) -> Log:

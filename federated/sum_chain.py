@@ -91,7 +91,7 @@ class GroupParts:
             ledger.cid, tip.round, tip.digest, members, quorum(len(members)), vector_length(ledger.terms)
         )
         self._ledger = ledger
-        self._previous = tip.digest
+        self.previous = tip.digest
         self._messages: dict[Cid, Message | None] = {}
         self._closed: tuple[int, Closed | None] = (-1, None)
 
@@ -99,7 +99,7 @@ class GroupParts:
 
     def of(self, phase: Phase, agent: AgentId) -> tuple[Cid, ...]:
         """What a member said in a phase, ascending; more than one if it said two things."""
-        return self._ledger.book.of(self._previous, agent, phase)
+        return self._ledger.book.of(self.previous, agent, phase)
 
     def message(self, cid: Cid) -> Message | None:
         """The message of a part, checked; None for one that is none of this session, phase and author."""
@@ -260,3 +260,30 @@ def summed(ledger: Ledger, place: Tip, outcome: Outcome) -> tuple[Closed, ...]:
         if not any(refused.get(agent) == GROUP for agent in members):
             found.append(closed)
     return tuple(found)
+
+
+def named_by_links(ledger: Ledger, place: Tip, outcome: Outcome) -> tuple[Counted, ...]:
+    """The same as a list of members, by what the records say of each other, unchecked: for people to read.
+
+    Who signed the result has checked it, and an audit does. The size of the blobs is not in it. Cheap.
+    """
+    book, refused, named = ledger.book, dict(outcome.refused), set(outcome.reveals)
+    found: list[Counted] = []
+    for members in sum_groups(ledger.terms, place):
+        openings: dict[tuple[Cid, ...], int] = {}
+        for agent in members:
+            for cid in book.of(place.digest, agent, Phase.OPENING)[:1]:
+                on = book.parts[cid][1].on
+                openings[on] = openings.get(on, 0) + 1
+        for on, count in openings.items():
+            known = named.issuperset(on) and all(cid in book.parts for cid in on)
+            if count < quorum(len(members)) or not known:
+                continue
+            if any(refused.get(agent) == GROUP for agent in members):
+                continue
+            for cid in on:
+                agent = book.parts[cid][0]
+                first = [book.parts[key][1] for key in book.of(place.digest, agent, Phase.KEYS)[:1]]
+                examples, metrics = (first[0].examples, first[0].metrics or {}) if first else (0, {})
+                found.append(Counted(agent, cid, b"", examples, metrics))
+    return tuple(sorted(found, key=lambda one: one.agent))

@@ -12,6 +12,7 @@ from federated.call_log import CallLog
 from federated.faults import EXCLUDED
 from federated.ledger import Ledger, Step
 from federated.penalties import barred
+from federated.sum_chain import named_by_links
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,8 @@ def run_view(log: CallLog, me: AgentId) -> TaskView:
 def round_view(ledger: Ledger, step: Step) -> RoundView:
     """One finished round."""
     outcome = step.outcome
+    if ledger.terms.secure is not None:
+        return _secure_view(ledger, step)
     reveals, missing = ledger.evidence(outcome)
     refused = {
         agent: reason
@@ -173,6 +176,26 @@ def round_view(ledger: Ledger, step: Step) -> RoundView:
         parameters=outcome.parameters,
         contributors=tuple(sorted(contributors, key=lambda one: one.agent)),
         refused=tuple(sorted(refused.items())),
+        absent=tuple(agent for agent in step.before.agents if agent not in there) if known else (),
+        signers=step.signers,
+        roster=step.before.agents,
+        known=known,
+    )
+
+
+def _secure_view(ledger: Ledger, step: Step) -> RoundView:
+    """One with secure sums: who contributed is known, and not what."""
+    outcome, terms = step.outcome, ledger.terms
+    size = 8 * (1 + sum(array.count for array in terms.arrays))
+    counted = named_by_links(ledger, step.before, outcome)
+    known = all(ledger.has(cid) for cid in outcome.reveals)
+    there = {one.agent for one in counted} | dict(outcome.refused).keys()
+    return RoundView(
+        round=outcome.round,
+        record=step.record,
+        parameters=outcome.parameters,
+        contributors=tuple(Contributor(one.agent, one.examples, one.metrics, size) for one in counted),
+        refused=outcome.refused,
         absent=tuple(agent for agent in step.before.agents if agent not in there) if known else (),
         signers=step.signers,
         roster=step.before.agents,

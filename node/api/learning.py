@@ -37,6 +37,7 @@ from chain.learning_task import (
     MAX_ROUNDS,
     MAX_SEATS,
     MIN_DEADLINE_MS,
+    MIN_SECURE,
     NO_COMPRESSION,
     SERVER_APP,
     Array,
@@ -86,6 +87,8 @@ class TaskIn(Shape):
     topology: Literal["all-to-all", "groups", "gossip"] | None = None
     """Groups by default where there may be more members than exchange all with all."""
     fanout: Annotated[int, Field(ge=1, le=MAX_FANOUT)] | None = None
+    secure: Annotated[int, Field(ge=MIN_SECURE, le=MAX_MEMBERS)] | None = None
+    """Updates are summed under masks in groups of at least so many."""
 
     def to_task(self, strategy: str) -> Task:
         """The node's noun; `strategy` unless they say one: `FEDAVG` where the network knows no other."""
@@ -93,7 +96,8 @@ class TaskIn(Shape):
         max_members = self.max_members or (MAX_SEATS if self.topology == GOSSIP else MAX_MEMBERS)
         topology = self.topology or (GROUPS if max_members > MAX_MEMBERS else ALL_TO_ALL)
         if compression == "auto":
-            plain = strategy == FEDAVG or self.mode == SERVER_APP or self.topology == GOSSIP
+            plain = strategy == FEDAVG or self.mode == SERVER_APP
+            plain = plain or self.topology == GOSSIP or self.secure is not None
             compression = NO_COMPRESSION if plain else INT8
         return Task(
             name=self.name,
@@ -116,6 +120,7 @@ class TaskIn(Shape):
             compression=compression,
             topology=topology,
             fanout=self.fanout,
+            secure=self.secure,
         )
 
 
@@ -188,6 +193,8 @@ class TaskOut(BaseModel):
     mode: str
     strategy: str
     topology: str
+    secure: int | None = None
+    """The least members of a group in which updates are summed under masks, if they are."""
     state: Literal["open", "running", "finished"]
     round: int
     rounds: int
@@ -434,6 +441,7 @@ def _task(view: TaskView) -> dict[str, Any]:
         "mode": terms.mode,
         "strategy": terms.strategy,
         "topology": terms.topology,
+        "secure": terms.secure,
         "state": view.state,
         "round": view.round,
         "rounds": terms.rounds,

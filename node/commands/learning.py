@@ -32,6 +32,8 @@ DEFAULT_ROUNDS = 3
 BLOB_SECONDS = 600.0
 DEADLINE_S = 60.0
 """How long a round, or a message, waits unless said otherwise."""
+MOST_SUMMED = 16
+"""Members of a task with secure sums."""
 MAX_ABS = 1000.0
 
 
@@ -97,6 +99,12 @@ fl.add_command(export)
     "there are no common rounds: each member combines its model with those of a few others.",
 )
 @click.option(
+    "--secure",
+    type=click.IntRange(3, 16),
+    metavar="N",
+    help="Sum updates under masks, in groups of at least N members: nobody sees one alone.",
+)
+@click.option(
     "--compression",
     metavar="FORM",
     help="int8: updates in a quarter of the bytes [where the network knows it]; topk:N: of the N % of the "
@@ -129,6 +137,7 @@ def create(
     max_norm: int | None,
     strategy: str | None,
     topology: str | None,
+    secure: int | None,
     compression: str | None,
     fanout: int | None,
     run_config: tuple[str, ...],
@@ -148,9 +157,10 @@ def create(
 
         if path is None or initial is not None:
             raise click.UsageError("--mode server-app takes the PATH of a Flower project, and no --initial")
-        if (strategy, max_norm, topology, fanout, compression) != (None,) * 5:
+        if (strategy, max_norm, topology, fanout, secure, compression) != (None,) * 6:
             raise click.UsageError(
-                "--strategy, --max-norm, --topology, --fanout and --compression go with --mode peer-rounds"
+                "--strategy, --max-norm, --topology, --fanout, --secure and --compression go with --mode "
+                "peer-rounds"
             )
         limits = {
             "min_members": min_members,
@@ -170,6 +180,8 @@ def create(
         raise click.UsageError(
             f"--compression {compression} sends differences from a model that all have, gossip has none"
         )
+    if secure is not None:
+        _check_secure(secure, min_members, max_members, topology, compression)
     if lease is not None:
         raise click.UsageError("--lease goes with --mode server-app")
     from federated.flower.initial import described, read_npz
@@ -202,6 +214,7 @@ def create(
         "topology": topology,
         "max_members": max_members,
         "fanout": fanout,
+        "secure": secure,
         "compression": compression or "auto",
     }
     body |= {key: value for key, value in chosen.items() if value is not None}
@@ -224,6 +237,18 @@ def create(
         f"when {min_members} nodes have joined: roseforest fl run PATH {task}",
         err=True,
     )
+
+
+def _check_secure(
+    secure: int, min_members: int, max_members: int, topology: str | None, compression: str | None
+) -> None:
+    """Say in one line what does not go with secure sums."""
+    if min_members < secure:
+        raise click.UsageError(f"--secure {secure} needs --min-members {secure} at least")
+    if topology not in (None, "all-to-all") or max_members > MOST_SUMMED:
+        raise click.UsageError(f"--secure goes with all-to-all rounds of up to {MOST_SUMMED} members")
+    if compression not in (None, "none"):
+        raise click.UsageError(f"--secure sums whole models of 8 bytes an element: no {compression}")
 
 
 @fl.command()

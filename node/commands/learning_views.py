@@ -84,6 +84,7 @@ def status(task: str, home: str | None, as_json: bool) -> None:
         ("author", answer["author"] + (" (this node)" if answer["own"] else "")),
         ("state", f"{answer['state']}, {_progress(answer)}{phase}"),
         ("topology", _topology(answer)),
+        *([("sums", _sums(answer))] if answer["secure"] else []),
         ("members", ", ".join(answer["members"]) or "none yet"),
         ("roster", ", ".join(answer["roster"]) or "none yet"),
         ("this node", "takes part" if answer["joined"] else "does not take part"),
@@ -224,6 +225,14 @@ def _outcome(entry: Mapping[str, Any]) -> str:
     said += [f"{item['agent']} refused ({item['reason']})" for item in entry["refused"]]
     said += [f"{agent} absent" for agent in entry.get("absent", [])]
     return ", ".join(said)
+
+
+def _sums(answer: Mapping[str, Any]) -> str:
+    """How updates are hidden, and whether the roster is too small for it now."""
+    least, there = answer["secure"], len(answer["roster"])
+    waits = answer["state"] == "running" and there < least
+    said = f"; waits for more members, {there} are too few" if waits else ""
+    return f"updates are summed under masks, in groups of {least} or more{said}"
 
 
 def _sits_out(out: Mapping[str, Any]) -> str:

@@ -127,6 +127,7 @@ def card_of(
                 "strategy",
                 "topology",
                 "compression",
+                "secure",
                 "rounds",
                 "max_examples",
                 "max_abs",
@@ -177,6 +178,7 @@ def markdown(card: Mapping[str, Any]) -> str:
         f"| published by | `{task['author']}` |",
         f"| mode, topology, strategy | {task['mode']}, {task['topology']}, {_inline(task['strategy'])} |",
         f"| compression | {_inline(task['compression'])}, {card['bytes']:,} bytes of {_parts(task)} in all |",
+        *([f"| updates | {_sums(task['secure'])} |"] if task["secure"] else []),
         f"| parameters | `{parameters['cid']}` |",
         f"| result | `{parameters['result']}` |",
         *(f"| {name}, SHA-256 | `{digest}` |" for name, digest in card["files"].items()),
@@ -216,6 +218,10 @@ def markdown(card: Mapping[str, Any]) -> str:
         ]
         lines.append("")
     return "\n".join(lines)
+
+
+def _sums(least: int) -> str:
+    return f"summed under masks, in groups of {least} or more: nobody saw one alone"
 
 
 def _by_rounds(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
