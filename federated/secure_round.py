@@ -316,6 +316,8 @@ class GroupMember:
         self._fed: dict[Phase, dict[AgentId, Cid]] = {phase: {} for phase in Phase}
         self._agreed: tuple[AgentId, ...] = parts.members
         self._survivors: tuple[Cid, ...] = ()
+        self._built_on: tuple[Cid, ...] = ()
+        """What the own message of this phase builds on."""
         self._masking: tuple[AgentId, ...] | None = None
         self._telling: list[Part] = []
         self._ready_at: float | None = None
@@ -360,13 +362,12 @@ class GroupMember:
         """Off the event loop: nothing else touches the sum until `masked`."""
         assert self._sum is not None
         assert self._masking is not None
-        on = self._on(Phase.SHARES, self._masking)
         try:
             data = self._sum.close(self._masking, vector)
         except SecureSumError:
             self.out = True
             return None
-        self._telling.append(self._part(Phase.MASKED, on, data))
+        self._telling.append(self._part(Phase.MASKED, self._built_on, data))
         return self._sum.masked
 
     def masked(self) -> None:
@@ -376,22 +377,25 @@ class GroupMember:
     # -- parts --
 
     def _feed(self, sum_: SecureSum) -> None:
-        """What came to be known since."""
-        book = self._sums.ledger.book
-        for phase in list(Phase)[self.phase :]:
-            for agent in self._parts.members:
-                cid = self._parts.usable(phase, agent)
-                if cid is None or agent in self._fed[phase]:
-                    continue
-                if phase is Phase.MASKED and (cid not in self._sums.verdicts or self._sums.verdicts[cid]):
-                    continue
-                try:
-                    sum_.receive(book.parts[cid][1].message)
-                except SecureSumError:
-                    # Of others it is passed over; an own one is that of before a restart.
-                    self.out = self.out or agent == self._me
-                    continue
-                self._fed[phase][agent] = cid
+        """What came to be known since: of each member the one thing that it said in a phase."""
+        phase = self.phase
+        for agent in self._parts.members:
+            cid = self._parts.usable(phase, agent)
+            if cid is not None and agent not in self._fed[phase]:
+                self._take(sum_, phase, agent, cid)
+
+    def _take(self, sum_: SecureSum, phase: Phase, agent: AgentId, cid: Cid) -> None:
+        if self._parts.on(cid) != self._built_on:
+            return  # it goes on with others
+        if phase is Phase.MASKED and (cid not in self._sums.verdicts or self._sums.verdicts[cid]):
+            return
+        try:
+            sum_.receive(self._sums.ledger.book.parts[cid][1].message, instead=True)
+        except SecureSumError:
+            # Of others it is passed over; an own one is that of before a restart.
+            self.out = self.out or agent == self._me
+        else:
+            self._fed[phase][agent] = cid
 
     def _go_on(self, sum_: SecureSum, now: float, keys_over: bool) -> list[Action]:
         phase, threshold = self.phase, self._parts.session.threshold
@@ -403,7 +407,7 @@ class GroupMember:
         if phase is Phase.SURVIVORS:
             # Enough have signed the same: nobody else is needed.
             return self._close(usable, now) if len(usable) >= threshold else []
-        followed = self._followed(phase, usable)
+        followed = self._followed(sum_, phase)
         if followed is not None:
             return self._close(followed, now)
         if self.out or self._me not in usable:
@@ -426,20 +430,31 @@ class GroupMember:
             return []
         return self._close(usable, now)
 
-    def _followed(self, phase: Phase, usable: list[AgentId]) -> list[AgentId] | None:
-        """Whom somebody who went first goes on with, if this member can go on with them, too."""
+    def _followed(self, sum_: SecureSum, phase: Phase) -> list[AgentId] | None:
+        """Whom somebody who went first goes on with, if this member can go on with them, too.
+
+        Of who said two things it is said there which one counts.
+        """
         ends: dict[tuple[Cid, ...], int] = {}
         for agent in self._parts.members:
             cid = self._parts.usable(Phase(phase + 1), agent)
             if cid is not None:
                 ends[self._parts.on(cid)] = ends.get(self._parts.on(cid), 0) + 1
-        here = {self._fed[phase][agent]: agent for agent in usable}
         mine = self._fed[phase].get(self._me)
         for count, on in sorted(((count, on) for on, count in ends.items()), key=_most_first):
-            if mine in on and set(on) <= here.keys() and len(on) >= self._parts.session.threshold:
+            if mine not in on:
+                self.out = self.out or count >= self._parts.session.threshold
+                continue
+            said = self._parts.said(phase, on)
+            if said is None or len(said) < self._parts.session.threshold:
+                continue
+            for cid in on:
+                agent = self._sums.ledger.book.parts[cid][0]
+                if self._fed[phase].get(agent) != cid:
+                    self._take(sum_, phase, agent, cid)
+            here = {self._fed[phase].get(agent): agent for agent in sum_.candidates()}
+            if set(on) <= here.keys():
                 return [here[cid] for cid in on]
-            if mine not in on and count >= self._parts.session.threshold:
-                self.out = True
         return None
 
     def _close(self, agreed: list[AgentId], now: float) -> list[Action]:
@@ -447,6 +462,7 @@ class GroupMember:
         phase, among = self.phase, tuple(sorted(agreed))
         self._ready_at = None
         if phase is Phase.SHARES:
+            self._built_on = self._on(phase, among)
             self._masking = among
             self._agreed = among
             self._deadline = self._next(now)
@@ -460,6 +476,7 @@ class GroupMember:
             return []
         if phase is Phase.MASKED:
             self._survivors = on
+        self._built_on = on
         self._agreed = among
         self._deadline = self._next(now)
         return [Tell(self._part(self._sum.phase, on, data))]

@@ -87,7 +87,8 @@ class Sums(Evidence):
         spoilt = self._spoilt.get(good.key, frozenset())
         counted = {one.agent for closed in good.groups for one in closed.counted} - spoilt
         evidence, refused = self._judged(counted)
-        contributed = {*counted, *(agent for agent, reason in refused.items() if reason == GROUP)}
+        named_wrong = {agent for agent, reason in refused.items() if reason != GROUP}
+        contributed = (counted | refused.keys()) - named_wrong
         if not self.groups:
             evidence, contributed = self._words(), set(self.tip.agents) - self.excluded
         if not evidence:

@@ -100,17 +100,23 @@ class SecureSum:
         """The first message."""
         return self._say(Phase.KEYS, [public_bytes(self._box_key), public_bytes(self._mask_key)])
 
-    def receive(self, data: bytes) -> AgentId:
+    def receive(self, data: bytes, instead: bool = False) -> AgentId:
         """Take a message; who sent it. Messages may come early, twice, and in any order.
 
-        Raises `SecureSumError`, and then nothing has changed.
+        With `instead` it counts in place of another one that its sender said in this phase: of two things the
+        one that the others build on. Raises `SecureSumError`, and then nothing has changed.
         """
         message = read_message(self.session, data)
         if message.phase < self.phase:
             raise SecureSumError(Fault.LATE, "the phase of a message is over", message.sender)
         known = self._heard[message.phase].setdefault(message.sender, message)
-        if known.digest != message.digest:
+        if known.digest == message.digest:
+            return message.sender
+        if not instead or message.sender == self._me or message.phase is not self.phase:
             raise SecureSumError(Fault.DOUBLE, "a member said two things in one phase", message.sender)
+        self._heard[message.phase][message.sender] = message
+        if self.phase is Phase.SHARES:
+            self._shares.pop(message.sender, None)
         return message.sender
 
     def faults(self) -> dict[AgentId, Fault]:
