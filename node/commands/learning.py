@@ -181,7 +181,7 @@ def create(
             f"--compression {compression} sends differences from a model that all have, gossip has none"
         )
     if secure is not None:
-        _check_secure(secure, min_members, max_members, topology, compression)
+        _check_secure(secure, min_members, max_members or MOST_SUMMED, topology, compression)
     if lease is not None:
         raise click.UsageError("--lease goes with --mode server-app")
     from federated.flower.initial import described, read_npz

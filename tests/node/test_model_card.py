@@ -15,6 +15,7 @@ TERMS: dict[str, Any] = {
     "mode": "peer-rounds",
     "strategy": "fedavg",
     "topology": "all-to-all",
+    "secure": None,
     "compression": "topk:5",
     "rounds": 2,
     "max_examples": 100,
