@@ -18,11 +18,11 @@ from chain.kinds import RESULT, REVEAL
 from chain.learning import Result, Reveal, read_learning, result_body, reveal_body
 from chain.record import Record
 from federated.agreement import ATTEMPT_FLOOR_S
+from federated.engagement import AnyRound
 from federated.faults import LATE, UNAVAILABLE, WEIGHT
 from federated.ledger import Ledger
 from federated.messages import Question, Word
 from federated.proposal import decide
-from federated.round import Round
 from tests.federated.models import model, task_of
 from tests.federated.table import Member, Scribe, Table
 from tests.federated.test_round import agree, contributors
@@ -38,7 +38,7 @@ class Crooked(Table):
         self.crooks = self.members[-crooks:]
         self.words: set[tuple[str, Word]] = set()
 
-    def ask(self, member: Member, round_: Round, agent: AgentId, question: Question) -> None:
+    def ask(self, member: Member, round_: AnyRound, agent: AgentId, question: Question) -> None:
         if member not in self.crooks:
             super().ask(member, round_, agent, question)
             return
@@ -48,7 +48,7 @@ class Crooked(Table):
             self.words |= {(name, word) for word in words}
         round_.answered(agent, question, None, self.now)
 
-    def lies(self, member: Member, round_: Round, question: Question) -> list[tuple[str, Question]]:
+    def lies(self, member: Member, round_: AnyRound, question: Question) -> list[tuple[str, Question]]:
         """What follows if an honest member's update is left out, is not to be had, is wrong, and so on."""
         ledger, tip, victim = member.ledger, round_.tip, self.members[0].agent
         said = {*ledger.commits_of(tip, victim), *ledger.reveals_of(tip, victim)}
