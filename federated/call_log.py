@@ -12,7 +12,6 @@ trusted to be complete, and only the task's author and who joined it have a say.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from chain.cid import Cid
@@ -146,13 +145,6 @@ class CallLog(Membership):
             self._walk()
             self._take_up()
         return True
-
-    def add_all(self, records: Iterable[Record]) -> bool:
-        """Take several; whether anything was new."""
-        changed = False
-        for record in records:
-            changed |= self.add(record)
-        return changed
 
     def _may_speak(self, agent: AgentId) -> bool:
         return agent in self.standings or agent == self.task.header.author

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from math import inf
 from typing import Any, Generic, TypeVar
 
 import trio
@@ -27,7 +28,7 @@ from chain.share import Share
 from dht.errors import NetworkError
 from dht.overlay.kademlia import Kademlia
 from dht.ports import Clock, Random, RunBlocking
-from federated.membership import Membership
+from federated.membership import Membership, in_order
 from federated.ports import Blobs, Memory, OwnChain
 from federated.post import Post
 from validation.named import learning_of
@@ -41,6 +42,8 @@ POLL_IDLE_S = 600.0
 """The same once the task is finished: only a better result for an old round could still come."""
 MAX_LOG = 10_000
 """Lines of a task's log that are kept."""
+REREAD_S = 30.0
+"""Seconds at least between two readings of all that is kept of a task, because some of it was forgotten."""
 MAX_TAKEN_UP = 256
 """Records fetched at most from one agent because it says that they are missing here."""
 
@@ -138,7 +141,7 @@ class Following(Generic[L]):
     def take(self, records: Sequence[Record]) -> None:
         """Valid records, with payload, of this task; known ones are passed over."""
         news = False
-        for record in records:
+        for record in in_order(records):
             known = self.ledger.has(record.cid)
             if record.header.author == self._me and record.header.subject == self.ledger.cid:
                 last = self._last
@@ -179,10 +182,14 @@ class Following(Generic[L]):
 
     async def _keep_polling(self) -> None:
         """Look at the task's holders for what was not delivered, more rarely while nothing happens there."""
-        tools, pause, turn = self._tools, POLL_FIRST_S, 0
+        tools, pause, turn, again_at = self._tools, POLL_FIRST_S, 0, -inf
         while True:
             came = await tools.post.poll(self.ledger.cid, not turn, turn)
             turn += 1
+            if self.ledger.forgot and tools.clock.monotonic() >= again_at:
+                again_at = tools.clock.monotonic() + REREAD_S
+                self.ledger.forgot = False
+                self.take(await tools.run_blocking(tools.post.kept, self.ledger.cid))
             most = POLL_ACTIVE_S if self._active else POLL_IDLE_S if self.ledger.finished else POLL_MOST_S
             pause = POLL_FIRST_S if came else min(2 * pause, most)
             await trio.sleep(pause * tools.random.choice.uniform(0.8, 1.2))

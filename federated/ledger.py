@@ -14,7 +14,6 @@ when at least half of the roster are in it: fewer than that cannot go on without
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from chain.cid import Cid
@@ -183,13 +182,6 @@ class Ledger(Membership):
                 return self._conclude(record, said)
             case _:
                 return False  # a header without its payload says nothing yet
-
-    def add_all(self, records: Iterable[Record]) -> bool:
-        """Take several; whether anything was new."""
-        changed = False
-        for record in records:
-            changed |= self.add(record)
-        return changed
 
     def _start(self, record: Record, said: Start) -> bool:
         if record.header.author != self.task.header.author or len(said.roster) > self.terms.max_members:

@@ -12,7 +12,7 @@ lowest records; so two nodes that have seen the same records keep the same.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from chain.cid import Cid
@@ -140,13 +140,6 @@ class ShareLog(Membership):
         if author not in self.standings:
             return self._wait(author, record)
         return self._keep(Shown(record.cid, author, record.header.hlc, said))
-
-    def add_all(self, records: Iterable[Record]) -> bool:
-        """Take several; whether anything was new."""
-        changed = False
-        for record in records:
-            changed |= self.add(record)
-        return changed
 
     def _fits(self, share: Share) -> bool:
         if share.round <= self.terms.rounds:

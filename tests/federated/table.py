@@ -53,10 +53,11 @@ class Scribe:
         self.identity = Identity.from_seed(bytes([number + 1]) * 32)
         self.agent = self.identity.agent
         self.head: Head | None = None
+        self.now_us = 1_000
         self.last: Record | None = None
 
     def write(self, draft: Draft) -> Record:
-        record = next_record(self.identity, NETWORK, NETWORK, self.head, draft, 1_000, SALT)
+        record = next_record(self.identity, NETWORK, NETWORK, self.head, draft, self.now_us, SALT)
         self.head = head_of(record)
         return record
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.kinds import COMMIT, JOIN, LEAVE, RESULT
 from chain.learning import Commit, Outcome, Result, commit_body, result_body
 from chain.record import Record
+from federated import membership
 from federated.ledger import Ledger, advance, result_fault
 from federated.membership import MAX_WAITING
 from tests.federated.models import task_of
-from tests.federated.table import Table
+from tests.federated.table import Member, Table
 
 
 def finished() -> Table:
@@ -67,11 +71,39 @@ def test_what_waits_is_bounded_and_comes_back() -> None:
         member.scribe.on(TABLE.task, COMMIT, commit_body(Commit(1, number.to_bytes(32, "big"), bytes(32))))
         for number in range(MAX_WAITING + 5)
     ]
+    (other,) = [one for one in RECORDS if one.header.author != member.agent and one.header.kind == COMMIT][:1]
+    assert ledger.add(other)
     assert ledger.add_all(stray)
+    assert ledger.has(other.cid), "it waits as well, and one that floods crowds out itself alone"
+    assert ledger.forgot
     assert not ledger.has(stray[0].cid)
     assert ledger.has(stray[-1].cid)
     ledger.add_all(RECORDS)
     assert ledger.finished
+
+
+class Timed(Table):
+    """A table whose members' clocks go, three seconds apart."""
+
+    def say(
+        self, member: Member, kind: str, body: dict[str, Any], to: Sequence[Member] | None = None
+    ) -> Record:
+        member.scribe.now_us = int((10 + 3 * self.members.index(member) + self.now) * 1e6)
+        return super().say(member, kind, body, to)
+
+
+def test_a_task_of_more_records_than_may_wait_is_read_from_a_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come in the order of their CIDs; what one builds on is about as often behind it as before it."""
+    table = Timed(task_of(rounds=24), members=4)
+    table.run()
+    records = sorted(table.members[0].records.values(), key=lambda record: record.cid)
+    monkeypatch.setattr(membership, "MAX_WAITING", 48)
+    assert len(records) > 200
+    ledger = Ledger(table.task)
+    ledger.add_all(records)
+    assert ledger.finished
+    assert ledger.tip == table.members[0].ledger.tip
+    assert not ledger.forgot
 
 
 def branches(*signers: int) -> tuple[Ledger, list[Outcome], list[Record]]:
