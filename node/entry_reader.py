@@ -55,6 +55,13 @@ class Found:
     records: dict[Cid, Record]
     companions: dict[Cid, Record] = field(default_factory=dict)
 
+    def shows(self, entry: Cid) -> bool:
+        """Whether the entry's create is here with what it says, or a purge that says why it is not."""
+        create = self.records.get(entry)
+        if create is None:
+            return False
+        return create.payload is not None or any(one.header.kind == PURGE for one in self.records.values())
+
     def about(self, entry: Cid) -> list[Record]:
         """The entry's records; not all that has an id is an entry, and not all that names one is about it."""
         return [record for record in self.records.values() if _is_of(entry, record)]
@@ -101,7 +108,7 @@ class EntryReader:
         contacts = await self._kademlia.holders(subject_basis(entry), self._holders)
         asked = [contact.agent for contact in contacts if contact.agent != self._kademlia.agent]
         await self._collect_from(asked, entry, found)
-        if entry not in found.records:
+        if not found.shows(entry):  # a header alone, which nodes keep of much, is no answer
             await self._search(entry, found, asked)
         await self._erase_stale(known, found)
         twins = twins_among((*found.records.values(), *found.companions.values()))
@@ -116,7 +123,7 @@ class EntryReader:
             for start in range(0, len(around), SEARCH_AT_ONCE):
                 part = around[start : start + SEARCH_AT_ONCE]
                 await self._collect_from([contact.agent for contact in part], entry, found)
-                if entry in found.records:
+                if found.shows(entry):
                     return
 
     async def _collect_from(self, agents: Sequence[AgentId], entry: Cid, found: Found) -> None:

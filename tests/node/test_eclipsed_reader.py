@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dht.overlay.contact import Contact
+from dht.records.record_store import Held
 from tests.node.simulated_nodes import Network, entry, override, simulate, until
 
 
@@ -26,5 +28,12 @@ def test_an_entry_that_the_nearest_nodes_conceal_is_found_around_them(tmp_path: 
         found = await reader.get(cid)
         assert found is not None
         assert found.id == cid
+        whole = found.text
+        # The same of a reader that keeps the entry's header, as nodes do of what they vouch for.
+        (create,) = [record for record in found.records if record.cid == cid]
+        await reader.parts.records.hold([Held(replace(create, payload=None))])
+        again = await reader.get(cid)
+        assert again is not None
+        assert again.text == whole is not None
 
     simulate(tmp_path, (100,) * 12, scenario)
