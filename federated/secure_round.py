@@ -200,6 +200,8 @@ class SecureRound:
         if self.sums.waiting:
             self.wake_at = min([self.wake_at, *waits] if keys_over else [self.wake_at, self._keys.at()])
             return actions
+        if self.sums.idle:
+            return actions
         return actions + self._conclude(now)
 
     # -- parts --

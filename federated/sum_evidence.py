@@ -47,6 +47,11 @@ class Sums(Evidence):
         self.waiting = True
         self._spoilt: dict[tuple[Cid, ...], frozenset[AgentId]] = {}
 
+    @property
+    def idle(self) -> bool:
+        """Whether the roster is too small for a sum, and nobody comes or goes."""
+        return not self.groups and not self._words()
+
     def unsettled(self) -> set[Cid]:
         """Parts whose vector has still to be looked at."""
         return {cid for cid in self._vectors() if cid not in self.verdicts}

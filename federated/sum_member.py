@@ -188,7 +188,8 @@ class GroupMember:
         if not over:
             return []
         if len(usable) < threshold:
-            self.out = phase is not Phase.KEYS or keys_over
+            self.out = True
+            self.wake_at = inf
             return []
         self._ready_at = now if self._ready_at is None else self._ready_at
         order = sorted(usable, key=lambda agent: self._rank(phase, agent))

@@ -28,6 +28,10 @@ PRINTED = "a line that must not disturb the command"
         ["fl", "create", "x", "--min-members", "3", "--max-members", "2"],
         ["fl", "create", "x", "--rounds", "0"],
         ["fl", "create", "x", "--deadline", "0.5"],
+        ["fl", "create", "x", "--secure", "4"],
+        ["fl", "create", "x", "--secure", "4", "--min-members", "4", "--compression", "int8"],
+        ["fl", "create", "x", "--secure", "4", "--min-members", "4", "--topology", "gossip"],
+        ["fl", "create", "x", "--secure", "4", "--mode", "server-app"],
         ["fl", "run", "x", "task", "--min-members", "3"],
         ["fl", "result"],
     ],
@@ -103,6 +107,40 @@ def test_three_nodes_train_together_though_one_members_process_is_killed_in_a_ro
     assert log.out.count("; updates of 28 bytes") + log.out.count("; updates of at least ") >= ROUNDS
     for node in nodes:
         assert node.get("/v1/status")["agent_id"], "every daemon goes on"
+
+
+@pytest.mark.slow
+def test_three_nodes_sum_their_updates_under_masks_and_the_model_is_the_plain_mean(
+    daemons: Daemons, tmp_path: Path
+) -> None:
+    pytest.importorskip("flwr")
+    app = str(project(tmp_path / "app").root)
+    homes = [node.home for node in network(daemons, 3)]
+    secure = ("--secure", "3", "--min-members", "3", "--strategy", "fedavg")
+    limits = ("--rounds", "2", "--deadline", DEADLINE_S)
+    task = daemons.command(homes[0], "fl", "create", app, *limits, *secure, "--json").value["id"]
+    eventually(lambda: all(known(daemons, home, task) for home in homes), "the task to be heard of")
+    members = [
+        daemons.begin(
+            homes[number],
+            *("run", app, task, "--partition-id", str(number), "--num-partitions", "3", "--json"),
+            command="fl",
+        )
+        for number in range(3)
+    ]
+    parts = [finished(member) for member in members]
+    assert len({part["parameters"] for part in parts}) == 1
+    # Each moved by .5 · (part + 1) in each round, with the weights 10, 20 and 30.
+    step = (10 * 0.5 + 20 * 1.0 + 30 * 1.5) / 60
+    target = tmp_path / "model.npz"
+    assert daemons.command(homes[2], "fl", "result", task, "-o", str(target)).code == 0
+    np.testing.assert_allclose(np.load(target)["slope"], np.arange(3) + 2 * step, atol=1e-5)
+    audit = daemons.command(homes[1], "fl", "audit", task, "--json")
+    assert [entry["ok"] for entry in audit.value["rounds"]] == [True, True]
+    shown = daemons.command(homes[1], "fl", "status", task).out
+    assert "summed under masks, in groups of 3 or more" in shown
+    assert "3 members contributed, 40 bytes an update" in shown, "4 values and the weight, 8 bytes each"
+    assert "opens its shares of the masks" in daemons.command(homes[0], "fl", "log", task).out
 
 
 @pytest.mark.slow
