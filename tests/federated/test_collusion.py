@@ -14,9 +14,20 @@ from chain import canonical
 from chain.cid import blob_cid
 from chain.errors import ChainError
 from chain.identity import AgentId
-from chain.kinds import RESULT, REVEAL
-from chain.learning import Result, Reveal, read_learning, result_body, reveal_body
+from chain.kinds import GROUP, RESULT, REVEAL
+from chain.learning import (
+    GroupResult,
+    Result,
+    Reveal,
+    group_body,
+    quorum,
+    read_learning,
+    result_body,
+    reveal_body,
+)
+from chain.learning_task import GROUPS
 from chain.record import Record
+from federated.actions import Action, Publish
 from federated.agreement import ATTEMPT_FLOOR_S
 from federated.engagement import AnyRound
 from federated.faults import LATE, UNAVAILABLE, WEIGHT
@@ -98,7 +109,7 @@ def kept_back(table: Table) -> Record:
 
 @given(known=st.integers(0, 3), order=st.permutations(range(4)))
 @settings(max_examples=20)
-def test_a_result_that_is_kept_back_undoes_one_round_and_no_more(known: int, order: list[int]) -> None:
+def test_a_result_that_is_kept_back_undoes_crookround_and_no_more(known: int, order: list[int]) -> None:
     """It has more signatures, so it is taken until more than two thirds have built on the other one."""
     table, withheld = KEPT_BACK
     steps = table.members[0].ledger.steps
@@ -141,6 +152,52 @@ def test_a_weight_beyond_the_terms_reads_and_is_refused_by_name(weight: int) -> 
     first = table.members[0].ledger.steps[0]
     assert first.outcome.refused == ((liar.agent, WEIGHT),)
     assert liar.agent not in contributors(table, 1)
+
+
+class TwoFaced(Table):
+    """So many of the first round's first group lie that they sign for it: one model for half of the roster,
+    another for the other half.
+    """
+
+    def __init__(self, members: int, seed: int) -> None:
+        terms = task_of(max_members=members, rounds=2, topology=GROUPS)
+        super().__init__(terms, members=members, seed=seed)
+        ledger = self.members[0].ledger
+        assert ledger.tip is not None
+        self.group = ledger.groups_of(ledger.tip)[0]
+        crooks = self.group[: quorum(len(self.group))]
+        self.crooks = [self.member(agent) for agent in crooks]
+        self.shown: list[Record] = []
+
+    def act(self, member: Member, round_: AnyRound, action: Action) -> None:
+        match action:
+            case Publish(result=GroupResult(outcome=outcome)) if outcome.members == self.group:
+                if self.shown or member not in self.crooks:
+                    return
+                assert member.update is not None
+                data = member.update(1)
+                other = replace(outcome, parameters=blob_cid(data))
+                for one, half in ((outcome, self.members[::2]), (other, self.members[1::2])):
+                    signed = {
+                        crook.agent: one.sign(self.task.cid, crook.scribe.identity) for crook in self.crooks
+                    }
+                    body = group_body(GroupResult(one, tuple(sorted(signed.items()))))
+                    self.shown.append(self.say(member, GROUP, body, half))
+            case _:
+                super().act(member, round_, action)
+
+
+@pytest.mark.slow
+@given(seed=st.integers(0, 1 << 16))
+@settings(max_examples=5)
+def test_two_outcomes_of_crookgroup_shown_to_two_halves_end_as_one(seed: int) -> None:
+    table = TwoFaced(members=18, seed=seed)
+    table.run(limit=3_000)
+    agree(table)
+    assert len(table.shown) == 2
+    for step in table.members[0].ledger.steps[:1]:
+        assert len({record.cid for record in table.shown} & set(step.outcome.reveals)) == 1
+    assert len(table.members[0].ledger.steps) == 2
 
 
 def test_sybils_that_join_late_take_the_free_seats_and_nobody_elses() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from node.commands.exit_codes import ExitCode
 from tests.federated.flower_projects import stateful_project
 from tests.node.real_daemons import Daemon, Daemons, eventually
 
@@ -96,6 +97,14 @@ def test_the_run_comes_to_what_the_strategy_says_and_bad_answers_do_not_reach_it
     assert audit.code == 0, audit
     assert (audit.value["differences"], audit.value["same_result"]) == ([], True)
     assert [len(one["answered"]) for one in audit.value["calls"]] == [MEMBERS] * ROUNDS
+    # A coordinator that runs another app than the one it shows, seen from who audits: the first lie is named.
+    shown_app = stateful_project(tmp_path / "shown").root
+    for file in shown_app.rglob("*.py"):
+        file.write_text(file.read_text().replace("0.5 * self.momentum", "0.9 * self.momentum"))
+    audit = daemons.command(nodes[2].home, "fl", "audit", task, "--app", str(shown_app), "--json")
+    assert audit.code == ExitCode.DAMAGED
+    assert audit.value["same_result"] is False
+    assert {one.split(" to ")[0] for one in audit.value["differences"]} == {f"call {ROUNDS}"}
     shown = daemons.command(nodes[2].home, "fl", "status", task).out
     assert f"call {ROUNDS}: {MEMBERS} messages of " in shown
     assert f"{MEMBERS} answers of " in shown
