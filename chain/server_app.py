@@ -25,6 +25,7 @@ from chain.cid import Cid, is_blob_cid, is_record_cid
 from chain.errors import RecordError
 from chain.identity import AGENT_ID_SIZE, AgentId
 from chain.kinds import ANSWER, CALL, END
+from chain.learning_task import MAX_DEADLINE_MS
 from chain.text import check_text
 
 MAX_CALLS: Final = 100_000
@@ -51,7 +52,8 @@ class Call:
     """What the app sent at once. `number` counts from 1, `previous` is the call before, or the task.
 
     `nodes` are the members that the app was told of last, ascending; `answers` those to the previous call
-    that it was given, in that order.
+    that it was given, in that order. Answers are waited for `wait_ms`, where the app gave less time than the
+    task; there is none before rule version `kinds.TOPOLOGIES_FROM`.
     """
 
     number: int
@@ -59,6 +61,7 @@ class Call:
     nodes: tuple[AgentId, ...]
     answers: tuple[Cid, ...]
     sent: tuple[Sent, ...]
+    wait_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,7 @@ def call_body(call: Call) -> dict[str, Any]:
         "number": call.number,
         "previous": call.previous,
         "sent": [[one.agent, one.blob, one.size] for one in call.sent],
-    }
+    } | ({} if call.wait_ms is None else {"wait_ms": call.wait_ms})
     _read_call(body)
     return body
 
@@ -136,7 +139,9 @@ def end_body(end: End) -> dict[str, Any]:
 
 
 def _read_call(body: dict[str, Any]) -> Call:
-    expect_fields(body, "answers nodes number previous sent")
+    expect_fields(body, "answers nodes number previous sent", ("wait_ms",))
+    if "wait_ms" in body:
+        check_integer("wait_ms", body["wait_ms"], 0, MAX_DEADLINE_MS)
     check_integer("number", body["number"], 1, MAX_CALLS)
     _record_cid("previous", body["previous"])
     nodes, sent = body["nodes"], body["sent"]
@@ -154,7 +159,8 @@ def _read_call(body: dict[str, Any]) -> Call:
             raise RecordError("a message is [agent, blob, size]")
         _agent(one[0])
         messages.append(Sent(one[0], *_blob(one[1], one[2])))
-    return Call(body["number"], body["previous"], tuple(nodes), _answers(body), tuple(messages))
+    known = body["number"], body["previous"], tuple(nodes), _answers(body), tuple(messages)
+    return Call(*known, body.get("wait_ms"))
 
 
 def _answers(body: dict[str, Any]) -> tuple[Cid, ...]:

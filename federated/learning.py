@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import trio
 
+from chain import canonical
 from chain.aggregation_rule import ROBUST
 from chain.cid import Cid, is_record_cid
 from chain.errors import ChainError
@@ -35,7 +36,7 @@ from federated.following import Line, Tools
 from federated.gossip_audit import audit_steps, gossip_view, own_model
 from federated.gossip_run import GossipRun
 from federated.ledger import Ledger, Step
-from federated.messages import SIGN, decode_question
+from federated.messages import ALIVE, SIGN, decode_alive, decode_question
 from federated.penalties import LIES_FOR_GOOD
 from federated.ports import TooLarge
 from federated.post import belongs
@@ -96,6 +97,7 @@ class Learning:
         self.signed = 0
         """Results of others that this node has signed."""
         network.register(SIGN, tools.kademlia.members_only(self._serve_sign))
+        network.register(ALIVE, tools.kademlia.members_only(self._serve_alive))
 
     # -- what the node calls --
 
@@ -344,6 +346,16 @@ class Learning:
         self.signed += bool(reply.signature)
         return reply.encode()
 
+    async def _serve_alive(self, sender: AgentId, body: bytes) -> bytes:
+        try:
+            task, call = decode_alive(body)
+        except FrameError as error:
+            raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
+        run = self._engaged.get(task)
+        if not isinstance(run, ServerRun):
+            raise RequestRefused(RefusalCode.FORBIDDEN, "this node follows no ServerApp of this task")
+        return canonical.encode(run.alive(sender, call))
+
     # -- parts --
 
     def _require_eligible(self, engagement: Followed) -> None:
@@ -372,10 +384,14 @@ class Learning:
     def _start(self, record: Record, wanted: bool) -> Followed:
         assert self._nursery is not None
         terms = task_from_body(record.body())
-        kind: type[Followed] = GossipRun if terms.topology == GOSSIP else rounds_of(terms)
+        engagement: Followed
         if terms.mode == SERVER_APP:
-            kind = ServerRun
-        engagement = self._engaged[record.cid] = kind(self._tools, record, wanted)
+            engagement = ServerRun(self._tools, record, wanted, self._rules)
+        elif terms.topology == GOSSIP:
+            engagement = GossipRun(self._tools, record, wanted)
+        else:
+            engagement = rounds_of(terms)(self._tools, record, wanted)
+        self._engaged[record.cid] = engagement
         self._nursery.start_soon(self._while_writable, engagement.run)
         return engagement
 

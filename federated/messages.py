@@ -1,8 +1,9 @@
-"""The bodies of `learning.sign`: a proposer shows what it saw, a member signs what follows or says why not.
+"""The bodies of `learning.sign`: a proposer shows what it saw, a member signs what follows or says why not;
+and of `learning.alive`, by which a coordinator says that its app is at work.
 
-A question carries no model and no list of decisions: only which records the proposer's decision rests on, and
-the digest that it came to. The member merges that with what it has seen itself and decides on its own. All
-bodies are canonical arrays; sizes are bounded before anything is read.
+A question carries no model and no list of decisions: only which records the proposer's decision rests on,
+and the digest that it came to. The member merges that with what it has seen itself and decides on its own.
+All bodies are canonical arrays; sizes are bounded before anything is read.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from dht.errors import FrameError
 
 SIGN = "learning.sign"
 DELIVER = "learning.deliver"
+ALIVE = "learning.alive"
 
 MAX_VIEW = 512
 """Records of a view: four of each member who exchange updates, a group's each, and the standings."""
 MAX_QUESTION = 64 + (MAX_VIEW + 2 * MAX_MEMBERS + 1) * 48 + MAX_SEATS * 40
 MAX_REPLY = 128 + MAX_VIEW * 48
+MAX_ALIVE = 128
 
 
 class Word(IntEnum):
@@ -99,13 +102,26 @@ def decode_reply(body: bytes) -> Reply:
     return Reply(Word(word), signature, _cids(cids, MAX_VIEW))
 
 
-def _array(body: bytes, limit: int, size: int) -> list[Any]:
+def encode_alive(task: Cid, call: Cid) -> bytes:
+    """A sign of life after a call, or after the task while there is none."""
+    return canonical.encode([task, call])
+
+
+def decode_alive(body: bytes) -> tuple[Cid, Cid]:
+    """Read a sign of life: (task, call). Raises `FrameError`."""
+    task, call = _array(body, MAX_ALIVE, 2, ALIVE)
+    if not is_record_cid(task) or not is_record_cid(call):
+        raise FrameError("a sign of life names a task and a call")
+    return task, call
+
+
+def _array(body: bytes, limit: int, size: int, method: str = SIGN) -> list[Any]:
     try:
         value = canonical.decode(body, limit)
     except EncodingError as error:
-        raise FrameError(f"body of {SIGN!r} is malformed: {error}") from error
+        raise FrameError(f"body of {method!r} is malformed: {error}") from error
     if type(value) is not list or len(value) != size:
-        raise FrameError(f"body of {SIGN!r} is not an array of {size}")
+        raise FrameError(f"body of {method!r} is not an array of {size}")
     return value
 
 

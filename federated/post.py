@@ -111,21 +111,25 @@ class Post:
 
     async def deliver(self, task: Cid, records: Sequence[Record], agents: Iterable[AgentId]) -> None:
         """Send records to these agents at once; whoever does not get them finds them at the task's basis."""
-        receivers = [agent for agent in dict.fromkeys(agents) if agent != self._kademlia.agent]
+        receivers = list(agents)
         value, _ = await self._run_blocking(self._records.bundle, list(records[:MAX_DELIVERED]))
-        body = canonical.encode([task, value])
+        await self.tell(DELIVER, canonical.encode([task, value]), receivers)
+
+    async def tell(self, method: str, body: bytes, agents: Iterable[AgentId]) -> None:
+        """Send one message to these agents at once, but this one; who cannot be reached goes without."""
+        receivers = [agent for agent in dict.fromkeys(agents) if agent != self._kademlia.agent]
         at_once = trio.CapacityLimiter(DELIVER_AT_ONCE)
         async with trio.open_nursery() as nursery:
             for agent in receivers[:MAX_RECEIVERS]:
-                nursery.start_soon(self._deliver, agent, body, at_once)
+                nursery.start_soon(self._tell, agent, method, body, at_once)
 
-    async def _deliver(self, agent: AgentId, body: bytes, at_once: trio.CapacityLimiter) -> None:
+    async def _tell(self, agent: AgentId, method: str, body: bytes, at_once: trio.CapacityLimiter) -> None:
         try:
             async with at_once:
                 await self.reach(agent)
-                await self._kademlia.request(agent, DELIVER, body, DELIVER_TIMEOUT_S)
+                await self._kademlia.request(agent, method, body, DELIVER_TIMEOUT_S)
         except NetworkError as error:
-            log.info("delivery to %s failed: %s", agent.hex()[:8], error)
+            log.info("%s to %s failed: %s", method, agent.hex()[:8], error)
 
     async def reach(self, agent: AgentId) -> None:
         """Find the address of an agent that this node has not met: its opening says where in the DHT."""

@@ -1,17 +1,17 @@
 """The run of a task's ServerApp as one node follows it: messages come and go, and somebody coordinates.
 
 The coordinator is whoever made the last call, and the task's author before the first. When nothing has been
-heard of it for a lease (the time for answers and the time for a coordinator, as the task says), the next
-member in an order that follows from a hash may take the run over, a lease later the one after it. It runs the
-app from the beginning on the log, and goes on live where the log ends, so what is lost is at most what the
-app had not yet been told. Members answer a new coordinator only once the old one has been silent for a lease,
-so nobody takes a run away from somebody who is there.
+heard of it for a lease (the time for answers and the time for a coordinator, as the task says;
+`federated.presence`), the next member in an order that follows from a hash may take the run over, a lease
+later the one after it. It runs the app from the beginning on the log, and goes on live where the log ends,
+so what is lost is at most what the app had not yet been told. Members answer a new coordinator only once the
+old one has been silent for a lease, so nobody takes a run away from somebody who is there.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from math import inf
@@ -20,7 +20,7 @@ import trio
 
 from chain.cid import Cid
 from chain.identity import AgentId
-from chain.kinds import ANSWER, CALL, END, JOIN, LEAVE
+from chain.kinds import ANSWER, CALL, END, JOIN, LEAVE, TOPOLOGIES_FROM
 from chain.record import Record
 from chain.server_app import (
     MAX_MESSAGE_BYTES,
@@ -36,7 +36,9 @@ from chain.server_app import (
 from federated.call_log import Answered, CallLog, Step
 from federated.errors import Refused, UnknownTask, WrongState
 from federated.following import Following, Tools
+from federated.messages import ALIVE, encode_alive
 from federated.ports import TooLarge
+from federated.presence import Presence
 
 KEPT_CALLS = 2
 """Calls, the last ones, whose answers every member fetches."""
@@ -75,23 +77,16 @@ class Collected:
 class ServerRun(Following[CallLog]):
     """This node and one such task. `run` follows it; the verbs may be called from other tasks."""
 
-    def __init__(self, tools: Tools, task: Record, wanted: bool) -> None:
+    def __init__(self, tools: Tools, task: Record, wanted: bool, rules: Callable[[], int]) -> None:
         super().__init__(tools, CallLog(task), wanted)
+        self._rules = rules
+        self._presence = Presence(self.ledger.terms)
         self._here: set[Cid] = set()
         self._fetching: set[Cid] = set()
-        self._seen_at: dict[Cid, float] = {}
-        """When each call that counted was first seen here; the task's own: when following began."""
         self._serving_until = -inf
-        self._away: dict[AgentId, Cid] = {}
-        """Who let a message wait in vain, with the join by which it was there: until it joins anew."""
         self._asked_again: set[Cid] = set()
         self._taken_at: dict[Cid, float] = {}
         """When this node first asked for the answers to a call of another coordinator."""
-
-    @property
-    def lease_s(self) -> float:
-        """Seconds of silence after which a coordinator may be replaced."""
-        return (self.ledger.terms.commit_ms + self.ledger.terms.result_ms) / 1_000
 
     # -- following --
 
@@ -118,7 +113,7 @@ class ServerRun(Following[CallLog]):
         """
         ledger, now = self.ledger, self._tools.clock.monotonic()
         claims = ledger.claimed_ends
-        silent = self._seen_at.get(ledger.head, inf) + self.lease_s <= now
+        silent = self._presence.gone_at(ledger.head) <= now
         if not claims or not silent or self._serving_until > now or self._tools.own.frozen is not None:
             return
         if self._has_ended() or not (ledger.steps and self._me in ledger.steps[-1].call.nodes):
@@ -137,7 +132,7 @@ class ServerRun(Following[CallLog]):
     def _note_head(self, now: float) -> None:
         """Remember when the run got where it is, and when each claim to it was first seen."""
         for cid in (self.ledger.head, *(step.record for step in self.ledger.claims)):
-            self._seen_at.setdefault(cid, now)
+            self._presence.saw(cid, now)
 
     def _open(self) -> list[tuple[Step, int]]:
         """The messages that this node may answer: of the last call, or once its coordinator has been silent
@@ -145,12 +140,15 @@ class ServerRun(Following[CallLog]):
         ledger = self.ledger
         if ledger.finished:
             return []
-        now, silent = self._tools.clock.monotonic(), self._seen_at.get(ledger.head, inf) + self.lease_s
-        steps = [*ledger.steps[-1:], *(ledger.claims[:1] if silent <= now else ())]
+        steps = [*ledger.steps[-1:], *(ledger.claims[:1] if self._is_silent() else ())]
         return [(step, place) for step in steps for place in ledger.open_in(step, self._me)]
 
+    def _is_silent(self) -> bool:
+        """Whether the coordinator counts as gone."""
+        return self._presence.gone_at(self.ledger.head) <= self._tools.clock.monotonic()
+
     def _wake_at(self) -> float:
-        times = [self._seen_at.get(self.ledger.head, inf) + self.lease_s, self._due_at()]
+        times = [self._presence.gone_at(self.ledger.head), self._due_at()]
         times += [self._over_at(step) for step in self.ledger.steps[-1:]]
         now = self._tools.clock.monotonic()
         return min((at for at in times if at > now), default=inf)
@@ -202,8 +200,7 @@ class ServerRun(Following[CallLog]):
         )
         if self._me not in order:
             return inf
-        since = self._seen_at.get(ledger.head)
-        return inf if since is None else since + self.lease_s * (1 + order.index(self._me))
+        return self._presence.gone_at(ledger.head) + self._presence.silence_s * order.index(self._me)
 
     def _may_coordinate(self) -> bool:
         ledger, now = self.ledger, self._tools.clock.monotonic()
@@ -217,7 +214,8 @@ class ServerRun(Following[CallLog]):
         there = [
             agent
             for agent in ledger.members()
-            if agent not in self._tools.excluded() and self._away.get(agent) != ledger.standings[agent].cid
+            if agent not in self._tools.excluded()
+            and not self._presence.is_away(agent, ledger.standings[agent].cid)
         ]
         there.sort(key=lambda agent: ledger.standings[agent].cid)
         return tuple(sorted(there[: min(ledger.terms.max_members, MAX_NODES)]))
@@ -253,7 +251,10 @@ class ServerRun(Following[CallLog]):
         if not ledger.steps or ledger.finished or not self.wanted or ledger.head in self._asked_again:
             return False
         last = ledger.steps[-1]
-        late = bool(ledger.open_in(last, self._me)) and self._over_at(last) <= self._tools.clock.monotonic()
+        # By the task's time, not the call's: so long it takes to be away.
+        seen = self._presence.seen_at(last.record)
+        over = inf if seen is None else seen + ledger.terms.commit_ms / 1_000
+        late = bool(ledger.open_in(last, self._me)) and over <= self._tools.clock.monotonic()
         return late or self._me not in last.call.nodes
 
     async def _maybe_ask_again(self) -> None:
@@ -276,15 +277,22 @@ class ServerRun(Following[CallLog]):
             blob = step.call.sent[place].blob
             if blob in self._here:
                 left = self._over_at(step) - now
-                # Who coordinated has gone, else there were another call: who takes over waits as long again.
-                left = left if left > 0 else ledger.terms.commit_ms / 1_000
+                # Who takes over from a coordinator that has gone waits as long again; else it is too late.
+                left = left if left > 0 or not self._is_silent() else self._wait_s(step)
+                if left <= 0:
+                    continue
                 return Duty("answer", number, step.record, place, blob, left)
         return Duty("wait", number)
 
     def _over_at(self, step: Step) -> float:
         """When the time for the answers to a call is over; never for one that was not seen yet."""
-        seen = self._seen_at.get(step.record)
-        return inf if seen is None else seen + self.ledger.terms.commit_ms / 1_000
+        seen = self._presence.seen_at(step.record)
+        return inf if seen is None else seen + self._wait_s(step)
+
+    def _wait_s(self, step: Step) -> float:
+        """How long answers to a call are waited for: as the call says, else as the task does."""
+        most = self.ledger.terms.commit_ms
+        return (most if step.call.wait_ms is None else min(most, step.call.wait_ms)) / 1_000
 
     async def answer(self, call: Cid, place: int, blob: Cid) -> None:
         """Answer a message; durable when this returns. Raises `WrongState` when it is not this node's
@@ -302,13 +310,18 @@ class ServerRun(Following[CallLog]):
         nodes: Sequence[AgentId],
         answers: Sequence[Cid],
         messages: Sequence[tuple[AgentId, Cid]],
+        wait_s: float | None = None,
     ) -> Cid:
-        """Send messages on top of `previous`; the call's record. Raises `WrongState` for who does not
-        lead."""
+        """Send messages on top of `previous`, for whose answers the app waits `wait_s`, None: as long as the
+        task says; the call's record. Raises `WrongState` for who does not lead.
+        """
         self._require_lead(previous)
         sent = tuple([Sent(agent, blob, await self._size(blob)) for agent, blob in messages])
         number = len(self.ledger.steps) + 1
-        body = call_body(Call(number, previous, tuple(sorted(nodes)), tuple(answers), sent))
+        wait = None if wait_s is None else round(wait_s * 1_000)
+        if wait is not None and (wait >= self.ledger.terms.commit_ms or self._rules() < TOPOLOGIES_FROM):
+            wait = None
+        body = call_body(Call(number, previous, tuple(sorted(nodes)), tuple(answers), sent, wait))
         self._require_lead(previous)
         record = await self.append(CALL, body, b"call" + previous)
         self._serving_until = self._tools.clock.monotonic() + SERVING_S
@@ -333,8 +346,9 @@ class ServerRun(Following[CallLog]):
         taken = step.agent != self._me
         if taken:
             self._taken_at.setdefault(call, clock.monotonic())
-        began = (self._taken_at if taken else self._seen_at).get(call, clock.monotonic())
-        end = began + self.ledger.terms.commit_ms / 1_000
+        began = self._taken_at.get(call) if taken else self._presence.seen_at(call)
+        began = clock.monotonic() if began is None else began
+        end = began + self._wait_s(step)
         until = clock.monotonic() + wait_s
         while True:
             now = clock.monotonic()
@@ -348,10 +362,12 @@ class ServerRun(Following[CallLog]):
             awaited = [p for p in open_ if not taken or step.call.sent[p].agent != step.agent]
             complete = not awaited and len(here) == len(known)
             if complete or now >= end:
-                for place in open_:
-                    agent = step.call.sent[place].agent
-                    if agent in self.ledger.standings:
-                        self._away[agent] = self.ledger.standings[agent].cid
+                for one in known.values():
+                    self._presence.answered(one.agent)
+                for agent in {step.call.sent[place].agent for place in open_}:
+                    standing = self.ledger.standings.get(agent)
+                    since = -inf if taken and agent == step.agent else began
+                    self._presence.owes(agent, since, now, None if standing is None else standing.cid)
                 return Collected(here, True)
             if now >= until:
                 return Collected(here, False)
@@ -382,6 +398,27 @@ class ServerRun(Following[CallLog]):
             raise UnknownTask("none of the members has this blob")
         self._here.add(blob)
         return data
+
+    def at_work(self, previous: Cid) -> None:
+        """The app's process is at work after `previous`: the others are told, now and then.
+
+        Raises `WrongState` for who does not lead the run.
+        """
+        self._require_lead(previous)
+        now = self._tools.clock.monotonic()
+        self._serving_until = now + SERVING_S
+        self._presence.heard(previous, now)
+        if self._presence.says(previous, now) and self._nursery is not None:
+            body = encode_alive(self.ledger.cid, previous)
+            self._nursery.start_soon(self._tools.post.tell, ALIVE, body, self._audience())
+
+    def alive(self, agent: AgentId, call: Cid) -> bool:
+        """Another node says that its app is at work after a call; whether it is the one that leads."""
+        if self.ledger.finished or (agent, call) != (self.ledger.coordinator, self.ledger.head):
+            return False
+        self._presence.heard(call, self._tools.clock.monotonic())
+        self.wake()
+        return True
 
     def released(self) -> None:
         """The user's process does not coordinate any more."""

@@ -150,10 +150,16 @@ class Member:
         return page
 
     def call(
-        self, previous: str, nodes: list[str], answers: list[str], messages: list[dict[str, str]]
+        self,
+        previous: str,
+        nodes: list[str],
+        answers: list[str],
+        messages: list[dict[str, str]],
+        wait: float | None,
     ) -> str:
         """Send messages of the ServerApp. Raises `Superseded`."""
-        body = {"previous": previous, "nodes": nodes, "answers": answers, "messages": messages}
+        given = {"previous": previous, "nodes": nodes, "answers": answers}
+        body = {**given, "messages": messages, "wait_s": wait}
         return str(
             self._leading(lambda client: client.post(f"{self._path}/calls", body, LONG_SECONDS))["call"]
         )
@@ -168,6 +174,10 @@ class Member:
         """End the run. Raises `Superseded`."""
         body = {"previous": previous, "answers": answers, "result": result, "failed": failed}
         self._leading(lambda client: client.post(f"{self._path}/end", body))
+
+    def at_work(self, previous: str) -> None:
+        """Say that the ServerApp is at work. Raises `Superseded`."""
+        self._leading(lambda client: client.post(f"{self._path}/at-work", {"previous": previous}))
 
     def release(self) -> None:
         """This process does not coordinate any more."""

@@ -13,6 +13,7 @@ from chain.kinds import COMMIT, JOIN, LEARNING_OPERATIONS, START, TASK, TOPOLOGI
 from chain.learning import GroupResult, Result, Reveal, Start, most_agents, quorum
 from chain.learning_task import MAX_MEMBERS, task_from_body
 from chain.record import Record
+from chain.server_app import Call
 from validation.context import Context
 from validation.named import learning_of
 from validation.rule import Finding, Rule
@@ -58,7 +59,11 @@ def learning_body(record: Record, context: Context) -> Finding:
     except ChainError as error:
         return str(error)
     rules = context.rules_of(record.header.epoch)
-    if rules is None or rules >= TOPOLOGIES_FROM or said is None or most_agents(said) <= MAX_MEMBERS:
+    if rules is None or rules >= TOPOLOGIES_FROM or said is None:
+        return None
+    if isinstance(said, Call) and said.wait_ms is not None:
+        return f"rule version {rules} knows no calls with a time of their own"
+    if most_agents(said) <= MAX_MEMBERS:
         return None
     return f"rule version {rules} knows no more than {MAX_MEMBERS} members"
 

@@ -148,6 +148,7 @@ class Host:
         return {
             "want": ask.want,
             "messages": [[self._nodes[node], data] for node, data in ask.messages],
+            "wait": ask.wait,
             "result": None if ask.result is None else npz(ask.result),
             "failed": ask.failed,
             "refused": [[self._nodes.get(node, ""), why] for node, why in ask.refused],

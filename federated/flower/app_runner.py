@@ -14,7 +14,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,8 @@ LOAD_S = 300.0
 """For importing flwr and the app; some apps read their data while they are imported."""
 CAPTURE_S = 900.0
 """For a ServerApp to come to its first train message."""
+LOOK_S = 5.0
+"""So often it is looked whether a ServerApp that has not answered is at work."""
 END_S = 5.0
 """From closing the pipes to SIGKILL."""
 MODULE = "federated.flower.app_process"
@@ -91,15 +93,24 @@ class AppRunner:
             self.open()
         return self._ask({"do": "reply", "name": name, "message": message, "seconds": seconds}, seconds)
 
-    def serve(self, max_examples: int, max_abs: float, seconds: float) -> dict[str, Any]:
-        """Start the ServerApp; what it wants first, see `app_process`. Raises `AppFailed` or `AppLost`."""
+    def serve(
+        self, max_examples: int, max_abs: float, seconds: float, at_work: Callable[[], None]
+    ) -> dict[str, Any]:
+        """Start the ServerApp; what it wants first, see `app_process`. Raises `AppFailed` or `AppLost`.
+
+        `at_work` is called now and then while the app has not answered and its process uses the processor.
+        """
         self._start()
         request = {"do": "serve", "max_examples": max_examples, "max_abs": max_abs}
-        return self._ask({**request, "serverapp": self._project.serverapp, **self._about()}, seconds)
+        about = {"serverapp": self._project.serverapp, **self._about()}
+        return self._ask({**request, **about}, seconds, at_work)
 
-    def go_on(self, seconds: float, **given: Any) -> dict[str, Any]:
-        """Give the ServerApp what it wanted; what it wants next. Raises `AppFailed` or `AppLost`."""
-        return self._ask({"do": "go_on", **given}, seconds)
+    def go_on(self, seconds: float, at_work: Callable[[], None], **given: Any) -> dict[str, Any]:
+        """Give the ServerApp what it wanted; what it wants next. `at_work` as with `serve`.
+
+        Raises `AppFailed` or `AppLost`.
+        """
+        return self._ask({"do": "go_on", **given}, seconds, at_work)
 
     def differences(self, ours: bytes, theirs: bytes, tolerance: float) -> str | None:
         """How a message differs from one on record, or None."""
@@ -153,10 +164,12 @@ class AppRunner:
         }
         return self._ask(request, seconds)
 
-    def _ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def _ask(
+        self, request: dict[str, Any], seconds: float, at_work: Callable[[], None] | None = None
+    ) -> dict[str, Any]:
         try:
             send(self._requests, request)
-            reply = self._answers.get(timeout=max(0.0, seconds))
+            reply = self._answer(max(0.0, seconds), at_work)
         except queue.Empty:
             self.kill()
             raise AppLost(f"the app did not answer within {seconds:.0f} s and was ended") from None
@@ -170,6 +183,31 @@ class AppRunner:
         if not reply.get("ok"):
             raise AppFailed(f"the app failed: {reply.get('error')}")
         return reply
+
+    def _answer(self, seconds: float, at_work: Callable[[], None] | None) -> dict[str, Any] | None:
+        if at_work is None:
+            return self._answers.get(timeout=seconds)
+        while seconds > LOOK_S:
+            used = self._used_s()
+            try:
+                return self._answers.get(timeout=LOOK_S)
+            except queue.Empty:
+                seconds -= LOOK_S
+            if self._used_s() > used:
+                at_work()
+        return self._answers.get(timeout=seconds)
+
+    def _used_s(self) -> float:
+        """Seconds of the processor that the app's process and those it started have used."""
+        import psutil
+
+        assert self._process is not None
+        try:
+            app = psutil.Process(self._process.pid)
+            used = [process.cpu_times() for process in (app, *app.children(recursive=True))]
+        except psutil.Error:  # one has ended meanwhile
+            return 0.0
+        return float(sum(one.user + one.system for one in used))
 
     def _about(self) -> dict[str, Any]:
         project, settings = self._project, self._settings

@@ -33,7 +33,7 @@ class Superseded(Exception):
 class Conductor(Protocol):
     """The local daemon, as far as a coordinator needs it. Each call raises what the daemon's client raises.
 
-    `call`, `collect` and `end` raise `Superseded`.
+    `call`, `collect`, `at_work` and `end` raise `Superseded`.
     """
 
     def log(self) -> dict[str, Any]:
@@ -53,9 +53,14 @@ class Conductor(Protocol):
         ...
 
     def call(
-        self, previous: str, nodes: list[str], answers: list[str], messages: list[dict[str, str]]
+        self,
+        previous: str,
+        nodes: list[str],
+        answers: list[str],
+        messages: list[dict[str, str]],
+        wait: float | None,
     ) -> str:
-        """Send messages; the record of the call."""
+        """Send messages, for whose answers the app waits so many seconds; the record of the call."""
         ...
 
     def collect(self, call: str, wait: int) -> dict[str, Any]:
@@ -64,6 +69,10 @@ class Conductor(Protocol):
 
     def end(self, previous: str, answers: list[str], result: str | None, failed: str | None) -> None:
         """End the run."""
+        ...
+
+    def at_work(self, previous: str) -> None:
+        """The app is at work after this call."""
         ...
 
     def release(self) -> None:
@@ -148,7 +157,8 @@ class _Run:
     def run(self) -> Ran:
         if self._calls:
             self._audience.resumed(len(self._calls))
-        wanted = self._app.serve(int(self._task["max_examples"]), float(self._task["max_abs"]), LOAD_S)
+        limits = int(self._task["max_examples"]), float(self._task["max_abs"])
+        wanted = self._app.serve(*limits, LOAD_S, self._at_work)
         while True:
             for agent, why in wanted["refused"]:
                 self._ran.refused.append((agent, why))
@@ -157,12 +167,12 @@ class _Run:
                 return self._end(wanted)
             if wanted["want"] == "nodes":
                 self._nodes = self._nodes_now()
-                wanted = self._app.go_on(STEP_S, nodes=self._nodes)
+                wanted = self._app.go_on(STEP_S, self._at_work, nodes=self._nodes)
                 continue
-            answers = self._call(wanted["messages"])
+            answers = self._call(wanted["messages"], wanted["wait"])
             if answers is None:
                 return self._ran
-            wanted = self._app.go_on(STEP_S, answers=answers)
+            wanted = self._app.go_on(STEP_S, self._at_work, answers=answers)
 
     def _nodes_now(self) -> list[str]:
         at = self._ran.calls
@@ -170,7 +180,11 @@ class _Run:
             return list(self._calls[at]["nodes"])
         return list(self._node.log()["nodes"])
 
-    def _call(self, messages: list[list[Any]]) -> list[list[Any]] | None:
+    def _at_work(self) -> None:
+        if self._live and self._ran.calls >= len(self._calls):
+            self._node.at_work(self._head)
+
+    def _call(self, messages: list[list[Any]], wait: float | None) -> list[list[Any]] | None:
         """Send, or find on record; the answers as [place, bytes], None where the log ends and we are not
         live."""
         at = self._ran.calls
@@ -190,7 +204,8 @@ class _Run:
             return None
         else:
             sent = [{"agent": agent, "blob": self._node.put(data)} for agent, data in messages]
-            self._head = self._node.call(self._head, self._nodes, self._given, sent)
+            short = None if wait is None or 1_000 * wait >= int(self._task["deadline_ms"]) else wait
+            self._head = self._node.call(self._head, self._nodes, self._given, sent, short)
             self._audience.called(at + 1, len(sent))
         found: dict[str, Any] = {"answers": [], "done": False}
         while not found["done"]:

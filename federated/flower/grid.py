@@ -12,6 +12,7 @@ for a moment and sent in the order of the nodes.
 
 from __future__ import annotations
 
+import math
 import queue
 import random
 import sys
@@ -40,7 +41,8 @@ UNAVAILABLE = 4
 class Ask:
     """What the app wants: "nodes", "call" with `messages` as (node id, bytes), or "end".
 
-    `result` are the arrays that the strategy returned; `failed` says why there are none.
+    `wait` is for how many seconds answers are of use to it. `result` are the arrays that the strategy
+    returned; `failed` says why there are none.
     """
 
     want: str
@@ -48,6 +50,7 @@ class Ask:
     result: dict[str, Any] | None = None
     failed: str | None = None
     refused: list[tuple[int, str]] = field(default_factory=list)
+    wait: float | None = None
 
 
 @dataclass(slots=True)
@@ -56,6 +59,7 @@ class _Pending:
     request: Request
     node: int
     id: str
+    wait: float
     reply: Message | None = None
     done: threading.Event = field(default_factory=threading.Event)
 
@@ -89,7 +93,10 @@ class LoggedGrid(RunningGrid):
         return found
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        pending = [self._pending(message) for message in messages]
+        return self._push(messages, math.inf)
+
+    def _push(self, messages: Iterable[Message], timeout: float) -> list[str]:
+        pending = [self._pending(message, timeout) for message in messages]
         self._send(pending)
         return [one.id for one in pending]
 
@@ -101,22 +108,26 @@ class LoggedGrid(RunningGrid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """The answers in the order of the messages; those that did not come in the task's time are left
-        out. `timeout` does not count: the task says how long the members wait."""
-        taken = self._take(self.push_messages(messages))
+        """The answers in the order of the messages; those that did not come in time are left out.
+
+        Time is over after `timeout`, after the longest `ttl` of the messages, and when the task says.
+        """
+        taken = self._take(self._push(messages, math.inf if timeout is None else max(0.0, timeout)))
         return [one.reply for one in taken if one.reply is not None]
 
     def _take(self, message_ids: Iterable[str]) -> list[_Pending]:
         return [self._known.pop(one) for one in message_ids if one in self._known]
 
-    def _pending(self, message: Message) -> _Pending:
+    def _pending(self, message: Message, timeout: float) -> _Pending:
         with self._lock:
             self._numbered += 1
             name = f"message-{self._numbered}"
         meta = message.metadata
         meta.__dict__["_message_id"] = name
         request = Request(meta.message_type, meta.group_id, message.content)
-        one = self._known[name] = _Pending(message, request, meta.dst_node_id, name)
+        one = self._known[name] = _Pending(
+            message, request, meta.dst_node_id, name, min(timeout, max(0.0, meta.ttl))
+        )
         return one
 
     def _send(self, pending: list[_Pending]) -> None:
@@ -145,7 +156,8 @@ class LoggedGrid(RunningGrid):
                 self.last_arrays = record
         refused, self._refused = self._refused, []
         messages = [(one.node, pack_request(one.request)) for one in pending]
-        answers: dict[int, bytes] = self._ask(Ask("call", messages, refused=refused))
+        wait = max(one.wait for one in pending)
+        answers: dict[int, bytes] = self._ask(Ask("call", messages, refused=refused, wait=wait))
         contents = {place: self._content(pending[place], data) for place, data in answers.items()}
         if self._watched.one_form:
             # Flower's strategies end the run over an answer of another form: one member could do that.

@@ -40,6 +40,14 @@ class CallIn(Shape):
     nodes: list[str] = Field(max_length=MAX_NODES)
     answers: list[str] = Field(max_length=MAX_SENT)
     messages: list[MessageIn] = Field(min_length=1, max_length=MAX_SENT)
+    wait_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """How long the app waits for answers; null: as long as the task says."""
+
+
+class AtWorkIn(Shape):
+    """The app is at work after the call (or task) `previous`."""
+
+    previous: str
 
 
 class AnswerIn(Shape):
@@ -91,13 +99,14 @@ class AnswerOut(BaseModel):
 
 class CallOut(BaseModel):
     """One call of the run; `answers` are all that are known, `given` those that the app was given to the call
-    before."""
+    before; they are waited for `wait_ms`, null: as long as the task says."""
 
     number: int
     call: str
     coordinator: str
     nodes: list[str]
     given: list[str]
+    wait_ms: int | None
     messages: list[MessageOut]
     answers: list[AnswerOut]
 
@@ -183,6 +192,7 @@ def add_server_run_routes(app: FastAPI, learning: Learning) -> None:
                     coordinator=peer_id(step.agent),
                     nodes=_agents(step.call.nodes),
                     given=[to_text(cid) for cid in step.call.answers],
+                    wait_ms=step.call.wait_ms,
                     messages=[
                         MessageOut(agent=peer_id(one.agent), blob=to_text(one.blob), size=one.size)
                         for one in step.call.sent
@@ -210,6 +220,7 @@ def add_server_run_routes(app: FastAPI, learning: Learning) -> None:
             [agent_from_text(one) for one in body.nodes],
             [id_of(one) for one in body.answers],
             [(agent_from_text(one.agent), id_of(one.blob, blob=True)) for one in body.messages],
+            body.wait_s,
         )
         return CalledOut(call=to_text(cid))
 
@@ -242,6 +253,16 @@ def add_server_run_routes(app: FastAPI, learning: Learning) -> None:
     async def end(id: TaskId, body: EndIn) -> DoneOut:
         result = None if body.result is None else id_of(body.result, blob=True)
         await run_of(id).end(id_of(body.previous), [id_of(one) for one in body.answers], result, body.failed)
+        return DoneOut()
+
+    @app.post(
+        "/v1/learning/tasks/{id}/at-work",
+        response_model=DoneOut,
+        tags=["learning"],
+        summary="The user's process coordinates and its app is at work: the members are told, now and then",
+    )
+    async def at_work(id: TaskId, body: AtWorkIn) -> DoneOut:
+        run_of(id).at_work(id_of(body.previous))
         return DoneOut()
 
     @app.post(

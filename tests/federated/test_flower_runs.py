@@ -101,7 +101,10 @@ def grid(world: Callable[[Ask], Any], watched: Watched | None = None) -> LoggedG
 
 
 def test_who_polls_for_replies_is_told_of_those_that_will_not_come() -> None:
+    waits: list[float | None] = []
+
     def world(ask: Ask) -> Any:
+        waits.append(ask.wait)
         return {1: pack_reply(reply({"num-examples": 3}))}
 
     polled = grid(world)
@@ -113,6 +116,10 @@ def test_who_polls_for_replies_is_told_of_those_that_will_not_come() -> None:
     assert list(polled.pull_messages(waiting)) == []
     sent = [Message(RecordDict(), node, "query", group_id="2") for node in (7, 8, 9)]
     assert [one.metadata.src_node_id for one in grid(world).send_and_receive(sent, timeout=0.1)] == [8]
+    ttls = [(7, 3.0), (8, 5.0)]
+    short = [Message(RecordDict(), node, "query", ttl=ttl, group_id="3") for node, ttl in ttls]
+    assert len(list(grid(world).send_and_receive(short, timeout=60.0))) == 1
+    assert waits == [to[0].metadata.ttl, 0.1, 5.0], "the timeout, or the longest ttl"
 
 
 def test_a_strategy_with_a_start_of_its_own_is_seen_and_left_as_it_was() -> None:

@@ -1,4 +1,5 @@
-"""A ServerApp's run is taken over though what its coordinator sent last had gone with it."""
+"""A ServerApp's run is taken over though what its coordinator sent last had gone with it; not while it is at
+work."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import trio
 from chain import canonical
 from chain.cid import Cid
 from chain.learning_task import SERVER_APP
+from federated.presence import HOLDS_S, SIGN_S
 from federated.server_run import Collected, Duty
 from node.node import Node
 from tests.node.learners import publish, soon
@@ -32,7 +34,10 @@ async def duty(node: Node, task: Cid, state: str, within_s: float) -> Duty:
                 return now
 
 
-def test_messages_that_went_with_their_sender_come_from_who_takes_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("busy_s", "wait_s"), [(0.0, None), (61.0, 12.0)])
+def test_messages_that_went_with_their_sender_come_from_who_takes_over(
+    tmp_path: Path, busy_s: float, wait_s: float | None
+) -> None:
     async def scenario(network: Network) -> None:
         nodes = network.nodes
         task = await publish(
@@ -59,8 +64,17 @@ def test_messages_that_went_with_their_sender_come_from_who_takes_over(tmp_path:
         blob = (await nodes[0].blobs.put(ASKED)).cid
         agents = [identity(number).agent for number in range(MEMBERS)]
         assert (await duty(nodes[0], task, "coordinate", 5)).number == 0
-        call = await runs[0].call(task, runs[0].nodes(), [], [(agent, blob) for agent in agents])
+        messages = [(agent, blob) for agent in agents]
+        call = await runs[0].call(task, runs[0].nodes(), [], messages, wait_s)
         await soon(lambda: all(run.ledger.head == call for run in runs.values()))
+        # Its app is at work long after the answers were due; the others hear of it, and wait.
+        heard = silent = trio.current_time()
+        for _ in range(int(busy_s)):
+            runs[0].at_work(call)
+            heard = trio.current_time()
+            await trio.sleep(1)
+            for number in range(1, MEMBERS):
+                assert (await runs[number].work(0.0, True)).state == "wait"
         began = trio.current_time()
         await network.crash(0)
 
@@ -75,7 +89,7 @@ def test_messages_that_went_with_their_sender_come_from_who_takes_over(tmp_path:
                 if now.state == "answer":
                     assert now.call is not None
                     assert now.deadline_s is not None
-                    assert now.deadline_s > 1, "there is time to answer"
+                    assert 1 < now.deadline_s <= (wait_s or DEADLINE_S), "there is time to answer"
                     reply = (await node.blobs.put(b"answer %d" % number)).cid
                     await runs[number].answer(now.call, now.place, reply)
                 elif now.state == "coordinate":
@@ -99,10 +113,15 @@ def test_messages_that_went_with_their_sender_come_from_who_takes_over(tmp_path:
                 for number in range(1, MEMBERS):
                     nursery.start_soon(process, number)
         ((_, after),) = led
-        assert abs(after - DEADLINE_S - LEASE_S) < 1
+        gone = began - silent + after
+        if busy_s:
+            assert heard - silent + HOLDS_S - SIGN_S - 1 < gone < heard - silent + HOLDS_S + 1
+        else:
+            assert abs(gone - DEADLINE_S - LEASE_S) < 1
         (found,) = collected
         assert sorted(one.agent for one in found.answers) == sorted(agents[1:])
         # The one that is gone was not waited for.
-        assert trio.current_time() - began < DEADLINE_S + LEASE_S + DEADLINE_S / 2
+        assert trio.current_time() - began - after < (wait_s or DEADLINE_S) / 2
+        assert runs[1].ledger.steps[0].call.wait_ms == (None if wait_s is None else 1_000 * wait_s)
 
     simulate(tmp_path, [100] * MEMBERS, scenario)
