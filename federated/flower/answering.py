@@ -19,6 +19,9 @@ from federated.flower.coordination import Ran, Superseded
 from federated.flower.errors import AppFailed, AppLost
 from federated.flower.participation import PAUSE_S, POLL_S, RESERVE_S, Clock
 
+MAX_LOST = 3
+"""So often the process of the ServerApp may be lost before this member coordinates no more."""
+
 
 class RunNode(Protocol):
     """The local daemon, as far as a member needs it. Each call raises what the daemon's client raises."""
@@ -78,18 +81,25 @@ def attend(
     """Take part until the run is over. `serve` runs the ServerApp, None: this member does not coordinate.
 
     Raises what the node's client raises; of `serve` it raises nothing that is among `failures`: it is said,
-    and tried again when it is this member's turn again.
+    and tried again when it is this member's turn again, unless the app would fail again (`AppFailed`: it does
+    not load, it asks for something else than is on record) or its process was lost `MAX_LOST` times.
     """
     done = Attendance()
     server: threading.Thread | None = None
-    ended: tuple[type[Exception], ...] = (AppFailed, AppLost, *failures)
+    lost = 0
 
-    def run(serve: Callable[[], Ran]) -> None:
+    def run(coordinated: Callable[[], Ran]) -> None:
+        nonlocal serve, lost
         try:
-            done.ran = serve()
+            done.ran = coordinated()
         except Superseded:
             listener.stopped("another member coordinates now")
-        except ended as error:
+        except (AppFailed, AppLost) as error:
+            lost += 1
+            if isinstance(error, AppFailed) or lost == MAX_LOST:
+                serve = None
+            listener.stopped(f"{error}" + ("" if serve else "; it does not try again"))
+        except failures as error:
             listener.stopped(str(error))
 
     while True:

@@ -132,6 +132,14 @@ class Host:
         self._served = Served(app, context, request["max_examples"], request["max_abs"])
         return self._wanted()
 
+    def check(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Load the ServerApp and run nothing."""
+        from flwr.serverapp import ServerApp
+
+        _quieten(request["verbose"])
+        _load(request["root"], request["serverapp"], ServerApp, "serverapp")
+        return {}
+
     def go_on(self, request: dict[str, Any]) -> dict[str, Any]:
         """Give the ServerApp what it wanted; what it wants next."""
         if "nodes" in request:
@@ -201,6 +209,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         "evaluate": host.evaluate,
         "capture": host.capture,
         "reply": host.reply,
+        "check": host.check,
         "serve": host.serve,
         "go_on": host.go_on,
         "same": host.same,

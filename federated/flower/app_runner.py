@@ -118,6 +118,11 @@ class AppRunner:
         found: str | None = self._ask(request, LOAD_S)["differences"]
         return found
 
+    def check(self) -> None:
+        """Whether both apps load. Raises `AppFailed` or `AppLost`."""
+        self.open()
+        self._ask({"do": "check", "serverapp": self._project.serverapp, **self._about()}, LOAD_S)
+
     def capture(self) -> dict[str, Any]:
         """What the ServerApp would send first; see `app_process`. Raises `AppFailed` or `AppLost`."""
         self._start()

@@ -23,7 +23,19 @@ STEP_S = 3_600.0
 TOLERANCE_KEY = "tolerance"
 """Where a task's config holds how far two runs of the app may differ, as text."""
 TOLERANCE = 1e-4
+"""Unless the task states another one."""
 MAX_DIFFERENCES = 20
+
+
+def tolerance_of(config: Mapping[str, Any]) -> float:
+    """How far two runs of a task's app may differ, by the task's config. Raises `AppFailed`."""
+    try:
+        tolerance = float(config.get(TOLERANCE_KEY, TOLERANCE))
+    except (TypeError, ValueError):
+        tolerance = -1.0
+    if not 0 <= tolerance <= 1:
+        raise AppFailed(f"the task's {TOLERANCE_KEY} is no number from 0 to 1")
+    return tolerance
 
 
 class Superseded(Exception):
@@ -151,8 +163,7 @@ class _Run:
         self._head = str(task["id"])
         self._given: list[str] = []
         self._nodes: list[str] = []
-        config = task["config"]
-        self._tolerance = float(config.get(TOLERANCE_KEY, TOLERANCE))
+        self._tolerance = tolerance_of(task["config"])
 
     def run(self) -> Ran:
         if self._calls:

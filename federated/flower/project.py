@@ -54,18 +54,7 @@ class FlowerProject:
 def read_project(path: str | Path) -> FlowerProject:
     """The Flower project in the folder `path`. Raises `ProjectError`."""
     root = Path(path).expanduser()
-    try:
-        with open(root / FILE, "rb") as file:
-            text = file.read(MAX_FILE + 1)
-        if len(text) > MAX_FILE:
-            raise ProjectError(f"{root / FILE} is larger than {MAX_FILE} bytes")
-        data = tomllib.loads(text.decode("utf-8"))
-    except OSError as error:
-        raise ProjectError(
-            f"{root} is no Flower project: {FILE} cannot be read ({error.strerror})"
-        ) from error
-    except ValueError as error:
-        raise ProjectError(f"{root / FILE} is not TOML: {error}") from error
+    data = _toml(root / FILE, f"{root} is no Flower project: ")
     app = _table(_table(_table(data, "tool"), "flwr"), "app")
     if not app:
         raise ProjectError(f"{root / FILE} has no [tool.flwr.app]: {root} is no Flower project")
@@ -76,14 +65,21 @@ def read_project(path: str | Path) -> FlowerProject:
         name=name if isinstance(name, str) and name else root.absolute().name,
         clientapp=_reference(root, components, "clientapp"),
         serverapp=_reference(root, components, "serverapp"),
-        config=dict(_flat(root, _table(app, "config"))),
+        config=dict(_flat(root / FILE, _table(app, "config"))),
     )
 
 
 def parse_pairs(texts: Iterable[str], option: str) -> dict[str, ConfigValue]:
-    """The pairs of texts like `partition-id=0 name="a b"`; values are TOML. Raises `ProjectError`."""
+    """The pairs of texts like `partition-id=0 name="a b"`; values are TOML. Raises `ProjectError`.
+
+    A text that ends in `.toml` names a file of such values, whose tables are flattened with dots.
+    """
     pairs: dict[str, ConfigValue] = {}
     for text in texts:
+        if text.endswith(".toml") and "=" not in text:
+            path = Path(text).expanduser()
+            pairs |= _flat(path, _toml(path, f"{option}: "))
+            continue
         rest = _PAIR.sub("", text).strip()
         if rest:
             raise ProjectError(f"{option}: {rest!r} is not key=value")
@@ -119,16 +115,29 @@ def _reference(root: Path, components: Mapping[str, Any], key: str) -> str:
     return str(value)
 
 
-def _flat(root: Path, table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, ConfigValue]]:
+def _toml(path: Path, where: str) -> dict[str, Any]:
+    """The content of a TOML file; `where` begins the sentence of the `ProjectError` when there is none."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(MAX_FILE + 1)
+        if len(text) > MAX_FILE:
+            raise ProjectError(f"{path} is larger than {MAX_FILE} bytes")
+        return tomllib.loads(text.decode("utf-8"))
+    except OSError as error:
+        raise ProjectError(f"{where}{path.name} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ProjectError(f"{path} is not TOML: {error}") from error
+
+
+def _flat(path: Path, table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, ConfigValue]]:
     for key, value in table.items():
         if isinstance(value, Mapping):
-            yield from _flat(root, value, f"{prefix}{key}.")
+            yield from _flat(path, value, f"{prefix}{key}.")
         elif isinstance(value, ConfigValue):
             yield f"{prefix}{key}", value
         else:
             raise ProjectError(
-                f"{root / FILE}: [tool.flwr.app.config] {prefix}{key} is neither a number, a text nor "
-                "true or false"
+                f"{path}: the config value {prefix}{key} is neither a number, a text nor true or false"
             )
 
 

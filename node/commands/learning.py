@@ -78,6 +78,12 @@ fl.add_command(export)
     "[the deadline].",
 )
 @click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1),
+    metavar="X",
+    help="With --mode server-app: how far arrays of two runs of the app may differ, for fl audit [0.0001].",
+)
+@click.option(
     "--mode",
     type=click.Choice(["peer-rounds", "server-app"]),
     default="peer-rounds",
@@ -116,7 +122,13 @@ fl.add_command(export)
     metavar="N",
     help="With --topology gossip: of how many others a member combines the models [8].",
 )
-@click.option("--run-config", multiple=True, metavar="'K=V …'", help="Other values for the app's config.")
+@click.option(
+    "--run-config",
+    "-c",
+    multiple=True,
+    metavar="'K=V …'|FILE.toml",
+    help="Other values for the app's config.",
+)
 @click.option(
     "--node-config", multiple=True, metavar="'K=V …'", help="What the ClientApp finds as node config."
 )
@@ -133,6 +145,7 @@ def create(
     deadline: float,
     max_abs: float | None,
     lease: float | None,
+    tolerance: float | None,
     mode: str,
     max_norm: int | None,
     strategy: str | None,
@@ -168,7 +181,7 @@ def create(
             "deadline_ms": round(deadline * 1000),
             "max_abs": max_abs or server_runs.MAX_ABS,
         } | ({} if lease is None else {"lease_ms": round(lease * 1000)})
-        server_runs.publish(path, name, limits, run_config, home, as_json)
+        server_runs.publish(path, name, limits, tolerance, run_config, home, as_json)
         return
     if path is None and initial is None:
         raise click.UsageError("give the PATH of a Flower project, or --initial FILE")
@@ -182,8 +195,8 @@ def create(
         )
     if secure is not None:
         _check_secure(secure, min_members, max_members or MOST_SUMMED, topology, compression)
-    if lease is not None:
-        raise click.UsageError("--lease goes with --mode server-app")
+    if (lease, tolerance) != (None, None):
+        raise click.UsageError("--lease and --tolerance go with --mode server-app")
     from federated.flower.initial import described, read_npz
     from federated.flower.project import parse_pairs, read_project
     from federated.flower.template import CONFIG_KEY, Template
@@ -272,10 +285,22 @@ def _check_secure(
     metavar="SECONDS",
     help="Without TASK: so long after a deadline without a word another member takes over [the deadline].",
 )
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1),
+    metavar="X",
+    help="Without TASK: how far arrays of two runs of the app may differ, for fl audit [0.0001].",
+)
 @click.option("--partition-id", type=int, metavar="N", help="Which part of the data this node has.")
 @click.option("--num-partitions", type=int, metavar="N", help="How many parts there are.")
 @click.option("--node-config", multiple=True, metavar="'K=V …'", help="More for the app's node config.")
-@click.option("--run-config", multiple=True, metavar="'K=V …'", help="Other values for the app's config.")
+@click.option(
+    "--run-config",
+    "-c",
+    multiple=True,
+    metavar="'K=V …'|FILE.toml",
+    help="Other values for the app's config.",
+)
 @click.option("--no-evaluate", is_flag=True, help="Do not evaluate the result at the end.")
 @click.option("--no-serve", is_flag=True, help="Never run the ServerApp on this node.")
 @dp_options
@@ -292,6 +317,7 @@ def run(
     min_members: int | None,
     deadline: float | None,
     lease: float | None,
+    tolerance: float | None,
     partition_id: int | None,
     num_partitions: int | None,
     node_config: tuple[str, ...],
@@ -317,8 +343,10 @@ def run(
     updates leave it. In a task of the mode server-app one member after another may have to run the project's
     ServerApp, too: the author's first, another one when it is gone.
     """
-    if task is not None and (min_members, deadline, lease) != (None, None, None):
-        raise click.UsageError("--min-members, --deadline and --lease are for a new task: leave TASK out")
+    if task is not None and {min_members, deadline, lease, tolerance} != {None}:
+        raise click.UsageError(
+            "--min-members, --deadline, --lease and --tolerance are for a new task: leave TASK out"
+        )
     from federated.flower.errors import FlowerError
     from federated.flower.project import parse_pairs, read_project
     from node.home import open_home
@@ -341,7 +369,7 @@ def run(
             "deadline_ms": round((deadline or DEADLINE_S) * 1000),
             "max_abs": MAX_ABS,
         } | ({} if lease is None else {"lease_ms": round(lease * 1000)})
-        task = published(path, None, limits, run_config, home)["id"]
+        task = published(path, None, limits, tolerance, run_config, home, check=True)["id"]
         print_line(f"task {task}: others take part by roseforest fl run PATH {task}", err=True)
     member = Member(open_home(home), task, SystemClock())
     terms = member.terms()

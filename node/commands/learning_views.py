@@ -90,6 +90,8 @@ def status(task: str, home: str | None, as_json: bool) -> None:
         ("this node", "takes part" if answer["joined"] else "does not take part"),
         ("model", f"{len(answer['arrays'])} arrays, {answer['parameters']}"),
     ]
+    if answer["mode"] == "server-app":
+        rows.append(("tolerance", answer["config"].get("tolerance", "0.0001, not stated")))
     rows += [("sits out", _sits_out(out)) for out in answer["barred"]]
     for name, value in rows:
         print_line(f"{name:<10} {value}")

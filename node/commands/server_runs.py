@@ -40,12 +40,13 @@ def publish(
     path: str,
     name: str | None,
     terms: dict[str, Any],
+    tolerance: float | None,
     run_config: tuple[str, ...],
     home: str | None,
     as_json: bool,
 ) -> None:
     """Publish a task in which the project's ServerApp runs, and say so."""
-    made = published(path, name, terms, run_config, home)
+    made = published(path, name, terms, tolerance, run_config, home)
     if as_json:
         print_json(made)
         return
@@ -58,14 +59,26 @@ def publish(
 
 
 def published(
-    path: str, name: str | None, terms: dict[str, Any], run_config: tuple[str, ...], home: str | None
+    path: str,
+    name: str | None,
+    terms: dict[str, Any],
+    tolerance: float | None,
+    run_config: tuple[str, ...],
+    home: str | None,
+    *,
+    check: bool = False,
 ) -> dict[str, Any]:
-    """Publish such a task; what became of it. The hashes of the project's files say which app is meant."""
+    """Publish such a task; what became of it. The hashes of the project's files say which app is meant.
+
+    `check`: only if both apps load on this machine.
+    """
     from json import dumps
 
+    from federated.flower.coordination import TOLERANCE, TOLERANCE_KEY
     from federated.flower.errors import ProjectError
     from federated.flower.project import files_of, parse_pairs, read_project
     from node.api_client import ApiClient
+    from node.commands.learning import runner_of
     from node.home import open_home
 
     project = read_project(path)
@@ -74,7 +87,11 @@ def published(
     if not project.serverapp:
         raise ProjectError("the project names no serverapp in [tool.flwr.app.components]")
     client = ApiClient(open_home(home))
+    if check:
+        with runner_of(project, {}, "", "", False) as app:
+            app.check()
     files = "".join(f"{digest}  {file}\n" for file, digest in files_of(project.root))
+    stated = {TOLERANCE_KEY: f"{TOLERANCE if tolerance is None else tolerance:g}"}
     body = {
         **terms,
         "name": name or project.name,
@@ -83,7 +100,7 @@ def published(
         "rounds": 1,
         "mode": "server-app",
         "strategy": project.serverapp[:100],
-        "config": {f"{RUN}{key}": dumps(value) for key, value in overrides.items()},
+        "config": stated | {f"{RUN}{key}": dumps(value) for key, value in overrides.items()},
     }
     task = client.post("/v1/learning/tasks", body)["id"]
     return {"id": task, "mode": "server-app", **{key: body[key] for key in ("name", "min_members")}}
@@ -92,8 +109,9 @@ def published(
 def audit_run(ctx: click.Context, path: str, task: str, home: str | None, as_json: bool) -> None:
     """Run the project's ServerApp again on the log of a task, and compare what it sends with what was
     sent."""
-    from federated.flower.coordination import coordinate
+    from federated.flower.coordination import coordinate, tolerance_of
     from federated.flower.errors import AppFailed
+    from federated.flower.npz import unlike
     from federated.flower.project import read_project
     from node.commands.learning import runner_of
     from node.home import open_home
@@ -111,6 +129,10 @@ def audit_run(ctx: click.Context, path: str, task: str, home: str | None, as_jso
     calls = member.log()["calls"]
     result = None if terms["failed"] is not None or terms["state"] != "finished" else terms["parameters"]
     same = None if ran is None or ran.result is None or result is None else member.put(ran.result) == result
+    tolerance = tolerance_of(terms["config"])
+    if same is False and ran is not None and ran.result is not None and result is not None:
+        difference = unlike(ran.result, member.message(result), tolerance)
+        problems += [] if difference is None else [f"the result: {difference}"]
     said = [
         {
             "call": one["number"],
@@ -121,7 +143,8 @@ def audit_run(ctx: click.Context, path: str, task: str, home: str | None, as_jso
         for one in calls
     ]
     if as_json:
-        print_json({"calls": said, "differences": problems, "same_result": same})
+        found = {"calls": said, "differences": problems, "same_result": same}
+        print_json({**found, "tolerance": tolerance})
     else:
         for one in said:
             answered = f"{len(one['answered'])} of {one['sent']} answered"
@@ -129,7 +152,8 @@ def audit_run(ctx: click.Context, path: str, task: str, home: str | None, as_jso
         for problem in problems:
             print_line(f"NOT ALIKE: {problem}")
         if not problems:
-            result_too = {None: "", True: ", the result byte for byte", False: ", the result within bounds"}
+            near = f", the result within {tolerance:g}"
+            result_too = {None: "", True: ", the result byte for byte", False: near}
             print_line(f"{len(said)} calls computed alike{result_too[same]}")
     if problems:
         ctx.exit(ExitCode.DAMAGED)
@@ -193,7 +217,16 @@ def run_member(
         app.open()
         if not terms["joined"]:
             member.join()
-        done = attend(member, app, serves, listener, SystemClock(), (ApiError, DaemonNotRunning))
+        failures = (ApiError, DaemonNotRunning)
+        try:
+            done = attend(member, app, serves, listener, SystemClock(), failures)
+        except KeyboardInterrupt:
+            print_line(
+                f"this node still belongs to the run: roseforest fl run PATH {task} goes on, roseforest fl "
+                f"leave {task} ends its part, and fl stop of its author the run",
+                err=True,
+            )
+            raise
     state.unlink(missing_ok=True)
     _report(ctx, member, task, done.answered, done.failed, done.ran, as_json)
 

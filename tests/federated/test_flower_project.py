@@ -48,10 +48,15 @@ def test_what_is_no_project_is_one_clear_line(tmp_path: Path, text: str | None, 
     assert str(tmp_path) in str(caught.value)
 
 
-def test_pairs_are_those_of_flowers_command_line() -> None:
+def test_pairs_are_those_of_flowers_command_line(tmp_path: Path) -> None:
     given = ["partition-id=0 rate=0.5", "name='a b' on=true", 'other="x=y"']
     pairs = {"partition-id": 0, "rate": 0.5, "name": "a b", "on": True, "other": "x=y"}
     assert parse_pairs(given, "--node-config") == pairs
     for bad in ("x", "=1", "x=abc", "x=[1]", "x='", "x=1979-05-27", "x=1 y"):
         with pytest.raises(ProjectError, match="--node-config"):
             parse_pairs([bad], "--node-config")
+    file = tmp_path / "other.toml"
+    file.write_text("rate = 0.25\n[fit]\nrate = 1\n")
+    assert parse_pairs(["rate=0.5", str(file)], "-c") == {"rate": 0.25, "fit.rate": 1}
+    with pytest.raises(ProjectError, match=r"-c: none\.toml cannot be read"):
+        parse_pairs([str(tmp_path / "none.toml")], "-c")

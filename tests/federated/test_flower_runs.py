@@ -18,6 +18,7 @@ from federated.flower.client_state import MAX_FILES, ClientState, state_file
 from federated.flower.envelope import pack_reply
 from federated.flower.grid import Ask, LoggedGrid
 from federated.flower.messages import identify, new_context
+from federated.flower.npz import npz, unlike
 from federated.flower.outcome import WEIGHTS, Watched
 
 Values = Any
@@ -188,3 +189,22 @@ def test_states_of_so_many_tasks_are_kept(tmp_path: Path) -> None:
     for number in range(MAX_FILES + 3):
         state_file(folder, f"task{number:03}").write_bytes(b"")
     assert len(list(folder.iterdir())) == MAX_FILES
+
+
+def test_a_result_is_alike_within_the_tolerance_and_a_strangers_file_is_read_no_further() -> None:
+    weights = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
+    ours = npz({"weights": weights, "steps": np.arange(3)})
+    assert unlike(ours, npz({"weights": weights + np.float32(5e-5), "steps": np.arange(3)}), 1e-4) is None
+    for theirs, why in (
+        (npz({"weights": weights + np.float32(5e-3), "steps": np.arange(3)}), "differs by more than 0.0001"),
+        (npz({"weights": weights, "steps": np.arange(1, 4)}), "'steps' has other values"),
+        (npz({"weights": weights.T, "steps": np.arange(3)}), "'weights' has another dtype or shape"),
+        (npz({"weights": np.zeros(10**7), "steps": np.arange(3)}), "'weights' has another dtype or shape"),
+        (npz({"weights": weights}), "other arrays"),
+        (ours[:-30], "no file of arrays"),
+        (ours.replace(b"steps.npy", b"steps.np\0"), "arrays"),
+        (b"", "no file of arrays"),
+    ):
+        found = unlike(ours, theirs, 1e-4)
+        assert found is not None
+        assert why in found

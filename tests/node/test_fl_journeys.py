@@ -149,12 +149,14 @@ def test_an_app_that_cannot_be_used_is_one_line_and_joins_nothing(daemons: Daemo
     (node,) = network(daemons, 1)
     good = str(project(tmp_path / "good").root)
     broken = str(project(tmp_path / "broken", client="app = 1").root)
+    serverless = str(project(tmp_path / "serverless", server="app = 1").root)
     task = daemons.command(node.home, "fl", "create", good, *TERMS, "--json").value["id"]
 
     for code, words, arguments in (
         (ExitCode.REFUSED, "is no Flower project", ("fl", "create", str(tmp_path))),
         (ExitCode.REFUSED, "has no 'nonsense'", ("fl", "create", good, "--run-config", "nonsense=1")),
         (ExitCode.REFUSED, "is a int, not a ClientApp", ("fl", "run", broken, task)),
+        (ExitCode.REFUSED, "is a int, not a ServerApp", ("fl", "run", serverless)),
         (
             ExitCode.NOT_FOUND,
             "",
@@ -166,6 +168,8 @@ def test_an_app_that_cannot_be_used_is_one_line_and_joins_nothing(daemons: Daemo
         assert done.code == code, done
         assert words in done.complaint
     assert not daemons.command(node.home, "fl", "status", task, "--json").value["joined"]
+    known = json.loads(daemons.command(node.home, "fl", "list", "--json").out)["tasks"]
+    assert [one["id"] for one in known] == [task], "an app that does not load makes no task"
     node.terminate()
     assert daemons.command(node.home, "fl", "list").code == ExitCode.NO_DAEMON
 
