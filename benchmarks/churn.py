@@ -41,7 +41,7 @@ from chain.identity import Identity
 from chain.learning_task import GOSSIP, GROUPS, INT8, NO_COMPRESSION, Array, Task
 from dht.overlay.hello import Founding
 from federated.compression import quantise
-from federated.errors import LearningError
+from federated.errors import LearningError, UnknownTask
 from federated.update import decode, encode
 from federated.views import TaskView
 from node.node import Node
@@ -199,7 +199,7 @@ async def _run(
     task = await publish(author, crowd.peers, rounds, topology)
     with trio.fail_after(JOIN_WITHIN_S):
         for number in numbers:
-            await crowd.nodes[number].learning.join(task)
+            await _join(crowd.nodes[number], task)
     rng = random.Random(SEED)
     victims = rng.sample(numbers[1:], round(churn * crowd.peers))
     async with trio.open_nursery() as nursery:
@@ -216,6 +216,15 @@ async def _run(
     await trio.sleep(60.0)  # what other groups showed comes from the task's holders
     finals = [crowd.final[number] for number in numbers]
     return await author.learning.task(task), finals, len(crowd.killed), seconds
+
+
+async def _join(node: Node, task: Cid) -> None:
+    """Join as soon as the task's holders have it."""
+    while True:
+        with suppress(UnknownTask):
+            await node.learning.join(task)
+            return
+        await trio.sleep(1.0)
 
 
 def accuracy_of(model: digits.Model) -> float:

@@ -95,6 +95,7 @@ def test_models_come_together_while_members_come_crash_and_lie(tmp_path: Path) -
             await network.crash(RESTARTED)
             await trio.sleep(1.0)
             await network.start(RESTARTED)
+            await until(lambda: own.frontier >= 3)
             await network.nodes[LATE].learning.join(task)
 
         with trio.fail_after(600.0):
