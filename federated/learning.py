@@ -314,6 +314,8 @@ class Learning:
     async def _audit_sums(self, ledger: Ledger, step: Step) -> AuditView:
         look, blobs = self._look(ledger), self._tools.blobs
         assert isinstance(look, SecureEngagement)
+        if look.ledger is ledger:
+            await look.bring_back(step.before.digest)
         sources = [*step.signers, *step.before.agents, ledger.task.header.author]
 
         async def verdict_of(blob: Cid, size: int) -> Verdict:
@@ -327,7 +329,10 @@ class Learning:
                 return None
             return base if found[0] is None else blobs.cid_of(found[0]), found[1]
 
-        return await audit_sums(ledger, step, verdict_of, model_of, self._tools.excluded())
+        view = await audit_sums(ledger, step, verdict_of, model_of, self._tools.excluded())
+        if look.ledger is ledger and ledger.tip is not None:
+            ledger.book.trim(ledger.tip.round)
+        return view
 
     # -- what members ask --
 

@@ -18,7 +18,7 @@ from chain.identity import AgentId
 from chain.kinds import PART
 from chain.learning import Result
 from chain.record import Record
-from chain.secure_part import part_body
+from chain.secure_part import Part, part_body
 from federated.actions import Action, LookVector, Mask, Offer, Sum, Tell
 from federated.engagement import NO_ROOM_S, AnyRound, Engagement
 from federated.faults import UNAVAILABLE
@@ -44,6 +44,8 @@ class SecureEngagement(Engagement):
 
     def _new_round(self, now: float) -> SecureRound:
         tools = self._tools
+        if self.ledger.tip is not None:
+            self.ledger.book.trim(self.ledger.tip.round)
         return SecureRound(self.ledger, tools.identity, now, tools.random.random_bytes)
 
     def _costs(self, record: Record) -> str:
@@ -141,6 +143,15 @@ class SecureEngagement(Engagement):
             round_.made.add(cid)
         round_.averaged(action.key, cid, tools.clock.monotonic() - began, spoilt)
         self.wake()
+
+    async def bring_back(self, previous: bytes) -> None:
+        """Have the messages of the round that builds on `previous` in memory, those that were let go of."""
+        if not self.ledger.book.is_whole(previous):
+            kept = await self._tools.run_blocking(self._tools.post.kept, self.ledger.cid)
+            said = [(record.cid, learning_of(record)) for record in kept if record.header.kind == PART]
+            self.ledger.book.restore(
+                (cid, part) for cid, part in said if isinstance(part, Part) and part.previous == previous
+            )
 
     async def model_of_groups(
         self, base: Cid, groups: Sequence[Closed]

@@ -62,6 +62,11 @@ def test_eight_members_sum_in_two_groups_though_one_is_killed_between_shares_and
         assert base == left[0].final
         last = view.history[-1]
         assert len(last.contributors) == MEMBERS - 1
+        ledger = engagement(network, 1, task).ledger
+        ledger.book.trim(100)
+        assert not any(ledger.book.is_whole(step.before.digest) for step in ledger.steps)
+        shown = (await network.nodes[1].learning.task(task)).history
+        assert [one.contributors for one in shown] == [one.contributors for one in view.history]
         audits = await network.nodes[1].learning.audit(task, None)
         assert [audit.problem for audit in audits] == [None] * 3
         assert [len(audit.contributors) for audit in audits] == [
