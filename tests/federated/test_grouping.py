@@ -77,7 +77,8 @@ def test_all_groups_end_with_the_model_of_their_models(strategy: str) -> None:
             np.testing.assert_allclose(one, other, atol=1 if one.dtype.kind == "i" else 1e-5)
 
 
-@settings(max_examples=6)
+@pytest.mark.slow
+@settings(max_examples=10)
 @given(seed=st.integers(0, 1 << 16), loss=st.sampled_from([0.0, 0.1, 0.2]))
 def test_whatever_is_lost_and_whoever_goes_the_groups_agree(seed: int, loss: float) -> None:
     table = Table(MANY, 18, seed=seed, loss=loss, delay=0.3)
@@ -87,3 +88,22 @@ def test_whatever_is_lost_and_whoever_goes_the_groups_agree(seed: int, loss: flo
     table.at(table.rng.uniform(0, 8), lambda: table.crash(gone))
     table.run(limit=3_000)
     agree(table)
+
+
+def test_a_group_that_has_no_majority_left_is_done_without_and_its_members_come_back() -> None:
+    table = Table(replace(MANY, rounds=4), 18)
+    ledger = table.members[1].ledger
+    assert ledger.tip is not None
+    # The first member joined first and published the task; let it be in the group that lives.
+    lost = next(g for g in ledger.groups_of(ledger.tip) if table.members[0].agent not in g)
+    dead, alive = lost[:5], lost[5:]
+    for agent in dead:
+        table.at(0.5, lambda agent=agent: table.crash(table.member(agent)))  # type: ignore[misc]
+    table.run(limit=3_000)
+    agree(table)
+    first, second, *_, last = table.members[0].ledger.steps
+    assert len(first.outcome.reveals) == 1
+    assert not set(lost) & {agent for agent, _ in first.outcome.roster}
+    assert len(second.before.roster) == 9
+    assert set(alive) <= set(last.before.agents)
+    assert not set(dead) & set(last.before.agents)
