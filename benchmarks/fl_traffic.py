@@ -173,7 +173,7 @@ async def _simulated(folder: Path, task: Task, members: int) -> dict[str, int]:
 
 
 async def _open(run: Run, folder: Path, members: int) -> None:
-    """So many nodes that know each other; `folder` has one for each."""
+    """So many nodes of one network; `folder` has one for each."""
     identities = [Identity.from_seed(bytes([number + 1]) * 32) for number in range(members)]
     founding = found_network(identities[0], DIM)
     for number, identity in enumerate(identities):
@@ -181,9 +181,7 @@ async def _open(run: Run, folder: Path, members: int) -> None:
         options = NodeOptions(bootstrap=bootstrap, capacity=100)
         place = folder / str(number)
         run.nodes.append(await start_node(run.world, identity, founding, place, number, options))
-    await _until(
-        lambda: all(node.joined and len(node.kademlia.contacts()) == members - 1 for node in run.nodes)
-    )
+    await _until(lambda: all(node.joined for node in run.nodes))
 
 
 async def _learn(run: Run, number: int) -> None:
