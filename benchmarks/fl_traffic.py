@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from chain.learning_task import (
     Task,
 )
 from federated.compression import quantise, sent_size
+from federated.errors import UnknownTask
 from federated.gossip import fanout
 from federated.update import decode, encode, update_size
 from node.node import Node
@@ -162,9 +164,8 @@ async def _simulated(folder: Path, task: Task, members: int) -> dict[str, int]:
             model = encode(task.arrays, [np.zeros(array.shape, array.dtype) for array in task.arrays])
             first = await run.nodes[0].blobs.put(model)
             run.task = await run.nodes[0].learning.create(replace(task, parameters=first.cid))
-            await _until(lambda: not any(node.status().pending for node in run.nodes))
             for node in run.nodes:
-                await node.learning.join(run.task)
+                await _join(node, run.task)
             async with trio.open_nursery() as nursery:
                 for number in range(members):
                     nursery.start_soon(_learn, run, number)
@@ -194,7 +195,7 @@ async def _learn(run: Run, number: int) -> None:
         if state != "train" or now == done:
             continue
         if now == 2:
-            await _gather(run)
+            await _second(run, task)
         base = await node.blobs.fetch(parameters, update_size(task.arrays), [])  # it is here
         values = [x + rng.normal(0, 0.01, x.shape).astype(x.dtype) for x in decode(task.arrays, base, 1_000)]
         await trio.sleep(TRAIN_S)
@@ -206,10 +207,23 @@ async def _learn(run: Run, number: int) -> None:
         done = now
 
 
-async def _gather(run: Run) -> None:
-    """Wait until everybody is at the second round; then counting begins."""
+async def _join(node: Node, task: Cid) -> None:
+    """Join as soon as the task is where this node finds it."""
+    while True:
+        with suppress(UnknownTask):
+            await node.learning.join(task)
+            return
+        await trio.sleep(PAUSE_S)
+
+
+async def _second(run: Run, task: Task) -> None:
+    """A member is at the second round: counting begins with the first of them.
+
+    Without rounds that all share, it begins when everybody is there.
+    """
     run.ready += 1
-    await _until(lambda: run.ready == len(run.nodes))
+    if task.topology == GOSSIP:
+        await _until(lambda: run.ready == len(run.nodes))
     run.at_second = run.at_second or run.arrived()
 
 
