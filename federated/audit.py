@@ -119,15 +119,18 @@ async def _audit_part(
 ) -> _Part:
     """Everything about those who exchanged updates except what model they lead to."""
     shown: dict[AgentId, list[Cid]] = {}
-    missing = 0
+    missing = others = 0
     for cid in outcome.reveals:
         if cid in ledger.reveals:
+            others += ledger.reveals[cid][1].previous != before.digest
             shown.setdefault(ledger.reveals[cid][0], []).append(cid)
         else:
             missing += 1
     refused = dict(outcome.refused)
     if missing:
         return _Part((), refused, (), f"{missing} of its reveals are not to be had")
+    if others:
+        return _Part((), refused, (), f"{others} of its reveals are of another round")
     verdicts = {cid: await verdict_of(ledger.reveals[cid][1]) for cids in shown.values() for cid in cids[:1]}
     faults = _faults(ledger, before, agents, shown, verdicts)
     counted = sorted(

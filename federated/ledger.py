@@ -140,18 +140,12 @@ class Ledger(Membership):
 
     def evidence(self, outcome: Outcome | GroupOutcome) -> tuple[tuple[Cid, ...], int]:
         """The reveals behind an outcome, those of its groups too, and how many are not known here."""
-        found: list[Cid] = []
-        missing = 0
+        named: list[Cid] = []
         for cid in outcome.reveals:
-            if cid in self.groups:
-                more, unknown = self.evidence(self.groups[cid].outcome)
-                found += more
-                missing += unknown
-            elif cid in self.reveals:
-                found.append(cid)
-            else:
-                missing += 1
-        return tuple(found), missing
+            group = self.groups.get(cid) if isinstance(outcome, Outcome) else None
+            named += [cid] if group is None else group.outcome.reveals
+        found = tuple(dict.fromkeys(cid for cid in named if cid in self.reveals))
+        return found, sum(cid not in self.reveals for cid in named)
 
     def place_of(self, digest: bytes) -> Tip | None:
         """The start or result with this digest as something to build on, if it was accepted."""

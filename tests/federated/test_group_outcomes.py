@@ -139,6 +139,16 @@ def stranger() -> bytes:
     return next(one.agent for one in seated().members if one.agent not in inside)
 
 
+def test_outcomes_that_name_outcomes_are_not_followed() -> None:
+    ledger, named = fresh(), [seated().task.cid]
+    for number in range(MAX_OF_GROUP):
+        record = signed(claim(bytes([number]), reveals=tuple(sorted(named))), 9)
+        ledger.add(record)
+        named.append(record.cid)
+    # Each names all before it: whoever followed them would walk 2 to the power of their number.
+    assert ledger.evidence(ledger.groups[named[-1]].outcome) == ((), MAX_OF_GROUP)
+
+
 async def audited(
     change: Callable[[GroupOutcome], GroupOutcome | None],
     of_all: Callable[[Outcome], Outcome] = lambda outcome: outcome,
@@ -187,6 +197,26 @@ async def test_an_audit_finds_what_a_group_made_up() -> None:
     ]
     for change_all, problem in of_all:
         assert problem in (await audited(lambda outcome: outcome, change_all) or "")
+
+
+async def test_an_audit_finds_updates_of_another_round() -> None:
+    table = Table(replace(TERMS, rounds=2), 4)
+    for member in table.members:
+        member.update = lambda _round: model(7)
+    table.run()
+    ledger = table.members[0].ledger
+    first, second = ledger.steps
+
+    async def verdict_of(_reveal: Reveal) -> Verdict:
+        return None
+
+    async def average_of(_base: Cid, _parts: tuple[tuple[Cid, int], ...], _models: bool) -> Cid | None:
+        return second.outcome.parameters
+
+    assert (await audit_round(ledger, second, verdict_of, average_of)).problem is None
+    again = replace(second, outcome=replace(second.outcome, reveals=first.outcome.reveals))
+    problem = (await audit_round(ledger, again, verdict_of, average_of)).problem
+    assert problem == "4 of its reveals are of another round"
 
 
 @pytest.mark.parametrize("groups", [2, 3, 4, 8])
