@@ -90,7 +90,10 @@ class SecureEngagement(Engagement):
         vector = await tools.run_blocking(masked, data)
         try:
             if vector is not None:
-                round_.made.add(await tools.blobs.put(vector))
+                cid = await tools.blobs.put(vector)
+                round_.made.add(cid)
+                if round_.over:  # and what it made has been released
+                    await tools.blobs.release(cid)
         except NoRoom as error:
             log.error("the masked update cannot be kept, so this node is not in the round: %s", error)
             vector = None
