@@ -146,7 +146,7 @@ class Mixing:
         self.mixed: Mixed | None = None
         """The outcome, once there is one."""
         self.over = False
-        """Whether too few were there: the step is to begin again, with nobody away."""
+        """Whether too few were there, or it failed: the step is to begin again, with nobody away."""
         self.wake_at = inf
         self._me = me
         self._since = now
@@ -174,9 +174,8 @@ class Mixing:
         self.mixed = Mixed(self.number, base, found, self.refused)
 
     def failed(self) -> None:
-        """It could not be computed: a model that was here has gone; all are looked at again."""
-        self._combining = False
-        self._verdicts = {cid: one for cid, one in self._verdicts.items() if one is not None}
+        """It could not be computed: a model that was here has gone, or there is no room for the next one."""
+        self.over = True
 
     @property
     def refused(self) -> tuple[tuple[Cid, str], ...]:

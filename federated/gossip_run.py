@@ -163,6 +163,9 @@ class GossipRun(Following[ShareLog]):
                 self.mixed, self.mixing = Mixed(0, self.ledger.terms.parameters), None
                 self.wake()
                 return
+            if own is not None and await tools.blobs.map(own.share.blob) is None:
+                log.warning("the model shown in round %d has gone; the next is made without", own.share.round)
+                own = None
             if step is not None:
                 self._away.clear()
             step = self.mixing = Mixing(self.ledger, self._me, number, own, now)
