@@ -36,6 +36,7 @@ class Host:
         self._state: Any = None
         self._served: Any = None
         self._nodes: dict[int, str] = {}
+        self._handed: dict[int, bytes] = {}
 
     def open(self, request: dict[str, Any]) -> dict[str, Any]:
         """Load the ClientApp."""
@@ -140,22 +141,32 @@ class Host:
         _load(request["root"], request["serverapp"], ServerApp, "serverapp")
         return {}
 
+    def hand(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Keep an answer until the ServerApp goes on."""
+        self._handed[int(request["place"])] = request["data"]
+        return {}
+
     def go_on(self, request: dict[str, Any]) -> dict[str, Any]:
         """Give the ServerApp what it wanted; what it wants next."""
         if "nodes" in request:
             self._nodes = {_node_id(agent): agent for agent in request["nodes"]}
             self._served.give(sorted(self._nodes))
         else:
-            self._served.give({int(place): data for place, data in request["answers"]})
+            handed, self._handed = self._handed, {}
+            self._served.give(handed)
+            del handed  # the app's thread drops each answer once it is read
         return self._wanted()
 
     def _wanted(self) -> dict[str, Any]:
         from federated.flower.npz import npz
 
         ask = self._served.next()
+        contents = list({id(data): data for _, data in ask.messages}.values())
+        places = {id(data): place for place, data in enumerate(contents)}
         return {
             "want": ask.want,
-            "messages": [[self._nodes[node], data] for node, data in ask.messages],
+            "contents": contents,
+            "messages": [[self._nodes[node], places[id(data)]] for node, data in ask.messages],
             "wait": ask.wait,
             "result": None if ask.result is None else npz(ask.result),
             "failed": ask.failed,
@@ -210,6 +221,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         "capture": host.capture,
         "reply": host.reply,
         "check": host.check,
+        "hand": host.hand,
         "serve": host.serve,
         "go_on": host.go_on,
         "same": host.same,

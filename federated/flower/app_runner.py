@@ -14,7 +14,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,12 +105,21 @@ class AppRunner:
         about = {"serverapp": self._project.serverapp, **self._about()}
         return self._ask({**request, **about}, seconds, at_work)
 
-    def go_on(self, seconds: float, at_work: Callable[[], None], **given: Any) -> dict[str, Any]:
+    def go_on(
+        self,
+        seconds: float,
+        at_work: Callable[[], None],
+        *,
+        nodes: list[str] | None = None,
+        answers: Iterable[tuple[int, bytes]] = (),
+    ) -> dict[str, Any]:
         """Give the ServerApp what it wanted; what it wants next. `at_work` as with `serve`.
 
-        Raises `AppFailed` or `AppLost`.
+        Answers are handed over one by one: a single one is in memory here. Raises `AppFailed` or `AppLost`.
         """
-        return self._ask({"do": "go_on", **given}, seconds, at_work)
+        for place, data in answers:
+            self._ask({"do": "hand", "place": place, "data": data}, LOAD_S)
+        return self._ask({"do": "go_on"} | ({} if nodes is None else {"nodes": nodes}), seconds, at_work)
 
     def differences(self, ours: bytes, theirs: bytes, tolerance: float) -> str | None:
         """How a message differs from one on record, or None."""

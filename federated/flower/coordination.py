@@ -9,7 +9,7 @@ are not asked for again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -166,7 +166,7 @@ class _Run:
         self._tolerance = tolerance_of(task["config"])
 
     def run(self) -> Ran:
-        if self._calls:
+        if self._calls and self._live:
             self._audience.resumed(len(self._calls))
         limits = int(self._task["max_examples"]), float(self._task["max_abs"])
         wanted = self._app.serve(*limits, LOAD_S, self._at_work)
@@ -180,7 +180,7 @@ class _Run:
                 self._nodes = self._nodes_now()
                 wanted = self._app.go_on(STEP_S, self._at_work, nodes=self._nodes)
                 continue
-            answers = self._call(wanted["messages"], wanted["wait"])
+            answers = self._call(wanted["messages"], wanted["contents"], wanted["wait"])
             if answers is None:
                 return self._ran
             wanted = self._app.go_on(STEP_S, self._at_work, answers=answers)
@@ -195,13 +195,15 @@ class _Run:
         if self._live and self._ran.calls >= len(self._calls):
             self._node.at_work(self._head)
 
-    def _call(self, messages: list[list[Any]], wait: float | None) -> list[list[Any]] | None:
-        """Send, or find on record; the answers as [place, bytes], None where the log ends and we are not
-        live."""
+    def _call(
+        self, messages: list[list[Any]], contents: list[bytes], wait: float | None
+    ) -> Iterator[tuple[int, bytes]] | None:
+        """Send, or find on record; the answers by place, fetched as they are asked for; None where the log
+        ends and we are not live."""
         at = self._ran.calls
         self._ran.calls += 1
         if at < len(self._calls):
-            self._compare(self._calls[at], messages)
+            self._compare(self._calls[at], messages, contents)
             self._ran.replayed += 1
             self._head = str(self._calls[at]["call"])
             following = self._calls[at + 1]["given"] if at + 1 < len(self._calls) else self._given_at_end
@@ -214,7 +216,8 @@ class _Run:
         elif not self._live:
             return None
         else:
-            sent = [{"agent": agent, "blob": self._node.put(data)} for agent, data in messages]
+            blobs = [self._node.put(content) for content in contents]
+            sent = [{"agent": agent, "blob": blobs[place]} for agent, place in messages]
             short = None if wait is None or 1_000 * wait >= int(self._task["deadline_ms"]) else wait
             self._head = self._node.call(self._head, self._nodes, self._given, sent, short)
             self._audience.called(at + 1, len(sent))
@@ -225,39 +228,44 @@ class _Run:
         self._given = [one["record"] for one in found["answers"]]
         return self._contents(found["answers"])
 
-    def _recorded(self, answers: list[dict[str, Any] | None], number: int) -> list[list[Any]]:
+    def _recorded(self, answers: list[dict[str, Any] | None], number: int) -> Iterator[tuple[int, bytes]]:
         """The answers that the app was given; what nobody has any more is left out, and said."""
-        found = []
         for one in answers:
             data = None if one is None else self._node.kept(one["blob"])
             if one is None or data is None:
                 who = "a member" if one is None else one["agent"]
                 self._ran.differences.append(f"call {number}: the answer of {who} is nowhere to be had")
             else:
-                found.append([one["place"], data])
-        return found
+                yield one["place"], data
 
-    def _contents(self, answers: list[dict[str, Any]]) -> list[list[Any]]:
-        return [[one["place"], self._node.message(one["blob"])] for one in answers]
+    def _contents(self, answers: list[dict[str, Any]]) -> Iterator[tuple[int, bytes]]:
+        for one in answers:
+            yield one["place"], self._node.message(one["blob"])
 
-    def _compare(self, logged: Mapping[str, Any], messages: list[list[Any]]) -> None:
+    def _compare(self, logged: Mapping[str, Any], messages: list[list[Any]], contents: list[bytes]) -> None:
         number = logged["number"]
         there = logged["messages"]
         if [one["agent"] for one in there] != [agent for agent, _ in messages]:
             raise AppFailed(f"in call {number} the app sends to others than on record")
         last = self._live and number == len(self._calls)
-        for one, (agent, data) in zip(there, messages, strict=True):
-            # The one before us may be gone with a message that not everybody had fetched: it can be had here.
-            if last and self._node.put(data) == one["blob"]:
-                continue
-            sent = self._node.kept(one["blob"])
-            difference = (
-                "it is nowhere to be had"
-                if sent is None
-                else self._app.differences(data, sent, self._tolerance)
-            )
+        # The one before us may be gone with a message that not everybody had fetched: it can be had here.
+        put = [self._node.put(content) if last else None for content in contents]
+        found: dict[tuple[int, str], str | None] = {}
+        for one, (agent, place) in zip(there, messages, strict=True):
+            pair = (place, str(one["blob"]))
+            if pair not in found:
+                found[pair] = (
+                    None if put[place] == one["blob"] else self._difference(contents[place], pair[1])
+                )
+            difference = found[pair]
             if difference is not None and len(self._ran.differences) < MAX_DIFFERENCES:
                 self._ran.differences.append(f"call {number} to {agent}: {difference}")
+
+    def _difference(self, ours: bytes, blob: str) -> str | None:
+        theirs = self._node.kept(blob)
+        if theirs is None:
+            return "it is nowhere to be had"
+        return None if ours == theirs else self._app.differences(ours, theirs, self._tolerance)
 
     def _end(self, wanted: Mapping[str, Any]) -> Ran:
         self._ran.result, self._ran.failed = wanted["result"], wanted["failed"]

@@ -155,10 +155,17 @@ class LoggedGrid(RunningGrid):
             for record in one.request.content.array_records.values():
                 self.last_arrays = record
         refused, self._refused = self._refused, []
-        messages = [(one.node, pack_request(one.request)) for one in pending]
+        # Strategies send one content to all nodes: it is packed once, and is the same object in all messages.
+        packed: dict[tuple[str, str, int], bytes] = {}
+        messages: list[tuple[int, bytes]] = []
+        for one in pending:
+            key = (one.request.type, one.request.group, id(one.request.content))
+            if key not in packed:
+                packed[key] = pack_request(one.request)
+            messages.append((one.node, packed[key]))
         wait = max(one.wait for one in pending)
         answers: dict[int, bytes] = self._ask(Ask("call", messages, refused=refused, wait=wait))
-        contents = {place: self._content(pending[place], data) for place, data in answers.items()}
+        contents = {place: self._content(pending[place], answers.pop(place)) for place in sorted(answers)}
         if self._watched.one_form:
             # Flower's strategies end the run over an answer of another form: one member could do that.
             good = {place: one for place, one in contents.items() if not isinstance(one, Error)}

@@ -82,7 +82,7 @@ def train(network: Network, data: Data, epochs: int, rate: float, batch: int, se
             loss = nn.functional.cross_entropy(network(data.images[rows]), data.labels[rows])
             loss.backward()
             descent.step()
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
     return sum(losses) / len(losses) if losses else 0.0
 
 
