@@ -67,6 +67,18 @@ def test_the_largest_values_and_weights_that_a_task_may_allow_do_not_overflow() 
     assert scale_bits(task_of(max_abs=MAX_ABS, max_examples=MAX_EXAMPLES, max_members=MAX_MEMBERS)) == 18
 
 
+near_powers = st.builds(lambda bits, near: max(1, (1 << bits) + near), st.integers(0, 19), st.integers(-1, 1))
+
+
+@given(most=near_powers, examples=near_powers, members=st.integers(2, MAX_MEMBERS))
+def test_the_grid_is_as_fine_as_the_proof_allows(most: int, examples: int, members: int) -> None:
+    scale = scale_bits(task_of(max_abs=most, max_examples=examples, max_members=members))
+    assert most << scale <= 1 << 53
+    assert most * members * examples << scale <= 1 << 62
+    a, w = (next(n for n in range(63) if 1 << n >= one) for one in (most, members * examples))
+    assert 1 << a + scale == 1 << 53 or 1 << a + w + scale == 1 << 62
+
+
 def test_halves_round_to_even() -> None:
     task = task_of(Array("n", "<i8", (4,)))
     pair = [encode(task.arrays, [np.array(row, "<i8")]) for row in ([1, 2, -1, -2], [2, 3, -2, -3])]
