@@ -23,7 +23,7 @@ from tests.node.test_repair import (
     nearest,
 )
 
-BEFORE, CHANGED = 300, 300
+BEFORE, CHANGED = 300, 500
 COMPARES = (RANGES, FRONTIERS, "record.digests", "record.lacks", "record.cids", "record.prove")
 MOVES = ("record.store", "record.fetch")
 ITEM_BYTES = 64
@@ -91,7 +91,7 @@ def test_after_a_long_absence_little_more_moves_than_what_changed(tmp_path: Path
         compared, moved = (carried(network, methods) - before[methods] for methods in (COMPARES, MOVES))
         assert network.world.trace.methods()[FRONTIERS].replies > 0
         assert moved < 1.7 * size
-        assert compared < 2.0 * size
+        assert compared < 2.5 * size
         assert network.nodes[other].parts.repairer.exchanges > exchanges
 
     simulate(tmp_path, (100,) * 6, scenario)
