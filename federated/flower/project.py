@@ -91,7 +91,7 @@ def parse_pairs(texts: Iterable[str], option: str) -> dict[str, ConfigValue]:
 def _value(option: str, key: str, text: str) -> ConfigValue:
     try:
         value = tomllib.loads(f"value = {text}")["value"] if "\n" not in text else None
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, ConfigValue):
         raise ProjectError(
@@ -127,6 +127,8 @@ def _toml(path: Path, where: str) -> dict[str, Any]:
         raise ProjectError(f"{where}{path.name} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise ProjectError(f"{path} is not TOML: {error}") from error
+    except RecursionError as error:
+        raise ProjectError(f"{path} is nested too deeply") from error
 
 
 def _flat(path: Path, table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, ConfigValue]]:
