@@ -14,7 +14,7 @@ A sans-IO machine: it is told what happened and says what to do. Decisions:
 - **Whom.** All seats in the order of H(task ‖ round ‖ own key ‖ other's key); the first s are drawn. Nobody
   can place itself near the front for many rounds, or for many members.
 - **Which share.** The drawn member's of this round; when the waiting is over, its of the round before.
-- **How long.** Once more than two thirds of the drawn are here, the rest get `PATIENCE` times as long again
+- **How long.** Once half of the drawn are here, the rest get `PATIENCE` times as long again
   (`FLOOR_S` at least), never more than the task's deadline, as in a round with a roster. Who is not there
   then is *away*: not drawn until it shows something new. In its place comes the next of the order that has
   shown a share, with as much time again for its model to come.
@@ -48,7 +48,7 @@ from federated.share_log import ShareLog, Shown
 FANOUT: Final = 8
 """Members drawn in a round unless the task says otherwise."""
 PATIENCE: Final = 2.0
-"""The last third may take this many times as long as the first two thirds took."""
+"""The second half may take this many times as long as the first took."""
 FLOOR_S: Final = 2.0
 LOT_TAG: Final = b"roseforest/learning-gossip/1\0"
 AUDIENCE: Final = 2
@@ -199,7 +199,7 @@ class Mixing:
         others = self._others()
         drawn = self._drawn(others)
         good = [one for one in map(self._offered, drawn) if one is not None and self._is_good(one)]
-        if self._patience is None and drawn and 3 * len(good) > 2 * len(drawn):
+        if self._patience is None and drawn and 2 * len(good) >= len(drawn):
             self._most_at, self._patience = now, max(FLOOR_S, PATIENCE * (now - self._since))
         enough = len(good) >= self._least(others)
         over = now >= self.deadline()

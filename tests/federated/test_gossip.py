@@ -245,7 +245,7 @@ def test_a_share_of_the_round_before_is_taken_from_who_is_slow_and_an_older_one_
     talk.share(order[2], 2)
     talk.share(order[3], 1)
     step = Step(talk, 4)
-    assert step.at(LIMIT_S - 0.01) is None, "two of three are no more than two thirds"
+    assert step.at(LIMIT_S - 0.01) is None, "one of three is less than half"
     assert step.at(LIMIT_S) == [order[0], order[1]]
 
 
