@@ -307,8 +307,6 @@ def arrays_from_value(value: object) -> tuple[Array, ...]:
 
 def _check_top_k(task: Task) -> None:
     """Refuse what would be slow or for nothing: a median of values that are mostly absent is no value."""
-    if task.topology == GOSSIP:
-        raise RecordError(f"{task.compression} needs a common model, which the topology {GOSSIP} has not")
     rule = task.rule
     if rule is not None and rule.finish in COORDINATE_WISE and NNM not in rule.transforms:
         raise RecordError(f"{task.compression} with {rule} learns nothing: put {NNM} before {rule.finish}")

@@ -339,7 +339,7 @@ def test_terms_say_the_form_and_older_rules_do_not_know_it() -> None:
     for terms, why in (
         ({"strategy": "clip|trimmed_mean"}, "put nnm before trimmed_mean"),
         ({"strategy": "median"}, "learns nothing"),
-        ({"topology": GOSSIP}, "common model"),
+        ({"topology": GOSSIP}, "that all begin with"),
         ({"min_members": 3, "secure": 3}, "no compression"),
     ):
         with pytest.raises(RecordError, match=why):
