@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 from chain import canonical
 from chain.body_fields import check_bytes, check_integer, expect_fields
-from chain.cid import DIGEST_SIZE, Cid, is_blob_cid, is_record_cid
+from chain.cid import DIGEST_SIZE, Cid, is_blob_cid, is_record_cid, record_cid
 from chain.errors import RecordError
 from chain.identity import AGENT_ID_SIZE, SIGNATURE_SIZE, AgentId, Identity, verify
 from chain.kinds import COMMIT, GROUP, JOIN, LEAVE, RESULT, REVEAL, START
@@ -122,7 +122,7 @@ class Outcome(Signable):
 
     `members` are those who may sign: the round's roster, or what was left of it after failed attempts.
     `reveals` are all reveals that were looked at, also those of the refused, or where the roster was drawn
-    into groups the records of their outcomes; ascending, like all lists.
+    into groups the names of their outcomes; ascending, like all lists.
     """
 
     _tag = _RESULT_TAG
@@ -157,6 +157,12 @@ class GroupOutcome(Signable):
     parameters: Cid
     contributors: tuple[AgentId, ...]
     examples: int
+
+    def name(self, task: Cid) -> Cid:
+        """What results call it by: of the form of a record's CID, over the bytes that are signed. Not the CID
+        of a record that carries it: anybody of the group may publish any number of those.
+        """
+        return record_cid(self._tag + self.digest(task))
 
     def _value(self) -> list[Any]:
         return [
@@ -380,6 +386,8 @@ def _read_group(body: dict[str, Any]) -> GroupResult:
     if type(contributors) is not list or len(contributors) > MAX_MEMBERS:
         raise RecordError(f"contributors is malformed: expected at most {MAX_MEMBERS} agents")
     _agents("contributors", contributors)
+    if not {agent for agent, _ in refused}.isdisjoint(contributors):
+        raise RecordError("an agent is a contributor and refused")
     least = len(contributors)  # everybody has one example at least
     check_integer("examples", body["examples"], least, MAX_MEMBERS * MAX_EXAMPLES if least else 0)
     outcome = GroupOutcome(

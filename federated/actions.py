@@ -58,9 +58,9 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class LookModel:
-    """Fetch the model of a group's outcome, which `agents` have, and call `looked`."""
+    """Fetch the model of a group's outcome (by its name), which `agents` have, and call `looked`."""
 
-    record: Cid
+    outcome: Cid
     blob: Cid
     agents: tuple[AgentId, ...]
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from math import inf
 
 from chain.identity import AgentId, Identity
-from chain.learning import GroupOutcome, GroupResult, Result, quorum
+from chain.learning import GroupOutcome, GroupResult, Outcome, Result, quorum
 from federated.actions import Action, Ask, Publish
 from federated.evidence import Evidence
 from federated.messages import Question, Reply, Word, ascending
@@ -98,7 +98,7 @@ class Agreement:
         signatures = self._signatures.setdefault(digest, {})
         if self._me not in signatures and self._may_sign(digest, now):
             signatures[self._me] = outcome.sign(self._task, self._identity)
-        if len(signatures) >= quorum(len(members)):
+        if len(signatures) >= self._enough(outcome):
             if digest in self._published:
                 return []
             self._published.add(digest)
@@ -108,7 +108,12 @@ class Agreement:
             return [Publish(Result(outcome, signed))]
         view, unavailable = self._evidence.view(), self._evidence.unavailable()
         question = Question(
-            self._task, self.place, members, ascending(view), ascending(tuple(unavailable)), digest
+            self._task,
+            self.place,
+            members,
+            self._evidence.records(view),
+            ascending(tuple(unavailable)),
+            digest,
         )
         actions: list[Action] = []
         for agent in self.agents:
@@ -141,7 +146,7 @@ class Agreement:
                 raise ValueError("a signature on a result does not verify")
             self._signatures.setdefault(question.digest, {})[agent] = reply.signature
         elif reply.word is Word.OBTAINABLE:
-            self._evidence.look_again(reply.cids)
+            self._evidence.look_again(reply.cids, agent)
 
     # -- the others' side --
 
@@ -150,19 +155,20 @@ class Agreement:
         evidence = self._evidence
         if agent not in self.agents or self._me not in self.agents:
             return Reply(Word.ELSEWHERE)
-        shown = set(question.view)
-        if any(not evidence.ledger.has(cid) for cid in shown):
+        if any(not evidence.ledger.has(cid) for cid in question.view):
             return Reply(Word.BUSY)
+        shown = evidence.read(question.view)
         if not shown.isdisjoint(evidence.unsettled()):
             return Reply(Word.BUSY)
-        missing = evidence.view() - shown
+        proofs = evidence.proofs()
+        missing = evidence.view() - shown - proofs
         if missing:
-            return Reply(Word.MISSING, cids=ascending(missing))
+            return Reply(Word.MISSING, cids=evidence.records(missing))
         mine = evidence.unavailable()
         here = [cid for cid in question.unavailable if cid not in mine and cid in evidence.verdicts]
         if here:
             return Reply(Word.OBTAINABLE, cids=ascending(here))
-        if evidence.look_again(cid for cid in mine if cid not in question.unavailable):
+        if evidence.look_again((cid for cid in mine if cid not in question.unavailable), agent):
             return Reply(Word.BUSY)
         if question.members != self.agents and not self._may_shrink(question.members):
             return Reply(Word.BUSY)
@@ -171,12 +177,20 @@ class Agreement:
             self.hurried = True
             return Reply(Word.BUSY)
         if outcome.digest(self._task) != question.digest:
-            return Reply(Word.DISAGREE)
+            lacking = proofs - shown
+            return Reply(Word.MISSING, cids=evidence.records(lacking)) if lacking else Reply(Word.DISAGREE)
         if not self._may_sign(question.digest, now):
             return Reply(Word.BUSY)
         return Reply(Word.SIGNED, outcome.sign(self._task, self._identity))
 
     # -- parts --
+
+    def _enough(self, outcome: Outcome | GroupOutcome) -> int:
+        """How many signatures an outcome takes. Of a group that shrank half has to sign, not only two thirds
+        of what is left: in a group of sixteen liars are six sooner than eight.
+        """
+        least = -(-len(self.agents) // 2) if isinstance(outcome, GroupOutcome) else 0
+        return max(quorum(len(outcome.members)), least)
 
     def _attempt_s(self) -> float:
         return min(self._limit_s, max(ATTEMPT_FLOOR_S, ATTEMPT_AVERAGES * self._evidence.average_s))

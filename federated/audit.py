@@ -7,13 +7,14 @@ signed. The audit does not ask what else might have counted; it asks whether wha
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.learning import GroupOutcome, Outcome, Reveal
 from federated.faults import DOUBLE, EXCLUDED, LATE, UNAVAILABLE, WITHHELD
+from federated.grouping import Groups
 from federated.ledger import Ledger, Step, Tip, group_of
 from federated.proposal import Verdict, eligible_commits, reveal_fault
 from federated.views import AuditView, Contributor
@@ -57,17 +58,13 @@ async def audit_round(
         audited.append(await _audit_part(ledger, before, groups[0], outcome, verdict_of, excluded))
         models = list(audited[0].parts)
     else:
-        missing = [cid for cid in outcome.reveals if cid not in ledger.groups]
-        problem = f"{len(missing)} of its groups' outcomes are not to be had" if missing else None
-        for cid in outcome.reveals:
-            if cid in ledger.groups:
-                said = ledger.groups[cid].outcome
-                group = group_of(ledger.terms, groups, said) or ()
-                audited.append(
-                    await _audit_group(ledger, before, group, said, verdict_of, average_of, excluded)
-                )
-                if said.examples:
-                    models.append((said.parameters, said.examples))
+        named = [ledger.groups[cid].outcome for cid in outcome.reveals if cid in ledger.groups]
+        problem = _groups_problem(ledger, groups, outcome, named, excluded)
+        for said in named:
+            group = group_of(ledger.terms, groups, said) or ()
+            audited.append(await _audit_group(ledger, before, group, said, verdict_of, average_of, excluded))
+            if said.examples:
+                models.append((said.parameters, said.examples))
     refused = {agent: reason for part in audited for agent, reason in part.refused.items()}
     refused |= dict(outcome.refused)
     contributors = tuple(sorted((one for part in audited for one in part.contributors), key=_agent))
@@ -82,6 +79,26 @@ async def audit_round(
         if problem is None and average != outcome.parameters:
             problem = NOT_THE_MODEL
     return AuditView(outcome.round, step.record, contributors, tuple(sorted(refused.items())), problem)
+
+
+def _groups_problem(
+    ledger: Ledger,
+    groups: Groups,
+    outcome: Outcome,
+    named: Sequence[GroupOutcome],
+    excluded: Collection[AgentId],
+) -> str | None:
+    """What does not fit between a result and the outcomes of groups that it names."""
+    if len(named) < len(outcome.reveals):
+        return f"{len(outcome.reveals) - len(named)} of its groups' outcomes are not to be had"
+    if len({group_of(ledger.terms, groups, one) for one in named}) < len(named):
+        return "it names two outcomes of one group"
+    by_groups = {agent: reason for one in named for agent, reason in one.refused}
+    for agent, reason in outcome.refused:
+        if by_groups.get(agent) != reason and (reason != EXCLUDED or agent not in excluded):
+            return f"{agent.hex()[:16]} was refused for {reason!r}, which its group does not say"
+    kept_back = (set(by_groups) & set(outcome.members)) - {agent for agent, _ in outcome.refused}
+    return f"its groups refused {len(kept_back)} whom it does not name" if kept_back else None
 
 
 async def _audit_group(

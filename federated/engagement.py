@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from math import inf
+from math import inf, isqrt
 from typing import TypeAlias
 
 import trio
@@ -29,7 +29,7 @@ from chain.learning import (
     reveal_body,
     start_body,
 )
-from chain.learning_task import NO_COMPRESSION, Task
+from chain.learning_task import MAX_MEMBERS, NO_COMPRESSION, Task
 from chain.record import Record
 from dht.errors import FrameError, NetworkError
 from federated.actions import Action, Ask, Average, Combine, Look, LookModel, Offer, Promise, Publish, Show
@@ -87,9 +87,10 @@ class Engagement(Following[Ledger]):
         if not isinstance(said, Result):
             return ""
         named = dict(said.outcome.refused)
-        shown = [self.ledger.reveals.get(cid) for cid in said.outcome.reveals]
-        sizes = [one[1].size for one in shown if one is not None and one[0] not in named]
-        least = "" if None not in shown else "at least "  # of a reveal that is not here yet
+        reveals, missing = self.ledger.evidence(said.outcome)
+        shown = [self.ledger.reveals[cid] for cid in reveals]
+        sizes = [reveal.size for agent, reveal in shown if agent not in named]
+        least = "at least " if missing else ""  # of a reveal that is not here yet
         return f"; updates of {least}{sum(sizes)} bytes{self._barred(said)}"
 
     def _barred(self, said: Result) -> str:
@@ -285,13 +286,20 @@ class Engagement(Following[Ledger]):
         self.wake()
 
     async def _look_model(self, round_: AnyRound, look: LookModel) -> None:
-        round_.looked(look.record, await self.model_verdict(look.blob, look.agents))
+        base, sources = round_.tip.parameters, self._sources(round_.tip)
+        round_.looked(look.outcome, await self.model_verdict(look.blob, look.agents, base, sources))
         self.wake()
 
-    async def model_verdict(self, blob: Cid, agents: Sequence[AgentId]) -> Verdict:
-        """What is wrong with the model of a group, once it is here; `UNAVAILABLE` when it cannot be had."""
-        terms = self.ledger.terms
+    async def model_verdict(
+        self, blob: Cid, agents: Sequence[AgentId], base: Cid, sources: Sequence[AgentId]
+    ) -> Verdict:
+        """What is wrong with the model of a group, once it is here; `UNAVAILABLE` when it cannot be had.
+
+        `base` is what its round began with, to be had from `sources`; for tasks that need it.
+        """
+        terms = of_models(self.ledger.terms)
         data: Model | None = None
+        start: Model | None = None
         try:
             with trio.move_on_after(terms.reveal_ms / 1_000):
                 data = await self._tools.blobs.fetch_mapped(blob, update_size(terms.arrays), agents)
@@ -299,7 +307,11 @@ class Engagement(Following[Ledger]):
             return Fault.SIZE
         if data is None:
             return UNAVAILABLE
-        return await self._tools.run_blocking(inspect, terms.arrays, data, terms.max_abs)
+        if needs_base(terms):
+            start = await self.start(base, sources)
+            if start is None:
+                return UNAVAILABLE
+        return await self._tools.run_blocking(examine, terms, start, data)
 
     async def verdict(
         self, blob: Cid, size: int, agents: Sequence[AgentId], base: Cid, sources: Sequence[AgentId]
@@ -516,8 +528,13 @@ class Engagement(Following[Ledger]):
 
 
 def of_models(task: Task) -> Task:
-    """The terms by which the models of groups become one: whole models, combined like updates."""
-    return replace(task, compression=NO_COMPRESSION, max_norm=None)
+    """The terms by which models of groups are judged, and become one: whole models, combined like updates.
+
+    A mean of updates within `max_norm` is within it, what is made coordinate by coordinate (the trimmed mean,
+    the median) of n of them within sqrt(n) times as much; more than that is no group's model.
+    """
+    most = None if task.max_norm is None else isqrt(MAX_MEMBERS) * task.max_norm
+    return replace(task, compression=NO_COMPRESSION, max_norm=most)
 
 
 def builds_on_base(task: Task) -> bool:

@@ -17,6 +17,7 @@ from chain.learning import GroupOutcome, Outcome
 from federated.actions import Action, Average, Combine, Look, LookModel
 from federated.faults import EXCLUDED, UNAVAILABLE
 from federated.ledger import Ledger, Tip
+from federated.messages import ascending
 from federated.proposal import (
     Decision,
     Verdict,
@@ -59,6 +60,7 @@ class Evidence:
         self._me = me
         self._looking: set[Cid] = set()
         self._refetched: dict[Cid, int] = {}
+        self._havers: dict[Cid, AgentId] = {}
         self._models: dict[tuple[Cid, ...], Cid] = {}
         self._making: tuple[Cid, ...] | None = None
 
@@ -72,9 +74,23 @@ class Evidence:
         """The records that the decision rests on."""
         raise NotImplementedError
 
+    def proofs(self) -> frozenset[Cid]:
+        """What of the view proves that somebody counts for nothing: who knows that by other proofs does not
+        need these.
+        """
+        return frozenset()
+
     def conclude(self) -> Conclusion:
         """What follows from what was seen."""
         raise NotImplementedError
+
+    def records(self, items: Iterable[Cid]) -> tuple[Cid, ...]:
+        """The records in which others find these of a view, ascending."""
+        return ascending(frozenset(items))
+
+    def read(self, records: Iterable[Cid]) -> set[Cid]:
+        """What these records of somebody's view are to this one."""
+        return set(records)
 
     def outcome(self, members: tuple[AgentId, ...]) -> Outcome | GroupOutcome | None:
         """What these members would sign; None while the model is not known, or there is no evidence."""
@@ -110,12 +126,13 @@ class Evidence:
         """Items whose blob could not be had."""
         return {item for item, verdict in self.verdicts.items() if verdict == UNAVAILABLE}
 
-    def look_again(self, items: Iterable[Cid]) -> bool:
-        """Ask once more for blobs that could not be had, now that somebody has them; whether any."""
+    def look_again(self, items: Iterable[Cid], agent: AgentId) -> bool:
+        """Ask once more for blobs that could not be had, now that this agent has them; whether any."""
         again = False
         for item in list(items):
             if self.verdicts.get(item) == UNAVAILABLE and self._refetched.get(item, 0) < MAX_REFETCH:
                 self._refetched[item] = self._refetched.get(item, 0) + 1
+                self._havers[item] = agent
                 del self.verdicts[item]
                 again = True
         return again
@@ -206,7 +223,7 @@ class Joined:
 
 
 class GroupModels(Evidence):
-    """The outcomes of a roster's groups. An item is the record of one, its blob the group's model.
+    """The outcomes of a roster's groups. An item is the name of one, its blob the group's model.
 
     A group without an outcome, or whose model is not to be had or none of the task's, is left out: its
     members are not in the next roster, and ask to join again.
@@ -214,16 +231,33 @@ class GroupModels(Evidence):
 
     def unsettled(self) -> set[Cid]:
         """Outcomes whose model has still to be looked at."""
-        return {cid for cid in self._records() if cid not in self.verdicts and self._has_model(cid)}
+        return {cid for cid in self._names() if cid not in self.verdicts and self._has_model(cid)}
 
     def view(self) -> frozenset[Cid]:
         """The groups' outcomes, and words on taking part."""
-        shown = {cid for cid in self._records() if cid in self.verdicts or not self._has_model(cid)}
-        return standings_in(self.ledger, self.tip) | shown
+        shown = {cid for cid in self._names() if cid in self.verdicts or not self._has_model(cid)}
+        return standings_in(self.ledger, self.tip) | shown | self.proofs()
+
+    def proofs(self) -> frozenset[Cid]:
+        """The outcomes of groups that have too many."""
+        return self.ledger.torn(self.tip)
+
+    def unavailable(self) -> set[Cid]:
+        """Outcomes, of those that may count, whose model could not be had."""
+        return super().unavailable().intersection(self._names())
+
+    def records(self, items: Iterable[Cid]) -> tuple[Cid, ...]:
+        """An outcome is found in a record that carries it."""
+        groups = self.ledger.groups
+        return ascending(frozenset(self.ledger.carrier(cid) if cid in groups else cid for cid in items))
+
+    def read(self, records: Iterable[Cid]) -> set[Cid]:
+        """Records that carry one outcome are one item."""
+        return {self.ledger.carried.get(cid, cid) for cid in records}
 
     def conclude(self) -> Joined:
         """Which groups count."""
-        groups = tuple(sorted(cid for cid in self._records() if self._counts(cid)))
+        groups = tuple(sorted(cid for cid in self._names() if self._counts(cid)))
         key = tuple(cid for cid in groups if self._has_model(cid))
         said = [self.ledger.groups[cid].outcome for cid in key]
         return Joined(groups, key, tuple((one.parameters, one.examples) for one in said))
@@ -244,7 +278,7 @@ class GroupModels(Evidence):
         named = tuple(sorted((agent, reason) for agent, reason in refused.items() if agent in members))
         return Outcome(self.tip.round, self.tip.digest, members, joined.groups, named, parameters, roster)
 
-    def _records(self) -> Iterable[Cid]:
+    def _names(self) -> Iterable[Cid]:
         return self.ledger.group_results(self.tip).values()
 
     def _has_model(self, cid: Cid) -> bool:
@@ -255,8 +289,9 @@ class GroupModels(Evidence):
 
     def _look(self, item: Cid) -> LookModel:
         result = self.ledger.groups[item]
-        signers = tuple(agent for agent, _ in result.signatures if agent != self._me)
-        return LookModel(item, result.outcome.parameters, signers)
+        signers = [agent for agent, _ in result.signatures if agent != self._me]
+        havers = [self._havers[item]] if item in self._havers else []
+        return LookModel(item, result.outcome.parameters, tuple(dict.fromkeys([*havers, *signers])))
 
     def _make(self, conclusion: Conclusion) -> Combine:
         return Combine(conclusion.key, self.tip.parameters, conclusion.parts)

@@ -33,7 +33,7 @@ from validation.named import learning_of
 MAX_OF_ONE = 4
 """Commits or reveals kept of one member in one round, the lowest CIDs: two are enough to refuse it."""
 MAX_OF_GROUP = 4
-"""Different outcomes kept of one group in one round, the best: see `Ledger.group_results`."""
+"""Different outcomes of one group in one round that are kept: a group that has as many has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,10 @@ class Ledger(Membership):
         self.commits: dict[Cid, tuple[AgentId, Commit]] = {}
         self.reveals: dict[Cid, tuple[AgentId, Reveal]] = {}
         self.groups: dict[Cid, GroupResult] = {}
-        """The groups' outcomes by the records that carry them. Several records may carry one outcome."""
+        """The groups' outcomes by their names."""
+        self.carried: dict[Cid, Cid] = {}
+        """Which of them a record carries. Any number of records may carry one outcome."""
+        self._carriers: dict[Cid, Cid] = {}
         self.book = PartBook()
         """What was said in secure sums."""
         self.started: Cid | None = None
@@ -129,14 +132,23 @@ class Ledger(Membership):
         return groups_of(self.terms, tip.digest, tip.agents)
 
     def group_results(self, tip: Tip) -> dict[tuple[AgentId, ...], Cid]:
-        """The record of each group that has an outcome: with two, that of more signatures counts, then that
-        of the lower digest.
+        """The name of each group's outcome, if it has one: of two that which more members could sign counts,
+        then that of the lower name. A group that goes on making up others has none.
         """
         return {
             group: found[0]
             for group in self.groups_of(tip)
-            if (found := self._of_group.get((tip.digest, group)))
+            if 0 < len(found := self._of_group.get((tip.digest, group), ())) < MAX_OF_GROUP
         }
+
+    def torn(self, tip: Tip) -> frozenset[Cid]:
+        """The outcomes, by name, of groups that have so many that none counts."""
+        found = (self._of_group.get((tip.digest, group), ()) for group in self.groups_of(tip))
+        return frozenset(name for names in found if len(names) >= MAX_OF_GROUP for name in names)
+
+    def carrier(self, name: Cid) -> Cid:
+        """A record that carries this group's outcome."""
+        return self._carriers[name]
 
     def evidence(self, outcome: Outcome | GroupOutcome) -> tuple[tuple[Cid, ...], int]:
         """The reveals behind an outcome, those of its groups too, and how many are not known here."""
@@ -213,19 +225,18 @@ class Ledger(Membership):
         group = group_of(self.terms, self.groups_of(place), said.outcome)
         if group is None or said.outcome.round != place.round:
             return False
+        if 2 * len(said.signatures) < len(group):
+            return False
         self._seen.add(record.cid)
-        self.groups[record.cid] = said
+        name = self.carried[record.cid] = said.outcome.name(self.cid)
         known = self._of_group.setdefault((place.digest, group), [])
-        best: dict[bytes, Cid] = {}
-        for cid in sorted([*known, record.cid], key=lambda cid: (*_rank(self.groups[cid], self.cid), cid)):
-            first = best.setdefault(self.groups[cid].outcome.digest(self.cid), cid)
-            # The others of an outcome stay known: a result may have named one before the best came.
-            self.groups[cid] = self.groups[first]
-        for digest in list(best)[MAX_OF_GROUP:]:
-            dropped = self.groups[best.pop(digest)].outcome
-            self.groups = {cid: one for cid, one in self.groups.items() if one.outcome != dropped}
-        known[:] = best.values()
-        return record.cid in self.groups
+        if name in self.groups or len(known) == MAX_OF_GROUP:
+            return False
+        self.groups[name] = said
+        self._carriers[name] = record.cid
+        known.append(name)
+        known.sort(key=lambda one: (-len(self.groups[one].outcome.members), one))
+        return True
 
     def _take_part(self, record: Record, said: Part) -> bool:
         place = self._places.get(said.previous)
@@ -322,10 +333,6 @@ def group_of(
     named = {*outcome.members, *outcome.contributors, *(agent for agent, _ in outcome.refused)}
     group = next((group for group in groups if outcome.members[0] in group), ())
     return group if named <= set(group) and 2 * len(outcome.members) >= len(group) else None
-
-
-def _rank(result: GroupResult, task: Cid) -> tuple[int, bytes]:
-    return -len(result.signatures), result.outcome.digest(task)
 
 
 def advance(place: Tip, outcome: Outcome, digest: bytes) -> Tip:

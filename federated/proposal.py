@@ -237,7 +237,7 @@ def next_roster(
     relevant = relevant_standings(ledger, tip)
     for agent, join in tip.roster:
         standing = relevant.get(agent)
-        if agent in contributed and (standing is None or standing.joins):
+        if agent in contributed and agent not in out and (standing is None or standing.joins):
             seats[agent] = join
     newcomers = sorted(
         (standing.cid, agent)

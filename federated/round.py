@@ -164,7 +164,7 @@ class Round:
             return Reply(Word.ELSEWHERE)
         known = self.ledger.group_results(self.tip).get(self.group)
         if agreement is not self._whole and known is not None:
-            return Reply(Word.ELSEWHERE, cids=(known,))
+            return Reply(Word.ELSEWHERE, cids=(self.ledger.carrier(known),))
         return agreement.answer(agent, question, now)
 
     def step(self, now: float) -> list[Action]:

@@ -291,7 +291,7 @@ class Table:
                 data = member.blobs[look.blob] = other.blobs[look.blob]
                 verdict = inspect(member.ledger.terms.arrays, data, member.ledger.terms.max_abs)
                 break
-        round_.looked(look.record, verdict)
+        round_.looked(look.outcome, verdict)
         self.poke(member)
 
     def look(self, member: Member, round_: AnyRound, look: Look) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from chain import canonical
 from chain.aggregation_rule import ROBUST
 from chain.cid import Cid, blob_cid, raw_cid
+from chain.errors import RecordError
 from chain.kinds import GROUP, RESULT
 from chain.learning import (
     GroupOutcome,
@@ -22,6 +23,7 @@ from chain.learning import (
     Outcome,
     Result,
     Reveal,
+    draft_on_task,
     group_body,
     quorum,
     read_learning,
@@ -29,15 +31,16 @@ from chain.learning import (
 )
 from chain.learning_task import FEDAVG, MAX_SEATS
 from chain.record import MAX_PAYLOAD, Record
+from chain.source_chain import head_of, next_record
 from federated.audit import audit_round
 from federated.engagement import of_models
-from federated.faults import UNAVAILABLE
+from federated.faults import EXCLUDED, UNAVAILABLE
 from federated.ledger import MAX_OF_GROUP, Ledger
 from federated.proposal import Verdict
 from federated.robust import round_model
 from federated.update import decode, encode, inspect
 from tests.federated.models import ARRAYS, model
-from tests.federated.table import Member, Table, initial
+from tests.federated.table import NETWORK, Member, Table, initial
 from tests.federated.test_grouping import MANY
 
 TERMS = replace(MANY, strategy=FEDAVG, rounds=1)
@@ -89,28 +92,63 @@ def fresh() -> Ledger:
 
 @cache
 def rivals() -> tuple[list[Record], list[Record]]:
-    """Six outcomes of one group, a record each; and the best of them in other records, some better signed."""
+    """Two outcomes of one group, a record each; and one in other records, some better signed."""
     needed = quorum(len(group()))
-    records = [signed(claim(bytes([n])), needed) for n in range(5)]
-    best = claim(bytes([9]))
-    return records, [signed(best, needed + 1, 0), signed(best, needed + 1, 1), signed(best, needed + 2, 2)]
+    records = [signed(claim(bytes([n])), needed) for n in range(2)]
+    again = claim(bytes([9]))
+    return records, [signed(again, needed + 1, 0), signed(again, needed + 1, 1), signed(again, needed + 2, 2)]
 
 
 @settings(max_examples=25)
 @given(seed=st.integers(0, 1 << 32))
-def test_one_outcome_of_a_group_counts_whatever_the_order(seed: int) -> None:
+def test_one_outcome_of_a_group_counts_whatever_the_order_and_many_are_none(seed: int) -> None:
     others, same = rivals()
     records = [*others, *same]
     random.Random(seed).shuffle(records)
     ledger = fresh()
     ledger.add_all(records)
     assert ledger.tip is not None
-    assert list(ledger.group_results(ledger.tip).values()) == [same[-1].cid]
-    # A result may have named any record of it, so all of them are still known.
-    assert all(ledger.groups[record.cid].outcome == claim(bytes([9])) for record in same)
-    digests = sorted((claim(bytes([n])).digest(ledger.cid), record.cid) for n, record in enumerate(others))
-    kept = {cid for _, cid in digests[: MAX_OF_GROUP - 1]}
-    assert set(ledger.groups) == kept | {record.cid for record in same}
+    names = {claim(bytes([n])).name(ledger.cid) for n in (0, 1, 9)}
+    assert list(ledger.group_results(ledger.tip).values()) == [min(names)]
+    assert set(ledger.groups) == names
+    assert {ledger.carried[record.cid] for record in same} == {claim(bytes([9])).name(ledger.cid)}
+    assert not ledger.torn(ledger.tip)
+    for n in range(2, 2 + MAX_OF_GROUP):
+        ledger.add(signed(claim(bytes([n])), 9))
+    assert ledger.group_results(ledger.tip) == {}
+    assert len(ledger.torn(ledger.tip)) == len(ledger.groups) == MAX_OF_GROUP
+
+
+def again(table: Table, liar: Member) -> None:
+    """The liar shows its group's outcome once more, in a record with a lower CID than any before."""
+    ledger = liar.ledger
+    if ledger.tip is None or ledger.finished:
+        return
+    mine = next(one for one in ledger.groups_of(ledger.tip) if liar.agent in one)
+    name = ledger.group_results(ledger.tip).get(mine)
+    if name is not None:
+        lowest = min(cid for cid, record in liar.records.items() if record.header.kind == GROUP)
+        draft = draft_on_task(table.task, liar.scribe.last, GROUP, group_body(ledger.groups[name]))
+        for salt in range(2_000):
+            record = next_record(
+                liar.scribe.identity, NETWORK, NETWORK, liar.scribe.head, draft, 1_000, salt.to_bytes(16)
+            )
+            if record.cid < lowest and record.cid[5] + 3 >= lowest[5]:
+                break
+        liar.scribe.head, liar.scribe.last = head_of(record), record
+        table.take(liar, record)
+        for other in table.members:
+            table.carry(lambda other=other: table.receive(other, record))  # type: ignore[misc]
+    table.at(table.now + 0.1, lambda: again(table, liar))
+
+
+def test_who_shows_an_outcome_again_and_again_delays_nobody() -> None:
+    table = Table(TERMS, 18)
+    liar = table.members[5]
+    table.at(0.0, lambda: again(table, liar))
+    table.run(limit=60)
+    assert table.now < finished().now + 1.0
+    assert len({member.ledger.steps[0].digest for member in table.members}) == 1
 
 
 @pytest.mark.parametrize(
@@ -131,6 +169,20 @@ def test_what_a_whole_group_signed_is_not_taken_beyond_its_bounds(
     ledger = fresh()
     assert ledger.add(signed(claim(), 9))
     assert not fresh().add(signed(lie(claim()), 9))
+
+
+def test_nobody_is_a_contributor_and_refused() -> None:
+    """Such a member would keep its seat and sit out: a result that names it could not be followed."""
+    outcome = claim(refused=((group()[0].agent, "hash"),))
+    with pytest.raises(RecordError, match="a contributor and refused"):
+        read_learning(GROUP, group_body(GroupResult(outcome, ())))
+
+
+def test_half_of_a_group_signs_at_least() -> None:
+    half = tuple(member.agent for member in group()[:5])
+    assert quorum(len(half)) == 4
+    assert not fresh().add(signed(claim(members=half), 4))
+    assert fresh().add(signed(claim(members=half), 5))
 
 
 def stranger() -> bytes:
@@ -194,6 +246,12 @@ async def test_an_audit_finds_what_a_group_made_up() -> None:
         (lambda o: replace(o, reveals=o.reveals[:1]), "kept its seat without contributing"),
         (lambda o: replace(o, reveals=o.reveals[:1], roster=()), "not the average of the updates"),
         (lambda o: replace(o, parameters=TERMS.parameters), "not the average of the updates"),
+        (
+            lambda o: replace(o, refused=((stranger(), "hash"),)),
+            "refused for 'hash', which its group",
+        ),
+        (lambda o: replace(o, refused=((stranger(), EXCLUDED),)), "refused for 'excluded', which its group"),
+        (lambda o: replace(o, reveals=(o.reveals[0], *o.reveals)), "names two outcomes of one group"),
     ]
     for change_all, problem in of_all:
         assert problem in (await audited(lambda outcome: outcome, change_all) or "")
