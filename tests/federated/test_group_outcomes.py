@@ -194,9 +194,9 @@ def stranger() -> bytes:
 def test_outcomes_that_name_outcomes_are_not_followed() -> None:
     ledger, named = fresh(), [seated().task.cid]
     for number in range(MAX_OF_GROUP):
-        record = signed(claim(bytes([number]), reveals=tuple(sorted(named))), 9)
-        ledger.add(record)
-        named.append(record.cid)
+        outcome = claim(bytes([number]), reveals=tuple(sorted(named)))
+        ledger.add(signed(outcome, 9))
+        named.append(outcome.name(ledger.cid))
     # Each names all before it: whoever followed them would walk 2 to the power of their number.
     assert ledger.evidence(ledger.groups[named[-1]].outcome) == ((), MAX_OF_GROUP)
 
