@@ -138,12 +138,12 @@ class Ledger(Membership):
         return {
             group: found[0]
             for group in self.groups_of(tip)
-            if 0 < len(found := self._of_group.get((tip.digest, group), ())) < MAX_OF_GROUP
+            if 0 < len(found := self._of_group.get((tip.digest, group), [])) < MAX_OF_GROUP
         }
 
     def torn(self, tip: Tip) -> frozenset[Cid]:
         """The outcomes, by name, of groups that have so many that none counts."""
-        found = (self._of_group.get((tip.digest, group), ()) for group in self.groups_of(tip))
+        found = (self._of_group.get((tip.digest, group), []) for group in self.groups_of(tip))
         return frozenset(name for names in found if len(names) >= MAX_OF_GROUP for name in names)
 
     def carrier(self, name: Cid) -> Cid:
