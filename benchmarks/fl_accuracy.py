@@ -55,7 +55,7 @@ from digitsapp.client_app import app as client_app  # noqa: E402
 PEERS = 10
 EPOCHS = 5
 ROUNDS = 50
-QUICK_ROUNDS = 10
+QUICK_ROUNDS = 5
 SEEDS = (1, 2, 3)
 QUICK_SEEDS = (1,)
 ALPHAS = {"iid": 0.0, "dirichlet_0.5": 0.5, "dirichlet_0.1": 0.1}

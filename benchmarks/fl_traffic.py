@@ -56,7 +56,7 @@ QUICK_PARAMETERS = 5_000
 ROUNDS = 4
 """The first is not counted: in it members also fetch the task and its first model."""
 SIZES = {ALL_TO_ALL: 16, GROUPS: 64, GOSSIP: 32}
-QUICK_SIZES = {ALL_TO_ALL: 8, GROUPS: 20, GOSSIP: 12}
+QUICK_SIZES = {ALL_TO_ALL: 4, GROUPS: MAX_MEMBERS + 1, GOSSIP: 5}
 OVER = 1.5
 """Bytes that arrive over the least, at most."""
 MOST = 4
