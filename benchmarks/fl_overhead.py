@@ -51,8 +51,8 @@ LOOK_S = 0.02
 RESET_PEAK = "5"
 """Written to a process's clear_refs: its peak begins anew (Linux)."""
 MODELS = 5.5
-"""Memory that a round of a daemon takes, in models: the mean's sums are 64 bits wide, which is two, then come the
-quotient, its bytes, and a copy on the way to the disk.
+"""Memory that a round of a daemon takes, in models: the mean's sums are 64 bits wide, which is two, then come
+the quotient, its bytes, and a copy on the way to the disk.
 """
 BYTES_CEILING = 1.15
 """Bytes that came in over the three updates that have to."""
