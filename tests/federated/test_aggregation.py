@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chain.learning_task import MAX_ABS, MAX_EXAMPLES, MAX_MEMBERS, Array
@@ -71,6 +71,7 @@ near_powers = st.builds(lambda bits, near: max(1, (1 << bits) + near), st.intege
 
 
 @given(most=near_powers, examples=near_powers, members=st.integers(2, MAX_MEMBERS))
+@example(most=8, examples=171, members=3)  # 2**9 + 1 in all
 def test_the_grid_is_as_fine_as_the_proof_allows(most: int, examples: int, members: int) -> None:
     scale = scale_bits(task_of(max_abs=most, max_examples=examples, max_members=members))
     assert most << scale <= 1 << 53
