@@ -31,7 +31,10 @@ from federated.penalties import Penalty, after, barred
 from validation.named import learning_of
 
 MAX_OF_ONE = 4
-"""Commits or reveals kept of one member in one round, the lowest CIDs: two are enough to refuse it."""
+"""Commits or reveals kept of one member in one round, the first on its line: two are enough to refuse it.
+
+Who says more later changes neither what others have agreed on nor what an audit finds.
+"""
 MAX_OF_GROUP = 4
 """Different outcomes of one group in one round that are kept: a group that has as many has none."""
 
@@ -96,7 +99,7 @@ class Ledger(Membership):
         self.started: Cid | None = None
         self._starts: dict[bytes, tuple[Start, Cid]] = {}
         self._results: dict[bytes, dict[bytes, _Signed]] = {}
-        self._by_round: dict[tuple[bytes, AgentId, bool], list[Cid]] = {}
+        self._by_round: dict[tuple[bytes, AgentId, bool], list[tuple[int, Cid]]] = {}
         self._of_group: dict[tuple[bytes, tuple[AgentId, ...]], list[Cid]] = {}
         self._steps: list[Step] = []
         self._tip: Tip | None = None
@@ -120,12 +123,12 @@ class Ledger(Membership):
         return self._tip is not None and (self._tip.round > self.terms.rounds or not self._tip.roster)
 
     def commits_of(self, tip: Tip, agent: AgentId) -> tuple[Cid, ...]:
-        """A member's commits of the round, ascending."""
-        return tuple(self._by_round.get((tip.digest, agent, False), ()))
+        """A member's commits of the round, in the order of its line."""
+        return tuple(cid for _, cid in self._by_round.get((tip.digest, agent, False), ()))
 
     def reveals_of(self, tip: Tip, agent: AgentId) -> tuple[Cid, ...]:
-        """A member's reveals of the round, ascending."""
-        return tuple(self._by_round.get((tip.digest, agent, True), ()))
+        """A member's reveals of the round, in the order of its line."""
+        return tuple(cid for _, cid in self._by_round.get((tip.digest, agent, True), ()))
 
     def groups_of(self, tip: Tip) -> tuple[tuple[AgentId, ...], ...]:
         """The groups of the round; one where the roster is not divided."""
@@ -210,13 +213,13 @@ class Ledger(Membership):
             self.reveals[record.cid] = (author, said)
         else:
             self.commits[record.cid] = (author, said)
-        known.append(record.cid)
+        known.append((record.header.subject_seq, record.cid))
         known.sort()
-        for dropped in known[MAX_OF_ONE:]:
+        for _, dropped in known[MAX_OF_ONE:]:
             self.reveals.pop(dropped, None)
             self.commits.pop(dropped, None)
         del known[MAX_OF_ONE:]
-        return record.cid in known
+        return record.cid in self.reveals or record.cid in self.commits
 
     def _agree(self, record: Record, said: GroupResult) -> bool:
         place = self._places.get(said.outcome.previous)

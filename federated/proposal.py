@@ -109,7 +109,7 @@ def proposers(tip: Tip, agents: Iterable[AgentId]) -> list[AgentId]:
 def view_of(
     ledger: Ledger, tip: Tip, agents: Sequence[AgentId], verdicts: Mapping[Cid, Verdict]
 ) -> frozenset[Cid]:
-    """The records that a decision on the updates of these agents rests on: of each the two lowest commits and
+    """The records that a decision on the updates of these agents rests on: of each the first two commits and
     reveals.
 
     Who shows this much can be understood by anybody: a third commit changes nothing.

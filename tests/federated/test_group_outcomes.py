@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chain import canonical
-from chain.aggregation_rule import ROBUST
+from chain.aggregation_rule import MEDIAN, ROBUST
 from chain.cid import Cid, blob_cid, raw_cid
 from chain.errors import RecordError
 from chain.kinds import GROUP, RESULT
@@ -29,16 +29,18 @@ from chain.learning import (
     read_learning,
     result_body,
 )
-from chain.learning_task import FEDAVG, MAX_SEATS
+from chain.learning_task import FEDAVG, INT8, MAX_MEMBERS, MAX_SEATS, Array
 from chain.record import MAX_PAYLOAD, Record
 from chain.source_chain import head_of, next_record
+from federated.actions import LookModel
+from federated.admission import examine
 from federated.audit import audit_round
-from federated.engagement import of_models
+from federated.engagement import AnyRound, of_models
 from federated.faults import EXCLUDED, UNAVAILABLE
 from federated.ledger import MAX_OF_GROUP, Ledger
 from federated.proposal import Verdict
 from federated.robust import round_model
-from federated.update import decode, encode, inspect
+from federated.update import Fault, decode, encode, inspect
 from tests.federated.models import ARRAYS, model
 from tests.federated.table import NETWORK, Member, Table, initial
 from tests.federated.test_grouping import MANY
@@ -139,7 +141,7 @@ def again(table: Table, liar: Member) -> None:
         table.take(liar, record)
         for other in table.members:
             table.carry(lambda other=other: table.receive(other, record))  # type: ignore[misc]
-    table.at(table.now + 0.1, lambda: again(table, liar))
+    table.at(table.now + 0.2, lambda: again(table, liar))
 
 
 def test_who_shows_an_outcome_again_and_again_delays_nobody() -> None:
@@ -149,6 +151,39 @@ def test_who_shows_an_outcome_again_and_again_delays_nobody() -> None:
     table.run(limit=60)
     assert table.now < finished().now + 1.0
     assert len({member.ledger.steps[0].digest for member in table.members}) == 1
+
+
+class Stingy(Table):
+    """The first group of a round gives its model to its own and to half of the others only."""
+
+    def look_model(self, member: Member, round_: AnyRound, look: LookModel) -> None:
+        first, *others = member.ledger.groups_of(round_.tip)
+        starved = sorted(agent for group in others for agent in group)[::2]
+        if member.agent in starved and len(round_.tip.agents) > MAX_MEMBERS:
+            look = replace(look, agents=tuple(agent for agent in look.agents if agent not in first))
+        super().look_model(member, round_, look)
+
+
+def test_a_group_that_gives_its_model_to_some_splits_nobody() -> None:
+    table = Stingy(TERMS, 18)
+    table.run(limit=60)
+    assert table.now < finished().now + 2.0
+    (step,) = table.members[0].ledger.steps
+    assert len(step.outcome.reveals) == 2
+    assert len({member.ledger.steps[0].digest for member in table.members}) == 1
+
+
+def test_the_model_of_a_group_keeps_to_max_norm() -> None:
+    terms = replace(TERMS, strategy=MEDIAN, arrays=(Array("w", "<f4", (15,)),), max_norm=7)
+    base = encode(terms.arrays, [np.zeros(15, np.float32)])
+    # Sets of seven of fifteen places, so that many hold each place: the median lies further off than any.
+    updates = [encode(terms.arrays, [np.roll(np.repeat(np.float32([2.6, 0]), (7, 8)), n)]) for n in range(15)]
+    assert {examine(terms, base, update) for update in updates} == {None}
+    far = encode(terms.arrays, [np.full(15, 7.3, np.float32)])
+    for terms_of in (of_models(terms), of_models(replace(terms, compression=INT8))):
+        joined = round_model(terms, base, [(blob_cid(one), one, 1) for one in updates])
+        assert examine(terms_of, base, joined) is None
+        assert examine(terms_of, base, far) == Fault.NORM
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.kinds import COMMIT, JOIN, LEAVE, RESULT
-from chain.learning import Commit, Outcome, Result, commit_body, result_body
+from chain.kinds import COMMIT, JOIN, LEAVE, RESULT, REVEAL
+from chain.learning import Commit, Outcome, Result, commit_body, result_body, reveal_body
 from chain.record import Record
 from federated import membership
-from federated.ledger import Ledger, advance, result_fault
+from federated.ledger import MAX_OF_ONE, Ledger, advance, result_fault
 from federated.membership import MAX_WAITING
 from tests.federated.models import task_of
 from tests.federated.table import Member, Table
@@ -198,3 +198,18 @@ def test_the_last_word_on_taking_part_counts() -> None:
     ledger = Ledger(table.task)
     ledger.add_all((left, joined))
     assert ledger.members() == ()
+
+
+def test_who_says_more_later_takes_no_evidence_away() -> None:
+    """An update that counted stays to be audited, and what proves a double one stays what it is."""
+    table = finished()
+    ledger = table.members[0].ledger
+    step, author = ledger.steps[0], table.members[2]
+    (first,) = ledger.reveals_of(step.before, author.agent)
+    for number in range(3 * MAX_OF_ONE):
+        later = replace(ledger.reveals[first][1], metrics={"loss": number})
+        ledger.add(author.scribe.on(table.task, REVEAL, reveal_body(later)))
+    kept = ledger.reveals_of(step.before, author.agent)
+    assert kept[0] == first
+    assert len(kept) == MAX_OF_ONE
+    assert ledger.evidence(step.outcome)[1] == 0
