@@ -17,6 +17,9 @@ from chain.source_chain import Draft
 from federated.call_log import CallLog
 from tests.federated.models import task_of
 from tests.federated.table import Scribe
+from tests.validation.bench import bench
+from validation.learning_rules import learning_body
+from validation.named import learning_of
 
 MEMBERS = 4
 BLOB = blob_cid(b"a message")
@@ -177,3 +180,20 @@ def test_what_comes_early_waits_until_its_author_has_joined() -> None:
     assert not log.steps
     log.add_all(joins)
     assert [one.record for one in log.steps] == [first.cid]
+
+
+def test_a_call_has_a_time_of_its_own_from_rule_version_6_on() -> None:
+    run = begun()
+    author = run.scribes[0]
+    call = Call(1, run.task.cid, (author.agent,), (), (Sent(author.agent, BLOB, 9),), wait_ms=500)
+    record = author.on(run.task, CALL, call_body(call))
+    assert learning_of(record) == call
+    context = replace(bench().context(record), network=record.header.epoch)
+
+    def finding(rules: int) -> object:
+        return learning_body(record, replace(context, manifest=replace(context.manifest, rules=rules)))
+
+    assert finding(6) is None
+    assert "knows no calls with a time of their own" in str(finding(5))
+    plain = author.on(run.task, CALL, call_body(replace(call, wait_ms=None)))
+    assert learning_body(plain, replace(context, manifest=replace(context.manifest, rules=5))) is None
