@@ -20,6 +20,8 @@ from federated.messages import Question, Reply, Word, ascending
 
 ATTEMPT_FLOOR_S = 4.0
 """Seconds that a proposer gets at least."""
+ATTEMPT_EACH_S = 0.05
+"""And so many for each agent that it asks: 256 take some megabytes and some seconds of its processor."""
 ATTEMPT_AVERAGES = 4.0
 """A proposer gets so many times as long as averaging took here."""
 RETRY_S = 0.5
@@ -193,7 +195,8 @@ class Agreement:
         return max(quorum(len(outcome.members)), least)
 
     def _attempt_s(self) -> float:
-        return min(self._limit_s, max(ATTEMPT_FLOOR_S, ATTEMPT_AVERAGES * self._evidence.average_s))
+        asking_s, averages_s = ATTEMPT_EACH_S * len(self.agents), ATTEMPT_AVERAGES * self._evidence.average_s
+        return min(self._limit_s, max(ATTEMPT_FLOOR_S, asking_s, averages_s))
 
     def _who_signs(self, now: float) -> tuple[AgentId, ...]:
         """All agents; after the failed attempts, late in an attempt, those who answered in it."""

@@ -39,6 +39,7 @@ from federated.compression import is_compressed, most_sent
 from federated.errors import Refused, UnknownTask, WrongState
 from federated.faults import REASONS, UNAVAILABLE
 from federated.following import Following, Tools
+from federated.grouping import place_of
 from federated.ledger import Ledger, Tip
 from federated.messages import SIGN, Question, Reply, Word, decode_reply
 from federated.penalties import barred
@@ -424,8 +425,7 @@ class Engagement(Following[Ledger]):
         """Reply to a proposer of this task, after fetching from it what it has seen and we have not."""
         round_ = self.round
         if round_ is None or round_.over or question.previous not in round_.agreements:
-            led_on = [s.record for s in self.ledger.steps if s.before.digest == question.previous]
-            return Reply(Word.ELSEWHERE, cids=tuple(led_on[:1]))
+            return Reply(Word.ELSEWHERE, cids=self._led_on(question.previous))
         if agent in round_.agreements[question.previous].agents:
             await self._take_up(agent, question.view)
         clock = self._tools.clock
@@ -447,6 +447,15 @@ class Engagement(Following[Ledger]):
             self._news.set()  # what is missing may be ours to fetch or to compute
             with trio.move_on_after(left):
                 await changed.wait()
+
+    def _led_on(self, place: bytes) -> tuple[Cid, ...]:
+        """The result that ended the round which questions call this, or name a group of the last one by."""
+        steps, ledger = self.ledger.steps, self.ledger
+        found = [step.record for step in steps if step.before.digest == place]
+        for step in steps[-1:]:
+            groups = ledger.groups_of(step.before)
+            found += [step.record for group in groups if place_of(step.before.digest, group) == place]
+        return tuple(found[:1])
 
     # -- the user's verbs --
 

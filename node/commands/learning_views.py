@@ -205,6 +205,11 @@ def _progress(task: Mapping[str, Any]) -> str:
 
 
 def _topology(task: Mapping[str, Any]) -> str:
+    if task["topology"] == "groups":
+        from chain.learning_task import MAX_MEMBERS
+
+        count = -(-len(task["roster"]) // MAX_MEMBERS)
+        return f"groups, {count} in this round" if count > 1 else f"groups, from {MAX_MEMBERS + 1} members on"
     if task["fanout"] is None:
         return str(task["topology"])
     return f"{task['topology']}, each combines its model with those of {task['fanout']} others"

@@ -9,6 +9,8 @@ import trio
 
 from chain.aggregation_rule import ROBUST
 from chain.learning_task import GROUPS, INT8, MAX_MEMBERS
+from federated.grouping import place_of
+from federated.messages import Question, Word
 from tests.node.learners import Learner, Liar, engagement, join_all, publish, soon
 from tests.node.simulated_nodes import Network, identity, simulate
 
@@ -51,5 +53,11 @@ def test_two_groups_have_one_model_though_a_member_lies_and_another_is_killed(tm
         assert len(third.roster) == len(third.contributors) == MEMBERS - 2
         audits = await network.nodes[1].learning.audit(task, None)
         assert [audit.problem for audit in audits] == [None] * 3
+        # Who still proposes in a group of a round that is over is shown its result.
+        last = ledger.steps[-1]
+        mine = next(one for one in ledger.groups_of(last.before) if identity(1).agent in one)
+        late = Question(task, place_of(last.before.digest, mine), mine, (), (), bytes(32))
+        reply = await engagement(network, 0, task).answer(identity(1).agent, late)
+        assert (reply.word, reply.cids) == (Word.ELSEWHERE, (last.record,))
 
     simulate(tmp_path, [100] * MEMBERS, scenario)
