@@ -153,6 +153,36 @@ def test_who_shows_an_outcome_again_and_again_delays_nobody() -> None:
     assert len({member.ledger.steps[0].digest for member in table.members}) == 1
 
 
+@pytest.mark.parametrize("made_up", [2, MAX_OF_GROUP + 2])
+def test_a_group_that_makes_up_outcomes_for_some_stalls_nobody(made_up: int) -> None:
+    """Everybody knows others of them at first; two lead to one choice, many to none."""
+    table = Table(TERMS, 18)
+    ledger = table.members[0].ledger
+    assert ledger.tip is not None
+    crooks = [table.member(agent) for agent in ledger.groups_of(ledger.tip)[0]]
+    agents = tuple(sorted(one.agent for one in crooks))
+    weight = len(agents) * TERMS.max_examples
+
+    def publish(number: int) -> None:
+        data = model(1_000 + number)
+        for one in crooks:
+            one.blobs[blob_cid(data)] = data
+        outcome = GroupOutcome(1, first, agents, (table.task.cid,), (), blob_cid(data), agents, weight)
+        by = tuple((one.agent, outcome.sign(table.task.cid, one.scribe.identity)) for one in crooks)
+        to = [member for member in table.members if table.rng.random() < 0.3]
+        table.say(crooks[number % 9], GROUP, group_body(GroupResult(outcome, by)), to)
+
+    first = ledger.tip.digest
+    for number in range(made_up):
+        table.at(0.5 + 0.4 * number, lambda number=number: publish(number))  # type: ignore[misc]
+    table.run(limit=60)
+    assert table.now < finished().now + 15.0
+    (step,) = table.members[0].ledger.steps
+    assert len({member.ledger.steps[0].digest for member in table.members}) == 1
+    counted = (len(step.outcome.reveals), len(step.outcome.roster))
+    assert counted == ((2, 18) if made_up < MAX_OF_GROUP else (1, 9))
+
+
 class Stingy(Table):
     """The first group of a round gives its model to its own and to half of the others only."""
 
