@@ -3,7 +3,7 @@
 Everything is real but the wires and the clock (`sim`): each node has its chain, databases and DHT on a
 simulated network in virtual time, and a user's process beside it that trains on its own images, a 64th each.
 From the second round on nodes are killed, at times drawn from the seed, and started again in the same folder
-`DOWN_S` later; every third of them leaves instead, and joins again. Their users keep asking for work.
+a third of the run later; every third leaves instead, and joins again. Their users keep asking for work.
 Compared with the same network in which nobody goes, and with one process that has all images.
 
     python -m benchmarks.churn [--topology groups|gossip] [--quick]
@@ -66,7 +66,6 @@ CONVERGED = 0.9
 SEED = 1
 TRAIN_S = 5.0
 """Virtual seconds that training takes."""
-DOWN_S = 40.0
 DEADLINE_MS = 20_000
 JOIN_WITHIN_S = 600.0
 SETTLED_S = 20.0
@@ -89,6 +88,7 @@ class Crowd:
     founding: Founding
     folder: Path
     peers: int
+    down_s: float
     nodes: dict[int, Node] = field(default_factory=dict)
     final: dict[int, bytes] = field(default_factory=dict)
     killed: list[int] = field(default_factory=list)
@@ -110,7 +110,7 @@ class Crowd:
         del self.nodes[number]
         self.world.crash(identity(number).agent)
         self.killed.append(number)
-        await trio.sleep(DOWN_S)
+        await trio.sleep(self.down_s)
         await self.start(number)
 
     async def leave_and_join(self, number: int, task: Cid, after_s: float) -> None:
@@ -118,7 +118,7 @@ class Crowd:
         await trio.sleep(after_s)
         await self.nodes[number].learning.leave(task)
         self.left.append(number)
-        await trio.sleep(DOWN_S)
+        await trio.sleep(self.down_s)
         with suppress(WrongState):  # the task may be over by now
             await self.nodes[number].learning.join(task)
 
@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     topology: str = options.topology
     peers, rounds = (QUICK_PEERS, QUICK_ROUNDS) if options.quick else (PEERS, ROUNDS)
-    figures: dict[str, Any] = {"peers": peers, "rounds": rounds, "churn": CHURN, "down_s": DOWN_S}
+    figures: dict[str, Any] = {"peers": peers, "rounds": rounds, "churn": CHURN}
     accuracy: dict[str, float] = {}
     targets: list[Target] = []
     for name, churn in (("still", 0.0), ("churn", CHURN)):
@@ -218,7 +218,7 @@ def play(peers: int, rounds: int, churn: float, topology: str) -> tuple[TaskView
     async def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             async with open_world(SEED) as world:
-                crowd = Crowd(world, found_network(identity(0), 8), Path(folder), peers)
+                crowd = Crowd(world, found_network(identity(0), 8), Path(folder), peers, rounds * TRAIN_S / 3)
                 found.append(await _run(crowd, rounds, churn, topology))
 
     run_deterministic(main, seed=SEED)
@@ -246,7 +246,7 @@ async def _run(
             await trio.sleep(1.0)
         began = trio.current_time()
         for turn, number in enumerate(victims):
-            after_s = rng.uniform(0, rounds * 2 * TRAIN_S)
+            after_s = rng.uniform(0, rounds * TRAIN_S / 3)  # so that all are back with rounds to spare
             if turn % 3 == 2:
                 nursery.start_soon(crowd.leave_and_join, number, task, after_s)
             else:
