@@ -22,7 +22,7 @@ RUN_METRICS: Mapping[str, str] = {
     "settle_s": "seconds from the last step or fault until nothing is pending and replicas are equal",
     "entry_created_count": "entries acknowledged, hence on their author's disk",
     "failed_count": "entries that were not acknowledged, and queries and fetches of nodes that died",
-    "pending": "records that lack holders at the end",
+    "pending": "records that lack holders at the end, and nodes that have not found the network",
     "replicas_equal": "1 when the honest holders of every basis hold the same at the end, else 0",
     "checked_count": "acknowledged entries fetched at the end",
     "retrieved": "share of those that came with valid proof",

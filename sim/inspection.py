@@ -81,9 +81,10 @@ class Inspected:
         return any(record is not None and record.payload is not None for record in found)
 
     def pending(self) -> int:
-        """Own records of honest nodes that lack holders."""
-        parts = [self.nodes[name].parts for name in sorted(self.honest & self.nodes.keys())]
-        return sum(one.publisher.pending + one.offers.pending for one in parts)
+        """Own records of honest nodes that lack holders, and such nodes that have not found the network."""
+        honest = [self.nodes[name] for name in sorted(self.honest & self.nodes.keys())]
+        lacking = sum(one.parts.publisher.pending + one.parts.offers.pending for one in honest)
+        return lacking + sum(not one.joined for one in honest)
 
     def _honest_storing(self) -> list[str]:
         return sorted(self.storing & self.honest & self.nodes.keys())
