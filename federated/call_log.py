@@ -5,9 +5,10 @@ members took the run over at once. The run goes on with the call of who coordina
 call the task's author). A call by somebody else is a *claim*, and counts once at least half of the nodes of
 the call before (before the first call of the members) have answered it: nobody leads a run away alone. At a
 fork that call counts to which more agents have answered, then that of who coordinated before, then the lower
-CID; so all who have the same records follow the same calls. Of one agent one call counts after a call, the
-lowest: nobody crowds others out. A record that builds on something unknown waits, within a bound. Nothing is
-trusted to be complete, and only the task's author and who joined it have a say.
+CID; so all who have the same records follow the same calls. Of one agent one call counts after a call, one
+answer to a message, one end: the first on its chain. So nobody crowds others out, and nobody unmakes what the
+run has built on by saying something else of it later. A record that builds on something unknown waits, within
+a bound. Nothing is trusted to be complete, and only the task's author and who joined it have a say.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ class CallLog(Membership):
         self._after: dict[Cid, dict[AgentId, Cid]] = {}
         self._answers: dict[Cid, dict[int, Answered]] = {}
         self._ends: dict[Cid, dict[AgentId, Ended]] = {}
+        self._places: dict[Cid, int] = {}
+        """Where the records that count stand on their authors' chains."""
         self._chain: tuple[Step, ...] = ()
         self.ended: Ended | None = None
         """How the run ended, once it has."""
@@ -94,7 +97,7 @@ class CallLog(Membership):
         return cid == self.cid or any(step.record == cid for step in reversed(self._chain))
 
     def answers(self, call: Cid) -> dict[int, Answered]:
-        """The answers to a call by place; of two to one message the lower CID."""
+        """The answers to a call by place; of two to one message the first on their author's chain."""
         return dict(self._answers.get(call, {}))
 
     @property
@@ -138,7 +141,9 @@ class CallLog(Membership):
                 return False
         if not self._ready(on, record):
             return self._wait(on, record)
+        self._places[record.cid] = record.header.seq
         if not self._place(record, said):
+            del self._places[record.cid]
             return False
         self._seen.add(record.cid)
         if not (isinstance(said, Answer) and self._changes_nothing(said.call)):
@@ -166,26 +171,30 @@ class CallLog(Membership):
                 before = self._calls.get(previous)
                 if number != (1 if before is None else before.call.number + 1):
                     return False
-                return self._keep_lowest(self._after.setdefault(previous, {}), record, said)
+                return self._keep_first(self._after.setdefault(previous, {}), record, said)
             case Answer(call=call, place=place):
                 step = self._calls.get(call)
                 sent = () if step is None else step.call.sent
                 if place >= len(sent) or sent[place].agent != author:
                     return False
                 known = self._answers.setdefault(call, {})
-                if place not in known or record.cid < known[place].record:
+                if place not in known or self._is_earlier(record, known[place].record):
                     known[place] = Answered(record.cid, author, said)
                 return True
             case End(previous=previous):
                 ends = self._ends.setdefault(previous, {})
-                if author not in ends or record.cid < ends[author].record:
+                if author not in ends or self._is_earlier(record, ends[author].record):
                     ends[author] = Ended(record.cid, author, said)
                 return True
 
-    def _keep_lowest(self, siblings: dict[AgentId, Cid], record: Record, said: Call) -> bool:
+    def _is_earlier(self, record: Record, known: Cid) -> bool:
+        """Whether a record stands before a known one of its author, which it then replaces."""
+        return (record.header.seq, record.cid) < (self._places[known], known)
+
+    def _keep_first(self, siblings: dict[AgentId, Cid], record: Record, said: Call) -> bool:
         author = record.header.author
         known = siblings.get(author)
-        if known is not None and known < record.cid:
+        if known is not None and not self._is_earlier(record, known):
             return False
         if known is not None:
             del self._calls[known]

@@ -112,10 +112,10 @@ def penalised(log: ShareLog, me: AgentId, number: int) -> frozenset[AgentId]:
     until: dict[AgentId, int] = {}
     for one in log.history(me):
         for cid, reason in one.share.refused:
-            liar = log.shown(cid)
+            liar = log.author_of(cid)
             if liar is not None and reason in PENALISED:
-                lies[liar.agent] = lies.get(liar.agent, 0) + 1
-                until[liar.agent] = one.share.round + FIRST_ROUNDS * 2 ** (lies[liar.agent] - 1)
+                lies[liar] = lies.get(liar, 0) + 1
+                until[liar] = one.share.round + FIRST_ROUNDS * 2 ** (lies[liar] - 1)
     return frozenset(a for a in lies if lies[a] >= LIES_FOR_GOOD or number < until[a])
 
 
@@ -277,7 +277,7 @@ class Mixing:
     def _least(self, others: list[AgentId]) -> int:
         """How many shares of others a step needs."""
         if not others:
-            return 0
+            return 0 if self.own is not None else 1  # of nothing nothing can be made
         drawn = min(fanout(self.log.terms), len(others))
         return 1 if self.log.terms.rule is None else (drawn + 1) // 2
 

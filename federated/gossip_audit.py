@@ -16,6 +16,7 @@ from chain.identity import AgentId
 from federated.admission import announced
 from federated.errors import UnknownTask
 from federated.faults import DOUBLE, UNAVAILABLE
+from federated.gossip import fanout
 from federated.proposal import Verdict
 from federated.share_log import ShareLog, Shown
 from federated.views import AuditView, Contributor, RoundView, TaskView
@@ -30,7 +31,7 @@ def step_view(log: ShareLog, shown: Shown) -> RoundView:
     """The step by which a share's base was made, as people see it."""
     parts = [log.shown(cid) for cid in shown.share.combined]
     there = [one for one in parts if one is not None]
-    refused = [(log.shown(cid), reason) for cid, reason in shown.share.refused]
+    refused = [(log.author_of(cid), reason) for cid, reason in shown.share.refused]
     contributors = (
         Contributor(one.agent, one.share.examples, one.share.metrics, one.share.size) for one in there
     )
@@ -39,7 +40,7 @@ def step_view(log: ShareLog, shown: Shown) -> RoundView:
         record=shown.record,
         parameters=shown.share.base,
         contributors=tuple(sorted(contributors, key=lambda one: one.agent)),
-        refused=tuple(sorted((one.agent, reason) for one, reason in refused if one is not None)),
+        refused=tuple(sorted((agent, reason) for agent, reason in refused if agent is not None)),
         absent=(),
         signers=(),
         roster=tuple(sorted(one.agent for one in there)),
@@ -128,7 +129,7 @@ async def _problem(log: ShareLog, shown: Shown, verdict_of: VerdictOf, base_of: 
     mine = [one for one in parts if one.agent == shown.agent]
     others = tuple(one for one in parts if one.agent != shown.agent)
     own = mine[0] if mine else None
-    problem = _misfit(shown, mine, others)
+    problem = _misfit(log, shown, mine, others)
     if problem is not None:
         return problem
     for one in (*mine, *others):  # its own first: the others are judged, and combined, by distances from it
@@ -152,11 +153,13 @@ async def _problem(log: ShareLog, shown: Shown, verdict_of: VerdictOf, base_of: 
     return None if base == shown.share.base else "the model is not what the shares make"
 
 
-def _misfit(shown: Shown, mine: list[Shown], others: tuple[Shown, ...]) -> str | None:
+def _misfit(log: ShareLog, shown: Shown, mine: list[Shown], others: tuple[Shown, ...]) -> str | None:
     """Why these shares cannot be combined by this one's author, by their records alone."""
     rounds = [one.share.round for one in others]
     if len(mine) > 1 or len({one.agent for one in others}) < len(others):
         return "two of the shares that it combined are of one member"
+    if len(others) > min(fanout(log.terms), log.terms.max_members - 1):
+        return "it combined more shares than a step draws"
     if any(one.share.round >= shown.share.round for one in (*mine, *others)):
         return "a share that it combined is not older than itself"
     if rounds and max(rounds) - min(rounds) > 1:

@@ -31,9 +31,10 @@ from federated.penalties import Penalty, after, barred
 from validation.named import learning_of
 
 MAX_OF_ONE = 4
-"""Commits or reveals kept of one member in one round, the first on its line: two are enough to refuse it.
+"""Commits or reveals kept of one member in one round, the first on its chain: two are enough to refuse it.
 
-Who says more later changes neither what others have agreed on nor what an audit finds.
+Who says more later changes neither what others have agreed on nor what an audit finds. By its chain, not its
+line on the task: a line may branch, and two records at one place of a chain are a fork, which puts it out.
 """
 MAX_OF_GROUP = 4
 """Different outcomes of one group in one round that are kept: a group that has as many has none."""
@@ -97,7 +98,8 @@ class Ledger(Membership):
         self.book = PartBook()
         """What was said in secure sums."""
         self.started: Cid | None = None
-        self._starts: dict[bytes, tuple[Start, Cid]] = {}
+        self._starts: dict[bytes, tuple[int, Start, Cid]] = {}
+        """By digest: the place on its author's chain, what it says, and the record."""
         self._results: dict[bytes, dict[bytes, _Signed]] = {}
         self._by_round: dict[tuple[bytes, AgentId, bool], list[tuple[int, Cid]]] = {}
         self._of_group: dict[tuple[bytes, tuple[AgentId, ...]], list[Cid]] = {}
@@ -196,7 +198,10 @@ class Ledger(Membership):
         if record.header.author != self.task.header.author or len(said.roster) > self.terms.max_members:
             return False
         self._seen.add(record.cid)
-        self._starts[said.digest(self.cid)] = (said, record.cid)
+        digest, found = said.digest(self.cid), (record.header.seq, said, record.cid)
+        known = self._starts.setdefault(digest, found)
+        if found[0] < known[0]:
+            self._starts[digest] = found
         self._follow()
         return True
 
@@ -213,7 +218,7 @@ class Ledger(Membership):
             self.reveals[record.cid] = (author, said)
         else:
             self.commits[record.cid] = (author, said)
-        known.append((record.header.subject_seq, record.cid))
+        known.append((record.header.seq, record.cid))
         known.sort()
         for _, dropped in known[MAX_OF_ONE:]:
             self.reveals.pop(dropped, None)
@@ -249,7 +254,7 @@ class Ledger(Membership):
         if self.terms.secure is None or author not in place.agents or said.round != place.round:
             return False
         self._seen.add(record.cid)
-        return self.book.add(record.cid, author, said)
+        return self.book.add(record.cid, author, record.header.seq, said)
 
     def _conclude(self, record: Record, said: Result) -> bool:
         place = self._places.get(said.outcome.previous)
@@ -272,8 +277,9 @@ class Ledger(Membership):
         """Walk the chain anew, and take up what waited for it. O(rounds), and rounds are few a minute."""
         if not self._starts:
             return
-        digest = min(self._starts)
-        start, self.started = self._starts[digest]
+        # The first on its author's chain, who can unmake no round by starting the task once more.
+        digest = min(self._starts, key=lambda one: (self._starts[one][0], one))
+        _, start, self.started = self._starts[digest]
         joins = frozenset(join for _, join in start.roster)
         tip = Tip(digest, 1, self.terms.parameters, start.roster, joins)
         self._places.setdefault(digest, tip)

@@ -1,7 +1,8 @@
 """The parts of secure sums that a ledger holds, by round, author and phase, whatever their order.
 
 Nothing is judged here but how many there are: two of one author in one phase prove that it said two things,
-more prove no more. What they come to is worked out in `federated.sum_chain`.
+more prove no more. Kept are the first on the author's chain, so nothing that is said later takes the place of
+what others have built on. What they come to is worked out in `federated.sum_chain`.
 
 Messages are long, and of no use once a round is over, except to an audit. So whoever follows a task lets go
 of those of old rounds, `trim`, and brings them back from disk where one is audited, `restore`; who said what
@@ -18,7 +19,7 @@ from chain.identity import AgentId
 from chain.secure_part import LAST_PHASE, Part
 
 MAX_OF_ONE = 2
-"""Parts kept of one member in one phase of a round, the lowest CIDs."""
+"""Parts kept of one member in one phase of a round, the first on its chain."""
 KEPT_ROUNDS = 4
 """Rounds whose messages stay in memory."""
 
@@ -29,30 +30,30 @@ class PartBook:
     def __init__(self) -> None:
         self.parts: dict[Cid, tuple[AgentId, Part]] = {}
         self.changes = 0
-        """Grows with whatever comes in."""
-        self._by_place: dict[tuple[bytes, AgentId, int], list[Cid]] = {}
+        """Grows with whatever is kept."""
+        self._by_place: dict[tuple[bytes, AgentId, int], list[tuple[int, Cid]]] = {}
         self._whole: dict[bytes, set[Cid]] = {}
         """The parts that have their messages, by what their round builds on."""
 
-    def add(self, cid: Cid, author: AgentId, part: Part) -> bool:
-        """Take a part; whether it is kept."""
+    def add(self, cid: Cid, author: AgentId, place: int, part: Part) -> bool:
+        """Take a part, which stands at this place of its author's chain; whether it is kept."""
         known = self._by_place.setdefault((part.previous, author, part.phase), [])
-        if cid in known:
+        if cid in self.parts or (len(known) == MAX_OF_ONE and (place, cid) > known[-1]):
             return False
-        known.append(cid)
+        known.append((place, cid))
         known.sort()
         self.parts[cid] = (author, part)
         self._whole.setdefault(part.previous, set()).add(cid)
-        for dropped in known[MAX_OF_ONE:]:
+        for _, dropped in known[MAX_OF_ONE:]:
             del self.parts[dropped]
             self._whole[part.previous].discard(dropped)
         del known[MAX_OF_ONE:]
         self.changes += 1
-        return cid in known
+        return True
 
     def of(self, previous: bytes, agent: AgentId, phase: int) -> tuple[Cid, ...]:
-        """What an agent said in one phase of the round that builds on `previous`, ascending."""
-        return tuple(self._by_place.get((previous, agent, phase), ()))
+        """What an agent said in one phase of the round that builds on `previous`, by its chain."""
+        return tuple(cid for _, cid in self._by_place.get((previous, agent, phase), ()))
 
     def all_of(self, previous: bytes, agent: AgentId) -> tuple[Cid, ...]:
         """The same of all phases, in their order."""

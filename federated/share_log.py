@@ -6,8 +6,10 @@ joined first by the clocks of their records), and each of its shares stands for 
 may see it; two different ones of one member for one round are both refused by whoever has seen both. A share
 of somebody whose join has not come yet waits, within a bound.
 
-Kept is what rounds to come can need: of each member the `MAX_KEPT` newest rounds, of each round the two
-lowest records; so two nodes that have seen the same records keep the same.
+Kept is what rounds to come can need: of each member the `MAX_KEPT` newest rounds, of each round the first two
+on its chain; so two nodes that have seen the same records keep the same, and nothing that is said of a round
+later takes the place of what others have combined or refused. Whose a share was is kept for all of them: a
+refusal counts against its author also when the share has gone.
 """
 
 from __future__ import annotations
@@ -35,10 +37,12 @@ to train, one to wait for others, and one to spare."""
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A share: its record, whose it is, when by its author's clock (µs), and what it says."""
+    """A share: its record, whose it is, its place on its author's chain, when by its author's clock (µs),
+    and what it says."""
 
     record: Cid
     agent: AgentId
+    place: int
     hlc: int
     share: Share
 
@@ -50,6 +54,7 @@ class ShareLog(Membership):
         """Raises `ChainError` when the record's terms cannot be read."""
         super().__init__(task)
         self._shown: dict[Cid, Shown] = {}
+        self._authors: dict[Cid, AgentId] = {}
         self._rounds: dict[AgentId, dict[int, list[Cid]]] = {}
         self._joined_at: dict[AgentId, tuple[int, Cid]] = {}
         self._holders: dict[Cid, list[AgentId]] = {}
@@ -68,12 +73,16 @@ class ShareLog(Membership):
         """A share by its record, while it is kept."""
         return self._shown.get(cid)
 
+    def author_of(self, cid: Cid) -> AgentId | None:
+        """Whose share a record is, or was before it went."""
+        return self._authors.get(cid)
+
     def shares_of(self, agent: AgentId, number: int) -> tuple[Shown, ...]:
-        """A member's shares of a round, ascending by record: one, or two of one who says two things."""
+        """A member's shares of a round, as they stand on its chain: one, or two of who says two things."""
         return tuple(self._shown[cid] for cid in self._rounds.get(agent, {}).get(number, ()))
 
     def history(self, agent: AgentId) -> tuple[Shown, ...]:
-        """The lowest share of each round of a member, from the oldest kept one on."""
+        """The first share of each round of a member, from the oldest kept one on."""
         rounds = self._rounds.get(agent, {})
         return tuple(self._shown[rounds[number][0]] for number in sorted(rounds))
 
@@ -95,15 +104,17 @@ class ShareLog(Membership):
     def frontier(self, me: AgentId, now_us: int, excluded: Collection[AgentId] = frozenset()) -> int:
         """The round in which the others are: the lower median of their newest ones; 0 before there is any.
 
-        Of those who are present, by their records' clocks against `now_us`; of all when nobody is. Nobody who
-        claims a far round moves it, while fewer than half of those with a share do. O(members).
+        Of those who are present, by their records' clocks against `now_us`; of all when nobody is, or only
+        one: else whoever comes first after a night would say where all the others go on. Nobody who claims a
+        far round moves it, while fewer than half of these do. O(members).
         """
         newest = [
             one for agent in self.seats(excluded) if agent != me and (one := self.newest(agent)) is not None
         ]
         since = now_us - PRESENT_DEADLINES * self.terms.commit_ms * 1_000
-        present = [one for one in newest if one.hlc >= since] or newest
-        rounds = sorted(min(one.share.round, self.terms.rounds) for one in present)
+        present = [one for one in newest if one.hlc >= since]
+        heard = present if len(present) > 1 else newest
+        rounds = sorted(min(one.share.round, self.terms.rounds) for one in heard)
         return rounds[(len(rounds) - 1) // 2] if rounds else 0
 
     def is_result(self, share: Share) -> bool:
@@ -139,7 +150,8 @@ class ShareLog(Membership):
             return False
         if author not in self.standings:
             return self._wait(author, record)
-        return self._keep(Shown(record.cid, author, record.header.hlc, said))
+        header = record.header
+        return self._keep(Shown(record.cid, author, header.seq, header.hlc, said))
 
     def _fits(self, share: Share) -> bool:
         if share.round <= self.terms.rounds:
@@ -148,11 +160,12 @@ class ShareLog(Membership):
 
     def _keep(self, shown: Shown) -> bool:
         self._seen.add(shown.record)
+        self._authors[shown.record] = shown.agent
         rounds = self._rounds.setdefault(shown.agent, {})
         known = rounds.setdefault(shown.share.round, [])
-        known.append(shown.record)
-        known.sort()
         self._shown[shown.record] = shown
+        known.append(shown.record)
+        known.sort(key=lambda cid: (self._shown[cid].place, cid))
         for cid in shown.share.combined:
             holders = self._holders.setdefault(cid, [])
             if len(holders) < MAX_HOLDERS and shown.agent not in holders:

@@ -98,7 +98,7 @@ class GroupParts:
     # -- single parts --
 
     def of(self, phase: Phase, agent: AgentId) -> tuple[Cid, ...]:
-        """What a member said in a phase, ascending; more than one if it said two things."""
+        """What a member said in a phase, the first on its chain first; two if it said two things."""
         return self._ledger.book.of(self.previous, agent, phase)
 
     def message(self, cid: Cid) -> Message | None:
@@ -157,12 +157,14 @@ class GroupParts:
         return found
 
     def latest(self) -> dict[AgentId, Cid]:
-        """Of a group that did not come to its end: the parts of the last phase that anybody spoke in."""
-        for phase in reversed(Phase):
-            found = {agent: cids[0] for agent in self.members if (cids := self.of(phase, agent))}
-            if found:
-                return found
-        return {}
+        """Of a group that did not come to its end: the parts of the last phase in which half of those spoke
+        who spoke at all; so nobody who runs ahead alone makes all the others look silent."""
+        said = [
+            {agent: cids[0] for agent in self.members if (cids := self.of(phase, agent))} for phase in Phase
+        ]
+        spoke = {agent for found in said for agent in found}
+        by_most = [found for found in said if found and 2 * len(found) >= len(spoke)]
+        return by_most[-1] if by_most else max(said, key=len)
 
     # -- chains --
 

@@ -102,6 +102,22 @@ def test_any_order_with_repetitions_tells_of_the_same_run(seed: int, doubled: in
     assert log.finished
 
 
+def test_who_says_more_later_unmakes_nothing() -> None:
+    """A first call or an answer that the run has built on stays, whatever its author says beside it."""
+    run = told()
+    before = state(run.log())
+    author, member = run.scribes[:2]
+    nodes = tuple(sorted(one.agent for one in run.scribes[:MEMBERS]))
+    first = run.log().steps[0].record
+    for size in range(10, 16):
+        author.last, member.last = run.task, run.records[1]  # on branches of their lines on the task
+        call = Call(1, run.task.cid, nodes, (), (Sent(member.agent, BLOB, size),))
+        run.keep(author.on(run.task, CALL, call_body(call)))
+        run.keep(member.on(run.task, ANSWER, answer_body(Answer(first, 1, BLOB, size))))
+    assert state(run.log()) == before
+    assert state(run.log(run.records[::-1])) == before
+
+
 def test_who_takes_a_run_over_alone_does_not_lead_it() -> None:
     """However many calls one writes, and however early: a claim counts when half of the nodes answer it."""
     run = begun()

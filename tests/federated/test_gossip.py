@@ -153,6 +153,34 @@ def test_of_each_member_the_newest_rounds_are_kept() -> None:
     assert rounds == list(range(6, MAX_KEPT + 6))
 
 
+@settings(max_examples=5)
+@given(st.randoms(use_true_random=False))
+def test_what_is_said_of_a_round_later_takes_the_place_of_nothing(rng: random.Random) -> None:
+    talk = Talk.begun(2)
+    scribe = talk.scribes[1]
+    joined = scribe.last
+    first = [talk.share(1, 1).cid, talk.share(1, 1, examples=11).cid]
+    for examples in range(12, 18):
+        scribe.last = joined  # on a branch of its line on the task, so low on that
+        talk.share(1, 1, examples=examples)
+    rng.shuffle(talk.records)
+    log = ShareLog(talk.task)
+    for record in talk.records:
+        log.add(record)
+    assert [one.record for one in log.shares_of(scribe.agent, 1)] == first
+
+
+def test_a_liar_whose_lie_has_gone_sits_out_all_the_same() -> None:
+    talk = Talk.begun(2)
+    lie = talk.share(1, 1).cid
+    talk.share(ME, 2, refused=((lie, "norm"),))
+    for number in range(100, 101 + MAX_KEPT):
+        talk.share(1, number)
+    log = talk.log()
+    assert log.shown(lie) is None
+    assert penalised(log, talk.scribes[ME].agent, 3) == {talk.scribes[1].agent}
+
+
 def test_who_joined_first_has_a_seat_and_nobody_who_is_excluded() -> None:
     talk = Talk.begun(5, max_members=3)
     log = talk.log()
@@ -177,6 +205,20 @@ def test_few_who_claim_to_be_far_do_not_move_the_frontier() -> None:
     log = talk.log()
     assert step_after(log, me, 5) == (4, log.newest(me)), "one round behind is near enough"
     assert step_after(log, me, 6) == (6, None)
+
+
+def test_who_is_back_first_does_not_say_where_the_others_go_on() -> None:
+    talk = Talk.begun(4)
+    for by in (1, 2, 3):
+        talk.share(by, 5)
+    morning = 10**12
+    talk.scribes[3].now_us = morning
+    talk.share(3, 190)
+    me = talk.scribes[ME].agent
+    assert talk.log().frontier(me, morning) == 5
+    talk.scribes[2].now_us = morning
+    talk.share(2, 6)
+    assert talk.log().frontier(me, morning) == 6
 
 
 @given(st.integers(1, 200), st.integers(1, 6))
@@ -311,6 +353,17 @@ def test_alone_there_is_nobody_to_wait_for() -> None:
     assert fanout(step.log.terms) == 3
 
 
+def test_a_newcomer_whom_all_others_left_makes_nothing_of_nothing() -> None:
+    talk = Talk.begun(2)
+    talk.share(1, 5)
+    step = Step(talk, 5, own=False)
+    talk.say(1, LEAVE)
+    assert step.at(0.0) is None
+    assert step.at(2 * LIMIT_S) is None
+    assert step.at(4 * LIMIT_S) is None
+    assert step.machine.over, "and begins again"
+
+
 def test_a_newcomer_takes_what_is_there() -> None:
     talk = Talk.begun()
     order = talk.order(9)
@@ -347,6 +400,7 @@ def test_an_audit_finds_what_a_share_says_wrongly() -> None:
         claim(combined=(), base=talk.log().terms.parameters): None,
         claim(combined=ascending(rounds[1][3], rounds[1][2])): "are of one member",
         claim(combined=ascending(rounds[1][3], rounds[2][1])): "too far from each other",
+        claim(combined=ascending(*(rounds[by][3] for by in (1, 2, 3, 4)))): "more shares than a step draws",
         claim(combined=ascending(rounds[1][3], liar)): "has the fault 'not-finite'",
         claim(combined=ascending(rounds[1][3], RECORD)): "is not to be had",
         claim(refused=((liar, "not-finite"),)): None,

@@ -11,8 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.kinds import COMMIT, JOIN, LEAVE, RESULT, REVEAL
-from chain.learning import Commit, Outcome, Result, commit_body, result_body, reveal_body
+from chain.kinds import COMMIT, JOIN, LEAVE, RESULT, REVEAL, START
+from chain.learning import (
+    Commit,
+    Outcome,
+    Result,
+    Start,
+    commit_body,
+    result_body,
+    reveal_body,
+    start_body,
+)
 from chain.record import Record
 from federated import membership
 from federated.ledger import MAX_OF_ONE, Ledger, advance, result_fault
@@ -200,6 +209,22 @@ def test_the_last_word_on_taking_part_counts() -> None:
     assert ledger.members() == ()
 
 
+def test_an_author_that_starts_its_task_once_more_unmakes_no_round() -> None:
+    ledger, (outcome,), (record,) = branches(3)
+    ledger.add(record)
+    steps, author = ledger.steps, Table(task_of(), members=4).members[0].scribe
+    records = beginning()
+    for left in range(len(outcome.roster)):
+        roster = (*outcome.roster[:left], *outcome.roster[left + 1 :])
+        author.last = ledger.task
+        records.append(author.on(ledger.task, START, start_body(Start(roster))))
+    for order in (records, records[::-1]):
+        again = Ledger(ledger.task)
+        for one in (*order, record):
+            again.add(one)
+        assert again.steps == steps
+
+
 def test_who_says_more_later_takes_no_evidence_away() -> None:
     """An update that counted stays to be audited, and what proves a double one stays what it is."""
     table = finished()
@@ -207,6 +232,7 @@ def test_who_says_more_later_takes_no_evidence_away() -> None:
     step, author = ledger.steps[0], table.members[2]
     (first,) = ledger.reveals_of(step.before, author.agent)
     for number in range(3 * MAX_OF_ONE):
+        author.scribe.last = table.joins[author.agent]  # on a branch of its line on the task, so low on that
         later = replace(ledger.reveals[first][1], metrics={"loss": number})
         ledger.add(author.scribe.on(table.task, REVEAL, reveal_body(later)))
     kept = ledger.reveals_of(step.before, author.agent)

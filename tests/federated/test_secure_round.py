@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from chain.cid import blob_cid
+from chain.cid import Cid, blob_cid
 from chain.identity import AgentId
+from chain.kinds import PART
 from chain.learning import quorum
-from chain.secure_part import Part
+from chain.secure_part import Part, part_body
 from federated.aggregation import average
 from federated.faults import DOUBLE, GROUP, SUM
 from federated.ledger import Step
@@ -225,6 +226,25 @@ def test_a_member_that_restarts_midway_is_out_of_the_sum_and_in_the_next_round()
     check_model(table, first)
     check_model(table, second)
     assert table.now < 60
+
+
+def test_who_runs_ahead_alone_makes_nobody_look_silent() -> None:
+    """One member, whose silence ends a sum of three, would else keep its seat as the only one."""
+    table = SecureTable(task_of(secure=3, min_members=3, max_members=3, rounds=1), 3)
+    ledger = table.members[0].ledger
+    tip = ledger.tip
+    assert tip is not None
+    group = GroupParts(ledger, tip, tip.agents)
+    on: tuple[Cid, ...] = ()
+    for phase, members in ((Phase.KEYS, 3), (Phase.SHARES, 2), (Phase.OPENING, 1)):
+        cids = []
+        for member in table.members[-members:]:
+            part = Part(1, tip.digest, int(phase), on, b"something", 10 * (phase == 0))
+            record = member.scribe.on(table.task, PART, part_body(part))
+            assert ledger.add(record)
+            cids.append(record.cid)
+        on = on or tuple(sorted(cids))
+    assert set(group.latest()) == {member.agent for member in table.members[1:]}
 
 
 def test_a_roster_that_is_too_small_for_a_sum_waits_and_seats_who_comes() -> None:
