@@ -51,8 +51,8 @@ from chain.cid import blob_cid
 from chain.learning_task import ALL_TO_ALL, FEDAVG, GROUPS, Array, Task
 from federated.admission import announced, examine
 from federated.differences import Differences
-from federated.engagement import of_models
 from federated.grouping import groups_of
+from federated.models import of_models
 from federated.robust import mixture_of, round_model
 from federated.update import decode, encode
 

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
-from math import inf, isqrt
+from math import inf
 from typing import TypeAlias
 
 import trio
 
 from chain.cid import Cid
 from chain.identity import AgentId, peer_id
-from chain.kinds import COMMIT, GROUP, JOIN, LEAVE, RESULT, REVEAL, START
+from chain.kinds import COMMIT, GROUP, JOIN, RESULT, REVEAL, START
 from chain.learning import (
     GroupResult,
     Result,
@@ -29,36 +28,28 @@ from chain.learning import (
     reveal_body,
     start_body,
 )
-from chain.learning_task import MAX_MEMBERS, NO_COMPRESSION, Task
 from chain.record import Record
 from dht.errors import FrameError, NetworkError
 from federated.actions import Action, Ask, Average, Combine, Look, LookModel, Offer, Promise, Publish, Show
 from federated.admission import examine, needs_base
-from federated.aggregation import Accumulator
-from federated.compression import is_compressed, most_sent
-from federated.errors import Refused, UnknownTask, WrongState
-from federated.faults import REASONS, UNAVAILABLE
+from federated.compression import is_compressed
+from federated.errors import Refused, WrongState
+from federated.faults import REASONS
 from federated.following import Following, Tools
-from federated.grouping import place_of
 from federated.ledger import Ledger, Tip
 from federated.messages import SIGN, Question, Reply, Word, decode_reply
+from federated.models import Models, builds_on_base, of_models
 from federated.penalties import barred
-from federated.ports import NoRoom, TooLarge
-from federated.proposal import Verdict
-from federated.robust import combine
+from federated.ports import TooLarge
 from federated.round import Round
 from federated.secure_round import SecureRound
-from federated.update import Fault, Model, UpdateError, decode, inspect, update_size
+from federated.update import Fault, update_size
 from validation.named import learning_of
 
 START_GRACE_S = 1.0
 """Seconds that the author of a task waits for more members once there are enough."""
-RETRY_S = 1.0
-"""Seconds before a model that could not be had is asked for again."""
 AT_WORK_S = 120.0
 """A user's process counts as there for so long after it asked for work; one wait takes a minute at most."""
-NO_ROOM_S = 10.0
-"""Seconds before a model that could not be kept is computed again."""
 SIGN_TIMEOUT_S = 5.0
 ANSWER_WAIT_S = 2.0
 """How long a proposer's question waits here for what is still being fetched or computed."""
@@ -73,9 +64,8 @@ class Engagement(Following[Ledger]):
 
     def __init__(self, tools: Tools, task: Record, wanted: bool) -> None:
         super().__init__(tools, Ledger(task), wanted)
+        self.models = Models(tools, self.ledger.terms, self._here)
         self.round: AnyRound | None = None
-        self._here: set[Cid] = set()
-        self._fetching: set[Cid] = set()
         self._asked_again: set[bytes] = set()
         self._ready_at: float | None = None
         self._worked_at = -inf
@@ -119,7 +109,7 @@ class Engagement(Following[Ledger]):
         ledger = self.ledger
         if ledger.tip is None:
             if self.wanted:
-                self._want_model(ledger.terms.parameters, [ledger.task.header.author, *ledger.members()])
+                self._want(ledger.terms.parameters, [ledger.task.header.author, *ledger.members()])
             await self._maybe_start()
             return
         now = self._tools.clock.monotonic()
@@ -128,12 +118,12 @@ class Engagement(Following[Ledger]):
             await self._begin(self.round, previous)
         round_ = self.round
         if ledger.finished:
-            self._want_model(round_.tip.parameters, self._sources(round_.tip))
+            self._want(round_.tip.parameters, self._sources(round_.tip))
             return
         if not round_.takes_part:
             await self._maybe_ask_again(round_.tip)
             return
-        self._want_model(round_.tip.parameters, self._sources(round_.tip))
+        self._want(round_.tip.parameters, self._sources(round_.tip))
         round_.excluded = self._tools.excluded()
         actions = round_.step(now)
         await self._remember_lock(round_)
@@ -212,38 +202,21 @@ class Engagement(Following[Ledger]):
             self._asked_again.add(tip.digest)
             await self.append(JOIN, {}, key=b"join" + tip.digest)
 
-    def _want_model(self, cid: Cid, sources: Sequence[AgentId]) -> None:
-        """See to it that what a round starts from is here."""
-        if cid in self._here or cid in self._fetching or self._nursery is None:
-            return
-        self._fetching.add(cid)
-        self._nursery.start_soon(self._fetch_model, cid, sources)
-
-    async def _fetch_model(self, cid: Cid, sources: Sequence[AgentId]) -> None:
-        limit = update_size(self.ledger.terms.arrays)
+    async def _bring(self, blob: Cid, sources: Sequence[AgentId]) -> bool | None:
+        """Fetch what a round starts from."""
         try:
-            data = await self._tools.blobs.fetch_mapped(cid, limit, sources)
+            data = await self._tools.blobs.fetch_mapped(blob, update_size(self.ledger.terms.arrays), sources)
         except TooLarge:
-            data = None
-        if data is not None:
-            terms = self.ledger.terms
-            fault = await self._tools.run_blocking(inspect, terms.arrays, data, terms.max_abs)
-            if fault is not None:  # its author, or two thirds of a roster, made that up: nothing can go on
-                log.error("the model that a round begins with is none of the task's: %s", fault)
-                return
-        self._fetching.discard(cid)
+            return False
         if data is None:
-            await trio.sleep(RETRY_S)
-        else:
-            self._here.add(cid)
-        self.wake()
+            return False
+        return True if await self.models.begins(data) else None  # then nothing can go on
 
     def _sources(self, tip: Tip) -> list[AgentId]:
         """Who may have a round's model: who signed it, who is in the roster, and the author."""
         steps = self.ledger.steps
         signers = steps[-1].signers if steps else ()
-        found = [*signers, *tip.agents, *self.ledger.members(), self.ledger.task.header.author]
-        return [agent for agent in dict.fromkeys(found) if agent != self._me]
+        return self._others([*signers, *tip.agents, *self.ledger.members(), self.ledger.task.header.author])
 
     # -- acting --
 
@@ -282,76 +255,14 @@ class Engagement(Following[Ledger]):
                 if self.ledger.has(look.commit):
                     break
         base, sources = round_.tip.parameters, self._sources(round_.tip)
-        verdict = await self.verdict(look.blob, look.size, look.agents, base, sources)
+        verdict = await self.models.verdict(look.blob, look.size, look.agents, base, sources)
         round_.looked(look.reveal, verdict)
         self.wake()
 
     async def _look_model(self, round_: AnyRound, look: LookModel) -> None:
         base, sources = round_.tip.parameters, self._sources(round_.tip)
-        round_.looked(look.outcome, await self.model_verdict(look.blob, look.agents, base, sources))
+        round_.looked(look.outcome, await self.models.model_verdict(look.blob, look.agents, base, sources))
         self.wake()
-
-    async def model_verdict(
-        self, blob: Cid, agents: Sequence[AgentId], base: Cid, sources: Sequence[AgentId]
-    ) -> Verdict:
-        """What is wrong with the model of a group, once it is here; `UNAVAILABLE` when it cannot be had.
-
-        `base` is what its round began with, to be had from `sources`; for tasks that need it.
-        """
-        terms = of_models(self.ledger.terms)
-        data: Model | None = None
-        start: Model | None = None
-        try:
-            with trio.move_on_after(terms.reveal_ms / 1_000):
-                data = await self._tools.blobs.fetch_mapped(blob, update_size(terms.arrays), agents)
-        except TooLarge:
-            return Fault.SIZE
-        if data is None:
-            return UNAVAILABLE
-        if needs_base(terms):
-            start = await self.start(base, sources)
-            if start is None:
-                return UNAVAILABLE
-        return await self._tools.run_blocking(examine, terms, start, data)
-
-    async def verdict(
-        self, blob: Cid, size: int, agents: Sequence[AgentId], base: Cid, sources: Sequence[AgentId]
-    ) -> Verdict:
-        """What is wrong with an update, once it is here; `UNAVAILABLE` when it cannot be had in time.
-
-        `base` is what its round began with, to be had from `sources`; for tasks that need it.
-        """
-        terms, blobs = self.ledger.terms, self._tools.blobs
-        data: Model | None = None
-        start: Model | None = None
-        try:
-            with trio.move_on_after(terms.reveal_ms / 1_000):
-                data = await blobs.fetch_mapped(blob, most_sent(terms), agents)
-        except TooLarge:
-            return Fault.SIZE
-        if data is None:
-            return UNAVAILABLE
-        if len(data) != size:
-            return Fault.SIZE
-        if needs_base(terms):
-            start = await self.start(base, sources)
-            if start is None:
-                return UNAVAILABLE
-        return await self._tools.run_blocking(examine, terms, start, data)
-
-    async def start(self, base: Cid, sources: Sequence[AgentId]) -> Model | None:
-        """What a round began with, checked; None when it cannot be had in time or is none of the task's."""
-        terms = self.ledger.terms
-        with trio.move_on_after(terms.reveal_ms / 1_000):
-            try:
-                data = await self._tools.blobs.fetch_mapped(base, update_size(terms.arrays), sources)
-            except TooLarge:
-                return None
-            if data is not None and base not in self._here:
-                fault = await self._tools.run_blocking(inspect, terms.arrays, data, terms.max_abs)
-                return None if fault else data
-            return data
-        return None
 
     async def _average(self, round_: AnyRound, average: Average | Combine) -> None:
         tools = self._tools
@@ -361,16 +272,9 @@ class Engagement(Following[Ledger]):
                 return
             await self._changed.wait()
         began = tools.clock.monotonic()
-        data = await self.model_of(terms, average.base, average.parts)
-        if data is None:
-            round_.failed(average.key)
-            self.wake()
-            return
-        try:
-            cid = await tools.blobs.put(data)
-        except NoRoom as error:
-            log.error("the round's model cannot be kept, next try in %.0f s: %s", NO_ROOM_S, error)
-            await trio.sleep(NO_ROOM_S)
+        data = await self.models.model_of(terms, average.base, average.parts)
+        cid = None if data is None else await self.models.keep(data)
+        if cid is None:
             round_.failed(average.key)
             self.wake()
             return
@@ -378,26 +282,6 @@ class Engagement(Following[Ledger]):
         round_.made.add(cid)
         round_.averaged(average.key, cid, tools.clock.monotonic() - began)
         self.wake()
-
-    async def model_of(self, terms: Task, base: Cid, parts: Sequence[tuple[Cid, int]]) -> bytes | None:
-        """What the terms' strategy makes of these (blob, examples); None when a blob is not here."""
-        tools = self._tools
-        base_data = await tools.blobs.map(base) if builds_on_base(terms) else None
-        if builds_on_base(terms) and base_data is None:
-            return None
-        if terms.rule is None:
-            accumulator = await tools.run_blocking(Accumulator, terms)
-            for blob, examples in parts:
-                data = await tools.blobs.map(blob)
-                if data is None:
-                    return None
-                await tools.run_blocking(accumulator.add, data, examples, base_data)
-            return await tools.run_blocking(accumulator.mean)
-        mapped = [(blob, await tools.blobs.map(blob)) for blob, _ in parts]
-        found = [(blob, data) for blob, data in mapped if data is not None]
-        if len(found) < len(mapped) or base_data is None:
-            return None
-        return await tools.run_blocking(combine, terms, terms.rule, base_data, found)
 
     async def _ask(self, round_: AnyRound, ask: Ask) -> None:
         tools, reply = self._tools, None
@@ -425,7 +309,7 @@ class Engagement(Following[Ledger]):
         """Reply to a proposer of this task, after fetching from it what it has seen and we have not."""
         round_ = self.round
         if round_ is None or round_.over or question.previous not in round_.agreements:
-            return Reply(Word.ELSEWHERE, cids=self._led_on(question.previous))
+            return Reply(Word.ELSEWHERE, cids=self.ledger.led_on(question.previous))
         if agent in round_.agreements[question.previous].agents:
             await self._take_up(agent, question.view)
         clock = self._tools.clock
@@ -448,26 +332,21 @@ class Engagement(Following[Ledger]):
             with trio.move_on_after(left):
                 await changed.wait()
 
-    def _led_on(self, place: bytes) -> tuple[Cid, ...]:
-        """The result that ended the round which questions call this, or name a group of the last one by."""
-        steps, ledger = self.ledger.steps, self.ledger
-        found = [step.record for step in steps if step.before.digest == place]
-        for step in steps[-1:]:
-            groups = ledger.groups_of(step.before)
-            found += [step.record for group in groups if place_of(step.before.digest, group) == place]
-        return tuple(found[:1])
-
     # -- the user's verbs --
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds to the deadline of the round under way, if this node takes part in it."""
+        round_ = self.round
+        if round_ is None or not round_.takes_part or self.ledger.finished:
+            return None
+        return max(0.0, round(round_.deadline() - self._tools.clock.monotonic(), 3))
 
     async def join(self) -> None:
         """Ask to take part, from the next roster on."""
         standing, tip = self.ledger.standings.get(self._me), self.ledger.tip
         spent = standing is not None and tip is not None and standing.cid in tip.spent - _seats(tip)
         await self._stand(JOIN, spent=spent)
-
-    async def leave(self) -> None:
-        """Take part no more, from the next roster on."""
-        await self._stand(LEAVE)
 
     async def hand_in(self, number: int, blob: Cid, examples: int, metrics: dict[str, int]) -> None:
         """The user's update for a round; returns when its commit is durable.
@@ -481,16 +360,7 @@ class Engagement(Following[Ledger]):
             raise WrongState(f"round {number} is not the one under way, which is {round_.tip.round}")
         if not round_.wants_update:
             raise WrongState(f"round {number} takes no update from this node any more")
-        if not 1 <= examples <= terms.max_examples:
-            raise Refused(f"examples is {examples}, outside 1 … {terms.max_examples}, which the task allows")
-        data = await tools.blobs.map(blob)
-        if data is None:
-            raise UnknownTask("the update's blob is not here; post it first")
-        if not is_compressed(terms):
-            try:
-                await tools.run_blocking(decode, terms.arrays, data, terms.max_abs)
-            except UpdateError as error:
-                raise Refused(f"the update does not match the task ({error.fault}): {error}") from error
+        data = await self.models.handed_in(blob, examples)
         start = await tools.blobs.map(round_.tip.parameters) if needs_base(terms) else None
         if start is None and is_compressed(terms):
             raise WrongState(f"the model that round {number} began with is not here yet")
@@ -534,21 +404,6 @@ class Engagement(Following[Ledger]):
         round_ = self.round
         ready = round_ is not None and not round_.over and round_.wants_update and here
         return "train" if ready else "wait"
-
-
-def of_models(task: Task) -> Task:
-    """The terms by which models of groups are judged, and become one: whole models, combined like updates.
-
-    A mean of updates within `max_norm` is within it, what is made coordinate by coordinate (the trimmed mean,
-    the median) of n of them within sqrt(n) times as much; more than that is no group's model.
-    """
-    most = None if task.max_norm is None else isqrt(MAX_MEMBERS) * task.max_norm
-    return replace(task, compression=NO_COMPRESSION, max_norm=most)
-
-
-def builds_on_base(task: Task) -> bool:
-    """Whether what updates become rests on what the round began with."""
-    return task.rule is not None or is_compressed(task)
 
 
 def _seats(tip: Tip) -> frozenset[Cid]:

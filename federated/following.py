@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from math import inf
@@ -19,7 +19,7 @@ import trio
 
 from chain.cid import Cid
 from chain.identity import AgentId, Identity, peer_id
-from chain.kinds import JOIN
+from chain.kinds import JOIN, LEAVE
 from chain.learning import Commit, GroupResult, Join, Leave, Result, Reveal, Start, draft_on_task
 from chain.record import Record
 from chain.secure_part import Part
@@ -40,6 +40,8 @@ POLL_ACTIVE_S = 4.0
 """The longest pause while this node takes part in something that is under way."""
 POLL_IDLE_S = 600.0
 """The same once the task is finished: only a better result for an old round could still come."""
+RETRY_S = 1.0
+"""Seconds before a blob that could not be had is asked for again."""
 MAX_LOG = 10_000
 """Lines of a task's log that are kept."""
 REREAD_S = 30.0
@@ -112,6 +114,8 @@ class Following(Generic[L]):
         self._tools = tools
         self._me = tools.identity.agent
         self._last: Record | None = ledger.task if ledger.task.header.author == self._me else None
+        self._here: set[Cid] = set()
+        self._fetching: set[Cid] = set()
         self._appending = trio.Lock()
         self._news = trio.Event()
         self._changed = trio.Event()
@@ -134,6 +138,10 @@ class Following(Generic[L]):
 
     def _audience(self) -> list[AgentId]:
         """Who wants to hear at once of what is appended."""
+        raise NotImplementedError
+
+    async def _bring(self, blob: Cid, sources: Sequence[AgentId]) -> bool | None:
+        """Fetch a blob that was wanted: whether it is here now; None when it will never be what it should."""
         raise NotImplementedError
 
     # -- what comes in --
@@ -194,6 +202,28 @@ class Following(Generic[L]):
             pause = POLL_FIRST_S if came else min(2 * pause, most)
             await trio.sleep(pause * tools.random.choice.uniform(0.8, 1.2))
 
+    def _others(self, agents: Iterable[AgentId]) -> list[AgentId]:
+        """Each of these once, in this order, without this node."""
+        return [agent for agent in dict.fromkeys(agents) if agent != self._me]
+
+    def _want(self, blob: Cid, sources: Sequence[AgentId]) -> None:
+        """See to it that a blob is here."""
+        if blob in self._here or blob in self._fetching or self._nursery is None:
+            return
+        self._fetching.add(blob)
+        self._nursery.start_soon(self._fetch_wanted, blob, sources)
+
+    async def _fetch_wanted(self, blob: Cid, sources: Sequence[AgentId]) -> None:
+        found = await self._bring(blob, sources)
+        if found is None:
+            return
+        if found:
+            self._here.add(blob)
+        else:
+            await trio.sleep(RETRY_S)
+        self._fetching.discard(blob)
+        self.wake()
+
     # -- acting --
 
     async def append(
@@ -231,6 +261,14 @@ class Following(Generic[L]):
                 await self._tools.post.get(self.ledger.cid, agent, unknown)
             except NetworkError as error:
                 log.info("fetching from %s failed: %s", agent.hex()[:8], error)
+
+    async def join(self) -> None:
+        """Take part, from now on."""
+        await self._stand(JOIN)
+
+    async def leave(self) -> None:
+        """Take part no more."""
+        await self._stand(LEAVE)
 
     async def _stand(self, kind: str, *, spent: bool = False) -> None:
         """Say that this node takes part, or does not, unless that is what it said last."""

@@ -20,21 +20,19 @@ from chain import canonical
 from chain.cid import Cid
 from chain.errors import ChainError
 from chain.identity import AgentId
-from chain.kinds import JOIN, LEAVE, SHARE
+from chain.kinds import SHARE
 from chain.record import Record
 from chain.share import Share, share_body
-from federated.admission import examine, needs_base
 from federated.compression import most_sent
-from federated.engagement import NO_ROOM_S, RETRY_S
-from federated.errors import Refused, UnknownTask, WrongState
-from federated.faults import UNAVAILABLE
-from federated.following import Following, Tools
+from federated.errors import WrongState
+from federated.following import RETRY_S, Following, Tools
 from federated.gossip import Combine, Look, Mixed, Mixing, audience, fanout, step_after
-from federated.ports import NoRoom, TooLarge
+from federated.models import Models
+from federated.ports import TooLarge
 from federated.proposal import Verdict
 from federated.robust import round_model
 from federated.share_log import ShareLog, Shown
-from federated.update import Fault, Model, UpdateError, decode, inspect, update_size
+from federated.update import Model, update_size
 
 MAX_MIXED = 8192
 """Bytes of a `Mixed` as it is remembered: `MAX_FANOUT` + 1 and `MAX_REFUSED` CIDs fit."""
@@ -47,13 +45,12 @@ class GossipRun(Following[ShareLog]):
 
     def __init__(self, tools: Tools, task: Record, wanted: bool) -> None:
         super().__init__(tools, ShareLog(task), wanted)
+        self.models = Models(tools, self.ledger.terms)
         self.mixing: Mixing | None = None
         """The step under way."""
         self.mixed: Mixed | None = None
         """What is trained from now, or shown as the result."""
         self._away: dict[AgentId, Cid | None] = {}
-        self._here: set[Cid] = set()
-        self._fetching: set[Cid] = set()
         self._caught_up = False
         self._given_at = -inf
         self._showing = trio.Lock()
@@ -119,7 +116,7 @@ class GossipRun(Following[ShareLog]):
         if self.mixed is None:
             await self._mix()
         elif self.mixed.round == 0:
-            self._want_model(self.mixed.base, self._sources())
+            self._want(self.mixed.base, self._sources())
         elif self.mixed.round >= self.ledger.terms.rounds:
             await self._show_result(self.mixed)
 
@@ -191,36 +188,19 @@ class GossipRun(Following[ShareLog]):
 
         How far it may lie from the own one (`max_norm`) is asked only where there is an own one.
         """
-        terms, tools = self.ledger.terms, self._tools
-        data: Model | None = None
-        sources = [agent for agent in self.ledger.holders(shown) if agent != self._me]
-        try:
-            with trio.move_on_after(terms.reveal_ms / 1_000):
-                data = await tools.blobs.fetch_mapped(shown.share.blob, most_sent(terms), sources)
-        except TooLarge:
-            return Fault.SIZE
-        if data is None:
-            return UNAVAILABLE
-        if len(data) != shown.share.size:
-            return Fault.SIZE
-        base: Model | None = None
-        if own is None:
-            terms = replace(terms, max_norm=None)
-        elif needs_base(terms):
-            base = await self._model_of(own)
-            if base is None:
-                return UNAVAILABLE
-        return await tools.run_blocking(examine, terms, base, data)
+        terms = self.ledger.terms if own is not None else replace(self.ledger.terms, max_norm=None)
+        sizes = most_sent(terms), shown.share.size
+        sources = self._others(self.ledger.holders(shown))
+
+        async def base_of() -> Model | None:
+            return None if own is None else await self._model_of(own)
+
+        return await self.models.examined(terms, shown.share.blob, sizes, sources, base_of)
 
     async def _combine(self, step: Mixing, combine: Combine) -> None:
         tools = self._tools
         data = await self.combination(combine.own, combine.others)
-        try:
-            base = None if data is None else await tools.blobs.put(data)
-        except NoRoom as error:
-            log.error("the combined model cannot be kept, next try in %.0f s: %s", NO_ROOM_S, error)
-            await trio.sleep(NO_ROOM_S)
-            base = None
+        base = None if data is None else await self.models.keep(data)
         if base is None:
             await trio.sleep(RETRY_S)
             step.failed()
@@ -249,7 +229,7 @@ class GossipRun(Following[ShareLog]):
             parts.append((one.share.blob, data, one.share.examples))
         base = parts[0][1] if own is not None else b""
         if own is None and terms.rule is not None:
-            found = await self._fetch(terms.parameters, self._sources())
+            found = await self.models.start(terms.parameters, self._sources())
             if found is None:
                 return None
             base = found
@@ -262,51 +242,19 @@ class GossipRun(Following[ShareLog]):
 
     async def _model_of(self, shown: Shown) -> Model | None:
         """The model of a share that was looked at, from here or whoever has it."""
-        terms = self.ledger.terms
-        sources = [agent for agent in self.ledger.holders(shown) if agent != self._me]
+        most, sources = most_sent(self.ledger.terms), self._others(self.ledger.holders(shown))
         try:
-            with trio.move_on_after(terms.reveal_ms / 1_000):
-                return await self._tools.blobs.fetch_mapped(shown.share.blob, most_sent(terms), sources)
+            return await self.models.in_time(shown.share.blob, most, sources)
         except TooLarge:
             return None
-        return None
 
     # -- what the task begins with --
 
     def _sources(self) -> list[AgentId]:
-        found = [self.ledger.task.header.author, *self.ledger.seats(self._tools.excluded())]
-        return [agent for agent in dict.fromkeys(found) if agent != self._me]
+        return self._others([self.ledger.task.header.author, *self.ledger.seats(self._tools.excluded())])
 
-    def _want_model(self, cid: Cid, sources: Sequence[AgentId]) -> None:
-        """See to it that what the task begins with is here."""
-        if cid not in self._here and cid not in self._fetching and self._nursery is not None:
-            self._fetching.add(cid)
-            self._nursery.start_soon(self._fetch_first, cid, sources)
-
-    async def _fetch_first(self, cid: Cid, sources: Sequence[AgentId]) -> None:
-        data = await self._fetch(cid, sources)
-        if data is None:
-            await trio.sleep(RETRY_S)
-        else:
-            self._here.add(cid)
-        self._fetching.discard(cid)
-        self.wake()
-
-    async def _fetch(self, cid: Cid, sources: Sequence[AgentId]) -> Model | None:
-        """A model of the task's arrays, checked; None when it cannot be had, or is none."""
-        terms = self.ledger.terms
-        data: Model | None = None
-        try:
-            with trio.move_on_after(terms.reveal_ms / 1_000):
-                data = await self._tools.blobs.fetch_mapped(cid, update_size(terms.arrays), sources)
-        except TooLarge:
-            return None
-        if data is None:
-            return None
-        fault = await self._tools.run_blocking(inspect, terms.arrays, data, terms.max_abs)
-        if fault is not None:
-            log.error("the model that the task begins with is none of its own: %s", fault)
-        return None if fault is not None else data
+    async def _bring(self, blob: Cid, sources: Sequence[AgentId]) -> bool | None:
+        return await self.models.start(blob, sources) is not None
 
     # -- showing --
 
@@ -334,36 +282,18 @@ class GossipRun(Following[ShareLog]):
 
     # -- the user's verbs --
 
-    async def join(self) -> None:
-        """Take part, from now on."""
-        await self._stand(JOIN)
-
-    async def leave(self) -> None:
-        """Take part no more."""
-        await self._stand(LEAVE)
-
     async def hand_in(self, number: int, blob: Cid, examples: int, metrics: dict[str, int]) -> None:
         """The user's update, shown to the others when this returns.
 
         Raises `Refused` when it does not match the task, `WrongState` when it comes too late or twice.
         """
-        tools, terms = self._tools, self.ledger.terms
+        terms = self.ledger.terms
         async with self._showing:
             mixed = self.mixed
             over = number > terms.rounds
             if mixed is None or mixed.round + 1 != number or over or not self._may_go_on():
                 raise WrongState(f"this node waits for no update of round {number}")
-            if not 1 <= examples <= terms.max_examples:
-                raise Refused(
-                    f"examples is {examples}, outside 1 … {terms.max_examples}, which the task allows"
-                )
-            data = await tools.blobs.map(blob)
-            if data is None:
-                raise UnknownTask("the update's blob is not here; post it first")
-            try:
-                await tools.run_blocking(decode, terms.arrays, data, terms.max_abs)
-            except UpdateError as error:
-                raise Refused(f"the update does not match the task ({error.fault}): {error}") from error
+            data = await self.models.handed_in(blob, examples)
             shown_in = max(number, self.frontier)
             await self._show(
                 Share(shown_in, blob, len(data), examples, metrics, mixed.base, mixed.combined, mixed.refused)

@@ -1,7 +1,8 @@
 """The learning service of a node: the tasks that it follows, and the verbs of its owner.
 
-It composes: one `Engagement` a task, `Post` for the network, and the two methods that other members ask. The
-node hands every record that it comes to hold to `take`. Nothing here decides; see `round` and `proposal`.
+It composes: what follows a task by its mode (`modes`), `Post` for the network, what other members ask
+(`serving`) and the audits (`auditing`). The node hands every record that it comes to hold to `take`. Nothing
+here decides; see `round` and `proposal`.
 """
 
 from __future__ import annotations
@@ -9,45 +10,41 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeAlias
 
 import trio
 
-from chain import canonical
 from chain.aggregation_rule import ROBUST
 from chain.cid import Cid, is_record_cid
 from chain.errors import ChainError
-from chain.identity import AgentId
 from chain.kinds import FIELDS_FROM, KINDS_BY_RULE_VERSION, TASK
-from chain.learning import MAX_METRIC, MAX_METRICS, Reveal
-from chain.learning_task import FEDAVG, GOSSIP, MAX_NAME, PEER_ROUNDS, SERVER_APP, Task, task_from_body
+from chain.learning import MAX_METRIC, MAX_METRICS
+from chain.learning_task import FEDAVG, MAX_NAME, PEER_ROUNDS, Task
 from chain.manifest import Manifest
 from chain.record import SALT_SIZE, Record, encode_payload
 from chain.source_chain import Draft
-from dht.errors import FrameError, RefusalCode, RequestRefused
 from dht.network import Network
-from federated.audit import audit_round
-from federated.call_log import CallLog
-from federated.compression import most_sent
-from federated.engagement import Engagement, builds_on_base, of_models
+from federated.auditing import audit
+from federated.engagement import Engagement
 from federated.errors import LearningError, Refused, UnknownTask, WrongState
 from federated.faults import REASONS
 from federated.following import Line, Tools
-from federated.gossip_audit import audit_steps, gossip_view, own_model
 from federated.gossip_run import GossipRun
-from federated.ledger import Ledger, Step
-from federated.messages import ALIVE, SIGN, decode_alive, decode_question
+from federated.modes import (
+    Followed,
+    Log,
+    follow,
+    ledger_of,
+    result_of,
+    rounds_done,
+    view_of,
+    view_of_followed,
+)
 from federated.penalties import LIES_FOR_GOOD
-from federated.ports import TooLarge
 from federated.post import belongs
-from federated.proposal import Verdict
-from federated.secure_engagement import SecureEngagement
 from federated.server_run import ServerRun
-from federated.share_log import ShareLog
-from federated.sum_audit import audit_sums
-from federated.sum_chain import Closed
+from federated.serving import Serving
 from federated.update import UpdateError, decode
-from federated.views import AuditView, Barred, TaskView, barred_from, run_view, task_view
+from federated.views import AuditView, Barred, TaskView, barred_from
 
 MAX_FOLLOWED = 256
 """Tasks that one node follows at a time."""
@@ -61,9 +58,6 @@ PPM = 1_000_000
 log = logging.getLogger(f"roseforest.{__name__}")
 
 
-Followed: TypeAlias = Engagement | ServerRun | GossipRun
-"""A task that this node follows, by its mode and topology."""
-Log: TypeAlias = Ledger | CallLog | ShareLog
 Guard = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 
 
@@ -94,10 +88,7 @@ class Learning:
         self._peeked: OrderedDict[Cid, tuple[float, Log]] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self._engaging = trio.Lock()
-        self.signed = 0
-        """Results of others that this node has signed."""
-        network.register(SIGN, tools.kademlia.members_only(self._serve_sign))
-        network.register(ALIVE, tools.kademlia.members_only(self._serve_alive))
+        self._serving = Serving(tools, network, self._engaged)
 
     # -- what the node calls --
 
@@ -132,9 +123,14 @@ class Learning:
             task_status.started()
             await trio.sleep_forever()
 
+    @property
+    def signed(self) -> int:
+        """Results of others that this node has signed."""
+        return self._serving.signed
+
     def counters(self) -> dict[str, int]:
         """For metrics."""
-        rounds = sum(_rounds_done(one) for one in self._engaged.values())
+        rounds = sum(rounds_done(one) for one in self._engaged.values())
         return {
             "learning_tasks": len(self._engaged),
             "learning_rounds": rounds,
@@ -197,7 +193,7 @@ class Learning:
 
     async def tasks(self) -> list[TaskView]:
         """The tasks that this node follows and those that the network lists, newest first."""
-        views = {cid: self._view(one) for cid, one in self._engaged.items()}
+        views = {cid: view_of_followed(one, self._tools) for cid, one in self._engaged.items()}
         with trio.move_on_after(LIST_TIMEOUT_S):
             excluded = self._tools.excluded()
             listed = [one for one in await self._tools.post.listed() if one.header.author not in excluded]
@@ -214,7 +210,7 @@ class Learning:
     async def task(self, cid: Cid) -> TaskView:
         """One task; raises `UnknownTask`."""
         if cid in self._engaged:
-            return self._view(self._engaged[cid])
+            return view_of_followed(self._engaged[cid], self._tools)
         return view_of(await self._peek(cid, None), self._me, self._tools.excluded())
 
     async def join(self, cid: Cid) -> None:
@@ -245,7 +241,7 @@ class Learning:
         if tip is None:
             return state, 0, terms.parameters, None, terms
         number = tip.round - (state == "finished" or engagement.ledger.finished)
-        return state, number, tip.parameters, self._deadline_s(engagement), terms
+        return state, number, tip.parameters, engagement.left_s, terms
 
     def sits_out(self, cid: Cid) -> Barred | None:
         """Why this node has no seat in the round under way of a task, if it has earned that."""
@@ -265,101 +261,11 @@ class Learning:
 
     async def result(self, cid: Cid, number: int | None) -> tuple[int, Cid, Cid]:
         """(round, parameters, record) of a finished round, the last one for None. Raises `UnknownTask`."""
-        ledger = await self._ledger(cid)
-        if isinstance(ledger, CallLog):
-            return _result_of(ledger, number)
-        if isinstance(ledger, ShareLog):
-            return own_model(ledger, self._me, number)
-        steps = ledger.steps
-        chosen = steps[-1:] if number is None else [s for s in steps if s.outcome.round == number]
-        if not chosen:
-            raise UnknownTask("there is no result yet" if number is None else f"round {number} has no result")
-        return chosen[0].outcome.round, chosen[0].outcome.parameters, chosen[0].record
+        return result_of(await self._ledger(cid), self._me, number)
 
     async def audit(self, cid: Cid, number: int | None) -> list[AuditView]:
         """Compute finished rounds again, all of them or one; costs a look at every update of each."""
-        ledger = await self._ledger(cid)
-        if isinstance(ledger, CallLog):
-            raise WrongState("a ServerApp's run is computed again by the app itself: fl audit with its PATH")
-        if isinstance(ledger, ShareLog):
-            return await self._audit_gossip(ledger, number)
-        steps = [s for s in ledger.steps if number is None or s.outcome.round == number]
-        if number is not None and not steps:
-            raise UnknownTask(f"round {number} has no result")
-        if ledger.terms.secure is not None:
-            return [await self._audit_sums(ledger, step) for step in steps]
-        views: list[AuditView] = []
-        for step in steps:
-            sources = [*step.signers, *step.before.agents, ledger.task.header.author]
-
-            async def verdict_of(
-                reveal: Reveal, sources: Sequence[AgentId] = tuple(sources), step: Step = step
-            ) -> Verdict:
-                look = self._look(ledger)
-                base = step.before.parameters
-                return await look.verdict(reveal.blob, reveal.size, sources, base, sources)
-
-            async def average_of(
-                base: Cid,
-                parts: tuple[tuple[Cid, int], ...],
-                models: bool,
-                sources: Sequence[AgentId] = tuple(sources),
-            ) -> Cid | None:
-                terms = of_models(ledger.terms) if models else ledger.terms
-                return await self._average_of(ledger, terms, base, parts, sources)
-
-            views.append(await audit_round(ledger, step, verdict_of, average_of, self._tools.excluded()))
-        return views
-
-    async def _audit_sums(self, ledger: Ledger, step: Step) -> AuditView:
-        look, blobs = self._look(ledger), self._tools.blobs
-        assert isinstance(look, SecureEngagement)
-        if look.ledger is ledger:
-            await look.bring_back(step.before.digest)
-        sources = [*step.signers, *step.before.agents, ledger.task.header.author]
-
-        async def verdict_of(blob: Cid, size: int) -> Verdict:
-            return await look.vector_verdict(blob, size, sources)
-
-        async def model_of(base: Cid, groups: Sequence[Closed]) -> tuple[Cid, frozenset[AgentId]] | None:
-            if await look.start(base, sources) is None:
-                return None
-            found = await look.model_of_groups(base, groups)
-            if found is None:
-                return None
-            return base if found[0] is None else blobs.cid_of(found[0]), found[1]
-
-        view = await audit_sums(ledger, step, verdict_of, model_of, self._tools.excluded())
-        if look.ledger is ledger and ledger.tip is not None:
-            ledger.book.trim(ledger.tip.round)
-        return view
-
-    # -- what members ask --
-
-    async def _serve_sign(self, sender: AgentId, body: bytes) -> bytes:
-        try:
-            question = decode_question(body)
-        except FrameError as error:
-            raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
-        engagement = self._engaged.get(question.task)
-        if not isinstance(engagement, Engagement):
-            raise RequestRefused(RefusalCode.FORBIDDEN, "this node follows no rounds of this task")
-        if self._tools.own.frozen is not None:
-            # The original may have signed another result of the round.
-            raise RequestRefused(RefusalCode.FORBIDDEN, "this node may be a copy, and signs nothing")
-        reply = await engagement.answer(sender, question)
-        self.signed += bool(reply.signature)
-        return reply.encode()
-
-    async def _serve_alive(self, sender: AgentId, body: bytes) -> bytes:
-        try:
-            task, call = decode_alive(body)
-        except FrameError as error:
-            raise RequestRefused(RefusalCode.BAD_REQUEST, str(error)) from error
-        run = self._engaged.get(task)
-        if not isinstance(run, ServerRun):
-            raise RequestRefused(RefusalCode.FORBIDDEN, "this node follows no ServerApp of this task")
-        return canonical.encode(run.alive(sender, call))
+        return await audit(self._tools, await self._ledger(cid), self._engaged.get(cid), number)
 
     # -- parts --
 
@@ -388,14 +294,7 @@ class Learning:
 
     def _start(self, record: Record, wanted: bool) -> Followed:
         assert self._nursery is not None
-        terms = task_from_body(record.body())
-        engagement: Followed
-        if terms.mode == SERVER_APP:
-            engagement = ServerRun(self._tools, record, wanted, self._rules)
-        elif terms.topology == GOSSIP:
-            engagement = GossipRun(self._tools, record, wanted)
-        else:
-            engagement = rounds_of(terms)(self._tools, record, wanted)
+        engagement = follow(self._tools, record, wanted, self._rules)
         self._engaged[record.cid] = engagement
         self._nursery.start_soon(self._while_writable, engagement.run)
         return engagement
@@ -451,96 +350,6 @@ class Learning:
         if self._tools.own.frozen is not None:
             raise WrongState("this node may be a copy of another one, and takes no part")
         return found
-
-    def _view(self, engagement: Followed) -> TaskView:
-        if isinstance(engagement, ServerRun):
-            return view_of(engagement.ledger, self._me)
-        if isinstance(engagement, GossipRun):
-            return gossip_view(engagement.ledger, self._me, *engagement.phase)
-        round_ = engagement.round
-        running = round_ is not None and round_.takes_part and not engagement.ledger.finished
-        phase = str(round_.phase) if running and round_ is not None else None
-        left_s, excluded = self._deadline_s(engagement), self._tools.excluded()
-        return task_view(engagement.ledger, self._me, phase, left_s, excluded)
-
-    def _deadline_s(self, engagement: Engagement) -> float | None:
-        round_ = engagement.round
-        if round_ is None or not round_.takes_part or engagement.ledger.finished:
-            return None
-        return max(0.0, round(round_.deadline() - self._tools.clock.monotonic(), 3))
-
-    async def _audit_gossip(self, log: ShareLog, number: int | None) -> list[AuditView]:
-        followed = self._engaged.get(log.cid)
-        run = followed if isinstance(followed, GossipRun) else GossipRun(self._tools, log.task, False)
-        run.ledger = log
-        return await audit_steps(log, number, run.verdict, run.base_of)
-
-    def _look(self, ledger: Ledger) -> Engagement:
-        """What looks at updates of this task, whether it is followed or not."""
-        known = self._engaged.get(ledger.cid)
-        if isinstance(known, Engagement):
-            return known
-        return rounds_of(ledger.terms)(self._tools, ledger.task, False)
-
-    async def _average_of(
-        self,
-        ledger: Ledger,
-        terms: Task,
-        base: Cid,
-        parts: tuple[tuple[Cid, int], ...],
-        sources: Sequence[AgentId],
-    ) -> Cid | None:
-        blobs = self._tools.blobs
-        engaged = self._look(ledger)
-        if builds_on_base(terms) and await engaged.start(base, sources) is None:
-            return None
-        for blob, _ in parts:
-            try:
-                if await blobs.fetch_mapped(blob, most_sent(terms), sources) is None:
-                    return None
-            except TooLarge:
-                return None
-        data = await engaged.model_of(terms, base, parts)
-        return None if data is None else blobs.cid_of(data)
-
-
-def rounds_of(terms: Task) -> type[Engagement]:
-    """What follows a task of peer rounds."""
-    return Engagement if terms.secure is None else SecureEngagement
-
-
-def ledger_of(record: Record) -> Log:
-    """The ledger of a task's mode and topology, empty; raises `ChainError` when the record's terms cannot be
-    read."""
-    terms = None if record.payload is None else task_from_body(record.body())
-    if terms is not None and terms.mode == SERVER_APP:
-        return CallLog(record)
-    return ShareLog(record) if terms is not None and terms.topology == GOSSIP else Ledger(record)
-
-
-def view_of(ledger: Log, me: AgentId, excluded: frozenset[AgentId] = frozenset()) -> TaskView:
-    """The view of a task of any kind."""
-    if isinstance(ledger, CallLog):
-        return run_view(ledger, me)
-    if isinstance(ledger, ShareLog):
-        return gossip_view(ledger, me)
-    return task_view(ledger, me, excluded=excluded)
-
-
-def _rounds_done(followed: Followed) -> int:
-    if isinstance(followed, GossipRun):
-        return 0 if followed.own is None else followed.own.share.round
-    return len(followed.ledger.steps)
-
-
-def _result_of(ledger: CallLog, number: int | None) -> tuple[int, Cid, Cid]:
-    ended = ledger.ended
-    if number is not None:
-        raise UnknownTask("a ServerApp's run has one result, at its end")
-    if ended is None or ended.end.result is None:
-        why = "there is no result yet" if ended is None else f"the run ended without: {ended.end.failed}"
-        raise UnknownTask(why)
-    return len(ledger.steps), ended.end.result, ended.record
 
 
 def metrics_ppm(metrics: Mapping[str, float]) -> dict[str, int]:

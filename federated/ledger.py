@@ -24,7 +24,7 @@ from chain.learning import Commit, GroupOutcome, GroupResult, Outcome, Result, R
 from chain.learning_task import Task
 from chain.record import Record
 from chain.secure_part import Part
-from federated.grouping import groups_of
+from federated.grouping import groups_of, place_of
 from federated.membership import Membership
 from federated.part_book import PartBook
 from federated.penalties import Penalty, after, barred
@@ -135,6 +135,14 @@ class Ledger(Membership):
     def groups_of(self, tip: Tip) -> tuple[tuple[AgentId, ...], ...]:
         """The groups of the round; one where the roster is not divided."""
         return groups_of(self.terms, tip.digest, tip.agents)
+
+    def led_on(self, place: bytes) -> tuple[Cid, ...]:
+        """The result that ended the round which questions call this, or name a group of the last one by."""
+        found = [step.record for step in self.steps if step.before.digest == place]
+        for step in self.steps[-1:]:
+            groups = self.groups_of(step.before)
+            found += [step.record for group in groups if place_of(step.before.digest, group) == place]
+        return tuple(found[:1])
 
     def group_results(self, tip: Tip) -> dict[tuple[AgentId, ...], Cid]:
         """The name of each group's outcome, if it has one: of two that which more members could sign counts,

@@ -8,33 +8,22 @@ what others get is the vector under its masks.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-import trio
 
 from chain.cid import Cid
-from chain.identity import AgentId
 from chain.kinds import PART
 from chain.learning import Result
 from chain.record import Record
-from chain.secure_part import Part, part_body
+from chain.secure_part import part_body
 from federated.actions import Action, LookVector, Mask, Offer, Sum, Tell
-from federated.engagement import NO_ROOM_S, AnyRound, Engagement
-from federated.faults import UNAVAILABLE
-from federated.ports import NoRoom, TooLarge
-from federated.privacy.group_sums import GroupSum, model_of_sums, vector_of
-from federated.privacy.opened_sum import unmask
+from federated.engagement import AnyRound, Engagement
+from federated.ports import NoRoom
+from federated.privacy.group_sums import vector_of
 from federated.privacy.secure_messages import Phase
-from federated.proposal import Verdict
 from federated.secure_round import SecureRound
-from federated.sum_chain import Closed
 from federated.sum_evidence import WORD
-from federated.update import Fault, Model
+from federated.update import Model
+from federated.vectors import model_of_groups, vector_verdict
 from validation.named import learning_of
-
-if TYPE_CHECKING:
-    from federated.privacy.keystream import Words
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
@@ -104,21 +93,9 @@ class SecureEngagement(Engagement):
         self.wake()
 
     async def _look_vector(self, round_: SecureRound, look: LookVector) -> None:
-        verdict = await self.vector_verdict(look.blob, look.size, look.agents)
+        verdict = await vector_verdict(self.models, look.blob, look.size, look.agents)
         round_.looked(look.part, verdict)
         self.wake()
-
-    async def vector_verdict(self, blob: Cid, size: int, agents: Sequence[AgentId]) -> Verdict:
-        """What is wrong with a masked vector, once it is here; `UNAVAILABLE` when it cannot be had."""
-        data: Model | None = None
-        try:
-            with trio.move_on_after(self.ledger.terms.reveal_ms / 1_000):
-                data = await self._tools.blobs.fetch_mapped(blob, size, agents)
-        except TooLarge:
-            return Fault.SIZE
-        if data is None:
-            return UNAVAILABLE
-        return None if len(data) == size else Fault.SIZE
 
     async def _sum(self, round_: SecureRound, action: Sum) -> None:
         tools = self._tools
@@ -127,61 +104,17 @@ class SecureEngagement(Engagement):
                 return
             await self._changed.wait()
         began = tools.clock.monotonic()
-        found = await self.model_of_groups(action.base, action.groups)
-        if found is None:
+        found = await model_of_groups(tools, self.ledger.terms, action.base, action.groups)
+        cid: Cid | None = None
+        if found is not None:
+            cid = action.base if found[0] is None else await self.models.keep(found[0])
+        if found is None or cid is None:
             round_.failed(action.key)
             self.wake()
             return
         data, spoilt = found
-        try:
-            cid = action.base if data is None else await tools.blobs.put(data)
-        except NoRoom as error:
-            log.error("the round's model cannot be kept, next try in %.0f s: %s", NO_ROOM_S, error)
-            await trio.sleep(NO_ROOM_S)
-            round_.failed(action.key)
-            self.wake()
-            return
         self._here.add(cid)
         if data is not None:
             round_.made.add(cid)
         round_.averaged(action.key, cid, tools.clock.monotonic() - began, spoilt)
         self.wake()
-
-    async def bring_back(self, previous: bytes) -> None:
-        """Have the messages of the round that builds on `previous` in memory, those that were let go of."""
-        if not self.ledger.book.is_whole(previous):
-            kept = await self._tools.run_blocking(self._tools.post.kept, self.ledger.cid)
-            said = [(record.cid, learning_of(record)) for record in kept if record.header.kind == PART]
-            self.ledger.book.restore(
-                (cid, part) for cid, part in said if isinstance(part, Part) and part.previous == previous
-            )
-
-    async def model_of_groups(
-        self, base: Cid, groups: Sequence[Closed]
-    ) -> tuple[bytes | None, frozenset[AgentId]] | None:
-        """The model that the task's strategy makes of the groups' sums (None: no group is good), and the
-        members of groups whose sum no updates have. None when a vector, or the base, is not here.
-        """
-        tools, terms = self._tools, self.ledger.terms
-        start = await tools.blobs.map(base)
-        if start is None:
-            return None
-        sums: list[GroupSum] = []
-        for closed in groups:
-            vectors = [await tools.blobs.map(one.blob) for one in closed.counted]
-            here = [data for data in vectors if data is not None]
-            size = WORD * closed.session.length
-            if len(here) < len(vectors) or any(len(data) != size for data in here):
-                return None
-            total = await tools.run_blocking(_added, closed, here)
-            sums.append(GroupSum(tuple(one.agent for one in closed.counted), total, closed.weight))
-        data, refused = await tools.run_blocking(model_of_sums, terms, start, sums)
-        return data, frozenset(agent for number in refused for agent in sums[number].members)
-
-
-def _added(closed: Closed, vectors: Sequence[Model]) -> Words:
-    """The sum of a group; blocking."""
-    import numpy as np
-
-    assert closed.opened is not None
-    return unmask(closed.session, closed.opened, (np.frombuffer(data, "<u8") for data in vectors))

@@ -13,18 +13,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from math import inf
 
 import trio
 
 from chain.cid import Cid
 from chain.identity import AgentId
-from chain.kinds import ANSWER, CALL, END, JOIN, LEAVE, TOPOLOGIES_FROM
+from chain.kinds import ANSWER, CALL, END, JOIN, TOPOLOGIES_FROM
 from chain.record import Record
 from chain.server_app import (
     MAX_MESSAGE_BYTES,
-    MAX_NODES,
     Answer,
     Call,
     End,
@@ -39,11 +37,10 @@ from federated.following import Following, Tools
 from federated.messages import ALIVE, encode_alive
 from federated.ports import TooLarge
 from federated.presence import Presence
+from federated.turns import Turns
 
 KEPT_CALLS = 2
 """Calls, the last ones, whose answers every member fetches."""
-RETRY_S = 1.0
-"""Seconds before a message that could not be had is asked for again."""
 SERVING_S = 90.0
 """The user's process counts as coordinating for so long after it was heard of; one wait takes a minute."""
 
@@ -81,8 +78,7 @@ class ServerRun(Following[CallLog]):
         super().__init__(tools, CallLog(task), wanted)
         self._rules = rules
         self._presence = Presence(self.ledger.terms)
-        self._here: set[Cid] = set()
-        self._fetching: set[Cid] = set()
+        self._turns = Turns(self.ledger, self._presence, self._me)
         self._serving_until = -inf
         self._asked_again: set[Cid] = set()
         self._taken_at: dict[Cid, float] = {}
@@ -97,7 +93,7 @@ class ServerRun(Following[CallLog]):
             if ledger.ended.end.result is not None:
                 self._want(ledger.ended.end.result, self._sources(ledger.ended.agent))
             return
-        for step, place in self._open():
+        for step, place in self._turns.open(now):
             self._want(step.call.sent[place].blob, self._sources(step.agent))
         if self.wanted:
             # Whoever may have to take the run over needs the answers, and the coordinator most of all.
@@ -113,10 +109,10 @@ class ServerRun(Following[CallLog]):
         """
         ledger, now = self.ledger, self._tools.clock.monotonic()
         claims = ledger.claimed_ends
-        silent = self._presence.gone_at(ledger.head) <= now
+        silent = self._turns.is_silent(now)
         if not claims or not silent or self._serving_until > now or self._tools.own.frozen is not None:
             return
-        if self._has_ended() or not (ledger.steps and self._me in ledger.steps[-1].call.nodes):
+        if self._turns.has_ended() or not (ledger.steps and self._me in ledger.steps[-1].call.nodes):
             return
         said = claims[0].end
         if said.result is not None:
@@ -125,31 +121,14 @@ class ServerRun(Following[CallLog]):
                 return
         await self.append(END, end_body(said), b"end" + said.previous)
 
-    def _has_ended(self) -> bool:
-        """Whether this node has said that the run is over, which may not count yet."""
-        return any(one.agent == self._me for one in self.ledger.claimed_ends)
-
     def _note_head(self, now: float) -> None:
         """Remember when the run got where it is, and when each claim to it was first seen."""
         for cid in (self.ledger.head, *(step.record for step in self.ledger.claims)):
             self._presence.saw(cid, now)
 
-    def _open(self) -> list[tuple[Step, int]]:
-        """The messages that this node may answer: of the last call, or once its coordinator has been silent
-        for a lease, of the first claim."""
-        ledger = self.ledger
-        if ledger.finished:
-            return []
-        steps = [*ledger.steps[-1:], *(ledger.claims[:1] if self._is_silent() else ())]
-        return [(step, place) for step in steps for place in ledger.open_in(step, self._me)]
-
-    def _is_silent(self) -> bool:
-        """Whether the coordinator counts as gone."""
-        return self._presence.gone_at(self.ledger.head) <= self._tools.clock.monotonic()
-
     def _wake_at(self) -> float:
         times = [self._presence.gone_at(self.ledger.head), self._due_at()]
-        times += [self._over_at(step) for step in self.ledger.steps[-1:]]
+        times += [self._turns.over_at(step) for step in self.ledger.steps[-1:]]
         now = self._tools.clock.monotonic()
         return min((at for at in times if at > now), default=inf)
 
@@ -163,72 +142,31 @@ class ServerRun(Following[CallLog]):
         )
 
     def _sources(self, first: AgentId) -> list[AgentId]:
-        found = [first, *self.ledger.members(), self.ledger.task.header.author]
-        return [agent for agent in dict.fromkeys(found) if agent != self._me]
+        return self._others([first, *self.ledger.members(), self.ledger.task.header.author])
 
-    def _want(self, blob: Cid, sources: Sequence[AgentId]) -> None:
-        """See to it that a message is here."""
-        if blob in self._here or blob in self._fetching or self._nursery is None:
-            return
-        self._fetching.add(blob)
-        self._nursery.start_soon(self._fetch, blob, sources)
-
-    async def _fetch(self, blob: Cid, sources: Sequence[AgentId]) -> None:
+    async def _bring(self, blob: Cid, sources: Sequence[AgentId]) -> bool | None:
+        """Fetch a message."""
         try:
-            data = await self._tools.blobs.fetch(blob, MAX_MESSAGE_BYTES, sources)
+            return await self._tools.blobs.fetch(blob, MAX_MESSAGE_BYTES, sources) is not None
         except TooLarge:
-            data = None
-        if data is None:
-            await trio.sleep(RETRY_S)
-        else:
-            self._here.add(blob)
-        self._fetching.discard(blob)
-        self.wake()
+            return False
 
     # -- who coordinates --
 
     def _due_at(self) -> float:
         """From when on this node may coordinate, by the monotonic clock."""
-        ledger = self.ledger
-        if ledger.finished:
-            return inf
-        if ledger.coordinator == self._me:
-            return -inf
-        order = sorted(
-            {*ledger.members(), ledger.task.header.author} - self._tools.excluded() - {ledger.coordinator},
-            key=lambda agent: sha256(ledger.head + agent).digest(),
-        )
-        if self._me not in order:
-            return inf
-        return self._presence.gone_at(ledger.head) + self._presence.silence_s * order.index(self._me)
+        return self._turns.due_at(self._tools.excluded())
 
     def _may_coordinate(self) -> bool:
         ledger, now = self.ledger, self._tools.clock.monotonic()
         enough = bool(ledger.steps) or len(self.nodes()) >= ledger.terms.min_members
-        return enough and self._due_at() <= now and self._serving_until <= now and not self._has_ended()
+        return enough and self._due_at() <= now and self._serving_until <= now and not self._turns.has_ended()
 
     def nodes(self) -> tuple[AgentId, ...]:
-        """The members that messages can be sent to, ascending: of more than the task takes the lowest
-        joins."""
-        ledger = self.ledger
-        there = [
-            agent
-            for agent in ledger.members()
-            if agent not in self._tools.excluded()
-            and not self._presence.is_away(agent, ledger.standings[agent].cid)
-        ]
-        there.sort(key=lambda agent: ledger.standings[agent].cid)
-        return tuple(sorted(there[: min(ledger.terms.max_members, MAX_NODES)]))
+        """The members that messages can be sent to, ascending."""
+        return self._turns.nodes(self._tools.excluded())
 
     # -- the user's verbs --
-
-    async def join(self) -> None:
-        """Ask to take part."""
-        await self._stand(JOIN)
-
-    async def leave(self) -> None:
-        """Take part no more."""
-        await self._stand(LEAVE)
 
     async def work(self, wait_s: float, serve: bool) -> Duty:
         """What the user's process is to do; `serve`: it could coordinate."""
@@ -245,17 +183,10 @@ class ServerRun(Following[CallLog]):
         return self._work_now(serve)
 
     def _should_ask_again(self) -> bool:
-        """Whether to join once more, since messages come to this node no longer, or soon will not: it was
-        away, or slow, or a message could not be had because its sender had gone."""
-        ledger = self.ledger
-        if not ledger.steps or ledger.finished or not self.wanted or ledger.head in self._asked_again:
+        """Whether to join once more, since messages come to this node no longer, or soon will not."""
+        if not self.wanted or self.ledger.head in self._asked_again:
             return False
-        last = ledger.steps[-1]
-        # By the task's time, not the call's: so long it takes to be away.
-        seen = self._presence.seen_at(last.record)
-        over = inf if seen is None else seen + ledger.terms.commit_ms / 1_000
-        late = bool(ledger.open_in(last, self._me)) and over <= self._tools.clock.monotonic()
-        return late or self._me not in last.call.nodes
+        return self._turns.misses_messages(self._tools.clock.monotonic())
 
     async def _maybe_ask_again(self) -> None:
         if self._should_ask_again():
@@ -273,31 +204,22 @@ class ServerRun(Following[CallLog]):
         if serve and self._may_coordinate():
             self._serving_until = now + SERVING_S
             return Duty("coordinate", number)
-        for step, place in self._open():
+        for step, place in self._turns.open(now):
             blob = step.call.sent[place].blob
             if blob in self._here:
-                left = self._over_at(step) - now
+                left = self._turns.over_at(step) - now
                 # Who takes over from a coordinator that has gone waits as long again; else it is too late.
-                left = left if left > 0 or not self._is_silent() else self._wait_s(step)
+                left = left if left > 0 or not self._turns.is_silent(now) else self._turns.wait_s(step)
                 if left <= 0:
                     continue
                 return Duty("answer", number, step.record, place, blob, left)
         return Duty("wait", number)
 
-    def _over_at(self, step: Step) -> float:
-        """When the time for the answers to a call is over; never for one that was not seen yet."""
-        seen = self._presence.seen_at(step.record)
-        return inf if seen is None else seen + self._wait_s(step)
-
-    def _wait_s(self, step: Step) -> float:
-        """How long answers to a call are waited for: as the call says, else as the task does."""
-        most = self.ledger.terms.commit_ms
-        return (most if step.call.wait_ms is None else min(most, step.call.wait_ms)) / 1_000
-
     async def answer(self, call: Cid, place: int, blob: Cid) -> None:
         """Answer a message; durable when this returns. Raises `WrongState` when it is not this node's
         turn."""
-        if (call, place) not in [(step.record, at) for step, at in self._open()]:
+        now = self._tools.clock.monotonic()
+        if (call, place) not in [(step.record, at) for step, at in self._turns.open(now)]:
             raise WrongState("there is no such message to answer any more")
         size = await self._size(blob)
         key = b"answer" + call + place.to_bytes(2, "big")
@@ -348,7 +270,7 @@ class ServerRun(Following[CallLog]):
             self._taken_at.setdefault(call, clock.monotonic())
         began = self._taken_at.get(call) if taken else self._presence.seen_at(call)
         began = clock.monotonic() if began is None else began
-        end = began + self._wait_s(step)
+        end = began + self._turns.wait_s(step)
         until = clock.monotonic() + wait_s
         while True:
             now = clock.monotonic()

@@ -32,10 +32,11 @@ from chain.learning_task import Task
 from chain.record import Record
 from chain.source_chain import Draft, Head, head_of, next_record
 from federated.actions import Ask, Average, Combine, Look, LookModel, Offer, Promise, Publish, Show
-from federated.engagement import AnyRound, of_models
+from federated.engagement import AnyRound
 from federated.faults import UNAVAILABLE
 from federated.ledger import Ledger
 from federated.messages import Question, Reply, Word, decode_question, decode_reply
+from federated.models import of_models
 from federated.proposal import Verdict
 from federated.robust import round_model
 from federated.round import Round

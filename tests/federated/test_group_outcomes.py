@@ -35,9 +35,10 @@ from chain.source_chain import head_of, next_record
 from federated.actions import LookModel
 from federated.admission import examine
 from federated.audit import audit_round
-from federated.engagement import AnyRound, of_models
+from federated.engagement import AnyRound
 from federated.faults import EXCLUDED, UNAVAILABLE
 from federated.ledger import MAX_OF_GROUP, Ledger
+from federated.models import of_models
 from federated.proposal import Verdict
 from federated.robust import round_model
 from federated.update import Fault, decode, encode, inspect
