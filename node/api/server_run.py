@@ -18,7 +18,8 @@ from chain.server_app import MAX_NODES, MAX_SENT, MAX_WHY
 from federated.call_log import Answered
 from federated.learning import Learning
 from federated.server_run import ServerRun
-from node.api.learning import MAX_WAIT_S, TaskId, id_of
+from node.api.learning import MAX_WAIT_S, TaskId
+from node.api.learning_shapes import id_of
 from node.api.shape import Shape
 
 MAX_CALLS = 200

@@ -16,6 +16,8 @@ LOG_PAGE = 500
 FOLLOW_PAUSE = 1.0
 """Seconds between two looks at a log that is followed."""
 AUDIT_SECONDS = 600.0
+BLOB_SECONDS = 600.0
+"""How long a model may take on its way to the daemon or from it."""
 SHOWN_ROUNDS = 10
 """Rounds of the history that `status` shows; --json has all."""
 

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from node.commands.gate_options import adopted, found, gate_shown
-from node.commands.learning_views import path_of
+from node.commands.learning_views import BLOB_SECONDS, path_of
 from node.commands.options import complete_folder, home_option, json_option
 from node.commands.output import print_json, print_line
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, np.ndarray[Any, Any]]
 
-BLOB_SECONDS = 600.0
 CALLS_PAGE = 200
 CARD_FORM = 1
 GATE_REFUSED = "gate-refused"
@@ -68,7 +67,7 @@ def export(
     from pathlib import Path
 
     from node.api_client import ApiClient
-    from node.commands.learning import write_file
+    from node.commands.learning_result import write_file
     from node.errors import InvalidInput
     from node.home import open_home
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from node.commands.exit_codes import ExitCode
+from node.commands.learning_views import BLOB_SECONDS
 from node.commands.output import print_json, print_line
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from node.home import Home
     from node.learning_member import Member
 
-BLOB_SECONDS = 600.0
 RUN = "run."
 """Before the names of run config values in a task's config."""
 MAX_ABS = 1_000_000.0
@@ -78,7 +78,7 @@ def published(
     from federated.flower.errors import ProjectError
     from federated.flower.project import files_of, parse_pairs, read_project
     from node.api_client import ApiClient
-    from node.commands.learning import runner_of
+    from node.commands.learning_run import runner_of
     from node.home import open_home
 
     project = read_project(path)
@@ -113,7 +113,7 @@ def audit_run(ctx: click.Context, path: str, task: str, home: str | None, as_jso
     from federated.flower.errors import AppFailed
     from federated.flower.npz import unlike
     from federated.flower.project import read_project
-    from node.commands.learning import runner_of
+    from node.commands.learning_run import runner_of
     from node.home import open_home
     from node.learning_member import Member, SystemClock
 
@@ -195,7 +195,7 @@ def run_member(
     from federated.flower.coordination import coordinate
     from federated.flower.project import files_of
     from node.api_client import ApiError
-    from node.commands.learning import runner_of
+    from node.commands.learning_run import runner_of
     from node.errors import DaemonNotRunning
     from node.learning_member import Member, SystemClock
 
