@@ -2,8 +2,9 @@
 
 Who proposed it is killed before it can tell anybody, and the second signer is cut off at once, for two
 minutes. So the others decide again, or hear of it late, and the two come back with what they had. Everything
-acknowledged is asked for all the while: those who are together find all of it; who is alone says what it
-could not ask.
+acknowledged is asked for all the while: those who are together find all of it, or say that the one or two
+holders which are left for some shards did not answer, and then find it when they ask again; who is alone says
+what it could not ask.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from chain.cid import Cid
 from chain.identity import AgentId
 from dht.network import PeerId
 from node.models import Delete
@@ -28,6 +30,8 @@ CUT_OFF_S = 120.0
 BACK_S = 180.0
 """So long after the decision who proposed it is started again."""
 NODES = 5
+TRIES = 4
+"""Times that one asks while told that shards were missed: two are asked in vain one time in a hundred."""
 
 
 @dataclass
@@ -64,6 +68,15 @@ async def decided(network: Network, divided: bool) -> tuple[AgentId, AgentId]:
             await trio.sleep(0.05)
 
 
+async def not_found(work: Work, asker: int | None = None) -> set[Cid]:
+    """What had to be found and was not, with no word of shards that were missed, or in so many tries."""
+    for _ in range(TRIES):
+        lost = await work.ask(asker)
+        if not lost or not work.missed:
+            break
+    return lost
+
+
 async def lose_both_signers(network: Network, link: CutLink, work: Work, divided: bool) -> None:
     """Until the tree settles after a decision whose signers are gone at once, asking all the while."""
     proposer, other = await decided(network, divided)
@@ -76,7 +89,7 @@ async def lose_both_signers(network: Network, link: CutLink, work: Work, divided
     while True:
         await trio.sleep(20.0)
         age = trio.current_time() - began
-        assert await work.ask() == set(), f"{age:.0f} s after the decision"
+        assert await not_found(work) == set(), f"{age:.0f} s after the decision"
         if link.cut_off is not None:
             answer = await alone.query(None, vector(asked_alone), 100, (), 20_000)
             asked_alone += 1
@@ -92,12 +105,12 @@ async def lose_both_signers(network: Network, link: CutLink, work: Work, divided
         await trio.sleep(45.0)
         age = trio.current_time() - began
         assert age < MOST_S, "it does not settle"
-        assert await work.ask() == set(), f"{age:.0f} s after the decision"
+        assert await not_found(work) == set(), f"{age:.0f} s after the decision"
     trees = [known(node) for node in network.nodes.values()]
     assert all(tree == trees[0] for tree in trees)
     await trio.sleep(60.0)
     for number in network.nodes:
-        assert await work.ask(number) == set()
+        assert await not_found(work, number) == set()
 
 
 @pytest.mark.slow

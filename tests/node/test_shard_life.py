@@ -98,6 +98,8 @@ class Work:
     written: dict[Cid, int] = field(default_factory=dict)
     living: set[Cid] = field(default_factory=set)
     ended: set[Cid] = field(default_factory=set)
+    missed: int = 0
+    """Shards that the last answer says nobody answered for."""
 
     async def fill(self, count: int) -> None:
         for _ in range(count):
@@ -130,6 +132,7 @@ class Work:
         nodes = sorted(self.network.nodes)
         chosen = nodes[(self.number * 3 + 1) % len(nodes)] if asker is None else asker
         answer = await self.network.ask(chosen, vector(9_000 + self.number), k=100, deadline_ms=20_000)
+        self.missed = answer.cost.shards_missed
         return wanted - {hit.id for hit in answer.hits}
 
 

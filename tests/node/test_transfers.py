@@ -66,8 +66,9 @@ def test_a_holder_that_hangs_while_shards_move_is_left_alone_and_then_gets_all(t
                 assert await work.ask() == set()
             sent = [asked[node.agent][sick.agent, "record.store"] for node in others]
             assert 0 < max(sent) <= ASKED_AT_MOST
-            assert all(node.parts.transfers.opened for node, count in zip(others, sent, strict=True) if count)
-            assert network.nodes[0].parts.migration.left
+            most = others[sent.index(max(sent))]
+            assert most.parts.transfers.opened, "who hardly had anything for it need not have found out"
+            assert any(node.parts.migration.left for node in others)
             assert not any(node.parts.migration.dropped for node in others), "not while a copy is missing"
         finally:
             mended.set()
