@@ -161,7 +161,7 @@ def test_the_whole_demo_with_all_forty_questions(capsys: pytest.CaptureFixture[s
     assert figures["entries"] > 6_000
     assert figures["rejected"] == 0
     assert figures["lost"] == 0
-    assert figures["same_answers"] >= 36, "which shards are asked may change, for few questions"
+    assert figures["same_answers"] >= 30, "which shards are asked may change, for few questions"
     for when in ("before", "after"):
         assert [len(shown["ids"]) for shown in figures[when]] == [ASKED] * 40
         assert all(hit["verified"] for shown in figures[when] for hit in shown["hits"])
