@@ -26,6 +26,8 @@ ATTEMPT_AVERAGES = 4.0
 """A proposer gets so many times as long as averaging took here."""
 RETRY_S = 0.5
 """Seconds between two questions to one member."""
+ASKED_AT_ONCE = 64
+"""Agents whose answer is awaited at a time."""
 MAX_ATTEMPTS = 3
 """Attempts of all agents; then those who answer may go on."""
 
@@ -126,6 +128,8 @@ class Agreement:
                 continue
             if now < self._asked.get(agent, -inf) + RETRY_S:
                 continue
+            if len(self._asking) >= ASKED_AT_ONCE:
+                break
             self._asked[agent] = now
             self._asking.add(agent)
             actions.append(Ask(agent, question))

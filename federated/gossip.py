@@ -44,12 +44,10 @@ from federated.faults import DOUBLE, PENALISED, UNAVAILABLE
 from federated.penalties import FIRST_ROUNDS, LIES_FOR_GOOD
 from federated.proposal import Verdict
 from federated.share_log import ShareLog, Shown
+from federated.waiting import FLOOR_S, PATIENCE
 
 FANOUT: Final = 8
 """Members drawn in a round unless the task says otherwise."""
-PATIENCE: Final = 2.0
-"""The second half may take this many times as long as the first took."""
-FLOOR_S: Final = 2.0
 LOT_TAG: Final = b"roseforest/learning-gossip/1\0"
 AUDIENCE: Final = 2
 """A share is delivered to this many times as many members as are expected to draw it."""

@@ -12,8 +12,7 @@ Where the roster is divided (`federated.grouping`) a member does all that in its
 outcomes take the place of updates: their models are fetched, combined, and all of the roster sign the result.
 So all members have one model after each round, for the updates of one group and one model of each other.
 
-Waiting is bounded and adapts: when more than two thirds have done their part, the rest get `PATIENCE` times
-as long again as these took (at least `FLOOR_S`), and never more than the task's deadline. A member that is
+Waiting is bounded and adapts (`federated.waiting`); most are more than two thirds. A member that is
 gone is left out of the next roster, so it costs one deadline, once.
 """
 
@@ -32,11 +31,8 @@ from federated.grouping import place_of
 from federated.ledger import Ledger, Tip
 from federated.messages import Question, Reply, Word, ascending
 from federated.proposal import Verdict, proposers
+from federated.waiting import Deadline
 
-PATIENCE = 2.0
-"""The last third is waited for so many times as long as the others took."""
-FLOOR_S = 2.0
-"""Seconds that a member gets at least after most of the others."""
 MAX_EXTENSIONS = 3
 """Times that the commit deadline is put off because not even half of the members are done."""
 
@@ -66,9 +62,8 @@ class Round:
         self.offer: Offer | None = None
         self.wake_at = inf
         self._me = identity.agent
-        self._began = self._since = now
-        self._limit_s = ledger.terms.commit_ms / 1_000
-        self._most_at: float | None = None
+        self._began = now
+        self._deadline = Deadline(now, ledger.terms.commit_ms / 1_000)
         self._extensions = 0
         self._promised = False
         self._shown = False
@@ -129,7 +124,7 @@ class Round:
 
     def relock(self, place: bytes, digest: bytes, until: float) -> None:
         """Before a restart this outcome was signed: no other one until then, and for an attempt at most."""
-        self.agreements[place].relock(digest, min(until, self._since + self._limit_s))
+        self.agreements[place].relock(digest, min(until, self._deadline.since + self._deadline.limit_s))
 
     def deadline(self) -> float:
         """When the phase ends at the latest, as far as is known now."""
@@ -137,7 +132,7 @@ class Round:
             return self._among.deadline()
         if self.phase is Phase.RESULT and self._gathered:
             return self._whole.deadline()
-        return self._deadline()
+        return self._deadline.at()
 
     # -- what happens --
 
@@ -201,8 +196,8 @@ class Round:
         roster = self._heard()
         shown = sum(bool(self.ledger.reveals_of(self.tip, agent)) for agent in roster)
         done = self._committed()
-        self._note_most(len(done), len(roster), now)
-        deadline = self._deadline()
+        self._deadline.note(len(done), quorum(len(roster)), now)
+        deadline = self._deadline.at()
         if len(done) == len(roster) or 2 * shown > len(roster):
             self._enter(Phase.REVEAL, now)
         elif now >= deadline:
@@ -210,8 +205,8 @@ class Round:
                 self._enter(Phase.REVEAL, now)
             else:
                 self._extensions += 1
-                self._since, self._most_at = now, None
-                self.wake_at = self._deadline()
+                self._deadline.again(now)
+                self.wake_at = self._deadline.at()
         else:
             self.wake_at = deadline
         return actions
@@ -230,8 +225,8 @@ class Round:
             for agent in expected
             if (reveals := self.ledger.reveals_of(self.tip, agent)) and unsettled.isdisjoint(reveals)
         ]
-        self._note_most(len(done), len(expected), now)
-        deadline = self._deadline()
+        self._deadline.note(len(done), quorum(len(expected)), now)
+        deadline = self._deadline.at()
         if len(done) == len(expected):
             self._enter(self._after_reveals(), now)
         elif now >= deadline:
@@ -239,8 +234,8 @@ class Round:
                 self.updates.give_up()
                 self._enter(self._after_reveals(), now)
             else:
-                self._since, self._most_at = now, None
-                self.wake_at = self._deadline()
+                self._deadline.again(now)
+                self.wake_at = self._deadline.at()
         else:
             self.wake_at = deadline
         return actions
@@ -273,8 +268,8 @@ class Round:
         results, unsettled = self.ledger.group_results(self.tip), models.unsettled()
         groups = self.ledger.groups_of(self.tip)
         done = [cid for cid in results.values() if cid not in unsettled]
-        self._note_most(len(done), len(groups), now)
-        self.wake_at = self._deadline()
+        self._deadline.note(len(done), quorum(len(groups)), now)
+        self.wake_at = self._deadline.at()
         if len(done) < len(groups) and now < self.wake_at:
             return False
         models.give_up()
@@ -289,17 +284,16 @@ class Round:
 
     def _enter(self, phase: Phase, now: float) -> None:
         self.phase = phase
-        self._since, self._most_at = now, None
         terms = self.ledger.terms
         if phase is Phase.REVEAL:
-            self._limit_s = terms.reveal_ms / 1_000
+            self._deadline.again(now, terms.reveal_ms / 1_000)
         elif phase is Phase.GROUP:
             self._among.begin(now)
         elif self.models is None:
             self._whole.begin(now)
         else:
-            self._since = self._began
-            self._limit_s = (terms.commit_ms + terms.reveal_ms + terms.result_ms) / 1_000
+            whole_s = (terms.commit_ms + terms.reveal_ms + terms.result_ms) / 1_000
+            self._deadline.again(self._began, whole_s)
 
     def _evidence(self, item: Cid) -> Evidence:
         return self.models if self.models is not None and item in self.ledger.groups else self.updates
@@ -322,17 +316,6 @@ class Round:
             for agent in self._heard()
             if self.ledger.commits_of(self.tip, agent) or self.ledger.reveals_of(self.tip, agent)
         ]
-
-    def _note_most(self, done: int, of: int, now: float) -> None:
-        if self._most_at is None and of and done >= quorum(of):
-            self._most_at = now
-
-    def _deadline(self) -> float:
-        latest = self._since + self._limit_s
-        if self._most_at is None:
-            return latest
-        took = self._most_at - self._since
-        return min(latest, self._most_at + max(FLOOR_S, PATIENCE * took))
 
     def _own_reveal(self, commit: Cid, offer: Offer) -> Reveal:
         seen = {cid for agent in self.group for cid in self.ledger.commits_of(self.tip, agent)[:2]}

@@ -39,7 +39,8 @@ from federated.proposal import Verdict, proposers
 from federated.round import MAX_EXTENSIONS
 from federated.sum_chain import GroupParts
 from federated.sum_evidence import Sums
-from federated.sum_member import LEAD_S, Deadline, GroupMember
+from federated.sum_member import LEAD_S, GroupMember
+from federated.waiting import Deadline
 
 if TYPE_CHECKING:
     from federated.privacy.keystream import Words

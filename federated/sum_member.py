@@ -23,40 +23,15 @@ from chain.secure_part import Part
 from federated.actions import Action, Mask, Offer, Tell
 from federated.privacy.secure_messages import Phase, SecureSumError
 from federated.privacy.secure_sum import SecureSum
-from federated.round import FLOOR_S, PATIENCE
 from federated.sum_chain import GroupParts
 from federated.sum_evidence import Sums
+from federated.waiting import Deadline
 
 if TYPE_CHECKING:
     from federated.privacy.keystream import Words
 
 LEAD_S = 4.0
 """Seconds that the member whose turn it is gets to go first into the next phase."""
-
-
-class Deadline:
-    """When a phase is over: after `limit_s`, and sooner once most have done their part."""
-
-    def __init__(self, now: float, limit_s: float) -> None:
-        self._limit_s = limit_s
-        self._since = now
-        self._most_at: float | None = None
-
-    def again(self, now: float) -> None:
-        """Begin anew."""
-        self._since, self._most_at = now, None
-
-    def note(self, done: int, most: int, now: float) -> None:
-        """So many have done their part; `most` is what counts as most."""
-        if self._most_at is None and done >= most:
-            self._most_at = now
-
-    def at(self) -> float:
-        """The time, as far as is known now."""
-        latest = self._since + self._limit_s
-        if self._most_at is None:
-            return latest
-        return min(latest, self._most_at + max(FLOOR_S, PATIENCE * (self._most_at - self._since)))
 
 
 class GroupMember:

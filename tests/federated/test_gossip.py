@@ -20,8 +20,6 @@ from chain.share import Share, share_body
 from chain.source_chain import Draft
 from federated.faults import DOUBLE, UNAVAILABLE, WEIGHT
 from federated.gossip import (
-    FLOOR_S,
-    PATIENCE,
     Combine,
     Look,
     Mixing,
@@ -34,6 +32,7 @@ from federated.gossip import (
 from federated.gossip_audit import audit_share
 from federated.share_log import MAX_KEPT, ShareLog, Shown
 from federated.update import Fault, update_size
+from federated.waiting import FLOOR_S, PATIENCE
 from tests.federated.models import ARRAYS, task_of
 from tests.federated.table import Scribe
 
