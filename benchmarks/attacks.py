@@ -37,18 +37,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.digit_peers import NAMES, SHAPES, Floats, Peers, accuracy, fooled, new_model, unpack
+from benchmarks.digit_peers import Floats, Peers, accuracy, digits_task, fooled, new_model, unpack
 from benchmarks.report import RESULTS, ROOT, Target, at_least, at_most, document, emit, rounded
 from chain.aggregation_rule import ROBUST, AggregationRule
 from chain.cid import blob_cid
-from chain.learning_task import ALL_TO_ALL, FEDAVG, GROUPS, Array, Task
+from chain.learning_task import ALL_TO_ALL, FEDAVG, GROUPS, Task
 from federated.admission import announced, examine
 from federated.differences import Differences
 from federated.grouping import groups_of
@@ -246,7 +246,7 @@ def run(
     if attack == "backdoor":
         world.plant_trigger(liars)
     model = new_model(seed)
-    task = replace(terms(model, strategy), topology=topology)
+    task = digits_task(PEERS, LONG_ROUNDS, strategy, topology=topology)
     rng = np.random.default_rng([seed, 7])
     honest = peers - liars
     blob = encode(task.arrays, unpack(model))
@@ -311,26 +311,6 @@ def set_aside(
     return [
         place for n, place in enumerate(places) if not any(row[n] for other, row in rows if other != place)
     ]
-
-
-def terms(model: Floats, strategy: str) -> Task:
-    """A task for the digits with the bounds that `fl create` gives it, for as many members as there are."""
-    arrays = tuple(Array(name, "<f4", shape) for name, shape in zip(NAMES, SHAPES, strict=True))
-    return Task(
-        name="digits",
-        arrays=arrays,
-        parameters=blob_cid(encode(arrays, unpack(model))),
-        rounds=LONG_ROUNDS,
-        min_members=PEERS,
-        max_members=PEERS,
-        commit_ms=60_000,
-        reveal_ms=60_000,
-        result_ms=60_000,
-        max_examples=MAX_EXAMPLES,
-        max_abs=1_000,
-        config={},
-        strategy=strategy,
-    )
 
 
 def _sent(known: Round, rows: NDArray[Any], examples: int | Sequence[int] = 72) -> list[Submission]:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import digit_peers
-from benchmarks.digit_peers import Floats, Peers
+from benchmarks.digit_peers import Floats, Peers, digits_task
 from benchmarks.report import RESULTS, Target, at_least, at_most, emit, rounded
 from chain.aggregation_rule import ROBUST
 from chain.cid import blob_cid
@@ -71,9 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rounds, seeds = (QUICK_ROUNDS, QUICK_SEEDS) if options.quick else (ROUNDS, SEEDS)
     figures: dict[str, Any] = {"peers": PEERS, "rounds": rounds, "seeds": len(seeds)}
     targets: list[Target] = []
-    plain = sent_size(terms(FEDAVG, NO_COMPRESSION))
+    plain = sent_size(digits_task(PEERS, ROUNDS, FEDAVG, compression=NO_COMPRESSION))
     for form in FORMS:
-        size = sent_size(terms(FEDAVG, form))
+        size = sent_size(digits_task(PEERS, ROUNDS, FEDAVG, compression=form))
         figures[f"bytes of an update, {form}"] = size
         figures[f"share of a plain one, {form}"] = rounded(size / plain)
     for name, alpha in ALPHAS.items():
@@ -111,7 +111,7 @@ def learn(
     strategy: str, form: str, alpha: float, seed: int, rounds: int, lie: Lie | None = None
 ) -> tuple[float, Floats]:
     """What the members' updates, of this form, come to: its accuracy, and the parameters."""
-    task, peers = terms(strategy, form), Peers(PEERS, alpha, seed)
+    task, peers = digits_task(PEERS, ROUNDS, strategy, compression=form), Peers(PEERS, alpha, seed)
     kept: list[Any] = [None] * PEERS
     blob = packed(task, digit_peers.new_model(seed))
     for number in range(1, rounds + 1):
@@ -146,7 +146,7 @@ def costs(size: int) -> tuple[dict[str, Any], list[Target]]:
     moved = [start + 0.01 * rng.standard_normal(size).astype(np.float32) for _ in range(PEERS)]
     base = {}
     for form in (NO_COMPRESSION, *USUAL):
-        task = replace(terms(FEDAVG, form), arrays=array)
+        task = replace(digits_task(PEERS, ROUNDS, FEDAVG, compression=form), arrays=array)
         blob = encode(array, [start])
         plain = [encode(array, [one]) for one in moved]
         sent = plain
@@ -170,29 +170,6 @@ def costs(size: int) -> tuple[dict[str, Any], list[Target]]:
                 figures[f"{form}: {what}, times plain"] = rounded(ratio)
                 targets.append(at_most(f"{form}: {what}, times the CPU of plain ones", MOST_CPU, ratio))
     return figures, targets
-
-
-def terms(strategy: str, form: str) -> Task:
-    """A task for the digits with the terms that `fl create` gives it."""
-    arrays = tuple(
-        Array(name, "<f4", shape) for name, shape in zip(digit_peers.NAMES, digit_peers.SHAPES, strict=True)
-    )
-    return Task(
-        name="digits",
-        arrays=arrays,
-        parameters=blob_cid(b""),
-        rounds=ROUNDS,
-        min_members=PEERS,
-        max_members=16,
-        commit_ms=60_000,
-        reveal_ms=60_000,
-        result_ms=60_000,
-        max_examples=1_000_000,
-        max_abs=1_000,
-        config={},
-        strategy=strategy,
-        compression=form,
-    )
 
 
 def packed(task: Task, row: Floats) -> bytes:

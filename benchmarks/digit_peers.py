@@ -7,11 +7,15 @@ batches follow from seed, round and its number. Nothing in here knows of rules: 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from chain.cid import blob_cid
+from chain.learning_task import MAX_EXAMPLES, MAX_MEMBERS, Array, Task
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples/digits"
 sys.path.insert(0, str(EXAMPLE))
@@ -91,6 +95,26 @@ class Peers:
                 w1[busy] -= RATE * (images.transpose(0, 2, 1) @ inward)
                 b1[busy] -= RATE * inward.sum(1)
         return np.concatenate([array.reshape(count, -1) for array in (w1, b1, w2, b2)], axis=1)
+
+
+def digits_task(members: int, rounds: int, strategy: str, **changes: Any) -> Task:
+    """A task for the digits with the bounds that `fl create` gives it; its initial parameters are nowhere."""
+    task = Task(
+        name="digits",
+        arrays=tuple(Array(name, "<f4", shape) for name, shape in zip(NAMES, SHAPES, strict=True)),
+        parameters=blob_cid(b""),
+        rounds=rounds,
+        min_members=members,
+        max_members=max(members, MAX_MEMBERS),
+        commit_ms=60_000,
+        reveal_ms=60_000,
+        result_ms=60_000,
+        max_examples=MAX_EXAMPLES,
+        max_abs=1_000,
+        config={},
+        strategy=strategy,
+    )
+    return replace(task, **changes)
 
 
 def new_model(seed: int) -> Floats:

@@ -20,7 +20,7 @@ import random
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -35,10 +35,11 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.run import Run
 
+from benchmarks.digit_peers import digits_task
 from benchmarks.report import Target, at_least, at_most, rounded
 from chain.aggregation_rule import ROBUST
 from chain.cid import blob_cid
-from chain.learning_task import FEDAVG, INT8, NO_COMPRESSION, Array, Task
+from chain.learning_task import FEDAVG, INT8, NO_COMPRESSION
 from federated.admission import examine
 from federated.compression import quantise, sent_size
 from federated.flower import messages
@@ -145,7 +146,7 @@ def measure(quick: bool) -> tuple[dict[str, Any], list[Target]]:
         figures[f"{name}_int8_largest_difference_of_a_parameter"] = rounded(max(moved))
         targets += _targets(name, theirs, found, moved, quick)
     for form in (NO_COMPRESSION, INT8):
-        task = terms(digits.new_model(HIDDEN, 1), rounds, FEDAVG, form)
+        task = digits_task(PEERS, rounds, FEDAVG, compression=form)
         figures[f"bytes_of_an_update_{form}"] = sent_size(task)
     return figures, targets
 
@@ -200,7 +201,7 @@ def ours(alpha: float, seed: int, rounds: int, strategy: str, compression: str) 
     """What every member of a task computes from the members' updates."""
     contexts = _contexts(alpha, seed)
     model = digits.new_model(HIDDEN, seed)
-    task = terms(model, rounds, strategy, compression)
+    task = digits_task(PEERS, rounds, strategy, compression=compression)
     kept: list[Any] = [None] * PEERS
     template = Template(train_records={"config": {"server-round": 1, "learning-rate": RATE}})
     blob = encode(task.arrays, model)
@@ -221,28 +222,6 @@ def ours(alpha: float, seed: int, rounds: int, strategy: str, compression: str) 
         blob = round_model(task, blob, updates)
     final = decode(task.arrays, blob, task.max_abs)
     return Outcome(final, _accuracy(final))
-
-
-def terms(model: digits.Model, rounds: int, strategy: str, compression: str) -> Task:
-    """A task for the digits with the bounds that `fl create` gives it."""
-    arrays = tuple(
-        Array(name, array.dtype.str, array.shape) for name, array in zip(digits.NAMES, model, strict=True)
-    )
-    task = Task(
-        name="digits",
-        arrays=arrays,
-        parameters=blob_cid(encode(arrays, model)),
-        rounds=rounds,
-        min_members=PEERS,
-        max_members=16,
-        commit_ms=60_000,
-        reveal_ms=60_000,
-        result_ms=60_000,
-        max_examples=1_000_000,
-        max_abs=1_000,
-        config={},
-    )
-    return replace(task, strategy=strategy, compression=compression)
 
 
 def centrally(seed: int, rounds: int) -> float:

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks import digit_peers
-from benchmarks.compression import LIES, flat, packed, terms
-from benchmarks.digit_peers import Floats, Labels, Peers
+from benchmarks.compression import LIES, flat, packed
+from benchmarks.digit_peers import Floats, Labels, Peers, digits_task
 from benchmarks.report import RESULTS, Target, at_least, at_most, emit, rounded
 from chain.aggregation_rule import ROBUST
 from chain.cid import blob_cid
-from chain.learning_task import FEDAVG, NO_COMPRESSION
+from chain.learning_task import FEDAVG
 from federated.flower.gate import PATIENCE, Metric, Standing, judge
 from federated.robust import round_model
 
@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(strategy: str, alpha: float, seed: int, rounds: int, liars: int) -> Outcome:
     """The last `liars` of the peers lie from round `FROM` on; who has left sends nothing more."""
     honest = PEERS - liars
-    task, gated = terms(strategy, NO_COMPRESSION), Gated(alpha, seed, honest)
+    task, gated = digits_task(PEERS, ROUNDS, strategy), Gated(alpha, seed, honest)
     blob = packed(task, digit_peers.new_model(seed))
     before = 0.0
     for number in range(1, rounds + 1):

@@ -18,15 +18,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from benchmarks.attacks import LIES, Round, terms
+from benchmarks.attacks import LIES, Round
 from benchmarks.attacks import run as run_rounds
-from benchmarks.digit_peers import Floats, Peers, accuracy, new_model, unpack
+from benchmarks.digit_peers import Floats, Peers, accuracy, digits_task, new_model, unpack
 from benchmarks.report import RESULTS, Target, at_least, at_most, emit, rounded
 from chain.aggregation_rule import ROBUST
 from chain.cid import blob_cid
@@ -122,7 +122,7 @@ def run(
     if attack == "label":
         group.poison_labels(liars)
     first = new_model(seed)
-    task = replace(terms(first, strategy), max_members=MANY, topology=GOSSIP, fanout=fanout)
+    task = digits_task(MANY, ROUNDS, strategy, topology=GOSSIP, fanout=fanout)
     agents = [Identity.from_seed(number.to_bytes(32, "big")).agent for number in range(peers)]
     place = {agent: number for number, agent in enumerate(agents)}
     rng = np.random.default_rng([seed, 7])

@@ -69,7 +69,7 @@ MAX_ABS = 1000.0
     type=click.Choice(["peer-rounds", "server-app"]),
     default="peer-rounds",
     show_default=True,
-    help="Every member computes the same average; or a member runs the project's ServerApp as it is.",
+    help="Members combine updates themselves; or one of them runs the project's ServerApp as it is.",
 )
 @click.option(
     "--max-norm", type=click.IntRange(min=1), metavar="N", help="How far an update may move the model."
