@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from chain.cid import Cid, is_record_cid
 from chain.errors import RecordError
+from chain.identity import AGENT_ID_SIZE
 
 
 def expect_fields(body: Mapping[str, Any], required: str, optional: Collection[str] = ()) -> None:
@@ -27,3 +29,20 @@ def check_bytes(name: str, value: object, size: int) -> None:
     """Raise `RecordError` unless a value is so many bytes."""
     if type(value) is not bytes or len(value) != size:
         raise RecordError(f"{name} is not {size} bytes")
+
+
+def check_agents(name: str, agents: list[Any]) -> None:
+    """Raise `RecordError` unless these are agents, ascending, each once."""
+    for agent in agents:
+        check_bytes(f"an agent of {name}", agent, AGENT_ID_SIZE)
+    if any(a >= b for a, b in zip(agents, agents[1:], strict=False)):
+        raise RecordError(f"{name} is not ascending and unique")
+
+
+def read_record_cids(name: str, value: object, least: int, most: int) -> tuple[Cid, ...]:
+    """Check and read a list of so many record CIDs, ascending; raises `RecordError`."""
+    if type(value) is not list or not least <= len(value) <= most or not all(map(is_record_cid, value)):
+        raise RecordError(f"{name} is malformed: expected {least} to {most} record CIDs")
+    if any(a >= b for a, b in zip(value, value[1:], strict=False)):
+        raise RecordError(f"{name} is not ascending and unique")
+    return tuple(value)

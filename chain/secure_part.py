@@ -19,10 +19,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from chain.body_fields import check_bytes, check_integer, expect_fields
+from chain.body_fields import check_bytes, check_integer, expect_fields, read_record_cids
 from chain.cid import DIGEST_SIZE, Cid
 from chain.errors import RecordError
-from chain.learning import MAX_METRIC, read_metrics, read_record_cids
+from chain.learning import MAX_METRIC, read_metrics
 from chain.learning_task import MAX_MEMBERS, MAX_ROUNDS, MIN_SECURE
 
 LAST_PHASE: Final = 4

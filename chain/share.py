@@ -22,10 +22,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from chain.body_fields import check_integer, expect_fields
+from chain.body_fields import check_integer, expect_fields, read_record_cids
 from chain.cid import Cid, is_blob_cid, is_record_cid
 from chain.errors import RecordError
-from chain.learning import MAX_METRIC, MAX_REASON, read_metrics, read_record_cids
+from chain.learning import MAX_METRIC, read_metrics
+from chain.learning_outcome import MAX_REASON
 from chain.learning_task import MAX_FANOUT, MAX_ROUNDS
 from chain.text import check_text
 

@@ -7,7 +7,8 @@ from typing import TypeAlias
 
 from chain.cid import Cid
 from chain.identity import AgentId
-from chain.learning import Commit, GroupResult, Result, Reveal, update_hash
+from chain.learning import Commit, Reveal, update_hash
+from chain.learning_outcome import GroupResult, Result
 from chain.secure_part import Part
 from federated.messages import Question
 from federated.sum_chain import Closed

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from math import inf
 
 from chain.identity import AgentId, Identity
-from chain.learning import GroupOutcome, GroupResult, Outcome, Result, quorum
+from chain.learning_outcome import GroupOutcome, GroupResult, Outcome, Result, quorum
 from federated.actions import Action, Ask, Publish
 from federated.evidence import Evidence
 from federated.messages import Question, Reply, Word, ascending

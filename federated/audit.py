@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from chain.cid import Cid
 from chain.identity import AgentId
-from chain.learning import GroupOutcome, Outcome, Reveal
+from chain.learning import Reveal
+from chain.learning_outcome import GroupOutcome, Outcome
 from federated.faults import DOUBLE, EXCLUDED, LATE, UNAVAILABLE, WITHHELD
 from federated.grouping import Groups
 from federated.ledger import Ledger, Step, Tip, group_of

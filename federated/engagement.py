@@ -18,16 +18,8 @@ import trio
 from chain.cid import Cid
 from chain.identity import AgentId, peer_id
 from chain.kinds import COMMIT, GROUP, JOIN, RESULT, REVEAL, START
-from chain.learning import (
-    GroupResult,
-    Result,
-    Start,
-    commit_body,
-    group_body,
-    result_body,
-    reveal_body,
-    start_body,
-)
+from chain.learning import Start, commit_body, reveal_body, start_body
+from chain.learning_outcome import GroupResult, Result, group_body, result_body
 from chain.record import Record
 from dht.errors import FrameError, NetworkError
 from federated.actions import Action, Ask, Average, Combine, Look, LookModel, Offer, Promise, Publish, Show

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from chain.cid import Cid
 from chain.identity import AgentId
-from chain.learning import GroupOutcome, Outcome
+from chain.learning_outcome import GroupOutcome, Outcome
 from federated.actions import Action, Average, Combine, Look, LookModel
 from federated.faults import EXCLUDED, UNAVAILABLE
 from federated.ledger import Ledger, Tip

@@ -20,7 +20,8 @@ import trio
 from chain.cid import Cid
 from chain.identity import AgentId, Identity, peer_id
 from chain.kinds import JOIN, LEAVE
-from chain.learning import Commit, GroupResult, Join, Leave, Result, Reveal, Start, draft_on_task
+from chain.learning import Commit, Join, Leave, Reveal, Start, draft_on_task
+from chain.learning_outcome import GroupResult, Result
 from chain.record import Record
 from chain.secure_part import Part
 from chain.server_app import Answer, Call, End

@@ -20,7 +20,8 @@ from chain.cid import Cid
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.kinds import JOIN, LEAVE
-from chain.learning import Commit, GroupOutcome, GroupResult, Outcome, Result, Reveal, Seat, Start, quorum
+from chain.learning import Commit, Reveal, Start
+from chain.learning_outcome import GroupOutcome, GroupResult, Outcome, Result, Seat, quorum
 from chain.learning_task import Task
 from chain.record import Record
 from chain.secure_part import Part

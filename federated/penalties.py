@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from chain.identity import AgentId
-from chain.learning import Outcome
+from chain.learning_outcome import Outcome
 from chain.learning_task import MAX_ROUNDS
 from federated.faults import PENALISED, WITHHELD
 

@@ -24,7 +24,8 @@ from hashlib import sha256
 
 from chain.cid import Cid
 from chain.identity import AgentId
-from chain.learning import GroupOutcome, Outcome, Reveal, Seat
+from chain.learning import Reveal
+from chain.learning_outcome import GroupOutcome, Outcome, Seat
 from federated.admission import announced
 from federated.faults import DOUBLE, EXCLUDED, HASH, LATE, UNAVAILABLE, WITHHELD
 from federated.ledger import Ledger, Tip

@@ -23,7 +23,8 @@ from math import inf
 
 from chain.cid import Cid
 from chain.identity import AgentId, Identity
-from chain.learning import Commit, Reveal, quorum
+from chain.learning import Commit, Reveal
+from chain.learning_outcome import quorum
 from federated.actions import Action, Offer, Promise, Show
 from federated.agreement import Agreement
 from federated.evidence import Evidence, GroupModels, Updates

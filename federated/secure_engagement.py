@@ -11,7 +11,7 @@ import logging
 
 from chain.cid import Cid
 from chain.kinds import PART
-from chain.learning import Result
+from chain.learning_outcome import Result
 from chain.record import Record
 from chain.secure_part import part_body
 from federated.actions import Action, LookVector, Mask, Offer, Sum, Tell

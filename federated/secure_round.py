@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 
 from chain.cid import Cid
 from chain.identity import AgentId, Identity
-from chain.learning import quorum
+from chain.learning_outcome import quorum
 from federated.actions import Action, Offer
 from federated.agreement import Agreement
 from federated.ledger import Ledger, Tip

@@ -19,7 +19,7 @@ from hashlib import sha256
 
 from chain.cid import Cid
 from chain.identity import AgentId
-from chain.learning import Outcome, quorum
+from chain.learning_outcome import Outcome, quorum
 from chain.learning_task import Task
 from chain.statement import domain_tag
 from federated.faults import DOUBLE, GROUP, SUM, WEIGHT

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from chain.cid import Cid
 from chain.identity import AgentId
-from chain.learning import MAX_REVEALS, Outcome
+from chain.learning_outcome import MAX_REVEALS, Outcome
 from federated.actions import Action, LookVector, Sum
 from federated.evidence import Evidence
 from federated.faults import EXCLUDED, GROUP, SUM

@@ -10,7 +10,8 @@ from __future__ import annotations
 from chain.cid import Cid
 from chain.errors import ChainError
 from chain.kinds import COMMIT, JOIN, LEARNING_OPERATIONS, START, TASK, TOPOLOGIES_FROM
-from chain.learning import GroupResult, Result, Reveal, Start, most_agents, quorum
+from chain.learning import Reveal, Start, most_agents
+from chain.learning_outcome import GroupResult, Result, quorum
 from chain.learning_task import MAX_MEMBERS, task_from_body
 from chain.record import Record
 from chain.server_app import Call

@@ -8,7 +8,8 @@ from chain.cid import Cid
 from chain.content import Content
 from chain.errors import ChainError
 from chain.kinds import ENTRY_OPERATIONS, LEARNING_OPERATIONS, PART, SERVER_RUN, SHARE
-from chain.learning import LearningOperation, Result, Reveal, Start, read_learning
+from chain.learning import LearningOperation, Reveal, Start, read_learning
+from chain.learning_outcome import Result
 from chain.record import Record
 from chain.secure_part import Part, read_part
 from chain.server_app import ServerOperation, read_server

@@ -30,7 +30,7 @@ from chain import canonical
 from chain.cid import DIGEST_SIZE, Cid, is_blob_cid
 from chain.errors import ChainError
 from chain.identity import AGENT_ID_SIZE, SIGNATURE_SIZE, AgentId, Identity, verify
-from chain.learning import quorum
+from chain.learning_outcome import quorum
 from chain.learning_task import MAX_MEMBERS, MAX_MODEL_BYTES
 from chain.statement import domain_tag
 from federated.privacy.shamir import SHARE_SIZE

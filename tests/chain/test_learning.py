@@ -12,19 +12,8 @@ from hypothesis import strategies as st
 from chain.cid import blob_cid, record_cid
 from chain.errors import ChainError, RecordError
 from chain.kinds import COMMIT, JOIN, RESULT, REVEAL, START
-from chain.learning import (
-    Commit,
-    Outcome,
-    Result,
-    Reveal,
-    Start,
-    commit_body,
-    quorum,
-    read_learning,
-    result_body,
-    reveal_body,
-    start_body,
-)
+from chain.learning import Commit, Reveal, Start, commit_body, read_learning, reveal_body, start_body
+from chain.learning_outcome import Outcome, Result, quorum, result_body
 from chain.learning_task import (
     ALL_TO_ALL,
     DTYPES,

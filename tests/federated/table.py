@@ -16,18 +16,8 @@ from typing import Any
 from chain.cid import Cid, blob_cid, raw_cid
 from chain.identity import AgentId, Identity
 from chain.kinds import COMMIT, GROUP, JOIN, LEAVE, RESULT, REVEAL, START, TASK
-from chain.learning import (
-    GroupResult,
-    Result,
-    Reveal,
-    Start,
-    commit_body,
-    draft_on_task,
-    group_body,
-    result_body,
-    reveal_body,
-    start_body,
-)
+from chain.learning import Reveal, Start, commit_body, draft_on_task, reveal_body, start_body
+from chain.learning_outcome import GroupResult, Result, group_body, result_body
 from chain.learning_task import Task
 from chain.record import Record
 from chain.source_chain import Draft, Head, head_of, next_record

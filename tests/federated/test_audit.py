@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from chain.cid import Cid, blob_cid
-from chain.learning import Outcome, Reveal
+from chain.learning import Reveal
+from chain.learning_outcome import Outcome
 from federated.audit import audit_round
 from federated.faults import DOUBLE, UNAVAILABLE
 from federated.ledger import Ledger, Step

@@ -15,16 +15,8 @@ from chain.cid import blob_cid
 from chain.errors import ChainError
 from chain.identity import AgentId
 from chain.kinds import GROUP, RESULT, REVEAL
-from chain.learning import (
-    GroupResult,
-    Result,
-    Reveal,
-    group_body,
-    quorum,
-    read_learning,
-    result_body,
-    reveal_body,
-)
+from chain.learning import Reveal, read_learning, reveal_body
+from chain.learning_outcome import GroupResult, Result, group_body, quorum, result_body
 from chain.learning_task import GROUPS
 from chain.record import Record
 from federated.actions import Action, Publish

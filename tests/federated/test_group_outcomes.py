@@ -17,18 +17,8 @@ from chain.aggregation_rule import MEDIAN, ROBUST
 from chain.cid import Cid, blob_cid, raw_cid
 from chain.errors import RecordError
 from chain.kinds import GROUP, RESULT
-from chain.learning import (
-    GroupOutcome,
-    GroupResult,
-    Outcome,
-    Result,
-    Reveal,
-    draft_on_task,
-    group_body,
-    quorum,
-    read_learning,
-    result_body,
-)
+from chain.learning import Reveal, draft_on_task, read_learning
+from chain.learning_outcome import GroupOutcome, GroupResult, Outcome, Result, group_body, quorum, result_body
 from chain.learning_task import FEDAVG, INT8, MAX_MEMBERS, MAX_SEATS, Array
 from chain.record import MAX_PAYLOAD, Record
 from chain.source_chain import head_of, next_record

@@ -12,16 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.kinds import COMMIT, JOIN, LEAVE, RESULT, REVEAL, START
-from chain.learning import (
-    Commit,
-    Outcome,
-    Result,
-    Start,
-    commit_body,
-    result_body,
-    reveal_body,
-    start_body,
-)
+from chain.learning import Commit, Start, commit_body, reveal_body, start_body
+from chain.learning_outcome import Outcome, Result, result_body
 from chain.record import Record
 from federated import membership
 from federated.ledger import MAX_OF_ONE, Ledger, advance, result_fault

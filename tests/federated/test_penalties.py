@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.cid import raw_cid
-from chain.learning import Outcome, Reveal
+from chain.learning import Reveal
+from chain.learning_outcome import Outcome
 from federated.faults import EXCLUDED, LATE, REASONS, UNAVAILABLE, WEIGHT, WITHHELD
 from federated.ledger import Ledger, result_fault
 from federated.penalties import COSTS_ROUNDS, FIRST_ROUNDS, WITHHELD_ROUNDS, Penalty, after, barred

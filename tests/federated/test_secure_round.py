@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from chain.cid import Cid, blob_cid
 from chain.identity import AgentId
 from chain.kinds import PART
-from chain.learning import quorum
+from chain.learning_outcome import quorum
 from chain.secure_part import Part, part_body
 from federated.aggregation import average
 from federated.faults import DOUBLE, GROUP, SUM

@@ -40,18 +40,8 @@ from chain.kinds import (
     START,
     TASK,
 )
-from chain.learning import (
-    Commit,
-    Outcome,
-    Result,
-    Reveal,
-    Start,
-    commit_body,
-    draft_on_task,
-    result_body,
-    reveal_body,
-    start_body,
-)
+from chain.learning import Commit, Reveal, Start, commit_body, draft_on_task, reveal_body, start_body
+from chain.learning_outcome import Outcome, Result, result_body
 from chain.learning_task import Array, Task
 from chain.manifest import Manifest, Space
 from chain.membrane import find_nonce, work_bits

@@ -20,7 +20,7 @@ from chain.cid import blob_cid, raw_cid, record_cid
 from chain.epoch import Expulsion, epoch_body
 from chain.identity import Identity
 from chain.kinds import CREATE, EPOCH, GENESIS, INVALID_WARRANT, MEMBRANE, PROFILE, RULE_VERSION, START
-from chain.learning import Outcome, Result, result_body
+from chain.learning_outcome import Outcome, Result, result_body
 from chain.manifest import Limits
 from chain.private import MAX_BOX, MIN_BOX
 from chain.record import MAX_INT, MAX_PAYLOAD, Record, decode_payload

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from chain.cid import blob_cid
 from chain.identity import AgentId, Identity
-from chain.learning import quorum
+from chain.learning_outcome import quorum
 from federated.privacy.keystream import keystream
 from federated.privacy.opened_sum import Said, open_sum, unmask
 from federated.privacy.secure_messages import Message, Phase, Session, read_message
