@@ -1,4 +1,6 @@
-"""The audits of a task as a node makes them: what they compute again is fetched here, from whoever has it.
+"""What a node looks back at in a task: audits, which are computed again, and in gossip its own steps.
+
+What an audit computes again is fetched here, from whoever has it.
 
 What is asked of a finished round is decided by `audit` (rounds of a roster), `sum_audit` (secure sums) and
 `gossip_audit`, none of which waits. A node can audit a task that it does not follow, from the records that
@@ -19,18 +21,19 @@ from federated.compression import most_sent
 from federated.engagement import Engagement
 from federated.errors import UnknownTask, WrongState
 from federated.following import Tools
-from federated.gossip_audit import audit_steps
+from federated.gossip_audit import audit_steps, own_model, own_steps
 from federated.gossip_run import GossipRun
 from federated.ledger import Ledger, Step
 from federated.models import Models, builds_on_base, of_models
-from federated.modes import Followed, Log
+from federated.modes import Followed, Log, result_of
 from federated.ports import TooLarge
 from federated.proposal import Verdict
+from federated.share_book import ShareBook, book_in
 from federated.share_log import ShareLog
 from federated.sum_audit import audit_sums
 from federated.sum_chain import Closed
 from federated.vectors import bring_back, model_of_groups, vector_verdict
-from federated.views import AuditView
+from federated.views import AuditView, RoundView
 
 
 async def audit(tools: Tools, log: Log, followed: Followed | None, number: int | None) -> list[AuditView]:
@@ -44,7 +47,9 @@ async def audit(tools: Tools, log: Log, followed: Followed | None, number: int |
     if isinstance(log, ShareLog):
         run = followed if isinstance(followed, GossipRun) else GossipRun(tools, log.task, False)
         run.ledger = log
-        return await audit_steps(log, number, run.verdict, run.base_of)
+        book = await _book(tools, log, followed)
+        agents = sorted(log.standings)
+        return await audit_steps(tools.run_blocking, book, agents, number, run.verdict, run.base_of)
     steps = [step for step in log.steps if number is None or step.outcome.round == number]
     if number is not None and not steps:
         raise UnknownTask(f"round {number} has no result")
@@ -53,6 +58,34 @@ async def audit(tools: Tools, log: Log, followed: Followed | None, number: int |
         return [await _audit_round(tools, models, log, step) for step in steps]
     kept = followed is not None and followed.ledger is log
     return [await _audit_sums(tools, models, log, step, kept) for step in steps]
+
+
+async def own_rounds(tools: Tools, log: Log, followed: Followed | None) -> list[RoundView]:
+    """The steps of this node in gossip, which its log does not keep; none of any other task."""
+    me = tools.identity.agent
+    if not isinstance(log, ShareLog) or log.newest(me) is None:
+        return []
+    return await tools.run_blocking(own_steps, await _book(tools, log, followed), me)
+
+
+async def result(
+    tools: Tools, log: Log, followed: Followed | None, number: int | None
+) -> tuple[int, Cid, Cid]:
+    """(round, parameters, record) of a finished round, the last one for None; in gossip of an own step.
+
+    Raises `UnknownTask`.
+    """
+    if not isinstance(log, ShareLog):
+        return result_of(log, number)
+    book = await _book(tools, log, followed)
+    return await tools.run_blocking(own_model, book, tools.identity.agent, number)
+
+
+async def _book(tools: Tools, log: ShareLog, followed: Followed | None) -> ShareBook:
+    """The shares of a task in full: on disk where it is followed here, else what its holders have."""
+    if isinstance(followed, GossipRun):
+        return followed.book
+    return book_in(log.task, log.terms, await tools.post.read(log.cid))
 
 
 def _sources(ledger: Ledger, step: Step) -> list[AgentId]:

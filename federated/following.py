@@ -179,7 +179,7 @@ class Following(Generic[L]):
     async def run(self) -> None:
         """Follow the task until cancelled."""
         tools = self._tools
-        self.take(await tools.run_blocking(tools.post.kept, self.ledger.cid))
+        await self._take_kept()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._keep_polling)
@@ -188,6 +188,10 @@ class Following(Generic[L]):
                 await self._go_on()
                 with trio.move_on_after(max(0.0, self._wake_at() - tools.clock.monotonic())):
                     await self._news.wait()
+
+    async def _take_kept(self) -> None:
+        """Take up what is on disk."""
+        self.take(await self._tools.run_blocking(self._tools.post.kept, self.ledger.cid))
 
     async def _keep_polling(self) -> None:
         """Look at the task's holders for what was not delivered, more rarely while nothing happens there."""
@@ -198,7 +202,7 @@ class Following(Generic[L]):
             if self.ledger.forgot and tools.clock.monotonic() >= again_at:
                 again_at = tools.clock.monotonic() + REREAD_S
                 self.ledger.forgot = False
-                self.take(await tools.run_blocking(tools.post.kept, self.ledger.cid))
+                await self._take_kept()
             most = POLL_ACTIVE_S if self._active else POLL_IDLE_S if self.ledger.finished else POLL_MOST_S
             pause = POLL_FIRST_S if came else min(2 * pause, most)
             await trio.sleep(pause * tools.random.choice.uniform(0.8, 1.2))

@@ -17,9 +17,10 @@ A sans-IO machine: it is told what happened and says what to do. Decisions:
 - **How long.** Once half of the drawn are here, the rest get `PATIENCE` times as long again
   (`FLOOR_S` at least), never more than the task's deadline, as in a round with a roster. Who is not there
   then is *away*: not drawn until it shows something new. In its place comes the next of the order that has
-  shown a share, with as much time again for its model to come.
+  shown a share, with as much time again for its model to come. Who is so far ahead that its share of this
+  round is kept no more (`ShareLog.is_past`) is not drawn either.
 - **Which not.** What is wrong with a share (`federated.admission`; here `max_norm` bounds the distance from
-  the own share) leaves it out with its code, and its author for some rounds (`penalised`); the next
+  the own share) leaves it out with its code, and its author for some rounds (`federated.lies`); the next
   takes its place.
 - **How few.** One other share is enough for a mean. A robust rule wants at least half of those drawn: f of n
   is no promise for an n that an attacker can make small. With fewer the step begins again.
@@ -29,7 +30,7 @@ There is no quorum, no start, no roster: whoever joins is drawn from then on, wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from math import inf
@@ -40,8 +41,7 @@ from chain.identity import AgentId
 from chain.learning_task import Task
 from chain.share import MAX_REFUSED
 from federated.admission import announced
-from federated.faults import DOUBLE, PENALISED, UNAVAILABLE
-from federated.penalties import FIRST_ROUNDS, LIES_FOR_GOOD
+from federated.faults import DOUBLE, UNAVAILABLE
 from federated.proposal import Verdict
 from federated.share_log import ShareLog, Shown
 from federated.waiting import FLOOR_S, PATIENCE
@@ -100,23 +100,6 @@ def audience(task: Cid, number: int, me: AgentId, agents: Iterable[AgentId], s: 
     return [one for one in others if int.from_bytes(_lot(task, number, one, me), "big") < limit]
 
 
-def penalised(log: ShareLog, me: AgentId, number: int) -> frozenset[AgentId]:
-    """Whom this member draws no more for now, since it found it lying, by its own shares.
-
-    For as long as in rounds with a roster (`federated.penalties`), where all bar the same agents; here each
-    member bars those that lied to it, as far back as shares are kept.
-    """
-    lies: dict[AgentId, int] = {}
-    until: dict[AgentId, int] = {}
-    for one in log.history(me):
-        for cid, reason in one.share.refused:
-            liar = log.author_of(cid)
-            if liar is not None and reason in PENALISED:
-                lies[liar] = lies.get(liar, 0) + 1
-                until[liar] = one.share.round + FIRST_ROUNDS * 2 ** (lies[liar] - 1)
-    return frozenset(a for a in lies if lies[a] >= LIES_FOR_GOOD or number < until[a])
-
-
 def step_after(log: ShareLog, me: AgentId, frontier: int) -> tuple[int, Shown | None]:
     """The round whose shares this member's next step combines, and the own one among them.
 
@@ -127,18 +110,25 @@ def step_after(log: ShareLog, me: AgentId, frontier: int) -> tuple[int, Shown | 
     own = log.newest(me)
     if own is None:
         return (frontier if frontier >= 2 else 0), None
-    return (frontier, None) if frontier >= own.share.round + 2 else (own.share.round, own)
+    return (frontier, None) if frontier >= own.round + 2 else (own.round, own)
 
 
 class Mixing:
-    """The step after round `number`; `own` is the share that this member adds, if it has one."""
+    """The step after round `number`; `own` is the share that this member adds, if it has one, and `barred`
+    whom it does not draw."""
 
-    def __init__(self, log: ShareLog, me: AgentId, number: int, own: Shown | None, now: float) -> None:
+    def __init__(
+        self,
+        log: ShareLog,
+        me: AgentId,
+        number: int,
+        own: Shown | None,
+        now: float,
+        barred: Collection[AgentId] = frozenset(),
+    ) -> None:
         self.log = log
         self.number = number
         self.own = own
-        self.excluded: frozenset[AgentId] = frozenset()
-        """Whom the network does not hear; set by who drives this."""
         self.away: dict[AgentId, Cid | None] = {}
         """Who let a step wait in vain, with its newest share then; handed on from step to step."""
         self.mixed: Mixed | None = None
@@ -155,7 +145,7 @@ class Mixing:
         self._looking: set[Cid] = set()
         self._chosen: tuple[Shown, ...] = ()
         self._combining = False
-        self._penalised = penalised(log, me, number)
+        self._gone = {me, *barred}
         self._lots: dict[AgentId, bytes] = {}
 
     # -- what happens --
@@ -218,8 +208,7 @@ class Mixing:
 
     def _others(self) -> list[AgentId]:
         """Who could be drawn, in the order of this round: the seats but for the liars."""
-        gone = self._penalised | {self._me}
-        found = [agent for agent in self.log.seats(self.excluded) if agent not in gone]
+        found = [agent for agent in self.log.seats() if agent not in self._gone]
         for agent in found:
             if agent not in self._lots:
                 self._lots[agent] = _lot(self.log.cid, self.number, self._me, agent)
@@ -231,7 +220,7 @@ class Mixing:
         for agent in others:
             offered = self._offered(agent)
             if offered is None:
-                if self._late is not None or self._is_away(agent):
+                if self._late is not None or self._is_away(agent) or self.log.is_past(agent, self.number):
                     continue
             elif self._verdicts.get(offered.record) is not None:
                 continue
@@ -250,16 +239,16 @@ class Mixing:
     def _offered(self, agent: AgentId) -> Shown | None:
         """The share of a member that this step would take; what its record says of it is judged here."""
         for number in (self.number,) if self._late is None else (self.number, self.number - 1):
-            shares = self.log.shares_of(agent, number)
-            if shares:
-                one = shares[0]
-                if len(shares) > 1:
-                    self._verdicts[one.record] = DOUBLE
-                elif one.record not in self._verdicts:
-                    fault = announced(self.log.terms, one.share.examples, one.share.size)
-                    if fault is not None:
-                        self._verdicts[one.record] = fault
-                return one
+            one = self.log.share_of(agent, number)
+            if one is None:
+                continue
+            if self.log.is_double(agent, number):
+                self._verdicts[one.record] = DOUBLE
+            elif one.record not in self._verdicts:
+                fault = announced(self.log.terms, one.examples, one.size)
+                if fault is not None:
+                    self._verdicts[one.record] = fault
+            return one
         return None
 
     def _is_good(self, one: Shown) -> bool:

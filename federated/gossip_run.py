@@ -2,9 +2,10 @@
 
 Train, show, combine, and again, each member at its own pace: nothing here waits for an agreement. Where this
 node stands follows from its own shares; the one thing that is in no record yet, the model combined last,
-is remembered on disk, so that a restart goes on from it. Which round the node takes next, and with whom, is
-decided in `federated.gossip`. An update is shown in the round in which most of the others are by then, not in
-the one in which its training began: who is slow is heard all the same, with an older base.
+is remembered on disk, so that a restart goes on from it. Of the records on disk, those of all members and
+rounds, only what the log keeps is taken up, a page at a time. Which round the node takes next, and with whom,
+is decided in `federated.gossip`. An update is shown in the round in which most of the others are by then, not
+in the one in which its training began: who is slow is heard all the same, with an older base.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from math import inf
 
 import trio
@@ -20,22 +23,26 @@ from chain import canonical
 from chain.cid import Cid
 from chain.errors import ChainError
 from chain.identity import AgentId
-from chain.kinds import SHARE
+from chain.kinds import JOIN, LEAVE, SHARE
 from chain.record import Record
 from chain.share import Share, share_body
 from federated.compression import most_sent
 from federated.errors import WrongState
 from federated.following import RETRY_S, Following, Tools
 from federated.gossip import Combine, Look, Mixed, Mixing, audience, fanout, step_after
+from federated.lies import Lies
 from federated.models import Models
 from federated.ports import TooLarge
 from federated.proposal import Verdict
 from federated.robust import round_model
-from federated.share_log import ShareLog, Shown
+from federated.share_book import ShareBook
+from federated.share_log import MAX_KEPT, ShareLog, Shown
 from federated.update import Model, update_size
 
 MAX_MIXED = 8192
 """Bytes of a `Mixed` as it is remembered: `MAX_FANOUT` + 1 and `MAX_REFUSED` CIDs fit."""
+READ_UP = 8 * MAX_KEPT
+"""Records of a member read when it comes to a seat, its newest: two shares a round, joins and leaves."""
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
@@ -44,18 +51,52 @@ class GossipRun(Following[ShareLog]):
     """This node and one such task. `run` follows it; the verbs may be called from other tasks."""
 
     def __init__(self, tools: Tools, task: Record, wanted: bool) -> None:
-        super().__init__(tools, ShareLog(task), wanted)
+        super().__init__(tools, ShareLog(task, tools.identity.agent), wanted)
         self.models = Models(tools, self.ledger.terms)
         self.mixing: Mixing | None = None
         """The step under way."""
         self.mixed: Mixed | None = None
         """What is trained from now, or shown as the result."""
+        self.lies = Lies()
+        """The lies that this node named in its shares."""
         self._away: dict[AgentId, Cid | None] = {}
         self._caught_up = False
         self._given_at = -inf
         self._showing = trio.Lock()
 
     # -- following --
+
+    @property
+    def book(self) -> ShareBook:
+        """The task's shares in full, on disk."""
+        post, ledger = self._tools.post, self.ledger
+        by = partial(post.kept_by, ledger.cid)
+        return ShareBook(ledger.task, ledger.terms, post.records, by)
+
+    async def _take_kept(self) -> None:
+        """Who takes part, then the newest of those who have a seat; of the own shares also the lies named."""
+        tools = self._tools
+        pages = tools.post.pages(self.ledger.cid)
+        while (page := await tools.run_blocking(next, pages, None)) is not None:
+            self.take([record for record in page if record.header.kind in (JOIN, LEAVE)])
+        for named in await tools.run_blocking(_lies_named, self.book, self._me):
+            self.lies.told(*named)
+        await self._read_up()
+        lines = sorted(self.log, key=lambda line: (line.hlc, line.record))
+        self.log.clear()
+        self.log.extend(replace(line, number=number) for number, line in enumerate(lines, 1))
+
+    async def _read_up(self) -> None:
+        """Take up what those have shown before who have come to a seat."""
+        post, cid = self._tools.post, self.ledger.cid
+        while agents := self.ledger.unread():
+            for agent in agents:
+                newest = islice(post.kept_by(cid, agent), READ_UP)
+                self.take(await self._tools.run_blocking(list, newest))
+
+    def _seats(self) -> tuple[AgentId, ...]:
+        self.ledger.exclude(self._tools.excluded())
+        return self.ledger.seats()
 
     async def _keep_polling(self) -> None:
         """As always; but nothing is begun before the holders were asked once where the others are."""
@@ -73,7 +114,7 @@ class GossipRun(Following[ShareLog]):
     def done(self) -> bool:
         """Whether this node has shown its result."""
         own = self.own
-        return own is not None and self.ledger.is_result(own.share)
+        return own is not None and self.ledger.is_result(own)
 
     @property
     def phase(self) -> tuple[str | None, float | None]:
@@ -87,8 +128,8 @@ class GossipRun(Following[ShareLog]):
     @property
     def frontier(self) -> int:
         """The round in which the others are."""
-        tools = self._tools
-        return self.ledger.frontier(self._me, tools.clock.wall_us(), tools.excluded())
+        self.ledger.exclude(self._tools.excluded())
+        return self.ledger.frontier(self._me, self._tools.clock.wall_us())
 
     @property
     def _active(self) -> bool:
@@ -102,10 +143,12 @@ class GossipRun(Following[ShareLog]):
         ledger, own = self.ledger, self.own
         members = ledger.members()
         if own is not None and self._showing.locked():
-            return audience(ledger.cid, own.share.round, self._me, members, fanout(ledger.terms))
+            return audience(ledger.cid, own.round, self._me, members, fanout(ledger.terms))
         return list(dict.fromkeys([*members, ledger.task.header.author]))
 
     async def _go_on(self) -> None:
+        self._seats()
+        await self._read_up()
         if not self._may_go_on() or self._showing.locked():
             return
         if self.mixed is None and self.mixing is None:
@@ -122,8 +165,7 @@ class GossipRun(Following[ShareLog]):
 
     def _may_go_on(self) -> bool:
         """Whether this node has a seat, and there were ever enough of them."""
-        ledger = self.ledger
-        seats = ledger.seats(self._tools.excluded())
+        ledger, seats = self.ledger, self._seats()
         if not self._caught_up or self._me not in seats or self.done or self._tools.own.frozen is not None:
             return False
         return self.own is not None or len(seats) >= ledger.terms.min_members or self.frontier > 0
@@ -145,7 +187,7 @@ class GossipRun(Following[ShareLog]):
             log.error("what was combined before the restart cannot be read, and is combined again: %s", error)
             return None
         mixed = Mixed(number, base, tuple(combined), tuple((cid, reason) for cid, reason in refused))
-        used = own is not None and mixed.round < own.share.round
+        used = own is not None and mixed.round < own.round
         if used or await self._tools.blobs.map(base) is None:
             return None
         self._here.add(base)
@@ -160,14 +202,16 @@ class GossipRun(Following[ShareLog]):
                 self.mixed, self.mixing = Mixed(0, self.ledger.terms.parameters), None
                 self.wake()
                 return
-            if own is not None and await tools.blobs.map(own.share.blob) is None:
-                log.warning("the model shown in round %d has gone; the next is made without", own.share.round)
+            if own is not None and await tools.blobs.map(own.blob) is None:
+                log.warning("the model shown in round %d has gone; the next is made without", own.round)
                 own = None
             if step is not None:
                 self._away.clear()
-            step = self.mixing = Mixing(self.ledger, self._me, number, own, now)
+            for agent in self._away.keys() - set(self._seats()):
+                del self._away[agent]
+            barred = self.lies.barred(number)
+            step = self.mixing = Mixing(self.ledger, self._me, number, own, now, barred)
             step.away = self._away
-        step.excluded = tools.excluded()
         for action in step.step(now):
             assert self._nursery is not None
             match action:
@@ -179,23 +223,23 @@ class GossipRun(Following[ShareLog]):
             self.wake()
 
     async def _look(self, step: Mixing, shown: Shown) -> None:
-        step.looked(shown.record, await self.verdict(shown, step.own))
+        step.looked(shown.record, await self.verdict(shown, step.own, self._me))
         self.wake()
 
-    async def verdict(self, shown: Shown, own: Shown | None) -> Verdict:
-        """What is wrong with a share's model, for one who combines it with `own`; `UNAVAILABLE` when it
-        cannot be had in time.
+    async def verdict(self, shown: Shown, own: Shown | None, by: AgentId) -> Verdict:
+        """What is wrong with a share's model, for who combines it with `own`, which is `by`; `UNAVAILABLE`
+        when it cannot be had in time.
 
         How far it may lie from the own one (`max_norm`) is asked only where there is an own one.
         """
         terms = self.ledger.terms if own is not None else replace(self.ledger.terms, max_norm=None)
-        sizes = most_sent(terms), shown.share.size
-        sources = self._others(self.ledger.holders(shown))
+        sizes = most_sent(terms), shown.size
+        sources = self._others([*self.ledger.holders(shown), by])
 
         async def base_of() -> Model | None:
             return None if own is None else await self._model_of(own)
 
-        return await self.models.examined(terms, shown.share.blob, sizes, sources, base_of)
+        return await self.models.examined(terms, shown.blob, sizes, sources, base_of)
 
     async def _combine(self, step: Mixing, combine: Combine) -> None:
         tools = self._tools
@@ -226,7 +270,7 @@ class GossipRun(Following[ShareLog]):
             data = await self._model_of(one)
             if data is None:
                 return None
-            parts.append((one.share.blob, data, one.share.examples))
+            parts.append((one.blob, data, one.examples))
         base = parts[0][1] if own is not None else b""
         if own is None and terms.rule is not None:
             found = await self.models.start(terms.parameters, self._sources())
@@ -244,14 +288,14 @@ class GossipRun(Following[ShareLog]):
         """The model of a share that was looked at, from here or whoever has it."""
         most, sources = most_sent(self.ledger.terms), self._others(self.ledger.holders(shown))
         try:
-            return await self.models.in_time(shown.share.blob, most, sources)
+            return await self.models.in_time(shown.blob, most, sources)
         except TooLarge:
             return None
 
     # -- what the task begins with --
 
     def _sources(self) -> list[AgentId]:
-        return self._others([self.ledger.task.header.author, *self.ledger.seats(self._tools.excluded())])
+        return self._others([self.ledger.task.header.author, *self._seats()])
 
     async def _bring(self, blob: Cid, sources: Sequence[AgentId]) -> bool | None:
         return await self.models.start(blob, sources) is not None
@@ -263,8 +307,10 @@ class GossipRun(Following[ShareLog]):
         key = b"share" + share.round.to_bytes(4, "big")
         await self.append(SHARE, share_body(share), key)
         self.mixed = self.mixing = None
-        if before is not None and before.share.base != share.base:
-            await self._release(before.share.base)
+        for named in await self._tools.run_blocking(self.book.lies_named, share):
+            self.lies.told(*named)
+        if before is not None and before.base != share.base:
+            await self._release(before.base)
 
     async def _release(self, base: Cid) -> None:
         """A model that this node combined once may go when room is short."""
@@ -313,13 +359,19 @@ class GossipRun(Following[ShareLog]):
 
     def _work_now(self) -> tuple[str, int, Cid, float | None]:
         terms, own, mixed = self.ledger.terms, self.own, self.mixed
-        if own is not None and self.ledger.is_result(own.share):
-            return "finished", terms.rounds, own.share.base, None
-        number = 0 if own is None else own.share.round
+        if own is not None and self.ledger.is_result(own):
+            return "finished", terms.rounds, own.base, None
+        number = 0 if own is None else own.round
         ready = mixed is not None and mixed.round < terms.rounds and mixed.base in self._here
         if mixed is None or not ready or not self._may_go_on():
             return "wait", number, terms.parameters, None
         return "train", mixed.round + 1, mixed.base, terms.commit_ms / 1_000
+
+
+def _lies_named(book: ShareBook, me: AgentId) -> list[tuple[AgentId, int, str]]:
+    """The lies that a member named in its shares; blocks."""
+    shares = (told.share for told in book.all_by(me) if told.share.refused)
+    return [named for share in shares for named in book.lies_named(share)]
 
 
 def _encoded(mixed: Mixed) -> bytes:

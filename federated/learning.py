@@ -23,7 +23,7 @@ from chain.manifest import Manifest
 from chain.record import SALT_SIZE, Record, encode_payload
 from chain.source_chain import Draft
 from dht.network import Network
-from federated.auditing import audit
+from federated.auditing import audit, own_rounds, result
 from federated.engagement import Engagement
 from federated.errors import LearningError, Refused, UnknownTask, WrongState
 from federated.faults import REASONS
@@ -34,7 +34,6 @@ from federated.modes import (
     Log,
     follow,
     ledger_of,
-    result_of,
     rounds_done,
     view_of,
     view_of_followed,
@@ -209,9 +208,12 @@ class Learning:
 
     async def task(self, cid: Cid) -> TaskView:
         """One task; raises `UnknownTask`."""
-        if cid in self._engaged:
-            return view_of_followed(self._engaged[cid], self._tools)
-        return view_of(await self._peek(cid, None), self._me, self._tools.excluded())
+        followed = self._engaged.get(cid)
+        log = await self._ledger(cid)
+        steps = await own_rounds(self._tools, log, followed)
+        if followed is not None:
+            return view_of_followed(followed, self._tools, steps)
+        return view_of(log, self._me, self._tools.excluded(), steps)
 
     async def join(self, cid: Cid) -> None:
         """Follow a task and ask to take part in it. Raises `UnknownTask`, `WrongState` when it is over."""
@@ -261,7 +263,7 @@ class Learning:
 
     async def result(self, cid: Cid, number: int | None) -> tuple[int, Cid, Cid]:
         """(round, parameters, record) of a finished round, the last one for None. Raises `UnknownTask`."""
-        return result_of(await self._ledger(cid), self._me, number)
+        return await result(self._tools, await self._ledger(cid), self._engaged.get(cid), number)
 
     async def audit(self, cid: Cid, number: int | None) -> list[AuditView]:
         """Compute finished rounds again, all of them or one; costs a look at every update of each."""

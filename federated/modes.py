@@ -7,7 +7,7 @@ for the learning service is here, so that its verbs read the same for all.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from chain.cid import Cid
@@ -18,13 +18,13 @@ from federated.call_log import CallLog
 from federated.engagement import Engagement
 from federated.errors import UnknownTask
 from federated.following import Tools
-from federated.gossip_audit import gossip_view, own_model
+from federated.gossip_audit import gossip_view
 from federated.gossip_run import GossipRun
 from federated.ledger import Ledger
 from federated.secure_engagement import SecureEngagement
 from federated.server_run import ServerRun
 from federated.share_log import ShareLog
-from federated.views import TaskView, run_view, task_view
+from federated.views import RoundView, TaskView, run_view, task_view
 
 Followed: TypeAlias = Engagement | ServerRun | GossipRun
 """A task that this node follows, by its mode and topology."""
@@ -53,22 +53,27 @@ def ledger_of(record: Record) -> Log:
     return ShareLog(record) if terms is not None and terms.topology == GOSSIP else Ledger(record)
 
 
-def view_of(ledger: Log, me: AgentId, excluded: frozenset[AgentId] = frozenset()) -> TaskView:
-    """The view of a task of any kind."""
+def view_of(
+    ledger: Log,
+    me: AgentId,
+    excluded: frozenset[AgentId] = frozenset(),
+    steps: Sequence[RoundView] = (),
+) -> TaskView:
+    """The view of a task of any kind; `steps` are the own ones in gossip, which are in no log."""
     if isinstance(ledger, CallLog):
         return run_view(ledger, me)
     if isinstance(ledger, ShareLog):
-        return gossip_view(ledger, me)
+        return gossip_view(ledger, me, history=steps)
     return task_view(ledger, me, excluded=excluded)
 
 
-def view_of_followed(followed: Followed, tools: Tools) -> TaskView:
+def view_of_followed(followed: Followed, tools: Tools, steps: Sequence[RoundView] = ()) -> TaskView:
     """The view of a task that this node follows, with where it stands in what is under way."""
     me = tools.identity.agent
     if isinstance(followed, ServerRun):
         return view_of(followed.ledger, me)
     if isinstance(followed, GossipRun):
-        return gossip_view(followed.ledger, me, *followed.phase)
+        return gossip_view(followed.ledger, me, *followed.phase, steps)
     round_ = followed.round
     running = round_ is not None and round_.takes_part and not followed.ledger.finished
     phase = str(round_.phase) if running and round_ is not None else None
@@ -78,16 +83,14 @@ def view_of_followed(followed: Followed, tools: Tools) -> TaskView:
 def rounds_done(followed: Followed) -> int:
     """Rounds, calls or own steps that are finished."""
     if isinstance(followed, GossipRun):
-        return 0 if followed.own is None else followed.own.share.round
+        return 0 if followed.own is None else followed.own.round
     return len(followed.ledger.steps)
 
 
-def result_of(ledger: Log, me: AgentId, number: int | None) -> tuple[int, Cid, Cid]:
+def result_of(ledger: Ledger | CallLog, number: int | None) -> tuple[int, Cid, Cid]:
     """(round, parameters, record) of a finished round, the last one for None. Raises `UnknownTask`."""
     if isinstance(ledger, CallLog):
         return _result_of_run(ledger, number)
-    if isinstance(ledger, ShareLog):
-        return own_model(ledger, me, number)
     steps = ledger.steps
     chosen = steps[-1:] if number is None else [s for s in steps if s.outcome.round == number]
     if not chosen:

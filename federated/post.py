@@ -10,7 +10,7 @@ basis of its own, so that a restart needs nobody.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from hashlib import sha256
 
@@ -51,6 +51,7 @@ MAX_PAGES = 64
 DELIVER_TIMEOUT_S = 5.0
 LOCAL_TAG = b"roseforest/learning-local/1\0"
 PAGE = 500
+PAGE_OF_ONE = 64
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
@@ -99,13 +100,27 @@ class Post:
 
     def kept(self, task: Cid) -> list[Record]:
         """Everything kept of a task, from wherever it came; blocking, O(records)."""
-        found: dict[Cid, Record] = {}
+        return list({record.cid: record for page in self.pages(task) for record in page}.values())
+
+    def pages(self, task: Cid) -> Iterator[list[Record]]:
+        """The same, some at a time and some of them twice; blocking."""
         for basis in (local_basis(task), subject_basis(task)):
             after: Cid | None = None
             while page := self._store.at_basis(basis, after, PAGE):
-                found.update((record.cid, record) for record in page if belongs(task, record))
+                yield [record for record in page if belongs(task, record)]
                 after = page[-1].cid
-        return list(found.values())
+
+    def kept_by(self, task: Cid, agent: AgentId) -> Iterator[Record]:
+        """What an agent said of a task, as far as it is here, the newest of its chain first; blocking."""
+        before: tuple[int, Cid] | None = None
+        while page := self._store.operations_by(task, agent, before, PAGE_OF_ONE):
+            yield from (record for record in page if record.payload is not None and belongs(task, record))
+            before = page[-1].header.seq, page[-1].cid
+
+    def records(self, cids: Sequence[Cid]) -> list[Record | None]:
+        """Records by CID, with their payload, as far as they are here; blocking."""
+        found = self._store.get_many(cids)
+        return [None if record is None or record.payload is None else record for record in found]
 
     # -- to others --
 

@@ -95,6 +95,13 @@ class HeldStore(Protocol):
         """The operations on a subject in the order of reading: its creator's, then each author's first, …"""
         ...
 
+    def operations_by(
+        self, subject: Cid, author: AgentId, before: tuple[int, Cid] | None, limit: int
+    ) -> list[Record]:
+        """Up to `limit` operations of an author on a subject, from the highest (seq, CID) down, below
+        `before`."""
+        ...
+
     def lacking(self, pairs: Sequence[tuple[bytes, Cid]]) -> list[bool]:
         """For each (basis, CID) whether no such record is held there."""
         ...

@@ -335,6 +335,19 @@ class HeldRecords:
         values = (subject, limit, skip, creator, 2 * MAX_OPERATIONS)
         return [row[0] for row in self._database.rows(sql, values)]
 
+    def operations_by(
+        self, subject: Cid, author: AgentId, before: tuple[int, Cid] | None, limit: int
+    ) -> list[Record]:
+        """Up to `limit` operations of an author on a subject, from the highest (seq, CID) down, below
+        `before`; O(limit)."""
+        below = "" if before is None else "AND (seq, cid) < (?, ?) "
+        sql = (
+            f"SELECT {COLUMNS} FROM records INDEXED BY operations_by_author WHERE subject = ? "
+            f"AND subject != cid AND author = ? {below}ORDER BY seq DESC, cid DESC LIMIT ?"
+        )
+        values = (subject, author, *(before or ()), limit)
+        return [from_row(self._database, row) for row in self._database.rows(sql, values)]
+
     def relating_to(self, target: Cid, limit: int) -> list[Cid]:
         """Up to `limit` subjects of held records that may relate something to `target`, ascending.
 

@@ -1,9 +1,7 @@
-"""Gossip: the log is one for one set of records, and a step waits, replaces and refuses as it says."""
+"""Gossip: a step waits, replaces and refuses as it says, and an audit finds what a share says wrongly."""
 
 from __future__ import annotations
 
-import random
-from dataclasses import dataclass, field, replace
 from itertools import count
 
 import pytest
@@ -13,71 +11,23 @@ from hypothesis import strategies as st
 
 from chain.aggregation_rule import ROBUST
 from chain.cid import Cid, blob_cid, record_cid
-from chain.kinds import JOIN, LEAVE, SHARE, TASK
-from chain.learning_task import FEDAVG, GOSSIP
-from chain.record import Record
-from chain.share import Share, share_body
-from chain.source_chain import Draft
+from chain.identity import AgentId
+from chain.kinds import LEAVE
+from chain.learning_task import FEDAVG
+from federated.errors import UnknownTask
 from federated.faults import DOUBLE, UNAVAILABLE, WEIGHT
-from federated.gossip import (
-    Combine,
-    Look,
-    Mixing,
-    audience,
-    draw,
-    fanout,
-    penalised,
-    step_after,
-)
-from federated.gossip_audit import audit_share
-from federated.share_log import MAX_KEPT, ShareLog, Shown
-from federated.update import Fault, update_size
+from federated.gossip import Combine, Look, Mixing, audience, draw, fanout
+from federated.gossip_audit import audit_share, own_model, own_steps, step_view
+from federated.lies import MAX_LIARS, Lies
+from federated.share_log import MAX_KEPT, Shown
+from federated.update import Fault
 from federated.waiting import FLOOR_S, PATIENCE
-from tests.federated.models import ARRAYS, task_of
 from tests.federated.table import Scribe
+from tests.federated.talk import ME, Talk
+from tests.node.storage_fixtures import inline
 
-MEMBERS = 7
-ME = 0
-SIZE = update_size(ARRAYS)
 LIMIT_S = 10.0
 RECORD = record_cid(b"nobody's")
-
-
-@dataclass
-class Talk:
-    """A task, its members' scribes, and everything that was written about it."""
-
-    task: Record
-    scribes: list[Scribe]
-    records: list[Record] = field(default_factory=list)
-
-    @classmethod
-    def begun(cls, members: int = MEMBERS, **terms: object) -> Talk:
-        scribes = [Scribe(number) for number in range(members)]
-        fields = {"rounds": 200, "max_members": 64, "topology": GOSSIP, "fanout": 3} | terms
-        talk = cls(scribes[0].write(Draft(TASK, task_of(**fields).to_body())), scribes)
-        for number in range(members):
-            talk.say(number, JOIN)
-        return talk
-
-    def say(self, by: int, kind: str, **body: object) -> Record:
-        self.records.append(self.scribes[by].on(self.task, kind, body))
-        return self.records[-1]
-
-    def share(self, by: int, number: int, **changes: object) -> Record:
-        base = self.log().terms.parameters
-        said = Share(number, blob_cid(b"%d of %d" % (by, number)), SIZE, 10, {}, base)
-        return self.say(by, SHARE, **share_body(replace(said, **changes)))  # type: ignore[arg-type]
-
-    def log(self) -> ShareLog:
-        log = ShareLog(self.task)
-        log.add_all(self.records)
-        return log
-
-    def order(self, number: int) -> list[int]:
-        """The members as `ME` draws them in a round."""
-        agents = [one.agent for one in self.scribes]
-        return [agents.index(one) for one in draw(self.task.cid, number, agents[ME], agents)]
 
 
 class Step:
@@ -86,8 +36,8 @@ class Step:
     def __init__(self, talk: Talk, number: int = 1, own: bool = True) -> None:
         self.talk, self.log = talk, talk.log()
         me = talk.scribes[ME].agent
-        mine = self.log.shares_of(me, number)
-        self.machine = Mixing(self.log, me, number, mine[0] if own and mine else None, 0.0)
+        mine = self.log.share_of(me, number) if own else None
+        self.machine = Mixing(self.log, me, number, mine, 0.0)
         self.faults: dict[int, Fault | str] = {}
         self.looked: list[int] = []
 
@@ -114,110 +64,6 @@ class Step:
     def reasons(self) -> list[tuple[int, str]]:
         shown = [(self.log.shown(cid), reason) for cid, reason in self.machine.refused]
         return sorted((self.number(one.agent), reason) for one, reason in shown if one is not None)
-
-
-@settings(max_examples=6)
-@given(st.randoms(use_true_random=False))
-def test_the_log_is_the_same_in_whatever_order_records_come(rng: random.Random) -> None:
-    talk = Talk.begun(4, rounds=100)
-    for number in range(1, 6):
-        for by in range(4):
-            talk.share(by, number)
-    talk.share(1, 2, examples=11)
-    talk.say(2, LEAVE)
-    talk.share(3, 101, examples=0, blob=talk.log().terms.parameters)
-    talk.share(3, 101, blob=blob_cid(b"trained after the end"))
-    expected, shuffled = talk.log(), list(talk.records)
-    rng.shuffle(shuffled)
-    log = ShareLog(talk.task)
-    for record in [*shuffled, *shuffled]:
-        log.add(record)
-    agents = [one.agent for one in talk.scribes]
-    assert log.seats() == expected.seats() == tuple(sorted(set(agents) - {agents[2]}))
-    for agent in agents:
-        assert log.history(agent) == expected.history(agent)
-        assert log.shares_of(agent, 2) == expected.shares_of(agent, 2)
-    assert len(log.shares_of(agents[1], 2)) == 2
-    newest = log.newest(agents[3])
-    assert newest is not None
-    assert log.is_result(newest.share)
-    assert newest.share.examples == 0
-
-
-def test_of_each_member_the_newest_rounds_are_kept() -> None:
-    talk = Talk.begun(2)
-    for number in range(1, MAX_KEPT + 6):
-        talk.share(1, number)
-    rounds = [one.share.round for one in talk.log().history(talk.scribes[1].agent)]
-    assert rounds == list(range(6, MAX_KEPT + 6))
-
-
-@settings(max_examples=5)
-@given(st.randoms(use_true_random=False))
-def test_what_is_said_of_a_round_later_takes_the_place_of_nothing(rng: random.Random) -> None:
-    talk = Talk.begun(2)
-    scribe = talk.scribes[1]
-    joined = scribe.last
-    first = [talk.share(1, 1).cid, talk.share(1, 1, examples=11).cid]
-    for examples in range(12, 18):
-        scribe.last = joined  # on a branch of its line on the task, so low on that
-        talk.share(1, 1, examples=examples)
-    rng.shuffle(talk.records)
-    log = ShareLog(talk.task)
-    for record in talk.records:
-        log.add(record)
-    assert [one.record for one in log.shares_of(scribe.agent, 1)] == first
-
-
-def test_a_liar_whose_lie_has_gone_sits_out_all_the_same() -> None:
-    talk = Talk.begun(2)
-    lie = talk.share(1, 1).cid
-    talk.share(ME, 2, refused=((lie, "norm"),))
-    for number in range(100, 101 + MAX_KEPT):
-        talk.share(1, number)
-    log = talk.log()
-    assert log.shown(lie) is None
-    assert penalised(log, talk.scribes[ME].agent, 3) == {talk.scribes[1].agent}
-
-
-def test_who_joined_first_has_a_seat_and_nobody_who_is_excluded() -> None:
-    talk = Talk.begun(5, max_members=3)
-    log = talk.log()
-    assert len(log.seats()) == 3
-    (first, *_) = log.seats()
-    assert first not in log.seats({first})
-    assert len(log.seats({first})) == 3, "the next one takes the seat"
-
-
-def test_few_who_claim_to_be_far_do_not_move_the_frontier() -> None:
-    talk = Talk.begun(7)
-    for by in (1, 2, 3, 4):
-        talk.share(by, 5)
-    for by in (5, 6):
-        talk.share(by, 190)
-    log = talk.log()
-    me = talk.scribes[ME].agent
-    assert log.frontier(me, 1_000) == 5
-    assert step_after(log, me, 5) == (5, None), "who has nothing yet begins where the others are"
-    assert step_after(log, me, 1) == (0, None)
-    talk.share(ME, 4)
-    log = talk.log()
-    assert step_after(log, me, 5) == (4, log.newest(me)), "one round behind is near enough"
-    assert step_after(log, me, 6) == (6, None)
-
-
-def test_who_is_back_first_does_not_say_where_the_others_go_on() -> None:
-    talk = Talk.begun(4)
-    for by in (1, 2, 3):
-        talk.share(by, 5)
-    morning = 10**12
-    talk.scribes[3].now_us = morning
-    talk.share(3, 190)
-    me = talk.scribes[ME].agent
-    assert talk.log().frontier(me, morning) == 5
-    talk.scribes[2].now_us = morning
-    talk.share(2, 6)
-    assert talk.log().frontier(me, morning) == 6
 
 
 @given(st.integers(1, 200), st.integers(1, 6))
@@ -306,10 +152,13 @@ def test_a_liar_is_named_replaced_and_sits_out(reason: str) -> None:
     assert step.reasons() == [(liar, reason)]
     mixed = step.machine.mixed
     assert mixed is not None
-    talk.share(ME, 2, base=mixed.base, combined=mixed.combined, refused=mixed.refused)
-    agent = talk.scribes[ME].agent
-    barred = [number for number in range(1, 9) if penalised(talk.log(), agent, number)]
+    own = talk.told(talk.share(ME, 2, base=mixed.base, combined=mixed.combined, refused=mixed.refused))
+    lies = Lies()
+    for named in talk.book().lies_named(own.share):
+        lies.told(*named)
+    barred = [number for number in range(1, 9) if lies.barred(number)]
     assert barred == [1, 2, 3, 4], "for three rounds after the one in which it was found"
+    assert lies.barred(4) == {talk.scribes[liar].agent}
 
 
 def test_what_cannot_be_had_is_no_fault_and_is_replaced() -> None:
@@ -408,9 +257,9 @@ def test_an_audit_finds_what_a_share_says_wrongly() -> None:
     }
     late = talk.share(0, 4, examples=12, base=made, combined=ascending(rounds[1][3], rounds[2][4]))
     expected[late.cid] = "is not older than itself"
-    log = talk.log()
+    book = talk.book()
 
-    async def verdict_of(shown: Shown, _own: Shown | None) -> str | None:
+    async def verdict_of(shown: Shown, _own: Shown | None, _by: AgentId) -> str | None:
         return Fault.NOT_FINITE if shown.record == liar else None
 
     async def base_of(own: Shown | None, others: tuple[Shown, ...]) -> Cid:
@@ -420,15 +269,78 @@ def test_an_audit_finds_what_a_share_says_wrongly() -> None:
 
     async def problems() -> dict[Cid, str | None]:
         found = {}
-        for cid in expected:
-            shown = log.shown(cid)
-            assert shown is not None
-            view = await audit_share(log, shown, verdict_of, base_of)
-            assert view.agent == talk.scribes[0].agent
-            found[cid] = view.problem
+        for record in talk.records:
+            if record.cid in expected:
+                step = book.evidence(talk.told(record))
+                view = await audit_share(inline, book, step, verdict_of, base_of)
+                assert view.agent == talk.scribes[0].agent
+                found[record.cid] = view.problem
         return found
 
-    for cid, problem in trio.run(problems).items():
+    found = trio.run(problems)
+    assert found.keys() == expected.keys()
+    for cid, problem in found.items():
         wanted = expected[cid]
         assert (problem is None) == (wanted is None), (problem, wanted)
         assert wanted is None or wanted in (problem or "")
+
+
+def test_steps_long_past_are_read_from_the_records() -> None:
+    """Many rounds more than are kept in memory; of a round that said two things the first on the chain."""
+    talk = Talk.begun(3)
+    far = 5 * MAX_KEPT
+    made = {number: blob_cid(b"made in %d" % number) for number in range(1, far)}
+    before = [talk.share(by, 1).cid for by in range(3)]
+    for number in range(2, far):
+        step = {"base": made[number - 1], "combined": tuple(sorted(before))}
+        before = [talk.share(by, number, **step).cid for by in range(3)]
+        if number == 7:
+            talk.share(1, 7, base=made[1], combined=(before[0],))
+    book, agent = talk.book(), talk.scribes[1].agent
+    assert talk.log().rounds_of(agent)[0] == far - MAX_KEPT
+    for number in (1, 6, far - 2):
+        step_ = book.step_in(agent, number)
+        assert step_ is not None
+        assert step_.told.shown.base == made[number]
+        assert step_view(step_).known
+        assert own_model(book, agent, number)[:2] == (number, made[number])
+    assert book.step_in(agent, far - 1) is None
+    views = own_steps(book, agent)
+    assert [view.round for view in views] == list(range(1, far - 1))
+    assert own_model(book, agent, None) == (far - 2, made[far - 2], views[-1].record)
+    with pytest.raises(UnknownTask, match="no result"):
+        own_model(book, agent, far)
+    with pytest.raises(UnknownTask, match="this node has none"):
+        own_model(book, Scribe(9).agent, None)
+
+
+def test_a_liar_sits_out_longer_each_time_and_then_for_good() -> None:
+    lies, liar = Lies(), Scribe(1).agent
+    for number in (30, 2, 30):
+        lies.told(liar, number, Fault.NORM)
+    assert [number for number in range(1, 60) if lies.barred(number)] == [*range(1, 36)]
+    lies.told(liar, 50, UNAVAILABLE)
+    assert not lies.barred(50), "what could not be had is no lie"
+    lies.told(liar, 51, Fault.BOUND)
+    assert lies.barred(10_000) == {liar}
+
+
+def test_of_more_liars_than_are_kept_those_are_forgotten_that_lied_longest_ago() -> None:
+    lies = Lies()
+    for number in range(1, MAX_LIARS + 3):
+        lies.told(number.to_bytes(32, "big"), number, Fault.NORM)
+    assert len(lies.barred(1)) == MAX_LIARS
+    assert min(lies.barred(1)) == (3).to_bytes(32, "big")
+
+
+def test_who_is_far_ahead_is_not_waited_for() -> None:
+    """What it showed in this round is kept no more: it is neither drawn nor away."""
+    talk = Talk.begun()
+    order = talk.order(1)
+    for by in (ME, *order[1:]):
+        talk.share(by, 1)
+    for number in range(1, 3 * MAX_KEPT):
+        talk.share(order[0], number)
+    step = Step(talk)
+    assert step.at(0.0) == order[1:4]
+    assert not step.machine.away

@@ -90,7 +90,7 @@ def test_models_come_together_while_members_come_crash_and_lie(tmp_path: Path) -
         override(run_of(network, LIAR, task), "combination", nothing)
 
         async def trouble() -> None:
-            await until(lambda: own.own is not None and own.own.share.round >= 2)
+            await until(lambda: own.own is not None and own.own.round >= 2)
             await network.crash(KILLED)
             await network.crash(RESTARTED)
             await trio.sleep(1.0)

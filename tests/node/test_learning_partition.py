@@ -86,7 +86,7 @@ def test_in_gossip_both_halves_go_on_and_their_models_come_together_when_they_me
 
         def reached(number: int) -> int:
             own = gossip_run(network, number, task).own
-            return 0 if own is None else own.share.round
+            return 0 if own is None else own.round
 
         def apart() -> float:
             models = [decode(ARRAYS, one, 100)[0] for one in seen.values()]
@@ -110,7 +110,7 @@ def test_in_gossip_both_halves_go_on_and_their_models_come_together_when_they_me
             for number in range(6):
                 mixed = gossip_run(network, number, task).own
                 assert mixed is not None
-                data = await network.nodes[number].learning._tools.blobs.get(mixed.share.blob)
+                data = await network.nodes[number].learning._tools.blobs.get(mixed.blob)
                 assert data is not None
                 seen[number] = data
             halves = apart()

@@ -232,6 +232,14 @@ async def test_a_flood_of_operations_hides_nobody_elses(tmp_path: Path) -> None:
         assert held.operations(create.cid, 0, 100) == expected
         assert [c for skip in range(0, 45, 9) for c in held.operations(create.cid, skip, 9)] == expected
         assert [record.cid for record in held.about(create.cid, 5)] == [create.cid, *expected[:5]]
+        found: list[Record] = []
+        before: tuple[int, Cid] | None = None
+        while page := held.operations_by(create.cid, BOB.agent, before, 9):
+            assert len(page) <= 9
+            found += page
+            before = page[-1].header.seq, page[-1].cid
+        assert found == list(reversed(flood)), "one author's, the newest first"
+        assert held.operations_by(flood[0].cid, BOB.agent, None, 9) == []
         await held.aclose()
 
 
