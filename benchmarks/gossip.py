@@ -6,6 +6,8 @@ fixed point by the task's strategy, with its own share as the base of difference
 least accuracy over the honest peers' own models, and how far these lie apart: the median distance from their
 mean, by its norm. Beside it the same peers and seeds in rounds of all to all, for as many as that takes.
 
+The same is run with models in 16 bits (`federated.half`), as they travel where the network knows that form.
+
 The last peers lie as in `benchmarks.attacks`, knowing what all honest ones show in the round, and say the
 same to everybody; what they send is not refused by admission. Who has more liars among its draws than the
 rule counts on (two of nine) can be led away in that step.
@@ -19,7 +21,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
@@ -31,9 +33,11 @@ from benchmarks.report import RESULTS, Target, at_least, at_most, emit, rounded
 from chain.aggregation_rule import ROBUST
 from chain.cid import blob_cid
 from chain.identity import Identity
-from chain.learning_task import FEDAVG, GOSSIP
+from chain.learning_task import FEDAVG, FLOAT16, GOSSIP, NO_COMPRESSION, Task
 from federated.admission import announced, examine
+from federated.compression import sent_size
 from federated.gossip import FANOUT, draw
+from federated.half import expanded, halved, is_half
 from federated.robust import round_model
 from federated.update import decode, encode
 
@@ -48,6 +52,8 @@ ATTACKS = ("sign", "noise", "label", "alie", "ipm")
 ALPHAS = {"iid": 0.0, "dirichlet_0.5": 0.5, "dirichlet_0.1": 0.1}
 WITHIN = 0.02
 """How much less accurate than rounds of all to all a median peer may be, in parts that are alike."""
+CLOSE = 0.005
+"""How much less accurate a median peer may be with models in 16 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +75,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rounds, seeds, many = (8, (1,), FEW) if quick else (ROUNDS, SEEDS, MANY)
     figures: dict[str, Any] = {"peers": many, "rounds": rounds, "fanout": FANOUT}
     targets: list[Target] = []
+    for form in (NO_COMPRESSION, FLOAT16):
+        task = digits_task(MANY, ROUNDS, FEDAVG, topology=GOSSIP, compression=form)
+        figures[f"bytes of a model, {form}"] = sent_size(task)
     for name, alpha in list(ALPHAS.items())[: 1 if quick else None]:
         for strategy in (FEDAVG, ROBUST):
             all_ = [run_rounds("none", 0, alpha, seed, rounds, strategy).accuracy for seed in seeds]
             here = [run("none", 0, alpha, seed, rounds, strategy, FEW) for seed in seeds]
             lost = median(all_) - median(one.median for one in here)
+            half = [run("none", 0, alpha, seed, rounds, strategy, FEW, form=FLOAT16) for seed in seeds]
+            figures[f"{name}, {FEW} peers, {strategy}, gossip, {FLOAT16}"] = [shown(one) for one in half]
+            cost = mean(one.median - other.median for one, other in zip(here, half, strict=True))
+            targets.append(at_most(f"{name}, {strategy}: lost by {FLOAT16}, mean of all seeds", CLOSE, cost))
             figures[f"{name}, {FEW} peers, {strategy}, all to all"] = [rounded(one, 4) for one in all_]
             figures[f"{name}, {FEW} peers, {strategy}, gossip"] = [shown(one) for one in here]
             if not alpha:
@@ -116,13 +129,14 @@ def run(
     strategy: str,
     peers: int,
     fanout: int = FANOUT,
+    form: str = NO_COMPRESSION,
 ) -> Outcome:
     """Train for so many rounds; a pure function of its arguments."""
     group = Peers(peers, alpha, seed)
     if attack == "label":
         group.poison_labels(liars)
     first = new_model(seed)
-    task = digits_task(MANY, ROUNDS, strategy, topology=GOSSIP, fanout=fanout)
+    task = digits_task(MANY, ROUNDS, strategy, topology=GOSSIP, fanout=fanout, compression=form)
     agents = [Identity.from_seed(number.to_bytes(32, "big")).agent for number in range(peers)]
     place = {agent: number for number, agent in enumerate(agents)}
     rng = np.random.default_rng([seed, 7])
@@ -131,7 +145,7 @@ def run(
     for number in range(1, rounds + 1):
         rows = group.train(models, number)
         sent = [
-            (encode(task.arrays, unpack(row)), int(size))
+            (packed(task, row), int(size))
             for row, size in zip(rows[:honest], group.sizes[:honest], strict=True)
         ]
         if liars:
@@ -148,7 +162,7 @@ def run(
             order = [place[agent] for agent in draw(task.parameters, number, agents[me], agents)]
             drawn = [me, *[other for other in order if good[other]][:fanout]]
             updates = [(cids[one], *sent[one]) for one in drawn]
-            data = round_model(task, sent[me][0], updates)
+            data = round_model(task, expanded(task, sent[me][0]), updates)
             combined.append(
                 np.concatenate([array.reshape(-1) for array in decode(task.arrays, data, task.max_abs)])
             )
@@ -157,6 +171,12 @@ def run(
     middle = models[:honest].mean(0)
     apart = np.linalg.norm(models[:honest] - middle, axis=1) / np.linalg.norm(middle)
     return Outcome(median(scores), min(scores), float(np.median(apart)))
+
+
+def packed(task: Task, row: Floats) -> bytes:
+    """A peer's model as it travels."""
+    model = encode(task.arrays, unpack(row))
+    return halved(task.arrays, model, task.max_abs) if is_half(task) else model
 
 
 if __name__ == "__main__":

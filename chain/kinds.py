@@ -48,7 +48,7 @@ ROTATE: Final = "agent.rotate"
 CONTINUE: Final = "agent.continue"
 REVOKE: Final = "agent.revoke"
 
-RULE_VERSION: Final = 6
+RULE_VERSION: Final = 7
 """The newest rule version this node can judge by; networks are founded with it."""
 
 _RULES_1: Final = frozenset(
@@ -80,15 +80,19 @@ KINDS_BY_RULE_VERSION: Final[dict[int, frozenset[str]]] = {
     4: _RULES_3,
     5: _RULES_5,
     6: _RULES_5 | _SINCE_6,
+    7: _RULES_5 | _SINCE_6,
 }
 """From version 4 on an epoch may change the atlas, from version 5 on content has more fields
-(`validation.payload_rules`)."""
+(`validation.payload_rules`), from version 7 on a learning task has one more term (`chain.learning_task`)."""
 
 FIELDS_FROM: Final = 5
 """The rule version from which on content has more than its first fields, and votes may be passed on."""
 
 TOPOLOGIES_FROM: Final = 6
 """The rule version from which on a learning task may have a topology, secure sums, over 16 members."""
+
+FLOAT16_FROM: Final = 7
+"""The rule version from which on the models of a learning task may travel in 16 bits an element."""
 
 OPENING: Final = (GENESIS, MEMBRANE, PROFILE)
 """The kinds of seq 0, 1 and 2 of every chain."""

@@ -17,7 +17,7 @@ from chain.aggregation_rule import COORDINATE_WISE, NNM, AggregationRule, parse_
 from chain.body_fields import check_integer, expect_fields
 from chain.cid import Cid, is_blob_cid
 from chain.errors import RecordError
-from chain.kinds import FIELDS_FROM, TOPOLOGIES_FROM
+from chain.kinds import FIELDS_FROM, FLOAT16_FROM, TOPOLOGIES_FROM
 from chain.text import check_text
 
 PEER_ROUNDS: Final = "peer-rounds"
@@ -38,8 +38,14 @@ TOP_K: Final = "topk"
 """`topk:5` is such a difference for the 5 % of the elements that differ most (`federated.sparse`)."""
 MAX_TOP_K: Final = 49
 """Per cent; half of the elements with their places take what all take in 8 bits."""
+FLOAT16: Final = "float16"
+"""Models travel whole, their floating elements in IEEE 754's binary16 (`federated.half`)."""
+MAX_FLOAT16: Final = 65_504
+"""The largest finite number of binary16."""
 DTYPES: Final = {"<f4": 4, "<f8": 8, "<i8": 8}
 """Element types of arrays and their sizes in bytes; all little-endian."""
+HALF: Final = "<f2"
+"""The element type in which `FLOAT16` sends floating arrays; no array of a task has it."""
 MAX_ARRAYS: Final = 256
 MAX_DIMS: Final = 8
 MAX_MODEL_BYTES: Final = 256 << 20
@@ -70,7 +76,7 @@ ConfigValue: TypeAlias = str | int | bool | bytes
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """One array of a model: its name, dtype (a key of `DTYPES`) and shape."""
+    """One array of a model: its name, dtype (a key of `DTYPES`; on its way perhaps `HALF`) and shape."""
 
     name: str
     dtype: str
@@ -84,7 +90,7 @@ class Array:
     @property
     def size(self) -> int:
         """Bytes of the elements."""
-        return self.count * DTYPES[self.dtype]
+        return self.count * (2 if self.dtype == HALF else DTYPES[self.dtype])
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +130,18 @@ class Task:
 
     def newer(self, rules: int) -> tuple[str, int] | None:
         """A term that this rule version does not know, if there is one, and the first one that does."""
-        for version, term in ((FIELDS_FROM, self._since_5()), (TOPOLOGIES_FROM, self._since_6())):
+        since = (
+            (FIELDS_FROM, self._since_5()),
+            (TOPOLOGIES_FROM, self._since_6()),
+            (FLOAT16_FROM, self._since_7()),
+        )
+        for version, term in since:
             if rules < version and term is not None:
                 return term, version
         return None
+
+    def _since_7(self) -> str | None:
+        return f"compression {self.compression!r}" if self.compression == FLOAT16 else None
 
     def _since_6(self) -> str | None:
         if self.topology != ALL_TO_ALL:
@@ -188,12 +202,13 @@ class Task:
 
 def top_k_of(compression: str) -> int | None:
     """The share of a `topk` compression in per cent, None for another one; raises `RecordError`."""
-    if compression in (NO_COMPRESSION, INT8):
+    if compression in (NO_COMPRESSION, INT8, FLOAT16):
         return None
     name, _, share = compression.partition(":")
     if name != TOP_K or share not in map(str, range(1, MAX_TOP_K + 1)):
         raise RecordError(
-            f"compression {compression!r:.40} is none of {INT8}, {TOP_K}:1 … {TOP_K}:{MAX_TOP_K} (per cent)"
+            f"compression {compression!r:.40} is none of {INT8}, {TOP_K}:1 … {TOP_K}:{MAX_TOP_K} (per cent), "
+            f"{FLOAT16}"
         )
     return int(share)
 
@@ -242,10 +257,14 @@ def task_from_body(body: dict[str, Any]) -> Task:
             raise RecordError(f"{name} is for the mode {PEER_ROUNDS}")
     if "secure" in body and "topology" in body:
         raise RecordError(f"secure sums are for the topology {ALL_TO_ALL}, not {body['topology']}")
-    if "compression" in body and body.get("topology") == GOSSIP:
+    if compression == FLOAT16 and body.get("topology") != GOSSIP:
+        raise RecordError(f"compression {FLOAT16} is of whole models, for the topology {GOSSIP}")
+    if compression == FLOAT16 and body["max_abs"] > MAX_FLOAT16:
+        raise RecordError(f"max_abs {body['max_abs']} is over {MAX_FLOAT16}, the most that {FLOAT16} can say")
+    if compression not in (NO_COMPRESSION, FLOAT16) and body.get("topology") == GOSSIP:
         raise RecordError(
-            f"compression {body['compression']} needs a model that all begin with, which the topology "
-            f"{GOSSIP} has not"
+            f"compression {compression} needs a model that all begin with, which the topology "
+            f"{GOSSIP} has not: {FLOAT16} does without"
         )
     if "fanout" in body:
         check_integer("fanout", body["fanout"], 1, MAX_FANOUT)

@@ -20,6 +20,7 @@ from chain.learning_task import Task
 from federated.compression import inspect_compressed, is_compressed, most_sent
 from federated.differences import Differences, grid_bits
 from federated.faults import WEIGHT
+from federated.half import sent_arrays
 from federated.update import Fault, Model, inspect
 
 
@@ -41,7 +42,7 @@ def examine(task: Task, base: Model | None, data: Model) -> Fault | None:
     `base`, which was examined itself, is what the round began with; only a task that `needs_base` needs it.
     """
     if not is_compressed(task):
-        fault = inspect(task.arrays, data, task.max_abs)
+        fault = inspect(sent_arrays(task), data, task.max_abs)
     elif base is None:
         raise ValueError("a compressed update needs the model that the round began with")
     else:

@@ -20,7 +20,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from chain.learning_task import NO_COMPRESSION, Array, Task
+from chain.learning_task import FLOAT16, NO_COMPRESSION, Array, Task
+from federated.half import sent_arrays
 from federated.quanta import (
     BLOCK,
     CHUNK,
@@ -71,8 +72,8 @@ class _Quantised:
 
 
 def is_compressed(task: Task) -> bool:
-    """Whether updates of this task are of the form here."""
-    return task.compression != NO_COMPRESSION
+    """Whether updates of this task are of a form here: differences from the model that a round began with."""
+    return task.compression not in (NO_COMPRESSION, FLOAT16)
 
 
 def compressed_size(arrays: Sequence[Array]) -> int:
@@ -86,7 +87,7 @@ def sent_size(task: Task) -> int:
     """Bytes of a right update of this task."""
     if task.top_k is not None:
         return sparse_size(task.arrays, task.top_k)
-    return compressed_size(task.arrays) if is_compressed(task) else update_size(task.arrays)
+    return compressed_size(task.arrays) if is_compressed(task) else update_size(sent_arrays(task))
 
 
 def most_sent(task: Task) -> int:
@@ -95,9 +96,12 @@ def most_sent(task: Task) -> int:
 
 
 def rows(task: Task, base: Model | None, data: Model) -> Sequence[Row]:
-    """The arrays of an update, plain or not, that was examined before; `base` is for those that are not."""
+    """The arrays of an update that was examined before; `base` is for those that are differences.
+
+    Whole models in `federated.half`'s form are read as they are, each element exact.
+    """
     if not is_compressed(task):
-        return [view.reshape(-1) for view in views(task.arrays, data)]
+        return [view.reshape(-1) for view in views(sent_arrays(task), data)]
     if base is None:
         raise ValueError("a compressed update means nothing without the model that the round began with")
     origins = [view.reshape(-1) for view in views(task.arrays, base)]

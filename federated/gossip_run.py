@@ -30,6 +30,7 @@ from federated.compression import most_sent
 from federated.errors import WrongState
 from federated.following import RETRY_S, Following, Tools
 from federated.gossip import Combine, Look, Mixed, Mixing, audience, fanout, step_after
+from federated.half import expanded
 from federated.lies import Lies
 from federated.models import Models
 from federated.ports import TooLarge
@@ -85,6 +86,7 @@ class GossipRun(Following[ShareLog]):
         lines = sorted(self.log, key=lambda line: (line.hlc, line.record))
         self.log.clear()
         self.log.extend(replace(line, number=number) for number, line in enumerate(lines, 1))
+        self._lines = len(lines)
 
     async def _read_up(self) -> None:
         """Take up what those have shown before who have come to a seat."""
@@ -139,12 +141,11 @@ class GossipRun(Following[ShareLog]):
         return inf if self.mixing is None else self.mixing.wake_at
 
     def _audience(self) -> list[AgentId]:
-        """For a share those who are likely to draw it; for a join or a leave everybody."""
+        """For a share those with a seat who are likely to draw it; for a join or a leave everybody."""
         ledger, own = self.ledger, self.own
-        members = ledger.members()
         if own is not None and self._showing.locked():
-            return audience(ledger.cid, own.round, self._me, members, fanout(ledger.terms))
-        return list(dict.fromkeys([*members, ledger.task.header.author]))
+            return audience(ledger.cid, own.round, self._me, self._seats(), fanout(ledger.terms))
+        return list(dict.fromkeys([*ledger.members(), ledger.task.header.author]))
 
     async def _go_on(self) -> None:
         self._seats()
@@ -237,7 +238,7 @@ class GossipRun(Following[ShareLog]):
         sources = self._others([*self.ledger.holders(shown), by])
 
         async def base_of() -> Model | None:
-            return None if own is None else await self._model_of(own)
+            return None if own is None else await self._begun_with(own)
 
         return await self.models.examined(terms, shown.blob, sizes, sources, base_of)
 
@@ -271,12 +272,13 @@ class GossipRun(Following[ShareLog]):
             if data is None:
                 return None
             parts.append((one.blob, data, one.examples))
-        base = parts[0][1] if own is not None else b""
-        if own is None and terms.rule is not None:
-            found = await self.models.start(terms.parameters, self._sources())
-            if found is None:
-                return None
-            base = found
+        base: Model | None = b""
+        if terms.rule is not None and own is not None:
+            base = await self._begun_with(own)
+        elif terms.rule is not None:
+            base = await self.models.start(terms.parameters, self._sources())
+        if base is None:
+            return None
         return await tools.run_blocking(round_model, terms, base, parts)
 
     async def base_of(self, own: Shown | None, others: Sequence[Shown]) -> Cid | None:
@@ -291,6 +293,11 @@ class GossipRun(Following[ShareLog]):
             return await self.models.in_time(shown.blob, most, sources)
         except TooLarge:
             return None
+
+    async def _begun_with(self, own: Shown) -> Model | None:
+        """The own model, from which distances are taken, as the task's arrays."""
+        data = await self._model_of(own)
+        return None if data is None else await self._tools.run_blocking(expanded, self.ledger.terms, data)
 
     # -- what the task begins with --
 

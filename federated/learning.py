@@ -16,7 +16,7 @@ import trio
 from chain.aggregation_rule import ROBUST
 from chain.cid import Cid, is_record_cid
 from chain.errors import ChainError
-from chain.kinds import FIELDS_FROM, KINDS_BY_RULE_VERSION, TASK
+from chain.kinds import FIELDS_FROM, FLOAT16_FROM, KINDS_BY_RULE_VERSION, TASK
 from chain.learning import MAX_METRIC, MAX_METRICS
 from chain.learning_task import FEDAVG, MAX_NAME, PEER_ROUNDS, Task
 from chain.manifest import Manifest
@@ -143,6 +143,11 @@ class Learning:
     def strategy(self) -> str:
         """What a new task gets unless its author says another: a robust rule, if the network knows such."""
         return ROBUST if self._rules() >= FIELDS_FROM else FEDAVG
+
+    @property
+    def halves(self) -> bool:
+        """Whether the network knows whole models in 16 bits an element."""
+        return self._rules() >= FLOAT16_FROM
 
     async def create(self, terms: Task) -> Cid:
         """Publish a task; it is durable, and followed from here, when this returns.

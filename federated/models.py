@@ -24,6 +24,7 @@ from federated.compression import is_compressed, most_sent
 from federated.errors import Refused, UnknownTask
 from federated.faults import UNAVAILABLE
 from federated.following import Tools
+from federated.half import sent_arrays
 from federated.ports import NoRoom, TooLarge
 from federated.proposal import Verdict
 from federated.robust import combine
@@ -144,7 +145,7 @@ class Models:
             raise UnknownTask("the update's blob is not here; post it first")
         if not is_compressed(terms):
             try:
-                await tools.run_blocking(decode, terms.arrays, data, terms.max_abs)
+                await tools.run_blocking(decode, sent_arrays(terms), data, terms.max_abs)
             except UpdateError as error:
                 raise Refused(f"the update does not match the task ({error.fault}): {error}") from error
         return data

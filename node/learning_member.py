@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from chain.learning_task import NO_COMPRESSION, top_k_of
+from chain.learning_task import FLOAT16, NO_COMPRESSION, top_k_of
 from federated.flower.client_state import state_file
 from federated.flower.compressing_member import SUFFIX, CompressingMember
 from federated.flower.coordination import Superseded
+from federated.flower.halving_member import HalvingMember
 from federated.flower.participation import LearningNode, Refused
 from node.api_client import LONG_SECONDS, ApiClient, ApiError, path_segment
 from node.errors import DaemonNotRunning, HomeDamaged
@@ -223,5 +224,7 @@ def waiting_file(home: Home, terms: Mapping[str, Any]) -> Path | None:
 
 def compressing(member: Member, terms: Mapping[str, Any], waiting: Path | None = None) -> LearningNode:
     """The member as a task's updates want it: one that compresses them, where they are compressed."""
-    plain = terms.get("compression", NO_COMPRESSION) == NO_COMPRESSION
-    return member if plain else CompressingMember(member, terms, waiting)
+    form = terms.get("compression", NO_COMPRESSION)
+    if form == FLOAT16:
+        return HalvingMember(member, terms)
+    return member if form == NO_COMPRESSION else CompressingMember(member, terms, waiting)

@@ -59,7 +59,8 @@ def add_learning_routes(app: FastAPI, learning: Learning) -> None:
         summary="Publish a task; durable when this answers",
     )
     async def create(task: TaskIn) -> TaskMadeOut:
-        return TaskMadeOut(id=to_text(await learning.create(task.to_task(learning.strategy))))
+        terms = task.to_task(learning.strategy, learning.halves)
+        return TaskMadeOut(id=to_text(await learning.create(terms)))
 
     @app.get("/v1/learning/tasks", response_model=TasksOut, tags=["learning"], summary="The network's tasks")
     async def tasks() -> TasksOut:

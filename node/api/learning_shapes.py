@@ -19,6 +19,7 @@ from chain.learning import MAX_METRICS
 from chain.learning_task import (
     ALL_TO_ALL,
     FEDAVG,
+    FLOAT16,
     GOSSIP,
     GROUPS,
     INT8,
@@ -29,6 +30,7 @@ from chain.learning_task import (
     MAX_DIMS,
     MAX_EXAMPLES,
     MAX_FANOUT,
+    MAX_FLOAT16,
     MAX_MEMBERS,
     MAX_MODEL_BYTES,
     MAX_NAME,
@@ -84,15 +86,19 @@ class TaskIn(Shape):
     secure: Annotated[int, Field(ge=MIN_SECURE, le=MAX_MEMBERS)] | None = None
     """Updates are summed under masks in groups of at least so many."""
 
-    def to_task(self, strategy: str) -> Task:
-        """The node's noun; `strategy` unless they say one: `FEDAVG` where the network knows no other."""
+    def to_task(self, strategy: str, halves: bool) -> Task:
+        """The node's noun; `strategy` unless they say one: `FEDAVG` where the network knows no other.
+
+        `halves`: whether the network knows `FLOAT16`, which gossip has then, unless they say another form.
+        """
         compression = self.compression
         max_members = self.max_members or (MAX_SEATS if self.topology == GOSSIP else MAX_MEMBERS)
         topology = self.topology or (GROUPS if max_members > MAX_MEMBERS else ALL_TO_ALL)
         if compression == "auto":
-            plain = strategy == FEDAVG or self.mode == SERVER_APP
-            plain = plain or self.topology == GOSSIP or self.secure is not None
-            compression = NO_COMPRESSION if plain else INT8
+            plain = strategy == FEDAVG or self.mode == SERVER_APP or self.secure is not None
+            compression = NO_COMPRESSION if plain or topology == GOSSIP else INT8
+            if topology == GOSSIP and self.secure is None and halves and self.max_abs <= MAX_FLOAT16:
+                compression = FLOAT16
         return Task(
             name=self.name,
             arrays=tuple(Array(one.name, one.dtype, tuple(one.shape)) for one in self.arrays),

@@ -95,7 +95,8 @@ MAX_ABS = 1000.0
     "--compression",
     metavar="FORM",
     help="int8: updates in a quarter of the bytes [where the network knows it]; topk:N: of the N % of the "
-    "elements that changed most; none: whole models.",
+    "elements that changed most; float16: in gossip whole models in half the bytes [there, where the network "
+    "knows it]; none: whole models.",
 )
 @click.option(
     "--fanout",
@@ -170,9 +171,14 @@ def create(
         raise click.UsageError(f"--min-members {min_members} is more than --max-members {max_members}")
     if fanout is not None and topology != "gossip":
         raise click.UsageError("--fanout goes with --topology gossip")
-    if topology == "gossip" and compression not in (None, "none"):
+    if topology == "gossip" and compression not in (None, "none", "float16"):
         raise click.UsageError(
-            f"--compression {compression} sends differences from a model that all have, gossip has none"
+            f"--compression {compression} sends differences from a model that all have, gossip has none: "
+            "float16 does without"
+        )
+    if compression == "float16" and topology != "gossip":
+        raise click.UsageError(
+            "--compression float16 goes with --topology gossip; elsewhere int8 has half the bytes"
         )
     if secure is not None:
         _check_secure(secure, min_members, max_members or MOST_SUMMED, topology, compression)

@@ -202,11 +202,15 @@ def test_gossip_trains_the_same_app_and_each_node_has_a_model_of_its_own(
     app = str(project(tmp_path / "app").root)
     homes = [node.home for node in network(daemons, 2)]
     gossip = ("--topology", "gossip", "--strategy", "fedavg", "--fanout", "2", "--rounds", str(ROUNDS))
+    refused = daemons.command(homes[0], "fl", "create", app, "--compression", "float16")
+    assert (refused.code, "goes with --topology gossip" in refused.err) == (ExitCode.USAGE, True)
     refused = daemons.command(homes[0], "fl", "create", app, *gossip, "--compression", "int8")
     assert (refused.code, "gossip has none" in refused.err) == (ExitCode.USAGE, True)
     made = daemons.command(homes[0], "fl", "create", app, *gossip, "--json").value
     assert (made["topology"], made["max_members"]) == ("gossip", 256)
     task = made["id"]
+    terms = daemons.command(homes[0], "fl", "status", task, "--json").value
+    assert terms["compression"] == "float16", "what gossip has unless another form is asked for"
     eventually(lambda: known(daemons, homes[1], task), "the task to be heard of")
     members = []
     for number, home in enumerate(homes):
