@@ -15,6 +15,7 @@ from federated.actions import Offer
 from federated.compression import is_compressed, quantise
 from federated.engagement import Engagement
 from federated.errors import LearningError
+from federated.half import halved, is_half
 from federated.update import decode, encode
 from node.node import Node
 from node.storage.errors import StorageError
@@ -94,6 +95,7 @@ class Learner:
             data = await node.learning._tools.blobs.get(parameters)
             assert data is not None
             model = decode(task.arrays, data, task.max_abs)
+            await self.may_train(number)
             await trio.sleep(self.trains_s)
             rng = np.random.default_rng(self.number)
             pulled = [(x + 0.5 * (rng.normal(size=x.shape) - x)).astype(x.dtype) for x in model]
@@ -102,8 +104,13 @@ class Learner:
                 update, self.kept = quantise(
                     task.arrays, data, update, self.kept, task.max_abs, None, task.top_k
                 )
+            elif is_half(task):
+                update = halved(task.arrays, update, task.max_abs)
             await self.hand_in(node, number, update)
             self.handed_in.append(number)
+
+    async def may_train(self, number: int) -> None:
+        """Wait before the training of a round begins; here for nothing."""
 
     async def hand_in(self, node: Node, number: int, update: bytes) -> None:
         info = await node.blobs.put(update)

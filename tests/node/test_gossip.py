@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 
 from chain.aggregation_rule import ROBUST
 from chain.cid import Cid
-from chain.learning_task import GOSSIP
+from chain.learning_task import FLOAT16, GOSSIP
+from chain.record import Record
 from chain.share import Share
 from dht.network import PeerId
 from federated.gossip_run import GossipRun
+from federated.half import halved
+from federated.share_log import ShareLog
 from federated.update import Fault, decode
+from node.node import Node
 from tests.node.learners import ARRAYS, Learner, initial, join_all, publish
 from tests.node.simulated_nodes import Network, override, simulate, until
 
@@ -41,7 +45,7 @@ class GossipLiar(Learner):
         if state != "train":
             return
         await trio.sleep(self.trains_s)
-        info = await self.node.blobs.put(initial()[:-8] + b"\xff" * 8)
+        info = await self.node.blobs.put(halved(ARRAYS, initial(), 100)[:-2] + b"\xff" * 2)
         async with run._showing:
             mixed = run.mixed
             assert mixed is not None
@@ -67,6 +71,13 @@ def run_of(network: Network, number: int, task: Cid) -> GossipRun:
     return run
 
 
+async def told_by_holders(node: Node, task: Record) -> int:
+    """The round in which the others are by what the task's holders have, where who joins late looks first."""
+    log = ShareLog(task)
+    log.add_all(await node.learning._tools.post.read(task.cid))
+    return log.frontier(node.agent, 0)
+
+
 def spread(models: list[NDArray[np.float64]]) -> float:
     """How far models lie from their mean, at most."""
     middle = np.mean(models, axis=0)
@@ -77,7 +88,8 @@ def spread(models: list[NDArray[np.float64]]) -> float:
 def test_models_come_together_while_members_come_crash_and_lie(tmp_path: Path) -> None:
     async def scenario(network: Network) -> None:
         terms = {"rounds": ROUNDS, "max_members": 20, "min_members": 8, "commit_ms": 10_000}
-        task = await publish(network.nodes[0], topology=GOSSIP, fanout=FANOUT, strategy=ROBUST, **terms)
+        form = {"topology": GOSSIP, "fanout": FANOUT, "strategy": ROBUST, "compression": FLOAT16}
+        task = await publish(network.nodes[0], **form, **terms)
         await join_all(network, task, [n for n in range(MEMBERS) if n != LATE])
         learners = [Learner(network, n, task) for n in range(MEMBERS) if n != LIAR]
         liar = GossipLiar(network, LIAR, task)
@@ -95,8 +107,12 @@ def test_models_come_together_while_members_come_crash_and_lie(tmp_path: Path) -
             await network.crash(RESTARTED)
             await trio.sleep(1.0)
             await network.start(RESTARTED)
-            await until(lambda: own.frontier >= 3)
-            await network.nodes[LATE].learning.join(task)
+            late = network.nodes[LATE]
+            heard = 0
+            while heard < 3:
+                await trio.sleep(0.2)
+                heard = await told_by_holders(late, own.ledger.task)
+            await late.learning.join(task)
 
         with trio.fail_after(600.0):
             async with trio.open_nursery() as nursery:
@@ -116,6 +132,7 @@ def test_models_come_together_while_members_come_crash_and_lie(tmp_path: Path) -
             assert view.history[-1].round == ROUNDS
             assert view.parameters == view.history[-1].parameters
             for step in view.history:
+                assert {one.size for one in step.contributors} == {len(halved(ARRAYS, initial(), 100))}
                 assert liar.node.agent not in {member.agent for member in step.contributors}
                 assert 2 <= len(step.contributors) <= FANOUT + 1
                 accused |= set(step.refused)
