@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALLING := @echo "installing into $(VENV): half a minute, or more on a slow line"
 PACKAGES := $(wildcard chain crdt sharding validation dht federated node sim)
-# report, corpora, minilm, holders and peers are parts of others; soak runs for as long as one lets it, fault_suite for hours: by their own names
-BENCHMARKS ?= $(filter-out report corpora fl_accuracy fl_overhead fl_p2pfl fl_traffic p2pfl_nodes minilm holders peers shard_map soak fault_suite,$(patsubst benchmarks/%.py,%,$(filter-out benchmarks/__init__.py,$(wildcard benchmarks/*.py))))
+# report, corpora, minilm, holders and peers are parts of others; soak runs for as long as one lets it, fault_suite for
+# hours, published wants a checkout of Flower: by their own names
+BENCHMARKS ?= $(filter-out report corpora fl_accuracy fl_overhead fl_p2pfl fl_traffic p2pfl_nodes minilm holders peers shard_map soak fault_suite published published_apps,$(patsubst benchmarks/%.py,%,$(filter-out benchmarks/__init__.py,$(wildcard benchmarks/*.py))))
 
 # Compiled modules are kept, whatever the shell says: tests start hundreds of processes, each would compile all of us.
 unexport PYTHONDONTWRITEBYTECODE

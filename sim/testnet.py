@@ -31,8 +31,8 @@ from sim.errors import DaemonFailed, one_error
 
 MAX_NODES = 64
 """Daemons of one test network; each takes about 150 MB of memory."""
-READY_TIMEOUT_S = 60.0
-"""From the start of a process to its being ready; a founder also searches a nonce."""
+READY_TIMEOUT_S = 180.0
+"""From the start of a process to its being ready, on a busy machine too; a founder also searches a nonce."""
 STOP_TIMEOUT_S = 10.0
 """From SIGTERM to the end of a process; then it is killed."""
 POLL_S = 0.05
