@@ -4,15 +4,16 @@ An edit overwrites what it has seen and nothing else, so before anything is sign
 holders; what was read is kept, for others will need it to judge the new record. Two agents who edit while
 apart both succeed, and the entry shows both values until somebody overwrites them (`crdt.entry_view`). Who
 wants to be refused instead names the version seen (`if_version`; Kung and Robinson, 1981): the check is made
-against all that can be reached at that moment. Changes of one entry by this node happen one after the other.
+against all that can be reached at that moment. Changes of one entry by this node happen one after the other,
+and all the records of one change are appended together or not at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import trio
 
@@ -47,9 +48,12 @@ from node.models import (
     Resolve,
     Retag,
     Retract,
+    Single,
+    Together,
     Vote,
     Write,
 )
+from node.storage.own_chain import Script
 from node.text_engine import engine
 from node.writing import Desk
 
@@ -58,8 +62,18 @@ MAX_TOLD = 64
 TOLD = 3
 """Changes that the message of a conflict names."""
 
-Append = Callable[[Draft], Awaitable[Record]]
-"""Signs a draft, makes it durable and shows it here; cancelled, it does all of that or nothing."""
+T = TypeVar("T")
+
+
+class Writes(Protocol):
+    """What signs the drafts of a script, makes them durable together and shows them here.
+
+    Cancelled, it does all of that or nothing; `node.storage.own_chain.OwnChain.write` tells the rest.
+    """
+
+    async def __call__(self, script: Script[T]) -> T:
+        """Carry out a script; what it returns."""
+        ...
 
 
 class Reader(Protocol):
@@ -80,18 +94,24 @@ class _Turn:
     users: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Work:
     """A change under way: what was found of the entry, and how it stands with what was written so far."""
 
     found: Found
     state: EntryState
     view: Entry
-    written: list[Cid] = field(default_factory=list)
+    standing: Standing
+    written: tuple[Cid, ...] = ()
+
+    def grown(self, record: Record) -> _Work:
+        """With one record more on top; O(records of the entry)."""
+        state, view = _grown(self.state, [record], self.standing)
+        return replace(self, state=state, view=view or self.view, written=(*self.written, record.cid))
 
     @property
     def changed(self) -> Changed:
-        return Changed(self.view.id, tuple(self.written), self.view.version.fingerprint)
+        return Changed(self.view.id, self.written, self.view.version.fingerprint)
 
 
 class Editor:
@@ -104,7 +124,7 @@ class Editor:
         limits: Limits,
         rules: Callable[[], int],
         reader: Reader,
-        append: Append,
+        write: Writes,
         run_blocking: RunBlocking,
         standing: Callable[[], Standing] = lambda: CLEAR,
     ) -> None:
@@ -114,12 +134,15 @@ class Editor:
         self._limits = limits
         self._rules = rules
         self._reader = reader
-        self._append = append
+        self._writes = write
         self._run_blocking = run_blocking
         self._turns: dict[Cid, _Turn] = {}
 
     async def change(self, entry: Cid, change: Change, if_version: str | None) -> Changed:
         """Carry out `change`; what it wrote is durable when this returns. Nothing to do is no error.
+
+        All its records are appended together: after an error or a crash there is none of them. Only what a
+        `Write` makes of it together with others' words is a record by itself.
 
         Raises `NotFound` for an entry or tag that is not known, `VersionConflict`, `Forbidden` for a retract
         by another than the creator, `Gone` for a deleted or retracted entry, `InvalidInput` or
@@ -127,43 +150,62 @@ class Editor:
         """
         async with self._turn(entry):
             found = await self._reader.find(entry)
+            standing = self._standing()
             # Off the loop, here and below: how many records there are is up to strangers.
-            state, view = await self._run_blocking(
-                _grown, EntryState(entry), found.about(entry), self._standing()
-            )
+            state, view = await self._run_blocking(_grown, EntryState(entry), found.about(entry), standing)
             if view is None:
                 raise NotFound(f"no entry {to_text(entry)} is known here or to its holders")
             if if_version is not None and if_version != view.version.fingerprint:
                 raise VersionConflict(
                     await self._run_blocking(conflict, found.about(entry), view, if_version)
                 )
-            _check_state(view, change, self._agent, self._limits)
-            if isinstance(change, Purge):
-                change = self._own_words(found.about(entry), change)
+            work = _Work(found, state, view, standing)
             if isinstance(change, Write):
-                return await self._write(_Work(found, state, view), change)
-            codes = await self._run_blocking(self._codes, view, change)
-            work = _Work(found, state, view)
+                _check_state(view, change, self._agent, self._limits)
+                return await self._write(work, change)
+            changes = change.changes if isinstance(change, Together) else (change,)
+            if not changes:
+                return work.changed
+            _check_state(view, changes[0], self._agent, self._limits)
+            codes = await self._run_blocking(self._codes, view, changes[0])
+            return (await self._sign(work, lambda: self._drafts(work, changes, codes))).changed
+
+    async def _sign(self, work: _Work, script: Script[_Work]) -> _Work:
+        """Append what a script drafts, all or nothing; `work` with it. The first draft is tried before."""
+        if await self._run_blocking(next, script(), None) is None:
+            return work
+        await self._reader.keep(work.found)
+        return await self._writes(script)
+
+    def _drafts(
+        self, work: _Work, changes: Sequence[Single], codes: bytes
+    ) -> Generator[Draft, Record, _Work]:
+        """What changes need, each draft on top of the records before it; raises what `change` raises.
+
+        O(records of the entry) for each draft, in the thread and the transaction in which they are appended.
+        """
+        for change in changes:
+            _check_state(work.view, change, self._agent, self._limits)
+            if isinstance(change, Purge):
+                change = self._own_words(work.found.about(work.view.id), change)
             while (draft := self._next(work.view, change, codes)) is not None:
-                await self._sign(draft, work)
+                work = work.grown((yield self._admitted(draft)))
                 if isinstance(change, Resolve):
                     break  # of three values one is rejected, and two still differ
-            return work.changed
+        return work
 
-    async def _sign(self, draft: Draft, work: _Work) -> None:
-        """Append the next record of a change, held against the network's limits and rules before."""
+    def _admitted(self, draft: Draft) -> Draft:
+        """A draft within the network's limits and rules; raises `InvalidInput`."""
         fault = refusal(draft, self._limits, self._rules())
         if fault is not None:
             raise InvalidInput(fault)
-        if not work.written:
-            await self._reader.keep(work.found)
-        record = await self._append(draft)
-        work.written.append(record.cid)
-        work.state, view = await self._run_blocking(_grown, work.state, [record], self._standing())
-        work.view = view or work.view
+        return draft
 
     async def _write(self, work: _Work, write: Write) -> Changed:
-        """What was asked for, and then what comes of it together with what others wrote meanwhile."""
+        """What was asked for, and then what comes of it together with what others wrote meanwhile.
+
+        Each is whole without the other, and the second, which may take an embedding, may never come.
+        """
         desk = Desk(
             self._agent,
             self._limits,
@@ -172,15 +214,22 @@ class Editor:
         )
         codes = None if write.vector is None else vector_codes(self._embedder, write.vector).tobytes()
         draft = await self._run_blocking(desk.asked, work.view, work.state.applied, write, codes)
-        while draft is not None:
-            await self._sign(draft, work)
-            draft = None
-            if len(work.written) == 1:
-                applied = work.state.applied
-                draft = await self._run_blocking(desk.after, work.view, applied, work.written[0])
+        if draft is None:
+            return work.changed
+        work = await self._sign(work, self._one(work, draft))
+        applied = work.state.applied
+        draft = await self._run_blocking(desk.after, work.view, applied, work.written[0])
+        if draft is not None:
+            work = await self._sign(work, self._one(work, draft))
         return work.changed
 
-    def _codes(self, view: Entry, change: Change) -> bytes:
+    def _one(self, work: _Work, draft: Draft) -> Script[_Work]:
+        def script() -> Generator[Draft, Record, _Work]:
+            return work.grown((yield self._admitted(draft)))
+
+        return script
+
+    def _codes(self, view: Entry, change: Single) -> bytes:
         """The codes of the text that the entry will have; blocking."""
         if isinstance(change, Resolve):
             return self._merged_codes(change)
@@ -202,7 +251,7 @@ class Editor:
             return vector_codes(self._embedder, change.vector).tobytes()
         return text_codes(self._embedder, change.text).tobytes()
 
-    def _next(self, view: Entry, change: Change, codes: bytes) -> Draft | None:
+    def _next(self, view: Entry, change: Single, codes: bytes) -> Draft | None:
         """The next record that `change` needs on top of `view`, or None when it is done; pure."""
         try:
             match change:
@@ -240,8 +289,6 @@ class Editor:
                     if now == [(value, reason, confidence)] * bool(value):
                         return None
                     return drafts.draft_vote(view, self._agent, value, reason, confidence, behalf)
-                case Write():
-                    return None  # `_write` has its own two
                 case Delete():
                     return None if view.deleted else drafts.draft_delete(view, self._agent)
                 case Purge(records=records):
@@ -386,7 +433,7 @@ def changes_since(records: Iterable[Record], seen: str) -> list[Record] | None:
     return None
 
 
-def _check_state(view: Entry, change: Change, agent: AgentId, limits: Limits) -> None:
+def _check_state(view: Entry, change: Single | Write, agent: AgentId, limits: Limits) -> None:
     if isinstance(change, Retract) and view.author != agent:
         raise Forbidden("only its creator can retract an entry; delete it instead")
     if isinstance(change, Purge):

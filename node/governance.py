@@ -196,16 +196,16 @@ class Governance:
         self.epochs.resume()
         self.adopt()
 
-    def fault_of(self, record: Record) -> str | None:
+    def fault_of(self, record: Record, before: Sequence[Record]) -> str | None:
         """The rule that an own record would break, and how: what breaks one would exclude this agent.
 
-        Of creates only the size is looked at: other limits are kept where they are drafted, and imports write
-        thousands.
+        `before` are those of the same write, which cannot be read yet. Of creates only the size is looked at:
+        other limits are kept where they are drafted, and imports write thousands.
         """
         if record.header.kind == CREATE:
             size, most = record.header.payload_size, self._manifest.limits.payload
             return None if size <= most else f"payload-size: {size} bytes, the limit is {most}"
-        named = [one for one in self._find(named_by(record)) if one is not None]
+        named = [*(one for one in self._find(named_by(record)) if one is not None), *before]
         context = replace(
             self.context(),
             named={one.cid: one for one in named},

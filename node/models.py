@@ -175,7 +175,24 @@ class Purge:
     records: tuple[Cid, ...] | None = None
 
 
-Change: TypeAlias = Edit | Retag | Vote | Relate | Assess | Resolve | Write | Delete | Retract | Purge
+Single: TypeAlias = Edit | Retag | Vote | Relate | Assess | Resolve | Delete | Retract | Purge
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Several changes of an entry in this order, each on top of those before it: all of them or none.
+
+    Only the first may say a text; raises `ValueError` for another that does.
+    """
+
+    changes: tuple[Single, ...]
+
+    def __post_init__(self) -> None:
+        if any(isinstance(change, Edit | Resolve) for change in self.changes[1:]):
+            raise ValueError("of several changes at once only the first may say a text")
+
+
+Change: TypeAlias = Single | Write | Together
 
 
 @dataclass(frozen=True, slots=True)

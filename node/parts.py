@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
+from typing import TypeVar
 
 import trio
 
@@ -100,7 +101,7 @@ from node.storage.derived_state import DerivedState
 from node.storage.errors import StorageError
 from node.storage.held_records import HeldRecords
 from node.storage.learning_memory import LearningMemory
-from node.storage.own_chain import OwnChain
+from node.storage.own_chain import OwnChain, Script
 from node.storage.shard_file import FILE as SHARD_FILE
 from node.storage.shard_file import ShardFile
 from node.supervision import Supervisor
@@ -108,6 +109,8 @@ from node.term_rows import TERMS, term_source
 from node.trust_root import trust_root
 from node.vitals import Vitals
 from sharding.tree import Prefix
+
+T = TypeVar("T")
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
@@ -540,7 +543,7 @@ class Parts:
             manifest.limits,
             lambda: self.governance.epochs.rules,
             self.reader,
-            self.append,
+            self.write,
             embed_blocking,
             lambda: self.governance.standing,
         )
@@ -637,7 +640,7 @@ class Parts:
             random,
             embed_blocking,
             self.publisher.wake,
-            self.append,
+            self.append_all,
         )
         """The owner's own entries, and their verbs."""
         self.erasing = Erasing(
@@ -798,16 +801,35 @@ class Parts:
 
     async def append(self, draft: Draft) -> Record:
         """Append one operation and show what it changes here."""
-        with trio.CancelScope(shield=True):
-            ((cid, _),) = await self.own.append([draft], [None])
-            (record,) = [one for one in self.own.get_many([cid]) if one is not None]
-            try:
-                if draft.kind == PURGE:
-                    await self.erasing.carry_out(record)
-                await self.holder.add([record])
-            except StorageError as error:
-                log.error("an operation is kept but not indexed: %s", error)
-            self.results.clear()
-        self.publisher.wake()
-        self.offers.wrote(record.subject)
+        (record,) = await self.append_all([draft])
         return record
+
+    async def append_all(self, drafts: Sequence[Draft]) -> list[Record]:
+        """Append operations, all or none, and show what they change here."""
+        written: list[Record] = []
+        with trio.CancelScope(shield=True):
+            appended = await self.own.append(drafts, [None] * len(drafts))
+            written += await self._show_written([cid for cid, _ in appended])
+        return written
+
+    async def write(self, script: Script[T]) -> T:
+        """Append all operations that a script drafts, or none, and show what they change here."""
+        with trio.CancelScope(shield=True):
+            written, told = await self.own.write(script)
+            await self._show_written([one.cid for one in written])
+        return told
+
+    async def _show_written(self, cids: Sequence[Cid]) -> list[Record]:
+        records = [one for one in self.own.get_many(cids) if one is not None]
+        try:
+            for record in records:
+                if record.header.kind == PURGE:
+                    await self.erasing.carry_out(record)
+            await self.holder.add(records)
+        except StorageError as error:
+            log.error("%d operations are kept but not indexed: %s", len(records), error)
+        self.results.clear()
+        self.publisher.wake()
+        for record in records:
+            self.offers.wrote(record.subject)
+        return records

@@ -51,7 +51,7 @@ from node.models import (
 from node.query.filters import Facts, facts_of
 from node.query.question import Question
 from node.query.scoring import Scores, Words
-from node.storage.own_chain import OwnChain
+from node.storage.own_chain import MAX_DRAFTS, OwnChain
 from sharding.bm25 import scores
 from sharding.terms import Counted, counted
 
@@ -90,7 +90,7 @@ class PrivateEntries:
         random: Random,
         run_blocking: RunBlocking,
         published: Callable[[], None],
-        append: Callable[[Draft], Awaitable[Record]],
+        append: Callable[[Sequence[Draft]], Awaitable[object]],
     ) -> None:
         self._identity = identity
         self._network = network
@@ -236,19 +236,21 @@ class PrivateEntries:
 
     async def _purge(self, records: Sequence[Cid]) -> None:
         """Have those who keep the boxes of these records erase them; each is a subject of its own."""
-        for record in self._own.get_many(records):
-            if record is not None and record.payload is not None:
-                header = record.header
-                draft = Draft(
-                    PURGE,
-                    purge_body([record.cid]),
-                    subject=record.cid,
-                    subject_seq=1,
-                    subject_prev=record.cid,
-                    deps_lamport=header.lamport,
-                    deps_hlc=header.hlc,
-                )
-                await self._append(draft)
+        drafts = [
+            Draft(
+                PURGE,
+                purge_body([record.cid]),
+                subject=record.cid,
+                subject_seq=1,
+                subject_prev=record.cid,
+                deps_lamport=record.header.lamport,
+                deps_hlc=record.header.hlc,
+            )
+            for record in self._own.get_many(records)
+            if record is not None and record.payload is not None
+        ]
+        for start in range(0, len(drafts), MAX_DRAFTS):
+            await self._append(drafts[start : start + MAX_DRAFTS])
 
     async def _write(self, said: Private, kind: str) -> Record:
         if kind not in KINDS_BY_RULE_VERSION[self._rules()]:

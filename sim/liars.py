@@ -186,7 +186,7 @@ def accuser(liar: Liar) -> None:
             liar.proofs.add((await governance.write(draft)).cid)
             liar.tell()
 
-    _override(liar.node.parts.own, "fault_of", lambda record: None)
+    _override(liar.node.parts.own, "fault_of", lambda record, before: None)
     _override(governance.watch, "held", held)
 
 

@@ -35,7 +35,7 @@ from node.exchange.errors import FieldForbidden, FieldRefused
 from node.exchange.keys import ApiKey, KeyRing
 from node.exchange.packages import NOT_LOOKED_AT, Evaluation, Package, Settlement, read_bytes, read_id
 from node.exchange.showing import ai_node_of, type_of
-from node.models import Edit, EntryView, QueryOptions, Rejected, Relate, Resolve, Vote
+from node.models import Edit, EntryView, QueryOptions, Rejected, Relate, Resolve, Single, Together, Vote
 from node.query.filters import Filters
 from node.query.question import QueryError
 
@@ -185,7 +185,8 @@ class Exchange:
     async def replace(self, key: ApiKey, entry: Cid, package: Package) -> Published:
         """Put a package in the place of an entry, at `version_id` if it names one; durable on return.
 
-        Raises `NotFound`, `Gone`, `Erased`, and `VersionConflict` saying what changed.
+        It takes several records: all of them are written or none. Raises `NotFound`, `Gone`, `Erased`, and
+        `VersionConflict` saying what changed.
         """
         _check_references(package)
         now = await self._get(entry, "knowledge_id", deleted=True)
@@ -193,10 +194,9 @@ class Exchange:
             # Before its signature is looked at, which is over what it was meant to replace.
             await self._node.change(entry, Edit(), package.version_id)
         behalf = self._author(key, package, now)
-        changed = await self._node.change(entry, package.to_edit(behalf, now), package.version_id)
-        for change in (package.to_retag(now), package.to_relate(now)):
-            if change is not None:
-                changed = await self._node.change(entry, change)
+        steps = (package.to_edit(behalf, now), package.to_retag(now), package.to_relate(now))
+        together = Together(tuple(one for one in steps if one is not None))
+        changed = await self._node.change(entry, together, package.version_id)
         _note("replaced", key, entry, behalf)
         view = await self._get(entry, "knowledge_id")
         return replace(await self._with_conflicts(view, False), version=changed.version)
@@ -263,6 +263,12 @@ class Exchange:
         others = await self.conflicts(view)
         if not others:
             raise FieldRefused("id", "the entry is in no conflict")
+        relation = SETTLED_BY[said.resolution_type]
+        vote = -1 if said.resolution_type == "reject" else 1
+        steps: tuple[Single, ...] = (
+            Relate(tuple(Relation(relation, other) for other in others)),
+            Vote(vote, said.reasoning, None, behalf),
+        )
         if said.merged_content is not None:
             merged = Edit(
                 text=said.merged_content.text,
@@ -270,11 +276,9 @@ class Exchange:
                 generated_by=said.merged_content.generated_by or behalf.name,
                 behalf=behalf,
             )
-            await self._node.change(view.id, merged, view.fingerprint)
-        relation = SETTLED_BY[said.resolution_type]
-        await self._node.change(view.id, Relate(tuple(Relation(relation, other) for other in others)))
-        vote = -1 if said.resolution_type == "reject" else 1
-        changed = await self._node.change(view.id, Vote(vote, said.reasoning, None, behalf))
+            steps = (merged, *steps)
+        seen = view.fingerprint if said.resolution_type == "merge" else None
+        changed = await self._node.change(view.id, Together(steps), seen)
         return Settled(view.id, changed.version, f"{relation} {len(others)} of its domain")
 
     async def get(self, entry: Cid) -> EntryView:
@@ -393,7 +397,7 @@ def _note(verb: str, key: ApiKey, entry: Cid, behalf: Behalf) -> None:
 
 
 def _check_references(package: Package) -> None:
-    """Before anything is written: a package is up to five records, and the references are the last."""
+    """Before anything is asked of the network or written."""
     field = package.too_many()
     if field is not None:
         raise FieldRefused(field, f"with the sources, over {MAX_REFERENCES} references")

@@ -10,9 +10,9 @@ what is still to be placed is listed at a cost of its own size (`dht.records.rec
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias, TypeVar
 
 import trio
 
@@ -114,10 +114,13 @@ _OPERATION = "INSERT INTO operations (subject, seq) VALUES (?, ?)"
 _ADD = "INSERT INTO records (seq, cid, author, header, signature, payload) VALUES (?, ?, ?, ?, ?, ?)"
 
 
-FaultOf = Callable[[Record], str | None]
+FaultOf = Callable[[Record, Sequence[Record]], str | None]
+T = TypeVar("T")
+Script: TypeAlias = Callable[[], Generator[Draft, Record, T]]
+"""Begins anew what drafts one record after another, each on top of those before, which it is sent back."""
 
 
-def _no_fault(_record: Record) -> str | None:
+def _no_fault(_record: Record, _before: Sequence[Record]) -> str | None:
     return None
 
 
@@ -149,9 +152,12 @@ class OwnChain:
         self.frozen: str | None = None
         self.ready: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint_if_cancelled
         self.shard_of: ShardOf = no_shard
-        self.fault_of: FaultOf = _no_fault
-        """What rule the next record would break, if any: such a record is not signed away."""
         """Tells, while a payload is still here, in which shard its record is found."""
+        self.fault_of: FaultOf = _no_fault
+        """What rule the next record would break, if any: such a record is not signed away.
+
+        It is also given those before it in the same write, which nobody can read yet.
+        """
         self._identity = identity
         self._network = network
         self._clock = clock
@@ -200,9 +206,7 @@ class OwnChain:
         Raises `ReadOnly` while `frozen` and after the chain's end, `StorageLimit` above `MAX_DRAFTS` or
         `MAX_KEY`, `chain.errors.ChainError` for a draft over a limit, and what `GroupWriter.submit` raises.
         """
-        await self.ready()
-        if self.frozen is not None:
-            raise ReadOnly(self._database.path, self.frozen)
+        await self._unfrozen()
         if len(drafts) > MAX_DRAFTS:
             raise StorageLimit(
                 f"{len(drafts)} drafts in one append, the limit is {MAX_DRAFTS}; append in parts"
@@ -213,6 +217,18 @@ class OwnChain:
                     f"an import key has {len(key)} bytes, the limit is {MAX_KEY}; use a hash of it"
                 )
         return await self._writer.submit(lambda connection: self._append(connection, drafts, keys))
+
+    async def write(self, script: Script[T]) -> tuple[list[Record], T]:
+        """Append all that `script` drafts, or nothing when it raises; the records, and what it returns.
+
+        One transaction and one sync, whatever their number: a crash leaves all or nothing. The script runs in
+        the writer's thread, maybe twice, and other writers wait for it; what it raises is raised here. The
+        records are durable on return. Cancellation: see `GroupWriter.submit`.
+
+        Raises what `append` raises for the same drafts.
+        """
+        await self._unfrozen()
+        return await self._writer.submit(lambda connection: self._write(connection, script))
 
     async def extend(self, records: Sequence[Record]) -> None:
         """Take back records of this chain that follow its head, all or none; durable on return.
@@ -511,8 +527,7 @@ class OwnChain:
     def _append(
         self, connection: sqlite3.Connection, drafts: Sequence[Draft], keys: Sequence[bytes | None]
     ) -> list[tuple[Cid, bool]]:
-        if self.frozen is not None:  # it was not yet when this was queued
-            raise ReadOnly(self._database.path, self.frozen)
+        self._check_frozen()  # it was not yet when this was queued
         tail, end = self._tail, self._end
         done: list[tuple[Cid, bool]] = []
         for draft, key in zip(drafts, keys, strict=True):
@@ -521,17 +536,8 @@ class OwnChain:
                 if earlier is not None:
                     done.append((earlier[0], False))
                     continue
-            if end is not None:
-                raise ReadOnly(self._database.path, _ENDED[end])
-            salt = self._random_bytes(SALT_SIZE)
-            now_us = self._clock.wall_us()
-            record = next_record(self._identity, self._network, self.epoch, tail, draft, now_us, salt)
-            fault = self.fault_of(record)
-            if fault is not None:
-                raise RecordError(f"this {draft.kind} is not signed, as everybody would refuse it: {fault}")
-            tail = head_of(record)
-            self._insert(connection, record)
-            end = _end_of(record)
+            record = self._sign(connection, draft, (), tail, end)
+            tail, end = head_of(record), _end_of(record)
             if key is not None:
                 connection.execute("INSERT INTO import_keys (key, cid) VALUES (?, ?)", (key, record.cid))
             done.append((record.cid, True))
@@ -540,6 +546,54 @@ class OwnChain:
             end,
         )  # last, so that an append that fails halfway leaves the others' head alone
         return done
+
+    def _write(self, connection: sqlite3.Connection, script: Script[T]) -> tuple[list[Record], T]:
+        self._check_frozen()
+        tail, end = self._tail, self._end
+        records: list[Record] = []
+        steps = script()
+        try:
+            draft = next(steps)
+            while True:
+                if len(records) == MAX_DRAFTS:
+                    raise StorageLimit(f"over {MAX_DRAFTS} records in one write; write less at once")
+                records.append(self._sign(connection, draft, records, tail, end))
+                tail, end = head_of(records[-1]), _end_of(records[-1])
+                draft = steps.send(records[-1])
+        except StopIteration as stop:
+            self._tail, self._end = tail, end  # last, as in `_append`
+            told: T = stop.value
+            return records, told
+        finally:
+            steps.close()
+
+    def _sign(
+        self,
+        connection: sqlite3.Connection,
+        draft: Draft,
+        before: Sequence[Record],
+        tail: Head | None,
+        end: str | None,
+    ) -> Record:
+        """The next record after `tail`, signed and in the transaction."""
+        if end is not None:
+            raise ReadOnly(self._database.path, _ENDED[end])
+        salt = self._random_bytes(SALT_SIZE)
+        now_us = self._clock.wall_us()
+        record = next_record(self._identity, self._network, self.epoch, tail, draft, now_us, salt)
+        fault = self.fault_of(record, before)
+        if fault is not None:
+            raise RecordError(f"this {draft.kind} is not signed, as everybody would refuse it: {fault}")
+        self._insert(connection, record)
+        return record
+
+    async def _unfrozen(self) -> None:
+        await self.ready()
+        self._check_frozen()
+
+    def _check_frozen(self) -> None:
+        if self.frozen is not None:
+            raise ReadOnly(self._database.path, self.frozen)
 
     def _extend(self, connection: sqlite3.Connection, records: Sequence[Record]) -> None:
         row = connection.execute(_NEWEST).fetchone()

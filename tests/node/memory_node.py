@@ -8,6 +8,7 @@ from hashlib import sha256
 from math import sqrt
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,10 +63,12 @@ from node.moderation import Block, Blocklist
 from node.query.filters import facts_of
 from node.storage.blob_files import BlobFiles
 from node.storage.errors import DiskFull
+from node.storage.own_chain import Script
 from node.text_engine import engine
 from node.writing import shared_text
 from sim.virtual_clock import inline_blocking
 
+T = TypeVar("T")
 DIM = 8
 NETWORK = raw_cid(b"the network of the edge tests")
 SEED = bytes(range(32))
@@ -111,7 +114,7 @@ class MemoryNode:
             Limits(tags=4),
             lambda: RULE_VERSION,
             self,
-            self.append,
+            self.write,
             inline_blocking,
         )
         self.blobs = MemoryBlobs()
@@ -232,6 +235,21 @@ class MemoryNode:
 
     async def append(self, draft: Draft) -> Record:
         return self._append(draft)
+
+    async def write(self, script: Script[T]) -> T:
+        """As a chain does it: what raises leaves nothing."""
+        before = len(self.records)
+        steps = script()
+        try:
+            draft = next(steps)
+            while True:
+                draft = steps.send(self._append(draft))
+        except StopIteration as stop:
+            told: T = stop.value
+            return told
+        except BaseException:
+            del self.records[before:]
+            raise
 
     async def receipts(self, record: Cid, at_least: int, timeout_s: float) -> Validated:
         if at_least > 3:

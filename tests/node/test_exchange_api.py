@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,11 +18,15 @@ import trio
 from chain.behalf import content_statement, vote_statement
 from chain.cid import Cid, from_text, record_cid, to_text
 from chain.identity import Identity, peer_id
+from chain.kinds import DESCRIBE, EDIT, LINK, TAG, UNLINK, UNTAG, VOTE
+from chain.record import Record
+from chain.source_chain import Draft
 from crdt.drafts import draft_edit
 from crdt.entry import fold
 from node.browsing import Listing
 from node.config import Settings
 from node.entry_reader import view_of
+from node.errors import InvalidInput
 from node.exchange.entrance import MAX_BODY
 from node.exchange.keys import FILE, add_key, revoke_key
 from node.exchange.rate_limit import RateLimit
@@ -331,6 +336,80 @@ async def test_a_package_comes_back_as_it_was_sent_and_publishing_it_again_adds_
     late = await exchange.post("/knowledge", shown)
     assert (late.status, fields_of(late)) == (409, ["version_id"])
     assert "entry.unlink" in late.value["message"]
+
+
+async def refused_at(
+    exchange: Exchanged, number: int, method: str, path: str, body: Any, monkeypatch: pytest.MonkeyPatch
+) -> Reply:
+    """Ask while the record `number` of what the request writes is refused."""
+    sign, end = exchange.node._append, len(exchange.node.records) + number
+
+    def refuse(draft: Draft) -> Record:
+        if len(exchange.node.records) == end:
+            raise InvalidInput("it is refused")
+        return sign(draft)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exchange.node, "_append", refuse)
+        return await exchange.ask(method, path, body)
+
+
+async def test_a_package_takes_the_place_of_an_entry_in_full_or_not_at_all(
+    exchange: Exchanged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = await exchange.published()
+    package = deepcopy(PACKAGE)
+    package["content"]["text"] = "Roses trail."
+    package["metadata"] |= {"title": "Roses", "tags": ["rose", "wild"], "source_citations": []}
+    path, before = f"/knowledge/{id}", len(exchange.node.records)
+    shown = (await exchange.get(path)).value
+    kinds = [EDIT, DESCRIBE, UNTAG, TAG, UNLINK]
+    for number in range(len(kinds)):
+        reply = await refused_at(exchange, number, "PUT", path, package, monkeypatch)
+        assert (reply.status, reply.value["message"]) == (422, "it is refused")
+        assert len(exchange.node.records) == before
+        assert (await exchange.get(path)).value == shown
+    # One tag more than the node lets an entry have is refused after the text was drafted.
+    package["metadata"]["tags"] = ["a", "b", "c", "d", "e"]
+    assert (await exchange.ask("PUT", path, package)).status == 422
+    assert len(exchange.node.records) == before
+    package["metadata"]["tags"] = ["rose", "wild"]
+    reply = await refused_at(exchange, len(kinds), "PUT", path, package, monkeypatch)
+    assert reply.status == 200
+    assert [one.header.kind for one in exchange.node.records[before:]] == kinds
+    now = (await exchange.get(path)).value
+    assert now["version_id"] == reply.value["version_id"]
+    assert (now["content"]["text"], now["metadata"]["title"], now["metadata"]["tags"]) == (
+        "Roses trail.",
+        "Roses",
+        ["rose", "wild"],
+    )
+    assert now["metadata"]["source_citations"] == []
+
+
+async def test_a_conflict_of_entries_ends_in_full_or_not_at_all(
+    exchange: Exchanged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await exchange.published()
+    package = deepcopy(PACKAGE)
+    package["content"]["text"] = "Roses do not climb."
+    package["metadata"]["related_knowledge"] = [{"knowledge_id": first, "relation": "contradicts"}]
+    done = await exchange.post("/knowledge", package)
+    assert done.value["conflicts"] == [first]
+    settlement = {
+        "resolving_node": "judge",
+        "resolution_type": "merge",
+        "reasoning": "Both looked at walls.",
+        "merged_content": "Some roses climb.",
+    }
+    path, before = f"/conflict/{done.value['knowledge_id']}/resolve", len(exchange.node.records)
+    kinds = [EDIT, LINK, VOTE]
+    for number in range(len(kinds)):
+        assert (await refused_at(exchange, number, "POST", path, settlement, monkeypatch)).status == 422
+        assert len(exchange.node.records) == before
+    reply = await refused_at(exchange, len(kinds), "POST", path, settlement, monkeypatch)
+    assert reply.status == 200, reply.body
+    assert [one.header.kind for one in exchange.node.records[before:]] == kinds
 
 
 async def test_a_name_is_spoken_under_by_its_own_api_key_and_its_signature_is_kept(

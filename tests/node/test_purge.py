@@ -169,7 +169,7 @@ def test_nobody_purges_what_another_said(tmp_path: Path) -> None:
         assert seen is not None
         entry = fold(seen.records)
         assert entry is not None
-        override(mallory.parts.own, "fault_of", lambda record: None)
+        override(mallory.parts.own, "fault_of", lambda record, before: None)
         await mallory.parts.append(drafts.draft_purge(entry, mallory.agent, [id_, tag.cid]))
         purge = mallory.parts.own.at(mallory.parts.own.count() - 1)
         assert purge is not None

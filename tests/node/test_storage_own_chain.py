@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from hypothesis import strategies as st
 from chain.cid import Cid, raw_cid
 from chain.errors import ChainBrokenError, ChainError
 from chain.identity import AgentId
+from chain.kinds import VOTE
 from chain.record import Record
-from chain.source_chain import Head
+from chain.source_chain import Draft, Head
 from dht.ports import ThreadedBlocking
 from dht.records.receipts import Kept, KeptBatch
 from dht.records.record_store import Placement
@@ -107,13 +109,97 @@ async def test_a_draft_over_a_limit_costs_only_its_own_append(tmp_path: Path) ->
         await chain.aclose()
 
 
+def votes(subject: Cid, count: int) -> Generator[Draft, Record, list[Cid]]:
+    """Operations each of which names the one before it, as those of one change do."""
+    said: list[Cid] = []
+    for number in range(count):
+        draft = Draft(VOTE, {"value": 1}, subject, number, said[-1] if said else None, (subject,))
+        record = yield draft
+        assert (record.header.subject_seq, record.header.subject) == (number, subject)
+        said.append(record.cid)
+    return said
+
+
+async def test_what_a_script_writes_is_there_together_or_not_at_all(tmp_path: Path) -> None:
+    """Also beside writers whose transaction it shares, and of whom some fail."""
+    async with trio.open_nursery() as nursery:
+        chain = await started(tmp_path / "chain.db", nursery)
+        ((subject, _),) = await chain.append([entry("subject")], [None])
+        written: dict[int, list[Cid]] = {}
+        asked: list[int] = []
+
+        def refuse_after(count: int) -> Generator[Draft, Record, list[Cid]]:
+            yield from votes(subject, count)
+            raise StorageLimit("no more than that")
+
+        async def write(number: int) -> None:
+            if number % 2:
+                with pytest.raises(StorageLimit, match="no more"):
+                    await chain.write(lambda: refuse_after(number))
+            else:
+                records, said = await chain.write(lambda: votes(subject, number))
+                assert [one.cid for one in records] == said
+                written[number] = said
+            asked.append(number)
+
+        async with trio.open_nursery() as writers:
+            for number in range(10):
+                writers.start_soon(write, number)
+        assert len(asked) == 10
+        assert chain.verify().kinds[VOTE] == sum(len(said) for said in written.values()) == 20
+        for said in written.values():
+            records = [chain.get(cid) for cid in said]
+            assert [one.header.subject_seq for one in records if one is not None] == list(range(len(said)))
+        assert {one.cid for one in chain.below(1, 3, 100)} == {
+            cid for said in written.values() for cid in said
+        }
+        with pytest.raises(StorageLimit, match=f"over {MAX_DRAFTS} records"):
+            await chain.write(lambda: votes(subject, MAX_DRAFTS + 1))
+        assert chain.verify().kinds[VOTE] == 20
+        await chain.aclose()
+
+
+async def test_a_crash_between_any_two_records_of_a_script_leaves_all_or_nothing(tmp_path: Path) -> None:
+    """The files are copied before each record, before the commit and after it: as a kill would leave them."""
+    home, copies = tmp_path / "home", tmp_path / "copies"
+    home.mkdir()
+    moments: list[int] = []
+
+    def leave(seen: int) -> None:
+        shutil.copytree(home, copies / str(len(moments)))
+        moments.append(seen)
+
+    def look(_record: Record, before: Sequence[Record]) -> None:
+        leave(len(before))
+
+    def script() -> Generator[Draft, Record, list[Cid]]:
+        said = yield from votes(subject, 5)
+        leave(len(said))
+        return said
+
+    async with trio.open_nursery() as nursery:
+        chain = await started(home / "chain.db", nursery)
+        ((subject, _),) = await chain.append([entry("subject")], [None])
+        chain.fault_of = look
+        _, said = await chain.write(script)
+        leave(len(said))
+        await chain.aclose()
+    assert moments == [0, 1, 2, 3, 4, 5, 5]
+    for number in range(len(moments)):
+        left = open_chain(copies / str(number) / "chain.db", ThreadedBlocking(1))
+        durable = number == len(moments) - 1
+        assert [one.cid for one in left.read(4, 10)] == (said if durable else [])
+        assert left.verify().length == 4 + 5 * durable
+        left.close()
+
+
 async def test_what_was_queued_when_the_chain_is_frozen_is_not_signed(tmp_path: Path) -> None:
     """A longer chain was heard of: whatever is signed from then on forks it."""
     async with trio.open_nursery() as nursery:
         chain = await started(tmp_path / "chain.db", nursery)
         refused: list[int] = []
 
-        def freeze(_record: Record) -> None:
+        def freeze(_record: Record, _before: Sequence[Record]) -> None:
             chain.frozen = "the chain is longer than it is here"
 
         async def write(number: int) -> None:

@@ -70,7 +70,7 @@ def test_a_false_warrant_excludes_nobody_but_its_author(tmp_path: Path) -> None:
         body = invalid_body((opening[0], opening[1]), create, "clock", victim.chain_log(2, 1))
         with pytest.raises(RecordError, match="not signed, as everybody would refuse it: warrant-proof"):
             await liar.parts.own.append([Draft(INVALID_WARRANT, body)], [None])
-        override(liar.parts.own, "fault_of", lambda record: None)
+        override(liar.parts.own, "fault_of", lambda record, before: None)
         ((false, _),) = await liar.parts.own.append([Draft(INVALID_WARRANT, body)], [None])
         liar.parts.publisher.wake()
         liar_seq = liar.status().records - 1
