@@ -57,7 +57,11 @@ class Refused:
 
 @dataclass(slots=True)
 class Imported:
-    """What became of an archive. `error` says where it broke; what came before was taken."""
+    """What became of an archive. `error` says where it broke; what came before was taken.
+
+    An entry is counted with its create record, unless that is not valid or cannot be judged, so that here and
+    where an archive is verified the same is counted, also of one that was cut.
+    """
 
     network: Cid | None = None
     entries: int = 0
@@ -122,7 +126,9 @@ class ArchiveImport:
                 "there, and this agent signs for them"
             )
 
-    async def hold(self, bundle: Bundle, places: Sequence[int], told: Imported) -> set[AgentId]:
+    async def hold(
+        self, bundle: Bundle, places: Sequence[int], entry: Cid | None, told: Imported
+    ) -> set[AgentId]:
         """Have the items of a bundle judged and held; the authors of whom something is held now."""
         records = [item.record for item in bundle.items if isinstance(item, Item)]
         lacking = {one.cid for one in await self._run_blocking(self._lacking, records)}
@@ -132,6 +138,7 @@ class ArchiveImport:
             if record.cid in lacking and record.header.author != self._agent
         ]
         told.known += len(records) - len(lacking)
+        told.entries += any(one.cid == entry for one in records)
         for at, record in zip(places, records, strict=True):
             if record.cid in lacking and record.header.author == self._agent:
                 _refuse(told, Refused(record.cid, at, OWN))
@@ -144,6 +151,8 @@ class ArchiveImport:
                 told.added += 1
             else:
                 _refuse(told, Refused(record.cid, at, _why(one)))
+                undone = one.status in (StoreStatus.INVALID, StoreStatus.PENDING)
+                told.entries -= record.cid == entry and undone
         held = {one.held.record.header.author for one in judged if one.held is not None}
         return held | {record.header.author for record in records if record.cid not in lacking}
 
@@ -154,6 +163,7 @@ class _Taking:
     def __init__(self, of: ArchiveImport) -> None:
         self.told = Imported()
         self._of = of
+        self._entry: Cid | None = None
         self._openings: dict[AgentId, Opening] = {}
         self._headers: dict[Cid, Record] = {}
         self._purges: dict[Cid, Record] = {}
@@ -172,7 +182,7 @@ class _Taking:
                 self._openings[genesis.header.author] = (genesis, membrane)
             while len(self._openings) > MAX_OPENINGS:
                 del self._openings[next(iter(self._openings))]
-            self.told.entries += part.entry is not None
+            self._entry = part.entry
         elif isinstance(part, Stored):
             self._add(part.at, part.record)
             if len(self._batch) >= BATCH or self._bytes >= BATCH_BYTES:
@@ -208,7 +218,7 @@ class _Taking:
         authors = {record.header.author for _, record in batch}
         openings = {author: self._openings[author] for author in authors if author in self._openings}
         bundle = Bundle(openings, self._headers, items)
-        for author in await self._of.hold(bundle, [at for at, _ in batch], self.told):
+        for author in await self._of.hold(bundle, [at for at, _ in batch], self._entry, self.told):
             self._openings.pop(author, None)
         self._headers.update((record.cid, record.without_payload()) for _, record in batch)
 

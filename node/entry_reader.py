@@ -192,6 +192,7 @@ def view_of(
     if folded is None:
         return None
     by_cid = {record.cid: record for record in records}
+    erased = _erased(folded, by_cid)
     shown = folded.contents[0][1] if folded.contents else None
     return EntryView(
         id=entry,
@@ -223,7 +224,10 @@ def view_of(
             (cid, by_cid[cid].header.author, standing.since(by_cid[cid].header.author) or 0)
             for cid in folded.excluded[:MAX_VALUES]
         ),
-        erased=_erased(folded, by_cid),
+        erased=tuple(
+            Erased(cid, by_cid[cid].header.author, by_cid[purge].header.hlc)
+            for cid, purge in erased[:MAX_VALUES]
+        ),
         fields=tuple(
             FieldState(
                 name,
@@ -235,6 +239,7 @@ def view_of(
         assessments=tuple((one.agent, one.confidence) for one in folded.assessments[:MAX_BALLOTS]),
         trust=trust_of(folded, root, standing),
         records=tuple(sorted(records, key=lambda record: (record.header.lamport, record.cid))),
+        left_out=_left_out(folded, len(erased)),
     )
 
 
@@ -251,17 +256,28 @@ def value_of(record: Cid, author: AgentId, content: Content) -> Value:
     )
 
 
-def _erased(folded: Entry, by_cid: Mapping[Cid, Record]) -> tuple[Erased, ...]:
-    """The purged content values, those shown last first, else the latest."""
+def _left_out(folded: Entry, erased: int) -> tuple[tuple[str, int], ...]:
+    """What a view does not list, because strangers may have said any number of it; see `EntryView`."""
+    there = {
+        "assessments": len(folded.assessments) - MAX_BALLOTS,
+        "erased": erased - MAX_VALUES,
+        "excluded": len(folded.excluded) - MAX_VALUES,
+        "field_values": sum(max(0, len(values) - MAX_VALUES) for _, values in folded.fields),
+        "references": len(folded.reference_adds) - MAX_REFERENCES,
+        "values": len(folded.contents) - MAX_VALUES,
+        "votes": len(folded.votes) - MAX_BALLOTS,
+    }
+    return tuple((name, more) for name, more in there.items() if more > 0)
+
+
+def _erased(folded: Entry, by_cid: Mapping[Cid, Record]) -> list[tuple[Cid, Cid]]:
+    """The purged content values with their purges, those shown last first, else the latest."""
     gone = [
         (cid in folded.maximal, by_cid[cid].header.hlc, cid, purge)
         for cid, purge in folded.purged
         if by_cid[cid].header.kind in CARRIES_CONTENT
     ]
-    return tuple(
-        Erased(cid, by_cid[cid].header.author, by_cid[purge].header.hlc)
-        for _, _, cid, purge in sorted(gone, reverse=True)[:MAX_VALUES]
-    )
+    return [(cid, purge) for _, _, cid, purge in sorted(gone, reverse=True)]
 
 
 def _is_news(found: Found, record: Record) -> bool:

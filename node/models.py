@@ -466,6 +466,8 @@ class EntryView:
     """What the votes and assessments amount to for this node; None for a private entry."""
     records: tuple[Record, ...] = ()
     """The operations, in the order in which they fold; the provenance."""
+    left_out: tuple[tuple[str, int], ...] = ()
+    """Of which of the above more is there than is listed, and how much more, ascending by name."""
 
     @property
     def is_erased(self) -> bool:

@@ -90,7 +90,6 @@ class ArchiveJudge:
         self._verified: set[Cid] = set()
         self._bare: dict[Cid, Stored] = {}
         self._purged: set[tuple[AgentId, Cid]] = set()
-        self._created = False
 
     def take(self, part: Part) -> list[Fault]:
         """What is wrong with the next part; cost as `validation.rules.judge` for each record in it."""
@@ -103,7 +102,7 @@ class ArchiveJudge:
     def _begin(self, group: Group) -> list[Fault]:
         self._group = group
         self._named = {record.cid: record for record in group.companions}
-        self._bare, self._purged, self._created = {}, set(), False
+        self._bare, self._purged = {}, set()
         faults = [fault for pair in group.openings for fault in self._opening(pair, group.at)]
         good = [one for one in group.companions if verify_signature(one)]
         self._verified = {one.cid for one in good}
@@ -144,7 +143,7 @@ class ArchiveJudge:
             self._bare[record.cid] = stored
         if verdict == VALID:
             self._verified.add(record.cid)
-            self._created |= record.header.kind == CREATE
+            tally.entries += record.header.kind == CREATE
             self._note_purge(record)
             tally.uncounted += not self._ledger.standing.counts(record)
             if record.header.kind in NOTICES and self._ledger.tell(record).kept:
@@ -172,9 +171,7 @@ class ArchiveJudge:
             if header.kind not in PURGEABLE or (header.author, cid) not in self._purged:
                 why = "its payload is not here, and its author has not purged it"
                 faults += self._fault(stored.record, stored.at, Invalid(ERASED, why))
-        group, self._group = self._group, None
-        if group is not None and group.entry is not None:
-            self.tally.entries += self._created
+        self._group = None
         self._named, self._bare = {}, {}
         return faults
 

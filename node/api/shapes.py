@@ -181,6 +181,9 @@ class EntryOut(BaseModel):
     version: list[VersionOut]
     version_id: str
     excluded: list[ExcludedOut] = []
+    left_out: dict[str, int] = Field(
+        default={}, description="what of the entry is not listed here for its number, and how much of it"
+    )
     records: list[RecordOut] | None = None
 
 
@@ -358,6 +361,7 @@ def entry_out(view: EntryView, provenance: bool) -> EntryOut:
             ExcludedOut(record=to_text(cid), author=peer_id(author), since=since)
             for cid, author, since in view.excluded
         ],
+        left_out=dict(view.left_out),
         records=[record_out(record, data=True) for record in view.records] if provenance else None,
     )
 

@@ -52,6 +52,7 @@ TOLD = frozenset(
         "delete_overruled",
         "excluded",
         "field_values",
+        "left_out",
         "records",
         "trust",
         "values",

@@ -62,6 +62,9 @@ CONTEXT: Final[dict[str, Any]] = {
     "target": {"@id": "rf:target", "@type": "@id"},
     "votes": {"@id": "rf:vote", "@container": "@set"},
     "assessments": {"@id": "rf:assessment", "@container": "@set"},
+    "left_out": {"@id": "rf:leftOut", "@container": "@set"},
+    "part": "rf:part",
+    "number": "rf:number",
     "agent": {"@id": "rf:agent", "@type": "@id"},
     "on_behalf_of": "rf:onBehalfOf",
     "network": {"@id": "rf:network", "@type": "@id"},
@@ -139,7 +142,14 @@ def _entry(entry: dict[str, Any]) -> dict[str, Any]:
     origins = [one["link"] for one in references if _IRI.fullmatch(one.get("link", ""))]
     votes = [_vote(one) for one in entry["votes"]["ballots"]]
     said = [{"agent": _did(one["agent"]), "confidence": one["confidence"]} for one in entry["assessments"]]
-    more = {"references": references, "wasDerivedFrom": origins, "votes": votes, "assessments": said}
+    cut = [{"part": name, "number": number} for name, number in entry["left_out"].items()]
+    more = {
+        "references": references,
+        "wasDerivedFrom": origins,
+        "votes": votes,
+        "assessments": said,
+        "left_out": cut,
+    }
     return node | {name: value for name, value in more.items() if value}
 
 

@@ -30,7 +30,20 @@ _MOST_AT_ONCE: Final = 1 << 20
 _LISTS: Final = frozenset(
     {"tags", "citations", "subdomains", "statements", "references", "steps", "alternatives"}
 )
-_NOT_TAKEN: Final = frozenset({"value", "reason", "agent", "on_behalf_of", "votes", "assessments", "peer_id"})
+_NOT_TAKEN: Final = frozenset(
+    {
+        "value",
+        "reason",
+        "agent",
+        "on_behalf_of",
+        "votes",
+        "assessments",
+        "peer_id",
+        "left_out",
+        "part",
+        "number",
+    }
+)
 
 
 class _Broken(ValueError):

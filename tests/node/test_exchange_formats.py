@@ -11,12 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chain.cid import record_cid, to_text
-from chain.identity import did_key, peer_id
+from chain.content import Content
+from chain.identity import Identity, did_key, peer_id
+from chain.reference import Source
+from chain.source_chain import Draft, head_of, next_record
+from crdt.drafts import draft_create, draft_link, draft_vote
+from crdt.entry import EntryState
 from node.corpus.json_lines import BadLine, GoodLine, entry_of, read_json_lines
 from node.entry_reader import view_of
 from node.exchange_formats.json_ld import BEGIN, CONTEXT, END, joined, nodes_of
 from node.exchange_formats.json_ld_reading import MAX_NODE, read_json_ld
 from node.exchange_formats.json_lines import entry_object, line_of
+from node.models import MAX_BALLOTS, MAX_REFERENCES, EntryView
 from tests.validation.archive_samples import RULES, authors, work
 
 NETWORK = RULES.network_id
@@ -64,7 +70,7 @@ def exported() -> dict[str, Any]:
 
 def whole(entry: dict[str, Any]) -> dict[str, Any]:
     """An entry as an export has it, with fields of our choice."""
-    empty = {"references": [], "assessments": [], "values": [], "votes": {"ballots": []}}
+    empty = {"references": [], "assessments": [], "values": [], "votes": {"ballots": []}, "left_out": {}}
     origin = {name: exported()[name] for name in ("id", "author", "network")}
     return {**empty, **origin, **entry}
 
@@ -85,6 +91,50 @@ def test_json_ld_and_json_lines_bring_the_same_entries_back(entries: list[dict[s
     ]
     assert [one.entry for one in by_graph] == wanted
     assert [one.entry for one in by_line] == wanted
+
+
+def crowded(voters: int, references: int) -> EntryView:
+    """An entry that so many voted on, and with so many sources, 50 a record."""
+    agents = [Identity.from_seed(number.to_bytes(32, "big")) for number in range(1, voters + 1)]
+    records = [
+        next_record(agents[0], NETWORK, NETWORK, None, draft_create(Content("t", b"\1")), 1, bytes(16))
+    ]
+    state = EntryState(records[0].cid).add_all(records)
+
+    def write(agent: Identity, draft: Draft) -> None:
+        before = head_of(records[-1]) if agent == agents[0] else None
+        records.append(next_record(agent, NETWORK, NETWORK, before, draft, 1, bytes(16)))
+
+    for start in range(0, references, 50):
+        seen = state.add_all(records).view()
+        assert seen is not None
+        sources = [Source(f"book {number}") for number in range(start, min(start + 50, references))]
+        write(agents[0], draft_link(seen, agents[0].agent, sources))
+    seen = state.add_all(records).view()
+    assert seen is not None
+    for agent in agents:
+        write(agent, draft_vote(seen, agent.agent, 1))
+    view = view_of(records[0].cid, records)
+    assert view is not None
+    return view
+
+
+def test_an_export_says_of_what_there_is_more_than_it_has() -> None:
+    view = crowded(260, 300)
+    entry = entry_object(NETWORK, view)
+    assert (len(entry["votes"]["ballots"]), len(entry["references"])) == (MAX_BALLOTS, MAX_REFERENCES)
+    assert entry["left_out"] == {"references": 300 - MAX_REFERENCES, "votes": 260 - MAX_BALLOTS}
+    node = nodes_of(entry, view.records)[0]
+    assert node["left_out"] == [{"part": "references", "number": 44}, {"part": "votes", "number": 4}]
+    for found in (
+        read_json_lines(io.BytesIO(line_of(entry))),
+        read_json_ld(io.BytesIO(document(entry))),
+    ):
+        (good,) = found
+        assert isinstance(good, GoodLine), good
+    fits = crowded(MAX_BALLOTS, MAX_REFERENCES)
+    assert fits.left_out == ()
+    assert "left_out" not in nodes_of(entry_object(NETWORK, fits), fits.records)[0]
 
 
 def test_an_entry_of_another_network_is_cited_and_known_again_however_it_has_changed() -> None:
