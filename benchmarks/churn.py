@@ -12,8 +12,8 @@ In groups all members have one model. In gossip each has its own: the accuracy i
 the least and how far they lie apart.
 
 What a round costs in virtual time is no measure of a machine; accuracy, who contributed and that all have the
-same bytes are. Forty minutes of one core (`TMPDIR` in memory saves some of them); `--quick`, some minutes, takes 20
-nodes and 4 rounds.
+same bytes are. Forty minutes of one core (`TMPDIR` in memory saves some of them); `--quick`, some minutes,
+takes 20 nodes and 4 rounds.
 """
 
 from __future__ import annotations
