@@ -65,6 +65,8 @@ class CallLog(Membership):
         self._places: dict[Cid, int] = {}
         """Where the records that count stand on their authors' chains."""
         self._chain: tuple[Step, ...] = ()
+        self._heights: dict[Cid, int] = {self.cid: 0}
+        """The task and the calls of the run: how many calls there were by then."""
         self.ended: Ended | None = None
         """How the run ended, once it has."""
 
@@ -94,7 +96,7 @@ class CallLog(Membership):
 
     def follows(self, cid: Cid) -> bool:
         """Whether a call is of the run, or is the task."""
-        return cid == self.cid or any(step.record == cid for step in reversed(self._chain))
+        return cid in self._heights
 
     def answers(self, call: Cid) -> dict[int, Answered]:
         """The answers to a call by place; of two to one message the first on their author's chain."""
@@ -124,8 +126,11 @@ class CallLog(Membership):
         if record.header.kind in (JOIN, LEAVE):
             if not self._stand(record):
                 return False
-            self._walk()
-            return self._take_up()
+            self._follow(self.cid)
+            # Its own records, and calls before the first one of the run: half of the members answer these.
+            own = [on for on, _ in self._waiting.get(record.header.author, {}).values()]
+            self._release([*own, *self._after.get(self.cid, {}).values()])
+            return True
         try:
             said = learning_of(record)
         except ChainError:
@@ -147,8 +152,8 @@ class CallLog(Membership):
             return False
         self._seen.add(record.cid)
         if not (isinstance(said, Answer) and self._changes_nothing(said.call)):
-            self._walk()
-            self._take_up()
+            self._follow(self._calls[said.call].call.previous if isinstance(said, Answer) else on)
+            self._release([said.call if isinstance(said, Answer) else record.cid])
         return True
 
     def _may_speak(self, agent: AgentId) -> bool:
@@ -203,15 +208,30 @@ class CallLog(Membership):
         self._calls[record.cid] = Step(record.cid, author, said)
         return True
 
-    def _walk(self) -> None:
-        """The run as it stands: from the task on, at each fork the call that counts. O(calls)."""
-        chain: list[Step] = []
-        at = self.cid
-        while siblings := [cid for cid in self._after.get(at, {}).values() if self._counts(cid)]:
-            at = min(siblings, key=self._rank)
-            chain.append(self._calls[at])
-        self._chain = tuple(chain)
-        self.ended = self._end_at(at)
+    def _follow(self, at: Cid) -> None:
+        """Something was said on this call or on one that builds on it; if it is of the run, and another call
+        counts there now, the run goes on with that. So a run is read in the time that its records take.
+        """
+        height = self._heights.get(at)
+        if height is None:
+            return
+        chain = list(self._chain[height:])
+        best = self._best(at)
+        if best != (chain[0].record if chain else None):
+            for step in chain:
+                del self._heights[step.record]
+            chain = []
+            while best is not None:
+                chain.append(self._calls[best])
+                self._heights[best] = height + len(chain)
+                best = self._best(best)
+            self._chain = (*self._chain[:height], *chain)
+        self.ended = self._end_at(self.head)
+
+    def _best(self, at: Cid) -> Cid | None:
+        """Of the calls that build on this one, or on the task, that which counts."""
+        siblings = [cid for cid in self._after.get(at, {}).values() if self._counts(cid)]
+        return min(siblings, key=self._rank, default=None)
 
     def _end_at(self, at: Cid) -> Ended | None:
         """The end after a call that counts: the coordinator's, or what half of the nodes say alike."""
@@ -252,8 +272,3 @@ class CallLog(Membership):
     def _is_of_the_coordinator(self, cid: Cid) -> bool:
         step = self._calls[cid]
         return step.agent == self._led_at(step.call.previous)
-
-    def _take_up(self) -> bool:
-        """Add what waited for what has come; True."""
-        self._release(self._ready)
-        return True

@@ -99,9 +99,17 @@ class Ledger(Membership):
         self.book = PartBook()
         """What was said in secure sums."""
         self.started: Cid | None = None
-        self._starts: dict[bytes, tuple[int, Start, Cid]] = {}
-        """By digest: the place on its author's chain, what it says, and the record."""
+        self._start_at: tuple[int, bytes, Cid] | None = None
+        """Of the start that counts: its place on the author's chain, its digest, and the record."""
         self._results: dict[bytes, dict[bytes, _Signed]] = {}
+        self._before: dict[bytes, bytes] = {}
+        """What each result builds on."""
+        self._settled: set[bytes] = set()
+        """Results on which more than two thirds of their roster have built another one."""
+        self._best: dict[bytes, bytes] = {}
+        """Of the results that build on something the one that counts there."""
+        self._heights: dict[bytes, int] = {}
+        """What is on the chain: as many rounds were finished there."""
         self._by_round: dict[tuple[bytes, AgentId, bool], list[tuple[int, Cid]]] = {}
         self._of_group: dict[tuple[bytes, tuple[AgentId, ...]], list[Cid]] = {}
         self._steps: list[Step] = []
@@ -207,11 +215,15 @@ class Ledger(Membership):
         if record.header.author != self.task.header.author or len(said.roster) > self.terms.max_members:
             return False
         self._seen.add(record.cid)
-        digest, found = said.digest(self.cid), (record.header.seq, said, record.cid)
-        known = self._starts.setdefault(digest, found)
-        if found[0] < known[0]:
-            self._starts[digest] = found
-        self._follow()
+        found = (record.header.seq, said.digest(self.cid), record.cid)
+        if self._start_at is None or found < self._start_at:
+            # The first on its author's chain, who can unmake no round by starting the task once more.
+            self._start_at, self.started, digest = found, record.cid, found[1]
+            joins = frozenset(join for _, join in said.roster)
+            start = Tip(digest, 1, self.terms.parameters, said.roster, joins)
+            self._places.setdefault(digest, start)
+            self._walk(0, start)
+            self._release([digest])
         return True
 
     def _say(self, record: Record, said: Commit | Reveal) -> bool:
@@ -277,43 +289,63 @@ class Ledger(Membership):
         signed.signatures.update(said.signatures)
         signed.record = record.cid if signed.record is None else min(signed.record, record.cid)
         self._places.setdefault(digest, advance(place, said.outcome, digest))
-        self._follow()
+        self._before[digest] = place.digest
+        self._prefer(place.digest, digest)
+        before = self._before.get(place.digest)
+        if before is not None:
+            agents = set(self._places[before].agents)
+            if len(agents & signed.signatures.keys()) >= quorum(len(agents)):
+                self._settled.add(place.digest)
+                self._prefer(before, place.digest)
+            self._follow(before)
+        self._follow(place.digest)
+        self._release([digest])
         return True
 
     # -- what follows --
 
-    def _follow(self) -> None:
-        """Walk the chain anew, and take up what waited for it. O(rounds), and rounds are few a minute."""
-        if not self._starts:
-            return
-        # The first on its author's chain, who can unmake no round by starting the task once more.
-        digest = min(self._starts, key=lambda one: (self._starts[one][0], one))
-        _, start, self.started = self._starts[digest]
-        joins = frozenset(join for _, join in start.roster)
-        tip = Tip(digest, 1, self.terms.parameters, start.roster, joins)
-        self._places.setdefault(digest, tip)
-        steps: list[Step] = []
-        while True:
-            candidates = [
-                (not self._settled(tip, digest), -len(signed.signatures), digest)
-                for digest, signed in self._results.get(tip.digest, {}).items()
-            ]
-            if not candidates:
-                break
-            *_, digest = min(candidates)
-            best = self._results[tip.digest][digest]
-            signers = tuple(sorted(best.signatures))
-            assert best.record is not None
-            steps.append(Step(tip, best.outcome, digest, signers, best.record))
-            tip = self._places[digest]
-        self._steps, self._tip = steps, tip
-        self._release(lambda on, _: on in self._places)
+    def _ready(self, on: bytes, record: Record) -> bool:
+        return on in self._places
 
-    def _settled(self, place: Tip, digest: bytes) -> bool:
-        """Whether more than two thirds of the roster at `place` have signed what builds on a result of it."""
-        needed, agents = quorum(len(place.roster)), set(place.agents)
-        later = self._results.get(digest, {}).values()
-        return any(len(agents & signed.signatures.keys()) >= needed for signed in later)
+    def _prefer(self, place: bytes, digest: bytes) -> None:
+        """A result that builds on a place has come, or counts for more than before."""
+        if place not in self._best or self._rank(place, digest) < self._rank(place, self._best[place]):
+            self._best[place] = digest
+
+    def _rank(self, place: bytes, digest: bytes) -> tuple[bool, int, bytes]:
+        return digest not in self._settled, -len(self._results[place][digest].signatures), digest
+
+    def _follow(self, place: bytes) -> None:
+        """Something was said on this place; if it is on the chain and another result counts there now, the
+        chain goes on with that. O(1) but for that case, so a task is read in the time that its records take.
+        """
+        height = self._heights.get(place)
+        if height is None or place not in self._best:
+            return
+        if height < len(self._steps) and self._steps[height].digest == self._best[place]:
+            self._steps[height] = self._step(self._places[place])
+        else:
+            self._walk(height, self._places[place])
+
+    def _walk(self, height: int, tip: Tip) -> None:
+        """Walk the chain anew from a place at this height on."""
+        for step in self._steps[height:]:
+            del self._heights[step.before.digest]
+        if self._tip is not None:
+            del self._heights[self._tip.digest]
+        del self._steps[height:]
+        self._heights[tip.digest] = height
+        while tip.digest in self._best:
+            self._steps.append(self._step(tip))
+            tip = self._places[self._best[tip.digest]]
+            self._heights[tip.digest] = len(self._steps)
+        self._tip = tip
+
+    def _step(self, place: Tip) -> Step:
+        digest = self._best[place.digest]
+        best = self._results[place.digest][digest]
+        assert best.record is not None
+        return Step(place, best.outcome, digest, tuple(sorted(best.signatures)), best.record)
 
 
 def result_fault(terms: Task, place: Tip, outcome: Outcome) -> str | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections import OrderedDict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from chain.cid import Cid
@@ -43,6 +43,10 @@ class Membership:
         self._seen: set[Cid] = {task.cid}
         self._waiting: dict[AgentId, OrderedDict[Cid, tuple[bytes, Record]]] = {}
         self._waits = 0
+        self._waiters: dict[bytes, dict[Cid, AgentId]] = {}
+        """Of what is waited for the records that wait, with their authors."""
+        self._came: deque[bytes] = deque()
+        self._releasing = False
         self.forgot = False
         """Whether something that waited was forgotten; whoever reads it all again takes this back."""
 
@@ -75,6 +79,7 @@ class Membership:
         self._seen.add(record.cid)
         mine = self._waiting.setdefault(record.header.author, OrderedDict())
         mine[record.cid] = (on, record)
+        self._waiters.setdefault(on, {})[record.cid] = record.header.author
         self._waits += 1
         if len(mine) > MAX_WAITING_OF_ONE:
             self._forget(mine)
@@ -83,27 +88,43 @@ class Membership:
         return True
 
     def _forget(self, waiting: OrderedDict[Cid, tuple[bytes, Record]]) -> None:
-        forgotten, _ = waiting.popitem(last=False)
-        self._seen.discard(forgotten)
-        self._waits -= 1
+        cid, (_, record) = next(iter(waiting.items()))
+        self._take_out(record.header.author, cid)
         self.forgot = True
 
-    def _release(self, ready: Callable[[bytes, Record], bool]) -> None:
-        """Add what waited and is `ready`, by what it builds on and itself."""
-        found = [
-            (author, cid)
-            for author, waiting in self._waiting.items()
-            for cid, (on, record) in waiting.items()
-            if ready(on, record)
-        ]
-        for author, cid in found:
-            waited = self._waiting.get(author, OrderedDict()).pop(cid, None)
-            if waited is not None:
-                self._waits -= 1
-                self._seen.discard(cid)
-                self.add(waited[1])
-        for author in [author for author, waiting in self._waiting.items() if not waiting]:
+    def _take_out(self, author: AgentId, cid: Cid) -> None:
+        on, _ = self._waiting[author].pop(cid)
+        if not self._waiting[author]:
             del self._waiting[author]
+        del self._waiters[on][cid]
+        if not self._waiters[on]:
+            del self._waiters[on]
+        self._seen.discard(cid)
+        self._waits -= 1
+
+    def _ready(self, on: bytes, record: Record) -> bool:
+        """Whether a record that waits on this can be added now."""
+        raise NotImplementedError
+
+    def _release(self, came: Iterable[bytes]) -> None:
+        """Add what waited for these, as far as it is ready, then what waited for that, and so on.
+
+        One after the other, not one within the other: a chain of what waits may have thousands of links.
+        """
+        self._came.extend(came)
+        if self._releasing:
+            return
+        self._releasing = True
+        try:
+            while self._came:
+                for cid, author in list(self._waiters.get(self._came.popleft(), {}).items()):
+                    mine = self._waiting.get(author, OrderedDict[Cid, tuple[bytes, Record]]())
+                    waited = mine.get(cid)
+                    if waited is not None and self._ready(*waited):
+                        self._take_out(author, cid)
+                        self.add(waited[1])
+        finally:
+            self._releasing = False
 
     def _stand(self, record: Record) -> bool:
         header = record.header

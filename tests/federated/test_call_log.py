@@ -83,6 +83,21 @@ def told() -> Run:
     return run
 
 
+def test_a_long_run_is_taken_up_in_whatever_order() -> None:
+    """Backwards all of it waits for the first call, and nothing goes one call deeper a link."""
+    run = begun()
+    at = run.task.cid
+    for number in range(1, 501):
+        at = run.call(0, number, at, [0]).cid
+    for ordered in (run.records, run.records[::-1]):
+        log = CallLog(run.task)
+        for record in ordered:
+            log.add(record)
+        assert log.head == at
+        assert [step.call.number for step in log.steps] == list(range(1, 501))
+        assert log.follows(log.steps[250].record)
+
+
 TOLD = told()
 
 

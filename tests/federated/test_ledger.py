@@ -11,15 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.kinds import COMMIT, JOIN, LEAVE, RESULT, REVEAL, START
+from chain.kinds import COMMIT, JOIN, LEAVE, RESULT, REVEAL, START, TASK
 from chain.learning import Commit, Start, commit_body, reveal_body, start_body
 from chain.learning_outcome import Outcome, Result, result_body
 from chain.record import Record
+from chain.source_chain import Draft
 from federated import membership
-from federated.ledger import MAX_OF_ONE, Ledger, advance, result_fault
+from federated.ledger import MAX_OF_ONE, Ledger, Step, Tip, advance, result_fault
 from federated.membership import MAX_WAITING
 from tests.federated.models import task_of
-from tests.federated.table import Member, Table
+from tests.federated.table import Member, Scribe, Table
 
 
 def finished() -> Table:
@@ -81,6 +82,48 @@ def test_what_waits_is_bounded_and_comes_back() -> None:
     assert ledger.has(stray[-1].cid)
     ledger.add_all(RECORDS)
     assert ledger.finished
+
+
+def alone(rounds: int) -> tuple[Record, list[Record]]:
+    """A task and all that one agent writes, who is its whole roster and may sign what it likes."""
+    scribe = Scribe(0)
+    terms = task_of(rounds=rounds, min_members=1, max_members=1)
+    task = scribe.last = scribe.write(Draft(TASK, terms.to_body()))
+    join = scribe.on(task, JOIN, {})
+    roster = ((scribe.agent, join.cid),)
+    start = Start(roster)
+    records = [join, scribe.on(task, START, start_body(start))]
+    digest = start.digest(task.cid)
+    for number in range(1, rounds + 1):
+        outcome = Outcome(number, digest, (scribe.agent,), (join.cid,), (), terms.parameters, roster)
+        signature = (scribe.agent, outcome.sign(task.cid, scribe.identity))
+        records.append(scribe.on(task, RESULT, result_body(Result(outcome, (signature,)))))
+        digest = outcome.digest(task.cid)
+    return task, records
+
+
+class Counting(Ledger):
+    """Counts the steps of the chain that it looks at."""
+
+    looked = 0
+
+    def _step(self, place: Tip) -> Step:
+        self.looked += 1
+        return super()._step(place)
+
+
+def test_a_long_chain_is_taken_up_in_whatever_order_at_a_cost_for_each_record() -> None:
+    """Backwards all of it waits for the start; nothing goes one call deeper, or from the begin on, a link."""
+    rounds = 500
+    task, records = alone(rounds)
+    for ordered in (records, records[::-1]):
+        ledger = Counting(task)
+        for record in ordered:
+            ledger.add(record)
+        assert len(ledger.steps) == rounds
+        assert ledger.finished
+        assert ledger.looked <= 3 * rounds
+        assert (ledger._waits, ledger._waiting, ledger._waiters) == (0, {}, {})
 
 
 class Timed(Table):
