@@ -372,6 +372,10 @@ class Engagement(Following[Ledger]):
         while not round_.promised:
             if round_.over:
                 raise WrongState(f"round {number} ended before the update was committed")
+            if not self._follows:
+                raise WrongState(
+                    "this node could not keep what it does in the task: see its log and its disk"
+                )
             await self._changed.wait()
 
     async def work(self, wait_s: float) -> tuple[str, Tip | None]:

@@ -121,6 +121,7 @@ class Following(Generic[L]):
         self._news = trio.Event()
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self._follows = False
 
     # -- what a mode decides --
 
@@ -177,7 +178,15 @@ class Following(Generic[L]):
     # -- following --
 
     async def run(self) -> None:
-        """Follow the task until cancelled."""
+        """Follow the task until cancelled, or a disk that takes no writes ends it."""
+        self._follows = True
+        try:
+            await self._follow()
+        finally:
+            self._follows = False
+            self.wake()
+
+    async def _follow(self) -> None:
         tools = self._tools
         await self._take_kept()
         async with trio.open_nursery() as nursery:

@@ -289,12 +289,14 @@ class Learning:
             raise Refused("nobody hears this agent now: see roseforest warrants and epoch list")
 
     async def _engage(self, cid: Cid, wanted: bool) -> Followed:
+        if cid in self._engaged:
+            return self._engaged[cid]
+        record = await self._task_record(cid)  # which may take as long as strangers like: nobody waits for it
         async with self._engaging:
             if cid in self._engaged:
                 return self._engaged[cid]
             if len(self._engaged) >= MAX_FOLLOWED:
                 raise WrongState(f"this node follows {MAX_FOLLOWED} tasks already")
-            record = await self._task_record(cid)
             await self._tools.post.keep(cid, [record])
             await self._tools.memory.follow(cid, wanted)
             return self._start(record, wanted)

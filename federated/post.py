@@ -10,6 +10,7 @@ basis of its own, so that a restart needs nobody.
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from hashlib import sha256
@@ -28,7 +29,7 @@ from dht.network import MAX_BODY, Network
 from dht.overlay.kademlia import Kademlia
 from dht.ports import RunBlocking
 from dht.records.basis import listing_basis, subject_basis
-from dht.records.bundle import Bundle, BundleError, Item, open_bundle
+from dht.records.bundle import BadItem, Bundle, BundleError, Item, open_bundle
 from dht.records.intake import Judged
 from dht.records.methods import MAX_FETCH, RecordService
 from dht.records.placement import Role
@@ -49,6 +50,8 @@ MAX_READ = 16 << 20
 MAX_PAGES = 64
 """Pages of CIDs read from one holder in one poll."""
 DELIVER_TIMEOUT_S = 5.0
+MAX_SEEN = 4096
+"""Holders of tasks of whom it is remembered what they had: those asked last."""
 LOCAL_TAG = b"roseforest/learning-local/1\0"
 PAGE = 500
 PAGE_OF_ONE = 64
@@ -86,7 +89,7 @@ class Post:
         self._replication = replication
         self._run_blocking = run_blocking
         self._follows = follows
-        self._seen: dict[tuple[AgentId, Cid], tuple[int, bytes]] = {}
+        self._seen: OrderedDict[tuple[AgentId, Cid], tuple[int, bytes]] = OrderedDict()
         self.delivered = 0
         """Records that came by delivery and were valid."""
         network.register(DELIVER, kademlia.members_only(self._serve_deliver, heavy=True))
@@ -164,7 +167,7 @@ class Post:
         if not self._follows(task):
             raise RequestRefused(RefusalCode.FORBIDDEN, "this node does not follow the task")
         judged = await self._admit(task, bundle)
-        if any(one.rule for one in judged):
+        if any(one.rule for one in judged) or not all(_is_of(task, item) for item in bundle.items):
             self._kademlia.report(sender)
         self.delivered += sum(one.status is StoreStatus.HELD for one in judged)
         return canonical.encode([int(one.status) for one in judged])
@@ -234,6 +237,9 @@ class Post:
                     await self.get(task, agent, missing)
                 after = cids[-1]
             self._seen[agent, task] = there
+            self._seen.move_to_end((agent, task))
+            if len(self._seen) > MAX_SEEN:
+                self._seen.popitem(last=False)
         except NetworkError as error:
             log.info("polling %s for a task failed: %s", agent.hex()[:8], error)
 
@@ -288,9 +294,7 @@ class Post:
 
     async def _admit(self, task: Cid, bundle: Bundle) -> list[Judged]:
         items = tuple(
-            Item(item.record, 0)
-            for item in bundle.items
-            if isinstance(item, Item) and item.record.payload is not None and belongs(task, item.record)
+            Item(item.record, 0) for item in bundle.items if isinstance(item, Item) and _is_of(task, item)
         )
         also = ((int(Role.KEPT), local_basis(task)),)
         return await self._records.admit(Bundle(bundle.openings, bundle.headers, items), also)
@@ -305,6 +309,11 @@ def belongs(task: Cid, record: Record) -> bool:
     """Whether a record is the task or an operation on it."""
     kind = record.header.kind
     return record.subject == task and (kind in LEARNING_OPERATIONS or (kind == TASK and record.cid == task))
+
+
+def _is_of(task: Cid, item: Item | BadItem) -> bool:
+    """Whether an item of a bundle says something about a task."""
+    return isinstance(item, Item) and item.record.payload is not None and belongs(task, item.record)
 
 
 def _open_delivery(body: bytes) -> tuple[Cid, Bundle]:

@@ -147,7 +147,7 @@ class ServerRun(Following[CallLog]):
     async def _bring(self, blob: Cid, sources: Sequence[AgentId]) -> bool | None:
         """Fetch a message."""
         try:
-            return await self._tools.blobs.fetch(blob, MAX_MESSAGE_BYTES, sources) is not None
+            return await self._tools.blobs.fetch_mapped(blob, MAX_MESSAGE_BYTES, sources) is not None
         except TooLarge:
             return False
 
