@@ -113,6 +113,7 @@ def create_app(
         "`api-token` as `Authorization: Bearer TOKEN`.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         responses={"4XX": {"model": ErrorOut}, "5XX": {"model": ErrorOut}},
     )
     process = psutil.Process()

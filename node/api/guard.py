@@ -134,7 +134,14 @@ class Guard:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 nursery.start_soon(received.drain)
-            await send(message)
+            if message["type"] == "http.response.body" and not (
+                message.get("body") or message.get("more_body")
+            ):
+                # Hypercorn says first that the request is over, then closes; who streams stops at the first.
+                with trio.move_on_after(DRAIN_SECONDS, shield=True):
+                    await send(message)
+            else:
+                await send(message)
 
         async with trio.open_nursery() as nursery:
             try:

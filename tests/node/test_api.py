@@ -299,6 +299,7 @@ async def test_an_unknown_entry_is_not_found_and_a_malformed_id_is_a_bad_request
     unknown = to_text(known[:-1] + bytes([known[-1] ^ 1]))
     assert added.value["id"] == to_text(known)
     assert (await api.get(f"/v1/entries/{unknown}")).status == 404
+    assert (await api.get("/v1/status/")).code == "not_found", "a path is not guessed at"
     payload = to_text(api.node.records[-1].header.payload)
     for bad in ("nonsense", "b", payload, to_text(known).upper(), to_text(known) + "a", "b" + "a" * 5000):
         reply = await api.get(f"/v1/entries/{bad}")

@@ -49,6 +49,21 @@ async def test_what_is_posted_comes_back_byte_for_byte(api: Served, size: int) -
     assert listed["used"] == api.node.blobs.store.size()
 
 
+async def test_the_connection_of_a_client_that_wants_no_other_answer_is_closed_after_a_blob(
+    api: Served,
+) -> None:
+    await api.post("/v1/blobs", DATA)
+    where = urlsplit(api.url)
+    head = f"GET /v1/blobs/{NAME} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+    found = bytearray()
+    with trio.fail_after(30):  # the server lets go of an idle one after a minute
+        async with await trio.open_tcp_stream(where.hostname or "", where.port or 0) as stream:
+            await stream.send_all(head.encode() + b"Connection: close\r\n\r\n")
+            async for portion in stream:
+                found += portion
+    assert found.endswith(DATA)
+
+
 async def test_a_blob_is_deleted_once(api: Served) -> None:
     await api.post("/v1/blobs", DATA)
     assert (await api.call("DELETE", f"/v1/blobs/{NAME}", None)).status == 200
