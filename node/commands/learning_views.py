@@ -9,7 +9,7 @@ import click
 
 from node.commands.exit_codes import ExitCode
 from node.commands.options import complete_folder, home_option, json_option
-from node.commands.output import INDENT, print_json, print_line
+from node.commands.output import INDENT, in_line, print_json, print_line
 
 LOG_PAGE = 500
 """Events asked for at once."""
@@ -35,7 +35,7 @@ def list_tasks(home: str | None, as_json: bool) -> None:
         part = "joined" if task["joined"] else "own" if task["own"] else "heard of"
         print_line(f"{task['id']} {task['state']} {part}")
         print_line(
-            f"{INDENT}{task['name']}: {_progress(task)}, "
+            f"{INDENT}{in_line(task['name'])}: {_progress(task)}, "
             f"{_members(len(task['members']))}, by {task['author']}"
         )
     if not answer["tasks"]:
@@ -96,7 +96,7 @@ def status(task: str, home: str | None, as_json: bool) -> None:
         rows.append(("tolerance", answer["config"].get("tolerance", "0.0001, not stated")))
     rows += [("sits out", _sits_out(out)) for out in answer["barred"]]
     for name, value in rows:
-        print_line(f"{name:<10} {value}")
+        print_line(f"{name:<10} {in_line(value)}")
     for entry in answer["history"][-SHOWN_ROUNDS:]:
         print_line(f"round {entry['round']}: {_outcome(entry)}{_weighed(entry, answer['plain_bytes'])}")
     if answer["mode"] == "server-app":
@@ -125,7 +125,7 @@ def log(task: str, follow: bool, home: str | None, as_json: bool) -> None:
             else:
                 number = "" if event["round"] is None else f" round {event['round']}"
                 print_line(f"{_time(event['at_us'])} {event['event']}{number} by {event['agent']}")
-                print_line(f"{INDENT}{event['text']}")
+                print_line(f"{INDENT}{in_line(event['text'])}")
         after = page["next"]
         if page["events"]:
             continue
@@ -233,7 +233,7 @@ def _outcome(entry: Mapping[str, Any]) -> str:
     said = [f"{_members(len(entry['contributors']))} contributed"]
     said += [f"{item['agent']} refused ({item['reason']})" for item in entry["refused"]]
     said += [f"{agent} absent" for agent in entry.get("absent", [])]
-    return ", ".join(said)
+    return in_line(", ".join(said))
 
 
 def _sums(answer: Mapping[str, Any]) -> str:

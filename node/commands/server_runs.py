@@ -10,7 +10,7 @@ import click
 
 from node.commands.exit_codes import ExitCode
 from node.commands.learning_views import BLOB_SECONDS
-from node.commands.output import print_json, print_line
+from node.commands.output import in_line, print_json, print_line
 
 if TYPE_CHECKING:
     from federated.flower.coordination import Ran
@@ -262,7 +262,7 @@ def _report(
         if result is not None:
             print_line(f"parameters  {result}")
     if terms["failed"] is not None:
-        print_line(f"the run ended without a result: {terms['failed']}", err=True)
+        print_line(f"the run ended without a result: {in_line(terms['failed'])}", err=True)
         ctx.exit(ExitCode.REFUSED)
     if failed:
         ctx.exit(ExitCode.PARTLY_DONE)
