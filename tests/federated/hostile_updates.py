@@ -18,10 +18,11 @@ import numpy as np
 
 from chain.aggregation_rule import ROBUST
 from chain.cid import blob_cid
-from chain.learning_task import INT8, Array, Task
+from chain.learning_task import FLOAT16, GOSSIP, INT8, Array, Task
 from federated.admission import examine
 from federated.aggregation import average
 from federated.compression import MAGIC, is_compressed, quantise, rows
+from federated.half import halved, is_half, sent_arrays
 from federated.npy_header import MAX_HEADER, read_header
 from federated.quanta import BLOCK
 from federated.robust import round_model
@@ -43,8 +44,10 @@ TASKS = (
     replace(PLAIN, compression=INT8, strategy=ROBUST),
     replace(PLAIN, compression="topk:5", strategy="median"),
     replace(PLAIN, compression="topk:1", max_norm=None),
+    replace(PLAIN, compression=FLOAT16, topology=GOSSIP),
 )
 HEADERS = (
+    b"'<f2'",
     b"'|O'",
     b"'<f4'",
     b"'<f8'",
@@ -76,6 +79,8 @@ BASE = _drawn(0, 1.0)
 def sent(task: Task, seed: int) -> bytes:
     """A right update of the task."""
     update = _drawn(seed, 2.0)
+    if is_half(task):
+        return halved(SHAPES, update, task.max_abs)
     if not is_compressed(task):
         return update
     return quantise(SHAPES, BASE, update, None, task.max_abs, task.max_norm, task.top_k)[0]
@@ -121,7 +126,7 @@ def check(task: Task, data: bytes) -> bool:
         check_npy(task, data)
     if verdict is not None:
         return False
-    for array, row in zip(SHAPES, rows(task, BASE, data), strict=True):
+    for array, row in zip(sent_arrays(task), rows(task, BASE, data), strict=True):
         flat = row[0 : array.count]
         assert flat.dtype == np.dtype(array.dtype)
         assert flat.shape == (array.count,)
@@ -143,7 +148,7 @@ def check(task: Task, data: bytes) -> bool:
 def check_npy(task: Task, data: bytes) -> None:
     """What is read here as NPY is what NumPy reads, array by array and to the last byte."""
     try:
-        found = decode(SHAPES, data, task.max_abs)
+        found = decode(sent_arrays(task), data, task.max_abs)
     except UpdateError as error:
         lines = str(error).splitlines()
         if len(lines) != 1:
