@@ -51,7 +51,7 @@ from chain.cid import blob_cid
 from chain.learning_task import ALL_TO_ALL, FEDAVG, GROUPS, Task
 from federated.admission import announced, examine
 from federated.differences import Differences
-from federated.grouping import groups_of
+from federated.grouping import Groups, groups_of
 from federated.models import of_models
 from federated.robust import mixture_of, round_model
 from federated.update import decode, encode
@@ -121,6 +121,10 @@ class Outcome:
 
 
 Lie = Callable[[Round], Sequence[Submission]]
+Models = list[tuple[bytes, bytes, int]]
+"""Of each group the name, the bytes and the examples of its model."""
+Divide = Callable[[Task, bytes, tuple[bytes, ...]], Groups]
+Speak = Callable[[Round, Groups, Models], Models]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -238,15 +242,22 @@ def run(
     strategy: str,
     peers: int = PEERS,
     topology: str = ALL_TO_ALL,
+    rules: int | None = None,
+    divide: Divide = groups_of,
+    speak: Speak | None = None,
 ) -> Outcome:
-    """Train for so many rounds; a pure function of its arguments."""
+    """Train for so many rounds; a pure function of its arguments.
+
+    `rules` is a term of the task; `divide` draws the groups, and `speak` may put other models in the place of
+    those that groups made, or leave some out.
+    """
     world = Peers(peers, alpha, seed)
     if attack == "label":
         world.poison_labels(liars)
     if attack == "backdoor":
         world.plant_trigger(liars)
     model = new_model(seed)
-    task = digits_task(PEERS, LONG_ROUNDS, strategy, topology=topology)
+    task = digits_task(PEERS, LONG_ROUNDS, strategy, topology=topology, rules=rules)
     rng = np.random.default_rng([seed, 7])
     honest = peers - liars
     blob = encode(task.arrays, unpack(model))
@@ -269,9 +280,9 @@ def run(
             announced(task, examples, len(data)) or examine(task, blob, data) for data, examples in sent
         ]
         drawn = sha256(f"{seed} {number}".encode()).digest()
-        groups = groups_of(task, drawn, tuple(place.to_bytes(2) for place in range(len(sent))))
+        groups = divide(task, drawn, tuple(place.to_bytes(2) for place in range(len(sent))))
         aside: list[int] = []
-        models: list[tuple[bytes, bytes, int]] = []
+        models: Models = []
         for group in groups:
             admitted = [place for place in map(int.from_bytes, group) if faults[place] is None]
             updates = [(blob_cid(sent[place][0]), *sent[place]) for place in admitted]
@@ -279,6 +290,8 @@ def run(
                 aside += set_aside(task, blob, [data for _, data, _ in updates], admitted, true)
             made = round_model(task, blob, updates)
             models.append((blob_cid(made), made, sum(examples for _, _, examples in updates)))
+        if speak is not None:
+            models = speak(known, groups, models)
         if lying:
             caught.append(
                 (

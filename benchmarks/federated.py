@@ -28,6 +28,7 @@ from benchmarks.report import RESULTS, Target, commit, emit
 PARTS = ("accuracy", "p2pfl", "overhead", "traffic")
 ELSEWHERE = {
     "attacks.json": "liars: 5 of 20 all to all, 10 % in groups of 16, and the table of all attacks",
+    "groups.json": "24 members in two groups and in three, and what liars can do there, by exact chances",
     "robust.json": "what robust rules cost, in processor time and memory",
     "compression.json": "int8 and top-k, by the mean and by the default rule",
     "gate.json": "what a member's own gate saves it from, and how often it is a false alarm",

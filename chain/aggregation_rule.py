@@ -43,6 +43,10 @@ class AggregationRule:
     transforms: tuple[str, ...]
     finish: str
     percent: int = DEFAULT_PERCENT
+    bounds_two: bool = False
+    """Whether of two, of which either may be anything, neither counts for much more than the other. Follows
+    from a task's terms, and is not in the text.
+    """
 
     def liars(self, members: int) -> int:
         """f, how many of so many updates may be anything: always less than half.

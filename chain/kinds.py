@@ -73,17 +73,19 @@ _RULES_3: Final = _RULES_2 | WARRANTS | AGENT_LIFE | {PURGE, PRIVATE, SEALED}
 
 _RULES_5: Final = _RULES_3 | {DESCRIBE, LINK, UNLINK, ASSESS} | SERVER_RUN
 
+_RULES_6: Final = _RULES_5 | _SINCE_6
+
 KINDS_BY_RULE_VERSION: Final[dict[int, frozenset[str]]] = {
     1: _RULES_1,
     2: _RULES_2,
     3: _RULES_3,
     4: _RULES_3,
     5: _RULES_5,
-    6: _RULES_5 | _SINCE_6,
-    7: _RULES_5 | _SINCE_6,
+    6: _RULES_6,
+    7: _RULES_6,
 }
 """From version 4 on an epoch may change the atlas, from version 5 on content has more fields
-(`validation.payload_rules`), from version 7 on a learning task has one more term (`chain.learning_task`)."""
+(`validation.payload_rules`), from version 7 on a learning task has more terms (`chain.learning_task`)."""
 
 FIELDS_FROM: Final = 5
 """The rule version from which on content has more than its first fields, and votes may be passed on."""
@@ -93,6 +95,9 @@ TOPOLOGIES_FROM: Final = 6
 
 FLOAT16_FROM: Final = 7
 """The rule version from which on the models of a learning task may travel in 16 bits an element."""
+
+ROUNDS_FROM: Final = 7
+"""The rule version from which on a learning task may say by which version its rounds are computed."""
 
 OPENING: Final = (GENESIS, MEMBRANE, PROFILE)
 """The kinds of seq 0, 1 and 2 of every chain."""

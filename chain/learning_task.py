@@ -8,7 +8,7 @@ meet; how members exchange their updates, how updates become a model. What membe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Final, TypeAlias
 
@@ -17,7 +17,7 @@ from chain.aggregation_rule import COORDINATE_WISE, NNM, AggregationRule, parse_
 from chain.body_fields import check_integer, expect_fields
 from chain.cid import Cid, is_blob_cid
 from chain.errors import RecordError
-from chain.kinds import FIELDS_FROM, FLOAT16_FROM, TOPOLOGIES_FROM
+from chain.kinds import FIELDS_FROM, FLOAT16_FROM, ROUNDS_FROM, RULE_VERSION, TOPOLOGIES_FROM
 from chain.text import check_text
 
 PEER_ROUNDS: Final = "peer-rounds"
@@ -70,7 +70,7 @@ MAX_NAME: Final = 100
 MAX_CONFIG: Final = 64
 MAX_CONFIG_BYTES: Final = 16 * 1024
 
-_OPTIONAL: Final = frozenset({"compression", "fanout", "max_norm", "secure", "topology"})
+_OPTIONAL: Final = frozenset({"compression", "fanout", "max_norm", "rules", "secure", "topology"})
 ConfigValue: TypeAlias = str | int | bool | bytes
 
 
@@ -104,6 +104,8 @@ class Task:
     aggregation rule; `compression` is the form of updates. `topology` says who exchanges updates with whom,
     `fanout` (with `GOSSIP`) how many models of others a member combines.
     With `secure` they are summed under masks in groups of at least so many members: nobody sees one alone.
+    `rules` is the rule version by which rounds are computed, where it is one from `kinds.ROUNDS_FROM` on: it
+    stands in the terms, so whoever has them computes alike, whatever version the network goes on to.
     Where a ServerApp runs, `commit_ms` is how long it waits for answers, `result_ms` how long members wait
     for a coordinator, and `parameters` the blob that lists the app's files.
     """
@@ -127,6 +129,7 @@ class Task:
     topology: str = ALL_TO_ALL
     secure: int | None = None
     fanout: int | None = None
+    rules: int | None = None
 
     def newer(self, rules: int) -> tuple[str, int] | None:
         """A term that this rule version does not know, if there is one, and the first one that does."""
@@ -138,6 +141,8 @@ class Task:
         for version, term in since:
             if rules < version and term is not None:
                 return term, version
+        if self.rules is not None and rules < self.rules:
+            return f"rounds of version {self.rules}", self.rules
         return None
 
     def _since_7(self) -> str | None:
@@ -167,8 +172,10 @@ class Task:
     @property
     def rule(self) -> AggregationRule | None:
         """How updates are combined; None for the mean weighted by examples."""
-        named = self.mode == SERVER_APP or self.strategy == FEDAVG
-        return None if named else parse_rule(self.strategy)
+        if self.mode == SERVER_APP or self.strategy == FEDAVG:
+            return None
+        of_groups = self.topology == GROUPS or self.secure is not None
+        return replace(parse_rule(self.strategy), bounds_two=of_groups and self.rules is not None)
 
     def to_body(self) -> dict[str, Any]:
         """The payload body; raises `RecordError` when a term is out of range."""
@@ -196,6 +203,8 @@ class Task:
             body["secure"] = self.secure
         if self.fanout is not None:
             body["fanout"] = self.fanout
+        if self.rules is not None:
+            body["rules"] = self.rules
         task_from_body(body)
         return body
 
@@ -252,7 +261,11 @@ def task_from_body(body: dict[str, Any]) -> Task:
             raise RecordError(f"min_members {body['min_members']} is below secure {body['secure']}")
         if "compression" in body:
             raise RecordError("secure sums have a form of their own, 8 bytes an element: no compression")
-    for name in ("compression", "topology", "secure"):
+    if "rules" in body:
+        check_integer("rules", body["rules"], ROUNDS_FROM, RULE_VERSION)
+        if body.get("topology") == GOSSIP:
+            raise RecordError(f"rules are about rounds, which the topology {GOSSIP} has not")
+    for name in ("compression", "rules", "topology", "secure"):
         if name in body and body["mode"] != PEER_ROUNDS:
             raise RecordError(f"{name} is for the mode {PEER_ROUNDS}")
     if "secure" in body and "topology" in body:
@@ -292,6 +305,7 @@ def task_from_body(body: dict[str, Any]) -> Task:
         topology=body.get("topology", ALL_TO_ALL),
         secure=body.get("secure"),
         fanout=body.get("fanout"),
+        rules=body.get("rules"),
     )
     if top_k is not None:
         _check_top_k(task)

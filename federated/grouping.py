@@ -4,7 +4,8 @@ A roster of the topology `groups` that is larger than `MAX_MEMBERS` is divided i
 of nearly equal size (so of eight at least), in the order of H(what the round builds on ‖ agent). Nobody
 chooses it: what a round builds on is the digest of the result before, which hangs on secrets of all who
 contributed (the salts of their commits). As in Moshpit averaging (Ryabinin et al., 2021) the groups of two
-rounds have little in common, so a group in which liars are many is not so again.
+rounds have little in common, so a group in which liars are many is not so again. Of 17 to 32 members two
+groups are better than three, though a rule can bear none of two: see docs/design.md.
 """
 
 from __future__ import annotations

@@ -10,15 +10,16 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 import trio
 
 from chain.aggregation_rule import ROBUST
 from chain.cid import Cid, is_record_cid
 from chain.errors import ChainError
-from chain.kinds import FIELDS_FROM, FLOAT16_FROM, KINDS_BY_RULE_VERSION, TASK
+from chain.kinds import FIELDS_FROM, FLOAT16_FROM, KINDS_BY_RULE_VERSION, ROUNDS_FROM, TASK
 from chain.learning import MAX_METRIC, MAX_METRICS
-from chain.learning_task import FEDAVG, MAX_NAME, PEER_ROUNDS, Task
+from chain.learning_task import FEDAVG, GOSSIP, MAX_NAME, PEER_ROUNDS, Task
 from chain.manifest import Manifest
 from chain.record import SALT_SIZE, Record, encode_payload
 from chain.source_chain import Draft
@@ -152,6 +153,8 @@ class Learning:
     async def create(self, terms: Task) -> Cid:
         """Publish a task; it is durable, and followed from here, when this returns.
 
+        Its rounds are computed by the network's rule version, unless the terms say another.
+
         Raises `Refused` when the initial parameters are not here or do not match the arrays, `ChainError` for
         terms out of range.
         """
@@ -168,6 +171,9 @@ class Learning:
                 f"this network's rules (version {rules}) know no {newer[0]}: its stewards can go to "
                 f"version {newer[1]} by an epoch"
             )
+        rounds = terms.mode == PEER_ROUNDS and terms.topology != GOSSIP
+        if rounds and terms.rules is None and rules >= ROUNDS_FROM:
+            terms = replace(terms, rules=rules)
         tools, body = self._tools, terms.to_body()
         if len(self._engaged) >= MAX_FOLLOWED:
             raise WrongState(f"this node follows {MAX_FOLLOWED} tasks already")

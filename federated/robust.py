@@ -39,6 +39,7 @@ from federated.aggregation import average, divide
 from federated.differences import CHUNK, LIMB_BITS, Differences, Gram, split
 from federated.mixing import (
     Mixture,
+    bound_two,
     centred_clip,
     clip,
     geometric_median,
@@ -84,6 +85,8 @@ def mixture_of(rule: AggregationRule, gram: Gram) -> Mixture:
         for step in rule.transforms:
             seen = mixture.gram(gram)
             mixture = mixture.then(*(clip(seen) if step == CLIP else nnm(seen, f)))
+    elif rule.bounds_two and rule.percent and len(gram) == 2:
+        mixture = mixture.then(*bound_two(gram))
     if rule.finish in COORDINATE_WISE and f:
         return mixture
     return mixture.then(*_finished(rule.finish if f else MEAN, mixture.gram(gram), f))

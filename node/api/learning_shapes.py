@@ -223,6 +223,8 @@ class TaskDetailOut(TaskOut):
     """Bytes of an update that is not compressed."""
     fanout: int | None
     """Models of others that a member combines in a round, in the topology gossip."""
+    rules: int | None
+    """The rule version by which its rounds are computed, where the terms say one."""
     phase: Literal["commit", "reveal", "group", "result", "train", "combine"] | None
     deadline_s: float | None
     barred: list[BarredOut]
@@ -341,6 +343,7 @@ def detail_of(view: TaskView) -> TaskDetailOut:
         max_norm=terms.max_norm,
         compression=terms.compression,
         fanout=fanout(terms) if terms.topology == GOSSIP else None,
+        rules=terms.rules,
         plain_bytes=update_size(terms.arrays),
         phase=view.phase,  # type: ignore[arg-type]
         deadline_s=view.deadline_s,

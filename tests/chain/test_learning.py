@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from chain.cid import blob_cid, record_cid
 from chain.errors import ChainError, RecordError
-from chain.kinds import COMMIT, JOIN, RESULT, REVEAL, START
+from chain.kinds import COMMIT, JOIN, RESULT, REVEAL, ROUNDS_FROM, RULE_VERSION, START
 from chain.learning import Commit, Reveal, Start, commit_body, read_learning, reveal_body, start_body
 from chain.learning_outcome import Outcome, Result, quorum, result_body
 from chain.learning_task import (
     ALL_TO_ALL,
     DTYPES,
+    GOSSIP,
     GROUPS,
     MAX_MEMBERS,
     MAX_SEATS,
@@ -57,6 +58,7 @@ tasks = (
         ),
         topology=st.sampled_from([ALL_TO_ALL, GROUPS]),
         secure=st.none() | st.integers(MIN_SECURE, MAX_MEMBERS),
+        rules=st.none() | st.integers(ROUNDS_FROM, RULE_VERSION),
     )
     .map(lambda task: task if task.min_members >= (task.secure or 0) else replace(task, secure=None))
     .map(lambda task: task if task.secure is None else replace(task, topology=ALL_TO_ALL))
@@ -185,6 +187,23 @@ def test_a_task_that_breaks_a_limit_is_not_written() -> None:
         {"mode": SERVER_APP},
         {**three, "min_members": 2},
         {**three, "compression": "int8"},
+        {"rules": ROUNDS_FROM - 1},
+        {"rules": RULE_VERSION + 1},
+        {"rules": ROUNDS_FROM, "topology": GOSSIP},
+        {"rules": ROUNDS_FROM, "mode": SERVER_APP, "topology": ALL_TO_ALL, "max_members": MAX_MEMBERS},
     ):
         with pytest.raises(RecordError):
             replace(small, **wrong).to_body()  # type: ignore[arg-type]
+
+    assert replace(small, mode=SERVER_APP, topology=ALL_TO_ALL, max_members=MAX_MEMBERS).to_body()
+
+
+@given(tasks, st.integers(1, RULE_VERSION))
+def test_rounds_of_a_version_are_unknown_before_it_and_what_came_before_stays(task: Task, rules: int) -> None:
+    """Terms that name none are what they were, so that older rounds go on as before."""
+    older = replace(task, rules=None)
+    assert "rules" not in older.to_body()
+    if task.rules is None or rules >= task.rules:
+        assert task.newer(rules) == older.newer(rules)
+    else:
+        assert task.newer(rules) == (older.newer(rules) or (f"rounds of version {task.rules}", task.rules))

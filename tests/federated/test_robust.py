@@ -8,6 +8,7 @@ from fractions import Fraction
 from hashlib import sha256
 from mmap import PROT_READ, mmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +17,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from chain.aggregation_rule import FINISHES, ROBUST, TRIMMED_MEAN, parse_rule
-from chain.learning_task import MAX_ABS, Array, Task
+from chain.kinds import ROUNDS_FROM
+from chain.learning_task import ALL_TO_ALL, GROUPS, MAX_ABS, Array, Task
 from federated.differences import MAX_ROWS, Differences, grid_bits
 from federated.mixing import MAX_DENOMINATOR, clip
-from federated.robust import combine, mixture_of
+from federated.robust import combine, mixture_of, round_model
 from federated.update import decode, encode, inspect
 from tests.federated.models import task_of
 
@@ -181,6 +183,36 @@ def test_behind_a_clip_nobody_moves_the_model_further_than_an_honest_member_coul
     rows = drawn(seed, count, f)
     longest = np.linalg.norm(rows[: count - f], axis=1).max()
     assert np.linalg.norm(combined(str(rule), rows)) <= longest + 1e-6
+
+
+@settings(max_examples=50)
+@given(seed=seeds, rule=st.sampled_from([ROBUST, "median", "krum", "nnm|geometric_median"]))
+def test_of_the_models_of_two_groups_neither_counts_for_more_than_twice_the_other(
+    seed: int, rule: str
+) -> None:
+    rows = drawn(seed, 2, 1)
+    of_groups = {"topology": GROUPS, "strategy": rule}
+    lengths = np.linalg.norm(rows, axis=1) + 1e-12
+    factors = np.minimum(1, 2 * lengths.min() / lengths)
+    expected = {
+        (GROUPS, None): rows.mean(0),
+        (GROUPS, ROUNDS_FROM): (rows * factors[:, None]).mean(0),
+        (ALL_TO_ALL, ROUNDS_FROM): rows.mean(0),
+    }
+    for (topology, rules), mean in expected.items():
+        terms = {**of_groups, "topology": topology, "rules": rules}
+        assert np.allclose(joined(terms, rows), mean, rtol=0, atol=1e-4)
+    assert np.linalg.norm(joined({**of_groups, "rules": ROUNDS_FROM}, rows)) <= 1.5 * lengths.min() + 1e-6
+    trusting = {**of_groups, "strategy": f"{rule}:0", "rules": ROUNDS_FROM}
+    assert np.allclose(joined(trusting, rows), rows.mean(0), rtol=0, atol=1e-6)
+
+
+def joined(terms: dict[str, Any], rows: Floats) -> Floats:
+    """What the terms' strategy makes of these rows, as the difference from zeros."""
+    task = task_of(*SHAPES, max_members=16, max_abs=1_000, **terms)
+    start = encode(task.arrays, [np.zeros(WIDTH), np.zeros(2, np.int64)])
+    updates = [(cid, data, 1) for cid, data in encoded(task, rows)]
+    return decode(task.arrays, round_model(task, start, updates), task.max_abs)[0]
 
 
 def test_inner_products_of_the_largest_values_are_exact() -> None:

@@ -441,6 +441,9 @@ def test_a_network_that_takes_no_such_task_says_so_before_anything_is_signed(tmp
         for newest in ({"topology": GROUPS}, {"secure": 4}):
             with pytest.raises(UnknownKind, match="version 5"):
                 await publish(node, **newest)
+        override(node.learning, "_rules", lambda: 6)
+        with pytest.raises(UnknownKind, match="version 6"):
+            await publish(node, rules=7)
         override(node.learning, "_rules", lambda: 2)
         override(node.learning, "_limits", Limits(payload=8 * 1024))
         with pytest.raises(Refused, match="limit for a record is 8192"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -239,14 +240,17 @@ CRAWLER = Identity.from_seed(bytes([9]) * 32)
 BAREFACED = {"key": CRAWLER.agent, "name": "crawler", "signature": bytes(64)}
 
 
-def in_rules_4(name: str, /, **changes: Any) -> Offence:
+def in_rules(version: int, name: str, /, **changes: Any) -> Offence:
     """A record of the bench with such fields, in a network whose rules do not know them."""
 
     def offend(b: Bench) -> tuple[Record, Context]:
         record, context = body_with(name, **changes)(b)
-        return record, replace(context, manifest=replace(context.manifest, rules=4))
+        return record, replace(context, manifest=replace(context.manifest, rules=version))
 
     return offend
+
+
+in_rules_4 = partial(in_rules, 4)
 
 
 def in_rules_1(name: str) -> Offence:
@@ -638,6 +642,10 @@ OFFENCES: dict[str, list[Offence]] = {
         body_with("task", max_norm=0),
         in_rules_4("task", strategy="clip|nnm|trimmed_mean"),
         in_rules_4("task", max_norm=5),
+        in_rules(6, "task", rules=7),
+        body_with("task", rules=6),
+        body_with("task", rules=RULE_VERSION + 1),
+        body_with("task", rules=7, mode="server-app"),
         body_with("task", arrays=[]),
         body_with("task", arrays=[["w", "<f4", [2]], ["w", "<f4", [2]]]),
         body_with("task", arrays=[["w", "|O", [2]]]),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from chain.aggregation_rule import ROBUST
+from chain.kinds import ROUNDS_FROM
 from federated.aggregation import average
 from federated.privacy.group_sums import GroupSum, mean_of, model_of_sums, vector_length, vector_of
 from federated.privacy.secure_messages import Phase
@@ -87,3 +89,22 @@ def test_a_group_whose_sum_cannot_come_from_allowed_updates_is_refused_by_number
         model_of_sums(task, base, [groups[0], groups[0]])
     with pytest.raises(ValueError, match="outside"):
         vector_of(TASK, model(1), TASK.max_examples + 1)
+
+
+@pytest.mark.parametrize(("groups", "rules"), [(2, None), (2, ROUNDS_FROM), (3, None), (4, None)])
+def test_of_three_groups_one_liar_is_borne_and_of_two_its_lie_counts_for_twice_the_other(
+    groups: int, rules: int | None
+) -> None:
+    task = task_of(max_members=16, strategy=ROBUST, secure=3, rules=rules)
+    base = encode(ARRAYS, [np.zeros_like(v) for v in values(0)])
+    updates = [near(seed) for seed in range(1, 3 * groups + 1)]
+    updates[0] = encode(ARRAYS, [np.full_like(v, -90) for v in values(0)])
+    sums = [group(n, [vector_of(task, one, 10) for one in updates[3 * n : 3 * n + 3]]) for n in range(groups)]
+    found, refused = model_of_sums(task, base, sums)
+    assert not refused
+    assert found is not None
+    step = float(np.mean([np.mean(one) for one in views(ARRAYS, found) if one.dtype.kind == "f"]))
+    if groups == 2:  # its group's mean is (-90 + 1 + 1) / 3, the other one's is 1
+        assert step == pytest.approx(-14.2 if rules is None else -0.5, abs=0.1)
+    else:
+        assert step == pytest.approx(1, abs=0.1)
