@@ -14,6 +14,7 @@ from chain import canonical
 from chain.aggregation_rule import ROBUST
 from chain.cid import Cid
 from chain.identity import AgentId
+from chain.kinds import ROUNDS_FROM
 from chain.learning_task import GROUPS, INT8
 from chain.manifest import Limits
 from chain.record import sign_record
@@ -424,6 +425,21 @@ def test_who_only_looks_sees_the_task_and_can_audit_it(tmp_path: Path) -> None:
         assert not onlooker.follows(task)
 
     simulate(tmp_path, [100] * 5, scenario)
+
+
+def test_a_task_says_by_which_rules_its_rounds_are_computed_and_one_of_older_rules_does_not(
+    tmp_path: Path,
+) -> None:
+    async def scenario(network: Network) -> None:
+        node = network.nodes[0]
+        for rules, said in ((ROUNDS_FROM, ROUNDS_FROM), (ROUNDS_FROM - 1, None)):
+            override(node.learning, "_rules", lambda rules=rules: rules)
+            terms = engagement(network, 0, await publish(node, topology=GROUPS, strategy=ROBUST)).ledger.terms
+            assert terms.rules == said
+            assert terms.rule is not None
+            assert terms.rule.bounds_two == (said is not None)
+
+    simulate(tmp_path, [100], scenario)
 
 
 def test_a_network_that_takes_no_such_task_says_so_before_anything_is_signed(tmp_path: Path) -> None:
