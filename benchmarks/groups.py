@@ -12,9 +12,9 @@ ways to draw so many liars into groups of the sizes that there are, the share in
   group that is silent and one that lies.
 
 **Training** is that of `benchmarks.attacks`, by the default rule: with a tenth of liars in two groups; with
-none and a fifth in two and in three, also on unequal parts (Dirichlet .5 and .1); and with a group that
-signs, in every fifth round, the model moved ten times as far against the honest mean. Where nobody lies the
-lengths of the two groups' steps are compared, since the longer one is drawn in to twice the shorter.
+none and a fifth (sign) in two and in three, also on unequal parts; and with a group that signs, in every
+fifth round, the model moved ten times as far against the honest mean. Where nobody lies the lengths of the
+two groups' steps are compared, since the longer one is drawn in to twice the shorter.
 
     python -m benchmarks.groups [--quick]
 """
@@ -34,7 +34,7 @@ import numpy as np
 
 from benchmarks.attacks import FAR, UNDER_ATTACK, Divide, Models, Round, run
 from benchmarks.digit_peers import unpack
-from benchmarks.report import RESULTS, Target, at_least, at_most, emit, rounded
+from benchmarks.report import RESULTS, Target, at_least, emit, rounded
 from chain.aggregation_rule import ROBUST, parse_rule
 from chain.cid import blob_cid
 from chain.kinds import RULE_VERSION
@@ -47,13 +47,13 @@ ROSTERS = (17, 18, 20, 24, 28, 32)
 SHARES = (10, 20, 25, 30)
 PEERS = 24
 FIFTH = 5
-SEEDS = (1, 2, 3)
-ROUNDS = 30
+SEEDS = (1, 2)
+ROUNDS = 20
 KINDS = ("silent", "many", "half", "through before 7", "through")
 SEIZED = 5
 """A group lies in every so many rounds."""
 FLOOR = 0.92
-LOST = 0.15
+ALPHAS = (0.0, 0.5)
 
 bears = parse_rule(ROBUST).liars
 
@@ -73,17 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ends = learn(attack, liars, 0.0)
         if not quick:
             targets.append(at_least(f"{liars} of {PEERS}, two groups, {attack}: least", FLOOR, min(ends)))
-    for alpha in (0.0, 0.5, 0.1):
-        for attack, liars in (("none", 0), ("sign", FIFTH), ("alie", FIFTH)):
-            for groups in (2, 3):
-                known = (groups, alpha, liars) == (2, 0.0, 0)  # trained above
-                if not known and (attack == "none" or alpha != 0.1):
-                    learn(attack, liars, alpha, groups)
-        before = learn("none", 0, alpha, seized=True, rules=None)
-        after = learn("none", 0, alpha, seized=True)
+    for alpha, liars, groups in product(ALPHAS, (0, FIFTH), (2, 3)):
+        if (alpha, liars, groups) != (0.0, 0, 2):  # trained above
+            learn("sign" if liars else "none", liars, alpha, groups)
+    for alpha in ALPHAS:
+        learn("none", 0, alpha, seized=True, rules=None)
+        ends = learn("none", 0, alpha, seized=True)
         if not quick and not alpha:
-            targets.append(at_least("a group lies in every fifth round: least", FLOOR, min(after)))
-            targets.append(at_most("the same before rule version 7: most", LOST, max(before)))
+            targets.append(at_least("one group lies in every fifth round: least", FLOOR, min(ends)))
     emit("groups", figures, targets, None if quick else RESULTS / "groups.json")
     return 0 if all(target.met for target in targets) else 1
 
