@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from federated.flower.errors import AppFailed, FlowerError
 from federated.flower.initial import described
 from federated.flower.pipes import PipeBroken, receive, send
+from federated.flower.raised import told
 from federated.flower.template import CONFIG_KEY, from_config
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Host:
         self._served: Any = None
         self._nodes: dict[int, str] = {}
         self._handed: dict[int, bytes] = {}
+        self.root: Path | None = None
+        """The project's folder, once a request has named it."""
 
     def open(self, request: dict[str, Any]) -> dict[str, Any]:
         """Load the ClientApp."""
@@ -112,10 +115,7 @@ class Host:
             return {"message": pack_reply(content), "problem": None}
         except (Exception, SystemExit) as error:
             # The user's code may raise anything; the ServerApp is to see a failed answer, and we go on.
-            import traceback
-
-            traceback.print_exc()
-            problem = f"{type(error).__name__}: {error}"
+            problem = told(error, self.root)
             return {"message": pack_reply(None, problem), "problem": problem}
 
     def serve(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +130,7 @@ class Host:
         seed(request["run_id"])
         app = _load(request["root"], request["serverapp"], ServerApp, "serverapp")
         context = new_context(request["run_id"], SERVER_ID, {}, request["run_config"])
-        self._served = Served(app, context, request["max_examples"], request["max_abs"])
+        self._served = Served(app, context, request["max_examples"], request["max_abs"], self.root)
         return self._wanted()
 
     def check(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -228,16 +228,15 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     }
     while True:
         request = receive(requests)
+        if "root" in request:
+            host.root = Path(request["root"])
         try:
             reply = {"ok": True, **deeds[request["do"]](request)}
         except FlowerError as error:
             reply = {"ok": False, "error": str(error)}
         except (Exception, SystemExit) as error:
             # The user's code may raise anything, and has to learn where.
-            import traceback
-
-            traceback.print_exc()
-            reply = {"ok": False, "error": f"{type(error).__name__}: {error}"}
+            reply = {"ok": False, "error": told(error, host.root)}
         send(replies, reply)
 
 

@@ -19,6 +19,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from federated.flower.admission import admit, array_of, odd_ones
 from federated.flower.envelope import ERROR_CODE, Request, pack_request, unpack_reply, unpack_request
 from federated.flower.errors import AppFailed
 from federated.flower.outcome import Watched
+from federated.flower.raised import told
 from federated.flower.running_grid import RunningGrid
 
 GATHER_S = 0.1
@@ -190,9 +192,15 @@ class LoggedGrid(RunningGrid):
 
 
 class Served:
-    """A ServerApp that runs on a thread; `next` gives what it wants, `give` hands it the world's answer."""
+    """A ServerApp that runs on a thread; `next` gives what it wants, `give` hands it the world's answer.
 
-    def __init__(self, app: ServerApp, context: Context, max_examples: int, max_abs: float) -> None:
+    `root` is the project's folder, for the place of what the app raises.
+    """
+
+    def __init__(
+        self, app: ServerApp, context: Context, max_examples: int, max_abs: float, root: Path | None = None
+    ) -> None:
+        self._root = root
         self._asks: queue.SimpleQueue[Ask] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._talking = threading.Lock()
@@ -221,10 +229,7 @@ class Served:
             with self._watched:
                 app(self._grid, context)
         except BaseException as error:  # the user's code may raise anything, also SystemExit
-            import traceback
-
-            traceback.print_exc()
-            failed = f"{type(error).__name__}: {error}"[:900]
+            failed = told(error, self._root)[:900]
         result: dict[str, Any] | None = None
         try:
             if failed is None:

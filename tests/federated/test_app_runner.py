@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -121,11 +122,35 @@ def in_mood(mood: str) -> str:
 @pytest.mark.parametrize(
     ("client", "reason"),
     [
-        ("import nonsense_that_is_not_there", "ModuleNotFoundError"),
+        (
+            "import nonsense_that_is_not_there",
+            r"No module named 'nonsense_that_is_not_there' \(line/client.py, line 1\): install what",
+        ),
+        ("import line.other", r"No module named 'line.other' \(line/client.py, line 1\)$"),
+        ("\ndef app(:", r"SyntaxError: .* \(line/client.py, line 2\)$"),
         ("application = 1", "has no 'app', which the project names as its clientapp"),
         ("app = 1", "line.client:app is a int, not a ClientApp"),
     ],
 )
-def test_an_app_that_does_not_load_is_said_so(tmp_path: Path, client: str, reason: str) -> None:
-    with runner(project(tmp_path, client)) as app, pytest.raises(AppFailed, match=reason):
+def test_an_app_that_does_not_load_is_said_so(
+    tmp_path: Path, client: str, reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with runner(project(tmp_path, client)) as app, pytest.raises(AppFailed, match=reason) as caught:
         app.open()
+    assert "\n" not in str(caught.value)
+    _, err = capfd.readouterr()
+    assert "app_process.py" not in err, "a traceback has the app's own lines only"
+    assert "importlib" not in err
+
+
+@pytest.mark.slow
+def test_what_an_app_raises_is_shown_from_its_own_first_line_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with runner(project(tmp_path)) as app, pytest.raises(AppFailed) as caught:
+        app.train(TASK, in_mood("raises"), BLOB, 1, SECONDS)
+    place = r"the app failed: RuntimeError: no data today \(line/client.py, line \d+\)"
+    assert re.fullmatch(place, str(caught.value))
+    _, err = capfd.readouterr()
+    assert 'raise RuntimeError("no data today")' in err
+    assert "app_process.py" not in err
