@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 
 from sim.demo import (
     ASKED,
+    SETTLE_TIMEOUT_S,
     DemoReport,
     ShownAnswer,
     ShownHit,
+    _until_settled,
     check_promises,
     load_questions,
 )
@@ -175,3 +179,39 @@ def test_the_whole_demo_with_all_forty_questions(capsys: pytest.CaptureFixture[s
     assert max(learning["alone"].values()) < learning["shared"] <= 1.0
     for word in ("Loading", "SIGKILL", "verified", "same answers", "together", "in one place"):
         assert word in done.stderr
+
+
+class Settling:
+    """A node whose records reach their holders one at a time, `every` seconds apart, up to `left`."""
+
+    def __init__(self, records: int, every: float, left: int) -> None:
+        self._records, self._every, self._left = records, every, left
+
+    async def get(self, path: str) -> dict[str, Any]:
+        assert path == "/v1/status"
+        return {"pending": max(self._left, self._records - int(trio.current_time() // self._every))}
+
+
+class NoView:
+    """Shows nothing."""
+
+    def progress(self, done: int) -> None:
+        pass
+
+
+async def test_a_slow_machine_has_the_time_that_it_needs_to_place_records(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    node: Any = Settling(5, SETTLE_TIMEOUT_S - 1, 0)
+    view: Any = NoView()
+    began = trio.current_time()
+    await _until_settled([node], 5, view)
+    assert trio.current_time() - began > 4 * SETTLE_TIMEOUT_S
+
+
+async def test_a_record_that_reaches_nobody_ends_the_demo(autojump_clock: trio.testing.MockClock) -> None:
+    node: Any = Settling(5, 1, 2)
+    view: Any = NoView()
+    with pytest.raises(PromiseBroken, match="2 records were not on all their holders, and no more arrived"):
+        await _until_settled([node], 5, view)
+    assert trio.current_time() < 2 * SETTLE_TIMEOUT_S + 10
