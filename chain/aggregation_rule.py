@@ -76,7 +76,7 @@ def parse_rule(text: str) -> AggregationRule:
         if step not in TRANSFORMS:
             raise RecordError(f"{step!r:.40} is none of the transforms {', '.join(sorted(TRANSFORMS))}")
     if finish not in FINISHES:
-        raise RecordError(f"{finish!r:.40} is none of the finishes {', '.join(sorted(FINISHES))}")
+        raise RecordError(f"{finish!r:.40} is none of the finishes {', '.join(sorted(FINISHES))}, nor fedavg")
     rule = AggregationRule(tuple(transforms), finish, percent)
     if str(rule) != text:
         raise RecordError(f"aggregation rule {text!r:.80} is spelled {str(rule)!r}")

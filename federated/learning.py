@@ -361,7 +361,7 @@ class Learning:
         mode."""
         found = self._followed(cid)
         if not isinstance(found, ServerRun):
-            raise WrongState("no ServerApp runs in this task: its members compute rounds")
+            raise WrongState("no ServerApp runs in this task, its members compute rounds: leave it instead")
         if self._tools.own.frozen is not None:
             raise WrongState("this node may be a copy of another one, and takes no part")
         return found

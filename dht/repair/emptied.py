@@ -80,6 +80,6 @@ class Emptied:
             self._heard.move_to_end(sender)
             while len(self._heard) > MAX_HEARD:
                 self._heard.popitem(last=False)
-            log.info("%s has lost what it held", sender.hex()[:8])
+            log.info("%s is there with an empty store and gets what belongs to it", sender.hex()[:8])
             self._on_emptied(sender)
         return EMPTY

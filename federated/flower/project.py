@@ -54,6 +54,8 @@ class FlowerProject:
 def read_project(path: str | Path) -> FlowerProject:
     """The Flower project in the folder `path`. Raises `ProjectError`."""
     root = Path(path).expanduser()
+    if not root.is_dir():
+        raise ProjectError(f"there is no folder {root}: give the folder of a Flower project")
     data = _toml(root / FILE, f"{root} is no Flower project: ")
     app = _table(_table(_table(data, "tool"), "flwr"), "app")
     if not app:
@@ -95,7 +97,8 @@ def _value(option: str, key: str, text: str) -> ConfigValue:
         value = None
     if not isinstance(value, ConfigValue):
         raise ProjectError(
-            f"{option}: {key}={text} is neither a number, nor true or false, nor a text in quotes of its own"
+            f"{option}: {key}={text} is neither a number, nor true or false, nor a text in quotes of its own,"
+            f" as in {option} '{key}=\"text\"'"
         )
     return value
 

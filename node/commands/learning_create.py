@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from node.commands.learning_run import DEADLINE_S, runner_of
-from node.commands.learning_views import BLOB_SECONDS
+from node.commands.learning_views import BLOB_SECONDS, members
 from node.commands.options import complete_file, complete_folder, home_option, json_option
 from node.commands.output import print_json, print_line
 
@@ -234,7 +234,7 @@ def create(
     print_line(task)
     print_line(
         f"{body['name']}: {body['rounds']} rounds of {rule}, {parameters:,} parameters; begins "
-        f"when {min_members} nodes have joined: roseforest fl run PATH {task}",
+        f"with {members(min_members)}: roseforest fl run PATH {task}",
         err=True,
     )
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 import click
 
 from node.commands.gate_options import adopted
-from node.commands.learning_views import BLOB_SECONDS, path_of
+from node.commands.learning_views import BLOB_SECONDS, path_of, task_id
 from node.commands.options import complete_file, home_option, json_option
 from node.commands.output import print_json, print_line
 
@@ -40,6 +40,7 @@ def result(
     if own and number is not None:
         raise click.UsageError("--mine says itself of which round: leave --round out")
     client = ApiClient(open_home(home))
+    task = task_id(client, task)
     kept: bytes | None = None
     if own:
         answer, kept = adopted(client, open_home(home), task)

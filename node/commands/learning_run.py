@@ -14,9 +14,9 @@ import click
 
 from node.commands.exit_codes import ExitCode
 from node.commands.gate_options import check_gate, gate_options, gate_said, gate_shown, gated
-from node.commands.learning_views import figures
+from node.commands.learning_views import figures, members, task_id
 from node.commands.options import complete_folder, home_option, json_option
-from node.commands.output import print_json, print_line
+from node.commands.output import in_line, print_json, print_line
 from node.commands.privacy_options import NOT_HERE, Wish, dp_options, private, said, shown
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def run(
         )
     from federated.flower.errors import FlowerError
     from federated.flower.project import parse_pairs, read_project
+    from node.api_client import ApiClient
     from node.home import open_home
     from node.learning_member import Member, SystemClock, compressing, waiting_file
 
@@ -135,6 +136,8 @@ def run(
         } | ({} if lease is None else {"lease_ms": round(lease * 1000)})
         task = published(path, None, limits, tolerance, run_config, home, check=True)["id"]
         print_line(f"task {task}: others take part by roseforest fl run PATH {task}", err=True)
+    else:
+        task = task_id(ApiClient(open_home(home)), task)
     member = Member(open_home(home), task, SystemClock())
     terms = member.terms()
     check_gate(gate, gate_metric, terms["mode"], not no_evaluate)
@@ -159,6 +162,10 @@ def run(
         )
         if not terms["joined"]:
             member.join()
+            terms = member.terms()
+        if terms["state"] == "open" and not as_json:
+            there, needed = len(terms["members"]), members(int(terms["min_members"]))
+            print_line(f"{in_line(terms['name'])} begins with {needed}, {there} so far", err=True)
         report = _Report(int(terms["rounds"]), as_json)
         try:
             part = take_part(node, terms, gated_app or app, report, clock, evaluate=not no_evaluate)
@@ -211,13 +218,11 @@ def run(
 
 
 class _Report:
-    """Rounds as lines on a terminal; elsewhere only what was lost."""
+    """Rounds as lines; with --json only what was lost."""
 
     def __init__(self, rounds: int, as_json: bool) -> None:
-        import sys
-
         self._rounds = rounds
-        self._talk = sys.stderr.isatty() and not as_json
+        self._talk = not as_json
         self._waits = False
         self._out = 0
 

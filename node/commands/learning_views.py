@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from node.commands.exit_codes import ExitCode
 from node.commands.options import complete_folder, home_option, json_option
 from node.commands.output import INDENT, in_line, print_json, print_line
+
+if TYPE_CHECKING:
+    from node.api_client import ApiClient
 
 LOG_PAGE = 500
 """Events asked for at once."""
@@ -20,6 +23,8 @@ BLOB_SECONDS = 600.0
 """How long a model may take on its way to the daemon or from it."""
 SHOWN_ROUNDS = 10
 """Rounds of the history that `status` shows; --json has all."""
+ID_LENGTH = 61
+"""Characters of a task's id: the CID of a record."""
 
 
 @click.command("list")
@@ -34,10 +39,8 @@ def list_tasks(home: str | None, as_json: bool) -> None:
     for task in answer["tasks"]:
         part = "joined" if task["joined"] else "own" if task["own"] else "heard of"
         print_line(f"{task['id']} {task['state']} {part}")
-        print_line(
-            f"{INDENT}{in_line(task['name'])}: {_progress(task)}, "
-            f"{_members(len(task['members']))}, by {task['author']}"
-        )
+        there = "" if task["state"] == "open" else f", {members(len(task['members']))}"
+        print_line(f"{INDENT}{in_line(task['name'])}: {_progress(task)}{there}, by {task['author']}")
     if not answer["tasks"]:
         print_line("no tasks yet")
 
@@ -48,9 +51,13 @@ def list_tasks(home: str | None, as_json: bool) -> None:
 @json_option
 def join(task: str, home: str | None, as_json: bool) -> None:
     """Have the node ask to take part in TASK; to train, run fl run."""
-    answer = _client(home).post(f"{path_of(task)}/join")
+    client = _client(home)
+    task = task_id(client, task)
+    answer = client.post(f"{path_of(task)}/join")
     if as_json:
         print_json({"id": task, **answer})
+    elif client.get(path_of(task))["state"] == "finished":
+        print_line(f"the task has finished, this node follows it: roseforest fl result {task}")
     else:
         print_line(f"joined: roseforest fl run PATH {task} trains")
 
@@ -61,7 +68,9 @@ def join(task: str, home: str | None, as_json: bool) -> None:
 @json_option
 def leave(task: str, home: str | None, as_json: bool) -> None:
     """Have the node leave TASK: from the next round on nobody waits for it."""
-    answer = _client(home).post(f"{path_of(task)}/leave")
+    client = _client(home)
+    task = task_id(client, task)
+    answer = client.post(f"{path_of(task)}/leave")
     if as_json:
         print_json({"id": task, **answer})
     else:
@@ -74,7 +83,9 @@ def leave(task: str, home: str | None, as_json: bool) -> None:
 @json_option
 def status(task: str, home: str | None, as_json: bool) -> None:
     """Show how far TASK is, who takes part, and what each round came to."""
-    answer = _client(home).get(path_of(task))
+    client = _client(home)
+    task = task_id(client, task)
+    answer = client.get(path_of(task))
     if as_json:
         print_json(answer)
         return
@@ -85,6 +96,7 @@ def status(task: str, home: str | None, as_json: bool) -> None:
         ("name", answer["name"]),
         ("author", answer["author"] + (" (this node)" if answer["own"] else "")),
         ("state", f"{answer['state']}, {_progress(answer)}{phase}"),
+        ("strategy", answer["strategy"]),
         ("topology", _topology(answer)),
         *([("sums", _sums(answer))] if answer["secure"] else []),
         ("members", ", ".join(answer["members"]) or "none yet"),
@@ -100,7 +112,6 @@ def status(task: str, home: str | None, as_json: bool) -> None:
     for entry in answer["history"][-SHOWN_ROUNDS:]:
         print_line(f"round {entry['round']}: {_outcome(entry)}{_weighed(entry, answer['plain_bytes'])}")
     if answer["mode"] == "server-app":
-        client = _client(home)
         calls = client.get(f"{path_of(task)}/calls", after=max(answer["round"] - SHOWN_ROUNDS, 0))["calls"]
         for call in calls:
             print_line(f"call {call['number']}: {_sent('message', call)}, {_sent('answer', call)}")
@@ -108,7 +119,13 @@ def status(task: str, home: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("task")
-@click.option("--follow", "-f", is_flag=True, help="Go on with what happens, until Ctrl-C or the task's end.")
+@click.option(
+    "--follow",
+    "--stream",
+    "-f",
+    is_flag=True,
+    help="Go on until Ctrl-C or the task's end.",
+)
 @home_option
 @json_option
 def log(task: str, follow: bool, home: str | None, as_json: bool) -> None:
@@ -116,6 +133,7 @@ def log(task: str, follow: bool, home: str | None, as_json: bool) -> None:
     import time
 
     client = _client(home)
+    task = task_id(client, task)
     after = 0
     while True:
         page = client.get(f"{path_of(task)}/log", after=after, limit=LOG_PAGE)
@@ -155,6 +173,7 @@ def audit(
     it had sent.
     """
     client = _client(home)
+    task = task_id(client, task)
     if client.get(path_of(task))["mode"] == "server-app":
         from node.commands.server_runs import audit_run
 
@@ -184,6 +203,7 @@ def audit(
 def stop(task: str, home: str | None, as_json: bool) -> None:
     """End the run of TASK's ServerApp, which this node coordinates; for everybody."""
     client = _client(home)
+    task = task_id(client, task)
     head = client.get(f"{path_of(task)}/calls", limit=1)["head"]
     client.post(f"{path_of(task)}/end", {"previous": head, "answers": [], "failed": "stopped by its owner"})
     if as_json:
@@ -199,8 +219,28 @@ def path_of(task: str) -> str:
     return f"/v1/learning/tasks/{path_segment(task)}"
 
 
+def task_id(client: ApiClient, text: str) -> str:
+    """The id of the task that `text` names: an id, or the beginning of one of the tasks that the node knows.
+
+    Raises `NotFound` when there is none and `InvalidInput` when there are several.
+    """
+    from node.errors import InvalidInput, NotFound
+
+    if len(text) >= ID_LENGTH:
+        return text  # the daemon says what is wrong with it
+    found = [str(task["id"]) for task in client.get("/v1/learning/tasks")["tasks"]]
+    meant = [known for known in found if known.startswith(text)]
+    if not meant:
+        raise NotFound(f"no task known here has an id that begins with {text!r}: see roseforest fl list")
+    if len(meant) > 1:
+        raise InvalidInput(f"{len(meant)} tasks have ids that begin with {text!r}: give more of it")
+    return meant[0]
+
+
 def _progress(task: Mapping[str, Any]) -> str:
     """How far a task is; how many calls a ServerApp will make nobody knows."""
+    if task["state"] == "open":
+        return f"begins with {members(task['min_members'])}, {len(task['members']) or 'none'} so far"
     if task["mode"] == "server-app":
         return f"call {task['round']}"
     return f"round {task['round']} of {task['rounds']}"
@@ -222,7 +262,7 @@ def figures(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.6g}" for name, value in sorted(metrics.items()))
 
 
-def _client(home: str | None) -> Any:
+def _client(home: str | None) -> ApiClient:
     from node.api_client import ApiClient
     from node.home import open_home
 
@@ -230,7 +270,7 @@ def _client(home: str | None) -> Any:
 
 
 def _outcome(entry: Mapping[str, Any]) -> str:
-    said = [f"{_members(len(entry['contributors']))} contributed"]
+    said = [f"{members(len(entry['contributors']))} contributed"]
     said += [f"{item['agent']} refused ({item['reason']})" for item in entry["refused"]]
     said += [f"{agent} absent" for agent in entry.get("absent", [])]
     return in_line(", ".join(said))
@@ -268,7 +308,8 @@ def _sent(kind: str, call: Mapping[str, Any]) -> str:
     return f"{len(blobs)} {kind}{'' if len(blobs) == 1 else 's'} of {sum(b['size'] for b in blobs):,} bytes"
 
 
-def _members(number: int) -> str:
+def members(number: int) -> str:
+    """So many members, for people."""
     return f"{number} member{'' if number == 1 else 's'}"
 
 

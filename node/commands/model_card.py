@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from node.commands.gate_options import adopted, found, gate_shown
-from node.commands.learning_views import BLOB_SECONDS, path_of
+from node.commands.learning_views import BLOB_SECONDS, path_of, task_id
 from node.commands.options import complete_folder, home_option, json_option
 from node.commands.output import print_json, print_line
 
@@ -72,6 +72,7 @@ def export(
     from node.home import open_home
 
     client = ApiClient(open_home(home))
+    task = task_id(client, task)
     terms = client.get(path_of(task))
     standing = found(open_home(home), terms["id"])
     if own:

@@ -3,13 +3,14 @@ others."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from node.commands.exit_codes import ExitCode
-from node.commands.learning_views import BLOB_SECONDS
+from node.commands.learning_views import BLOB_SECONDS, members
 from node.commands.output import in_line, print_json, print_line
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def publish(
         return
     print_line(made["id"])
     print_line(
-        f"{made['name']}: its ServerApp runs when {terms['min_members']} nodes have joined: "
+        f"{made['name']}: its ServerApp runs with {members(terms['min_members'])} or more: "
         f"roseforest fl run PATH {made['id']}",
         err=True,
     )
@@ -193,7 +194,6 @@ def run_member(
     from federated.flower.answering import attend
     from federated.flower.client_state import state_file
     from federated.flower.coordination import coordinate
-    from federated.flower.project import files_of
     from node.api_client import ApiError
     from node.commands.learning_run import runner_of
     from node.errors import DaemonNotRunning
@@ -203,9 +203,9 @@ def run_member(
     project = settings.project.with_config(_overrides(terms))
     listener = _Listener(as_json, settings.stream)
     state = state_file(home.app_states, terms["id"])
-    mine = "".join(f"{digest}  {file}\n" for file, digest in files_of(project.root))
-    if member.blob(terms["parameters"]).decode(errors="replace") != mine:
-        print_line("note: this project's files are not those of the task's author", err=True)
+    note = note_on_files(project, lambda: member.blob(terms["parameters"]))
+    if note is not None:
+        print_line(f"note: {note}", err=True)
 
     def serve() -> Ran:
         with runner_of(project, pairs, task, agent, settings.verbose or settings.stream) as app:
@@ -229,6 +229,25 @@ def run_member(
             raise
     state.unlink(missing_ok=True)
     _report(ctx, member, task, done.answered, done.failed, done.ran, as_json)
+
+
+def note_on_files(project: FlowerProject, authors: Callable[[], bytes]) -> str | None:
+    """What to say where the project's files are not, or not known to be, those that `authors` fetches.
+
+    The list is wanted for this alone: that nobody has it at the moment keeps no member from taking part.
+    """
+    from federated.flower.project import files_of
+    from node.api_client import ApiError
+    from node.commands.exit_codes import exit_code_of
+
+    mine = "".join(f"{digest}  {file}\n" for file, digest in files_of(project.root))
+    try:
+        same = authors().decode(errors="replace") == mine
+    except ApiError as error:
+        if exit_code_of(error) != ExitCode.NOT_FOUND:
+            raise
+        return "nobody has the list of the author's files now: whether this project is the same is not known"
+    return None if same else "this project's files are not those of the task's author"
 
 
 def _report(
@@ -269,12 +288,10 @@ def _report(
 
 
 class _Listener:
-    """What happens, as lines on a terminal; elsewhere only what went wrong."""
+    """What happens, as lines; with --json only what went wrong, unless --stream asks for more."""
 
     def __init__(self, as_json: bool, stream: bool = False) -> None:
-        import sys
-
-        self._talk = stream or (sys.stderr.isatty() and not as_json)
+        self._talk = stream or not as_json
 
     def asked(self, number: int, seconds: float) -> None:
         if self._talk:

@@ -48,6 +48,12 @@ def test_what_is_no_project_is_one_clear_line(tmp_path: Path, text: str | None, 
     assert str(tmp_path) in str(caught.value)
 
 
+def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    """An id that was given in the place of the folder, say."""
+    with pytest.raises(ProjectError, match=r"there is no folder .*bagaqiera: give the folder of a Flower"):
+        read_project(tmp_path / "bagaqiera")
+
+
 def test_pairs_are_those_of_flowers_command_line(tmp_path: Path) -> None:
     given = ["partition-id=0 rate=0.5", "name='a b' on=true", 'other="x=y"']
     pairs = {"partition-id": 0, "rate": 0.5, "name": "a b", "on": True, "other": "x=y"}
@@ -55,6 +61,10 @@ def test_pairs_are_those_of_flowers_command_line(tmp_path: Path) -> None:
     for bad in ("x", "=1", "x=abc", "x=[1]", "x='", "x=1979-05-27", "x=1 y"):
         with pytest.raises(ProjectError, match="--node-config"):
             parse_pairs([bad], "--node-config")
+    with pytest.raises(ProjectError) as caught:
+        parse_pairs(["mode=fast"], "-c")
+    shown = str(caught.value).rpartition(" as in ")[2].removeprefix("-c '").removesuffix("'")
+    assert parse_pairs([shown.replace("key", "mode")], "-c") == {"mode": "text"}, "the line shows a right one"
     file = tmp_path / "other.toml"
     file.write_text("rate = 0.25\n[fit]\nrate = 1\n")
     assert parse_pairs(["rate=0.5", str(file)], "-c") == {"rate": 0.25, "fit.rate": 1}

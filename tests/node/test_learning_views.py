@@ -50,7 +50,7 @@ def test_status_says_into_how_many_groups_a_roster_is_drawn(
 def test_what_strangers_say_begins_no_line(
     monkeypatch: pytest.MonkeyPatch, command: click.Command, arguments: list[str], lines: int
 ) -> None:
-    listed = {**TASK, "mode": "peer-rounds", "round": 0, "rounds": 1, "members": []}
+    listed = {**TASK, "mode": "peer-rounds", "round": 0, "rounds": 1, "members": [], "min_members": 2}
     logged = {"events": [EVENT], "next": 1}
     daemon = Daemon({"/v1/learning/tasks": {"tasks": [listed]}, "/v1/learning/tasks/b1/log": logged})
     monkeypatch.setattr(learning_views, "_client", lambda _home: daemon)
