@@ -21,6 +21,10 @@ class PeerUnreachable(NetworkError):
     """No address, a failed or backed-off dial, or a connection lost before the reply came."""
 
 
+class PeerSilent(PeerUnreachable):
+    """The peer left another request unanswered of late: it is not asked now, or not waited for any longer."""
+
+
 class RequestTimeout(NetworkError):
     """The peer did not answer within the time given."""
 

@@ -15,6 +15,7 @@ def counters_of(parts: Parts) -> dict[str, int]:
         "searches_waited_us_total": round(parts.searches.turn_s * 1_000_000),
         "searches_answered_us_total": round(parts.searches.answering_s * 1_000_000),
         "hits_refused_total": parts.asker.hits_refused,
+        "search_suspects_asked_total": parts.asker.suspects_asked,
         "texts_checked_total": parts.texts.checked,
         "hits_unlike_text_total": parts.texts.left_out,
         "query_cache_hits_total": parts.results.hits,

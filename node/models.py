@@ -325,6 +325,9 @@ class Cost:
     """Entries whose state was asked of their own holders, for `fresh`."""
     heads_changed: int = 0
     """Those among them that had operations, and were read whole."""
+    suspects_asked: int = 0
+    """Requests to holders of whom an answer was lost, in this question or just before, as nobody else was
+    left."""
     expected_recall: float | None = None
     shortfall: Shortfall | None = None
     """What it lacks to the recall that was wanted, and the best offer; None when nothing."""

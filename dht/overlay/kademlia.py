@@ -252,15 +252,17 @@ class Kademlia:
         timeout: float | None = None,
         *,
         most: float = TIMEOUT_CAP,
+        suspected: bool = False,
     ) -> bytes:
         """Ask a peer, after introducing ourselves if it may not know us.
 
         `timeout` in seconds; without it the wait is adaptive and at most `most`: more than `TIMEOUT_CAP`
-        for work that may take long. Raises `PeerUnreachable` (at once for a suspect whose back-off is not
-        over, and for a peer that is banned), `RequestTimeout`, `RequestRefused`; whatever happens is
-        counted for or against the peer.
+        for work that may take long. Raises `PeerSilent` (at once for a suspect whose back-off is not over),
+        `PeerUnreachable` (for a peer that is banned, too), `RequestTimeout`, `RequestRefused`; whatever
+        happens is counted for or against the peer. `suspected`: a suspect is asked at once, unless it is
+        gone, for who has a reason to think that a message was lost and cannot wait for the upkeep's probe.
         """
-        return await self._requests.request(agent, method, body, timeout, most=most)
+        return await self._requests.request(agent, method, body, timeout, most=most, suspected=suspected)
 
     async def lookup(
         self, target: bytes, count: int, *, paths: int = 1, confirmed: Callable[[Contact], None] | None = None
@@ -297,6 +299,14 @@ class Kademlia:
         """What `holders` gives, if that needs no lookup now."""
         found = self._members.known_holders(basis, _checked(count))
         return None if found is None else self._members.with_own(basis, found, count)
+
+    def suspected_holders(self, basis: bytes, count: int) -> list[Contact]:
+        """Who would be among the `count` holders of `basis`, as far as is known without a message, had it
+        not left a request unanswered; who is gone is none of them."""
+        if not self._liveness.suspected:
+            return []
+        near = self._members.known_holders(basis, _checked(count), steady=count) or ()
+        return [one for one in near if self._liveness.is_suspect(one.agent) and not self._members.is_out(one)]
 
     def crowded_out(self, basis: bytes, count: int) -> bool:
         """Whether `count` others are known to be closer to `basis` than we are, so that we are none of its

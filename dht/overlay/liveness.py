@@ -224,6 +224,11 @@ class Liveness:
         """Whether the last we know of `agent` is a failure."""
         return agent in self._suspects
 
+    @property
+    def suspected(self) -> int:
+        """How many are suspected."""
+        return len(self._suspects)
+
     def is_gone(self, agent: AgentId) -> bool:
         """Whether `agent` is a suspect, and more than lost messages speaks against it."""
         return agent in self._suspects and self._peers[agent].gone

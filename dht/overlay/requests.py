@@ -20,6 +20,7 @@ from dht.errors import (
     AddressError,
     FrameError,
     NetworkError,
+    PeerSilent,
     PeerUnreachable,
     RefusalCode,
     RequestRefused,
@@ -78,16 +79,18 @@ class Requests:
         timeout: float | None = None,
         *,
         most: float = TIMEOUT_CAP,
+        suspected: bool = False,
     ) -> bytes:
         """Ask a peer, after introducing ourselves if it may not know us.
 
-        `timeout` in seconds; without it the wait is adaptive and at most `most`. Raises `PeerUnreachable`
-        (at once for a suspect whose back-off is not over, and for a peer that is banned), `RequestTimeout`,
-        `RequestRefused`; whatever happens is counted for or against the peer.
+        `timeout` in seconds; without it the wait is adaptive and at most `most`. Raises `PeerSilent` (at once
+        for a suspect whose back-off is not over), `PeerUnreachable` (for a peer that is banned, too),
+        `RequestTimeout`, `RequestRefused`; whatever happens is counted for or against the peer. `suspected`:
+        a suspect that may only have lost a message is asked at once.
         """
         if agent == self._network.local:
             raise ValueError("a node does not ask itself over the network; call the handler")
-        self.refuse_unusable(agent)
+        self.refuse_unusable(agent, suspected=suspected)
         await self.introduce(agent)
         try:
             return await self.call(agent, method, body, timeout, most=most)
@@ -159,7 +162,7 @@ class Requests:
         """One request without introduction, and what it says about the peer's liveness.
 
         When another request finds that the peer is silent, a question that waits for it fails too, at once,
-        as `PeerUnreachable`: the wait is paid once. Work (`timeout` given, or `most` over the cap) goes on
+        as `PeerSilent`: the wait is paid once. Work (`timeout` given, or `most` over the cap) goes on
         waiting, as a busy peer may still be at it.
         """
         adaptive = self._liveness.timeout(agent, method, most)
@@ -209,7 +212,7 @@ class Requests:
                 others.remove(scope)
                 if not others:
                     del self._open[agent]
-        raise PeerUnreachable(f"peer {short(agent)} fell silent while {method!r} waited for it")
+        raise PeerSilent(f"peer {short(agent)} fell silent while {method!r} waited for it")
 
     def _failed(self, agent: AgentId, is_new: bool) -> None:
         """`agent` failed; `is_new`: it was believed alive until now, so whoever waits for it need not."""
@@ -220,12 +223,13 @@ class Requests:
         if self._liveness.is_gone(agent):
             self._members.gone(agent)
 
-    def refuse_unusable(self, agent: AgentId) -> None:
-        """Raise `PeerUnreachable` for a suspect whose back-off is not over, and for an ignored peer."""
+    def refuse_unusable(self, agent: AgentId, *, suspected: bool = False) -> None:
+        """Raise `PeerSilent` for a suspect whose back-off is not over, and `PeerUnreachable` for an ignored
+        peer. `suspected`: of the suspects only for who is gone."""
         wait = self._liveness.backoff(agent, self._clock.monotonic())
-        if wait > 0:
+        if wait > 0 and not (suspected and not self._liveness.is_gone(agent)):
             failures = self._liveness.failures(agent)
-            raise PeerUnreachable(
+            raise PeerSilent(
                 f"peer {short(agent)} failed {failures} times lately; it is asked again in {wait:.1f} s"
             )
         contact = self._members.contact(agent)

@@ -166,6 +166,9 @@ class CostOut(BaseModel):
     hits_outdated: int
     heads_checked: int
     heads_changed: int
+    suspects_asked: int = Field(
+        default=0, description="requests to holders of whom an answer was lost, as nobody else was left"
+    )
     expected_recall: float | None
     shortfall: ShortfallOut | None = None
     texts_checked: int = Field(default=0, description="hits whose text was embedded again, to compare")
@@ -291,6 +294,7 @@ def _cost_out(cost: Cost, trace: bool) -> CostOut:
         hits_outdated=cost.hits_outdated,
         heads_checked=cost.heads_checked,
         heads_changed=cost.heads_changed,
+        suspects_asked=cost.suspects_asked,
         expected_recall=cost.expected_recall,
         shortfall=None
         if short is None

@@ -17,7 +17,7 @@ import trio
 from chain.cid import Cid
 from chain.identity import AgentId
 from chain.vector import PPM
-from dht.errors import FrameError, NetworkError, RefusalCode, RequestRefused
+from dht.errors import FrameError, NetworkError, PeerSilent, RefusalCode, RequestRefused, RequestTimeout
 from dht.overlay.heartbeat import Heartbeats
 from dht.overlay.kademlia import Kademlia
 from dht.ports import Clock, Random, RunBlocking
@@ -63,10 +63,13 @@ WAIT_PART = 4
 """One part of so many of the deadline may go by in asking what has changed in others' shards."""
 MAX_REPLANS = 3
 """So often a question goes on by a tree of shards that it has just heard of."""
+SUSPECT_SHARE = 0.5
+"""The part of what is left of a question's time that a holder whose answer was lost is waited for: who is
+silent on purpose leaves the rest to the other shards."""
 EXTRA_HOLDERS = 2
+"""Holders looked up beyond R, for when the first ones are new, slow or gone."""
 NO_GUEST_S = 20.0
 """Who had no copy of a shard is not tried again for so long."""
-"""Holders looked up beyond R, for when the first ones are new, slow or gone."""
 
 log = logging.getLogger(f"roseforest.{__name__}")
 
@@ -119,6 +122,8 @@ class Asker:
         self._no_guests: dict[tuple[AgentId, Prefix], float] = {}
         self.queries = 0
         self.hits_refused = 0
+        self.suspects_asked = 0
+        """Requests to holders of whom an answer was lost, because nobody else was left."""
 
     async def ask(self, question: Question, steps: Steps | None = None) -> Answer:
         """The best entries of the network for a question, verified, with the answer's cost.
@@ -201,6 +206,7 @@ class Asker:
             best = [hit for hit in (freshened.hits.get(hit.id, hit) for hit in best) if hit is not None]
             best = self._texts.known(best, looked)
         self.hits_refused += gathered.refused
+        self.suspects_asked += gathered.suspects_asked
         self._spots.hits(question.codes.tobytes(), best[: question.k])
         recall_ppm = expected_recall_ppm(choice, gathered.answered)
         known = not question.only_words or recall_ppm == PPM
@@ -220,6 +226,7 @@ class Asker:
                 hits_outdated=outdated + freshened.ended,
                 heads_checked=len(freshened.hits),
                 heads_changed=freshened.changed,
+                suspects_asked=gathered.suspects_asked,
                 expected_recall=recall_ppm / PPM if contacted and known else None,
                 shortfall=shortfall(question.recall_ppm, question.deadline_ms, MAX_DEADLINE_MS, reached),
                 texts_checked=looked.checked,
@@ -263,10 +270,15 @@ class Asker:
                 nursery.start_soon(find, shard)
         now = self._clock.monotonic()
         self._late = {agent: since for agent, since in self._late.items() if now - since < LATE_S}
-        there = sorted({agent for some in holders.values() for agent in some})
+        suspects = {shard: self._suspects(shard) for shard in shards}
+        there = sorted({agent for some in (*holders.values(), *suspects.values()) for agent in some})
         costs = {agent: self._heartbeats.cost(agent, self._rng.random()) for agent in there}
         guests = self._guests(holders, now) if by_guests else frozenset()
-        return Wave(holders, costs.__getitem__, self._replication, self._late.keys(), guests)
+        return Wave(holders, costs.__getitem__, self._replication, self._late.keys(), guests, suspects)
+
+    def _suspects(self, shard: Prefix) -> list[AgentId]:
+        found = self._kademlia.suspected_holders(shard.basis(), self._replication)
+        return [one.agent for one in found]
 
     def _guests(
         self, holders: Mapping[Prefix, Sequence[AgentId]], now: float
@@ -316,13 +328,14 @@ class Asker:
                     return
                 nursery.start_soon(hedge)
                 gathered.nodes.add(ask.node)
+                gathered.suspects_asked += ask.suspected
                 self._heartbeats.used(ask.node)
                 part = replace(request, shards=ask.shards)
                 tried = [shard for shard in ask.shards if (ask.node, shard) in wave.guests]
                 asked = self._clock.monotonic()
                 try:
                     method = COPIES if tried else METHOD
-                    body = await self._kademlia.request(ask.node, method, part.encode())
+                    body = await self._request(ask, method, part.encode())
                     now = self._clock.monotonic()
                     took = now - asked
                     self._heartbeats.book.answered(ask.node, took, now)
@@ -342,7 +355,8 @@ class Asker:
                         self._heartbeats.book.failed(ask.node, now - asked, now)
                     sent.failed(str(error), now)
                     answered.set()
-                    send(wave.on_failure(ask))
+                    lost = isinstance(error, (RequestTimeout, PeerSilent))
+                    send(wave.on_loss(ask) if lost else wave.on_failure(ask))
                     return
                 self._no_guests.update(
                     ((ask.node, shard), now) for shard in tried if shard not in reply.complete
@@ -354,6 +368,15 @@ class Asker:
                 send(wave.on_answer(ask, reply.complete))
 
             send(wave.start(), again=False)
+
+    async def _request(self, ask: Ask, method: str, body: bytes) -> bytes:
+        """Raises as `Kademlia.request`."""
+        if not ask.suspected:
+            return await self._kademlia.request(ask.node, method, body)
+        left = trio.current_effective_deadline() - trio.current_time()
+        with trio.move_on_after(SUSPECT_SHARE * left):
+            return await self._kademlia.request(ask.node, method, body, suspected=True)
+        raise RequestTimeout(f"peer {ask.node.hex()[:8]} did not answer in its part of the question's time")
 
     async def _collect_own(self, request: SearchRequest, gathered: Gathered) -> None:
         """What this node has itself, in whatever shard: it costs no message.

@@ -37,6 +37,8 @@ class Gathered:
     nodes: set[AgentId] = field(default_factory=set)
     answered: set[Prefix] = field(default_factory=set)
     refused: int = 0
+    suspects_asked: int = 0
+    """Requests to nodes of whom an answer was lost, as nobody else was left."""
 
     def add(self, hit: Hit, doubtful: frozenset[Prefix]) -> None:
         """Take a verified hit; of several copies the one beyond doubt counts, else the first."""

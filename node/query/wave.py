@@ -3,17 +3,21 @@
 A query's shards are covered greedily by as few nodes as hold them (set cover; Chvátal 1979), all asked at
 once. Every shard must be answered completely by one holder. When a node fails, answers incompletely, or is
 slower than its hedge delay, its unanswered shards are covered again by their next replicas; whichever answer
-comes first counts. Whoever may be no holder, or was slow lately, is asked when nobody better is left.
-The machine is pure: it is told what happened and says whom to ask. It promises that no node is asked twice
-for a shard, so a query makes at most (replicas × shards) requests; that no shard waits for a node that is
-past its hedge delay while another could answer; and that an unanswered shard is reported as missed, never
-silently dropped.
+comes first counts. Whoever may be no holder, or was slow lately, is asked when nobody better is left, and
+when nobody at all is left, holders that are suspected because an answer was lost, in this query or before it:
+a lost message says little about who sent it.
+The machine is pure: it is told what happened and says whom to ask. It promises that a suspect is asked after
+all others and once, and nobody else twice for a shard, nor who refused, answered badly or incompletely, so a
+query makes at most (tries × shards) requests and, where answers get lost, (replicas × shards) more; that no
+shard waits for a node that is past its hedge delay while another could answer; and that an unanswered shard
+is reported as missed, never silently dropped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from chain.identity import AgentId
 from sharding.tree import Prefix
@@ -28,13 +32,18 @@ class Ask:
 
     node: AgentId
     shards: tuple[Prefix, ...]
+    suspected: bool = False
+    """An answer of the node was lost, and nobody else is left to ask."""
 
 
 @dataclass(slots=True)
 class _Shard:
     first: tuple[AgentId, ...]
     rest: tuple[AgentId, ...]
+    holders: tuple[AgentId, ...]
+    """Who should hold it, suspected or not."""
     asked: list[AgentId] = field(default_factory=list)
+    asked_last: list[AgentId] = field(default_factory=list)
     waiting: int = 0
     slow: int = 0
     """How many of those waited for have passed their hedge delay."""
@@ -46,7 +55,7 @@ class Wave:
 
     `cost` orders nodes that cover equally many shards: lower first (0 for this node itself). The first
     `replicas` of a shard's nodes should hold it and go before the others, and so do its `guests`; `late`
-    nodes go last.
+    nodes go after these, and `suspects` (shard → those who should hold it, too) last.
     """
 
     def __init__(
@@ -56,9 +65,12 @@ class Wave:
         replicas: int = MAX_TRIES,
         late: Container[AgentId] = frozenset(),
         guests: Container[tuple[AgentId, Prefix]] = frozenset(),
+        suspects: Mapping[Prefix, Sequence[AgentId]] = MappingProxyType({}),
     ) -> None:
         self.guests = guests
         self._shards: dict[Prefix, _Shard] = {}
+        self._suspects: set[AgentId] = set()
+        self._given_up: set[AgentId] = set()
         for shard in sorted(holders):
             nodes = holders[shard][:MAX_TRIES]
             first = tuple(
@@ -66,9 +78,12 @@ class Wave:
                 for rank, node in enumerate(nodes)
                 if node not in late and (rank < replicas or (node, shard) in guests)
             )
-            self._shards[shard] = _Shard(first, tuple(node for node in nodes if node not in first))
+            rest = tuple(node for node in nodes if node not in first)
+            suspected = tuple(suspects.get(shard, ()))
+            should = tuple(dict.fromkeys((*nodes[:replicas], *suspected)))
+            self._shards[shard] = _Shard(first, rest, should)
+            self._suspects.update(suspected)
         self._cost = cost
-        self._given_up: set[AgentId] = set()
         self._waiting: set[Ask] = set()
         self._slow: set[Ask] = set()
 
@@ -94,6 +109,13 @@ class Wave:
     def on_failure(self, ask: Ask) -> list[Ask]:
         """`ask` failed: nothing more is expected of that node in this query."""
         self._given_up.add(ask.node)
+        return self.on_answer(ask, ())
+
+    def on_loss(self, ask: Ask) -> list[Ask]:
+        """The answer to `ask` was lost: the node is a suspect, or given up if it was one."""
+        if ask.suspected:
+            return self.on_failure(ask)
+        self._suspects.add(ask.node)
         return self.on_answer(ask, ())
 
     def on_slow(self, ask: Ask) -> list[Ask]:
@@ -125,18 +147,22 @@ class Wave:
                     reach.setdefault(node, []).append(name)
             node = min(reach, key=lambda agent: (-len(reach[agent]), self._cost(agent), agent))
             taken = reach[node]
+            suspected = node in self._suspects
             for name in taken:
-                self._shards[name].asked.append(node)
-                self._shards[name].waiting += 1
-            asks.append(Ask(node, tuple(taken)))
+                shard = self._shards[name]
+                (shard.asked_last if suspected else shard.asked).append(node)
+                shard.waiting += 1
+            asks.append(Ask(node, tuple(taken), suspected))
             self._waiting.add(asks[-1])
             open_names = [name for name in open_names if name not in taken]
         return asks
 
     def _next(self, name: Prefix) -> list[AgentId]:
         shard = self._shards[name]
+        avoided = self._given_up | self._suspects
         for nodes in (shard.first, shard.rest):
-            left = [node for node in nodes if node not in shard.asked and node not in self._given_up]
+            left = [node for node in nodes if node not in shard.asked and node not in avoided]
             if left:
                 return left
-        return []
+        last = self._suspects - self._given_up
+        return [node for node in shard.holders if node in last and node not in shard.asked_last]

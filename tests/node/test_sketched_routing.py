@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,7 +189,7 @@ def test_few_shards_are_asked_and_bring_what_was_expected(tmp_path: Path) -> Non
         shelf = guest.parts.routing.puller.shelf
         request = guest.kademlia.request
 
-        async def forgetting(agent: AgentId, method: str, body: bytes, **options: float) -> bytes:
+        async def forgetting(agent: AgentId, method: str, body: bytes, **options: Any) -> bytes:
             reply = await request(agent, method, body, **options)
             if method == METHOD:
                 shelf.keep_only(())

@@ -1,6 +1,9 @@
-"""The query wave: every shard is answered completely or reported, and nobody is asked twice."""
+"""The query wave: every shard is answered completely or reported, and nobody but a suspect is asked twice."""
 
 from __future__ import annotations
+
+import random
+from dataclasses import dataclass
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,55 +12,98 @@ from node.query.wave import MAX_TRIES, Ask, Wave
 from sharding.tree import Prefix
 
 NODES = [bytes([n]) * 32 for n in range(8)]
+SUSPECTS = [bytes([n]) * 32 for n in range(8, 11)]
+"""Suspected from the beginning."""
 SHARDS = [Prefix(bits=bits, length=4) for bits in range(16)]
+BEHAVIOURS = ["answers", "fails", "incomplete", "slow", "loses one", "loses all"]
+REACHED = {"answers", "slow"}
+
+
+@dataclass(frozen=True)
+class World:
+    """Who holds what, who is suspected of it, how many of a shard's nodes should hold it, how all behave."""
+
+    holders: dict[Prefix, list[bytes]]
+    suspects: dict[Prefix, list[bytes]]
+    replicas: int
+    behaviour: dict[bytes, str]
+
+    def reaches(self, shard: Prefix) -> bool:
+        """Whether some node that may be asked for a shard answers in the end. One that loses a single answer
+        does so if it is asked again."""
+        nodes = self.holders[shard][:MAX_TRIES]
+        again = {*nodes[: self.replicas], *self.suspects[shard]}
+        return any(self.behaviour[node] in REACHED for node in (*nodes, *self.suspects[shard])) or any(
+            self.behaviour[node] == "loses one" for node in again
+        )
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> tuple[dict[Prefix, list[bytes]], dict[bytes, str]]:
+def worlds(draw: st.DrawFn) -> World:
     shards = draw(st.lists(st.sampled_from(SHARDS), unique=True, max_size=8))
-    holders = {shard: draw(st.permutations(NODES))[: draw(st.integers(0, 6))] for shard in shards}
-    behaviour = {node: draw(st.sampled_from(["answers", "fails", "incomplete", "slow"])) for node in NODES}
-    return holders, behaviour
+    return World(
+        {shard: draw(st.permutations(NODES))[: draw(st.integers(0, 6))] for shard in shards},
+        {shard: draw(st.lists(st.sampled_from(SUSPECTS), unique=True)) for shard in shards},
+        draw(st.integers(1, MAX_TRIES)),
+        {node: draw(st.sampled_from(BEHAVIOURS)) for node in NODES}
+        | {node: draw(st.sampled_from(["answers", "fails", "incomplete", "loses all"])) for node in SUSPECTS},
+    )
 
 
 @given(worlds(), st.randoms(use_true_random=False))
-def test_every_shard_is_answered_or_reported(world: tuple, rng: object) -> None:  # type: ignore[type-arg]
-    holders, behaviour = world
-    wave = Wave(holders)
-    queue = list(wave.start())
+def test_every_shard_is_answered_or_reported(world: World, rng: random.Random) -> None:
+    holders = world.holders
+    wave = Wave(holders, replicas=world.replicas, suspects=world.suspects)
     asked: dict[Prefix, list[bytes]] = {shard: [] for shard in holders}
+    last: dict[Prefix, list[bytes]] = {shard: [] for shard in holders}
+    silent: set[bytes] = set()
+    over: set[tuple[bytes, Prefix]] = set()
+    """Who has failed, or answered, so that nothing more is to be had from it."""
+    slow_once: set[Ask] = set()
+    queue: list[Ask] = []
+
+    def sent(asks: list[Ask]) -> None:
+        for ask in asks:
+            for shard in ask.shards:
+                (last if ask.suspected else asked)[shard].append(ask.node)
+                assert (ask.node, shard) not in over
+                if ask.suspected:
+                    assert ask.node in silent | set(SUSPECTS)
+                    assert ask.node in (*holders[shard][: world.replicas], *world.suspects[shard])
+                    others = set(holders[shard][:MAX_TRIES]) - set(asked[shard])
+                    assert others <= silent | {node for node, _ in over}, "others go first"
+        queue.extend(asks)
+
+    sent(wave.start())
     steps = 0
-    slow_once: list[Ask] = []
-    for ask in queue:
-        for shard in ask.shards:
-            asked[shard].append(ask.node)
     while queue:
         steps += 1
         assert steps < 2_000
-        ask = queue.pop(rng.randrange(len(queue)))  # type: ignore[attr-defined]
-        match behaviour[ask.node]:
-            case "answers":
-                new = wave.on_answer(ask, ask.shards)
-            case "incomplete":
-                new = wave.on_answer(ask, ())
-            case "slow" if ask not in slow_once:
-                slow_once.append(ask)
-                new = wave.on_slow(ask)
-                queue.append(ask)
-            case "slow":
-                new = wave.on_answer(ask, ask.shards)
-            case _:
-                new = wave.on_failure(ask)
-        for one in new:
-            for shard in one.shards:
-                asked[shard].append(one.node)
-        queue.extend(new)
+        ask = queue.pop(rng.randrange(len(queue)))
+        behaviour = world.behaviour[ask.node]
+        if behaviour == "slow" and ask not in slow_once:
+            slow_once.add(ask)
+            queue.append(ask)
+            sent(wave.on_slow(ask))
+        elif behaviour == "loses all" or (behaviour == "loses one" and not ask.suspected):
+            silent.add(ask.node)
+            if ask.suspected:
+                over.update((ask.node, shard) for shard in holders)
+            sent(wave.on_loss(ask))
+        elif behaviour == "fails":
+            over.update((ask.node, shard) for shard in holders)
+            sent(wave.on_failure(ask))
+        else:
+            over.update((ask.node, shard) for shard in ask.shards)
+            sent(wave.on_answer(ask, () if behaviour == "incomplete" else ask.shards))
     assert wave.done
-    for shard, nodes in asked.items():
-        assert len(nodes) == len(set(nodes)) <= MAX_TRIES
-        assert set(nodes) <= set(holders[shard])
-        reachable = any(behaviour[node] in ("answers", "slow") for node in holders[shard][:MAX_TRIES])
-        assert (shard in wave.missed) == (not reachable)
+    for shard in holders:
+        assert len(asked[shard]) == len(set(asked[shard])) <= MAX_TRIES
+        assert set(asked[shard]) <= set(holders[shard])
+        assert len(last[shard]) == len(set(last[shard]))
+        if not silent and not world.suspects[shard]:
+            assert not last[shard]
+        assert (shard in wave.missed) == (not world.reaches(shard))
 
 
 def test_the_first_wave_asks_as_few_nodes_as_cover_all_shards() -> None:
@@ -90,3 +136,36 @@ def test_a_late_answer_still_counts_after_a_hedge() -> None:
     assert wave.on_answer(first, first.shards) == []
     assert wave.done
     assert wave.missed == ()
+
+
+def test_whose_answer_was_lost_is_asked_again_after_all_others_and_once() -> None:
+    a, b, c = NODES[:3]
+    wave = Wave({SHARDS[0]: [a, b, c]}, replicas=2)
+    (first,) = wave.start()
+    (second,) = wave.on_loss(first)
+    (third,) = wave.on_loss(second)
+    assert [ask.node for ask in (first, second, third)] == [a, b, c]
+    (again,) = wave.on_answer(third, ())
+    assert again == Ask(a, (SHARDS[0],), suspected=True)
+    (other,) = wave.on_loss(again)
+    assert other == Ask(b, (SHARDS[0],), suspected=True)
+    assert not wave.done
+    assert wave.on_loss(other) == []
+    assert wave.done
+    assert wave.missed == (SHARDS[0],)
+
+
+def test_nobody_is_asked_again_while_an_answer_is_due() -> None:
+    a, b = NODES[:2]
+    wave = Wave({SHARDS[0]: [a, b]})
+    (first,) = wave.start()
+    (hedge,) = wave.on_slow(first)
+    assert wave.on_loss(first) == []
+    assert wave.on_answer(hedge, hedge.shards) == []
+    assert wave.done
+
+
+def test_suspects_are_asked_at_once_where_nobody_else_holds_a_shard() -> None:
+    a, suspect = NODES[0], SUSPECTS[0]
+    wave = Wave({SHARDS[0]: [], SHARDS[1]: [a]}, suspects={shard: [suspect] for shard in SHARDS[:2]})
+    assert wave.start() == [Ask(a, (SHARDS[1],)), Ask(suspect, (SHARDS[0],), suspected=True)]
