@@ -9,10 +9,9 @@ there in a few bytes, and sums over ranges of bases (`node.storage.range_sums`),
 everything.
 
 A basis that this node need not hold any more is dropped as a whole, and only if it still is what was proven
-to lie elsewhere. A record that thereby lost its last basis loses its payload at once; its header stays as
-long as a held record may name it, and `reclaim` deletes it after that. Freed pages are used again by what
-comes next, or given back to the file system when they are many. What a held purge names is kept without its
-payload (`node.storage.erasure`).
+to lie elsewhere; what then becomes of its records is said in `node.storage.letting_go`. Freed pages are used
+again by what comes next, or given back to the file system when they are many. What a held purge names is kept
+without its payload (`node.storage.erasure`).
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -29,14 +27,14 @@ import trio
 
 from chain.cid import DIGEST_SIZE, Cid
 from chain.identity import AgentId
-from chain.kinds import CREATE, GENESIS, MEMBRANE, OPENING, PURGE
+from chain.kinds import CREATE, GENESIS, MEMBRANE, PURGE
 from chain.record import Record
 from dht.ports import RunBlocking
 from dht.records.basis import BASIS_SIZE, author_basis
-from dht.records.placement import Role, needs_payload
+from dht.records.placement import Role
 from dht.records.record_store import BasisDigest, Chain, Digest, Held, Usage
 from dht.repair.move_log import Move
-from node.storage import holding, move_log, range_sums
+from node.storage import holding, letting_go, move_log
 from node.storage.database import Layout, Options, open_database
 from node.storage.erasure import (
     PURGED_TABLE,
@@ -53,9 +51,9 @@ from node.storage.erasure import (
 )
 from node.storage.errors import StorageLimit
 from node.storage.group_writer import GroupWriter
-from node.storage.range_sums import SCHEMA, Change, RangeView, build
+from node.storage.letting_go import Used
+from node.storage.range_sums import SCHEMA, RangeView, build
 from node.storage.stored_record import COLUMNS, NAMES, RELATES, from_row, records_in
-from validation.named import named_by
 from validation.subject_rules import MAX_OPERATIONS
 
 WRITER_CACHE_KIB: Final = 16_000
@@ -71,8 +69,6 @@ RECLAIM_AT: Final = 1_000
 """Records without a basis at which `reclaim` looks for those that nothing names any more."""
 RECLAIM_SHARE: Final = 8
 """And only when they are more than one in so many: looking costs a pass over all headers."""
-RECLAIM_PAGE: Final = 1_000
-"""Headers read at a time by that pass."""
 
 LAYOUT: Final = Layout(
     application_id=0x52466831,  # "RFh1"
@@ -154,18 +150,6 @@ LAYOUT: Final = Layout(
 )
 
 
-@dataclass(slots=True)
-class _Used:
-    """What records keep from being reclaimed: themselves, what they name, and their authors' openings."""
-
-    cids: set[Cid] = field(default_factory=set)
-    authors: set[AgentId] = field(default_factory=set)
-
-    def note(self, record: Record) -> None:
-        self.cids.update((record.cid, *named_by(record)))
-        self.authors.add(record.header.author)
-
-
 class HeldRecords:
     """The records held. Reads are plain calls, from any thread; writes need `run` to be running."""
 
@@ -179,7 +163,7 @@ class HeldRecords:
         self._run_blocking = run_blocking
         self.shard_of: ShardOf = no_shard
         """Tells, while a payload is still here, in which shard its record is found."""
-        self._fresh: _Used | None = None  # while `reclaim` looks: what is used by what was held meanwhile
+        self._fresh: Used | None = None  # while `reclaim` looks: what is used by what was held meanwhile
         self._kept_bare = 0  # what the last look found to be named still: no reason to look again
 
     @property
@@ -223,18 +207,20 @@ class HeldRecords:
         Returns each record that lay there with the roles in which it is still held, or None when the basis
         has changed and was left alone. O(records there).
         """
-        return await self._writer.submit(lambda connection: self._drop(connection, basis, expected))
+        return await self._writer.submit(
+            lambda connection: letting_go.drop(connection, self._database, basis, expected)
+        )
 
     async def expel(self, *, author: AgentId | None = None, subject: Cid | None = None) -> set[bytes]:
         """Hold nothing of an author, or of a subject, any more; returns the bases at which something lay.
 
-        Payloads are erased; headers stay while something names them. O(records), in parts of `RECLAIM_PAGE`.
+        Payloads are erased; headers stay while something names them. O(records), a part at a time.
         """
         bases: set[bytes] = set()
         after = -1
         while True:
             found, after = await self._writer.submit(
-                partial(_expel, author=author, subject=subject, after=after)
+                partial(letting_go.expel, author=author, subject=subject, after=after)
             )
             bases |= found
             if after < 0:
@@ -242,7 +228,9 @@ class HeldRecords:
 
     async def release(self, basis: bytes, cids: Sequence[Cid]) -> None:
         """Hold these records at this basis no more, if they are there; durable. O(records there)."""
-        await self._writer.submit(lambda connection: self._release(connection, basis, cids))
+        await self._writer.submit(
+            lambda connection: letting_go.release(connection, self._database, basis, cids)
+        )
 
     async def reclaim(self) -> int:
         """Delete the records that lost their last basis and that no held record names; returns how many.
@@ -253,12 +241,12 @@ class HeldRecords:
         enough = bare >= self._kept_bare + RECLAIM_AT and bare * RECLAIM_SHARE >= records
         if not enough or self._fresh is not None:
             return 0
-        fresh = self._fresh = _Used()
+        fresh = self._fresh = Used()
         try:
             # From its transaction on every `hold` notes what it uses; those before it are on disk, and seen.
             await self._writer.submit(lambda connection: None)
-            used = await self._run_blocking(self._in_use)
-            gone = await self._writer.submit(lambda connection: _reclaim(connection, used, fresh))
+            used = await self._run_blocking(letting_go.in_use, self._database)
+            gone = await self._writer.submit(lambda connection: letting_go.reclaim(connection, used, fresh))
         finally:
             self._fresh = None
             self._kept_bare = self._tally()[1]
@@ -598,54 +586,6 @@ class HeldRecords:
         sql = "SELECT author, records, bytes FROM usage ORDER BY bytes DESC, author LIMIT ?"
         return [(row[0], Usage(row[1], row[2])) for row in self._database.rows(sql, (limit,))]
 
-    def _drop(
-        self, connection: sqlite3.Connection, basis: bytes, expected: Digest
-    ) -> list[tuple[Cid, int]] | None:
-        now = connection.execute("SELECT records, total FROM digests WHERE basis = ?", (basis,)).fetchone()
-        if now != expected:
-            return None
-        cids = [row[0] for row in connection.execute("SELECT cid FROM bases WHERE basis = ?", (basis,))]
-        connection.execute("DELETE FROM bases WHERE basis = ?", (basis,))
-        range_sums.removed(connection, basis)
-        return self._left_of(connection, cids)
-
-    def _release(self, connection: sqlite3.Connection, basis: bytes, cids: Sequence[Cid]) -> None:
-        rows = connection.execute("SELECT cid, roles FROM bases WHERE basis = ?", (basis,)).fetchall()
-        gone = sorted({row[0] for row in rows} & set(cids))
-        if not gone:
-            return
-        connection.executemany(
-            "DELETE FROM bases WHERE basis = ? AND cid = ?", [(basis, cid) for cid in gone]
-        )
-        range_sums.removed(connection, basis)
-        left = Change()
-        for cid, roles in rows:
-            if cid not in gone:
-                left.roles |= roles
-                left.cids.append(cid)
-        if left.cids:
-            range_sums.added(connection, {basis: left})
-        self._left_of(connection, gone)
-
-    def _left_of(self, connection: sqlite3.Connection, cids: Sequence[Cid]) -> list[tuple[Cid, int]]:
-        """The roles in which these records, which lost a basis, are held still; payloads of no use go."""
-        left: list[tuple[Cid, int]] = []
-        for cid in cids:
-            roles = 0
-            for row in connection.execute("SELECT roles FROM bases WHERE cid = ?", (cid,)):
-                roles |= row[0]
-            left.append((cid, roles))
-            found = connection.execute(f"SELECT {COLUMNS} FROM records WHERE cid = ?", (cid,)).fetchone()
-            record = from_row(self._database, found)
-            if not needs_payload(record.header.kind, Role(roles)) and record.header.kind != PURGE:
-                connection.execute("UPDATE records SET payload = NULL WHERE cid = ?", (cid,))
-            if not roles:
-                sql = "SELECT cid FROM records WHERE author = ? AND seq < 3"
-                opening = connection.execute(sql, (record.header.author,)).fetchall()
-                for one in {cid, *named_by(record), *(row[0] for row in opening)}:
-                    _let_go(connection, one)
-        return left
-
     def _hold(self, connection: sqlite3.Connection, items: Sequence[Held]) -> None:
         fresh = self._fresh
         if fresh is not None:
@@ -663,39 +603,6 @@ class HeldRecords:
             raise self._database.corrupt("its tally is missing")
         return int(row[0]), int(row[1])
 
-    def _in_use(self) -> _Used:
-        """What the records that have a basis use; O(records), blocking."""
-        sql = (
-            f"SELECT id, {COLUMNS} FROM records WHERE id > ? AND bare = 0 "
-            "AND EXISTS (SELECT 1 FROM bases WHERE bases.cid = records.cid) ORDER BY id LIMIT ?"
-        )
-        used = _Used()
-        after = -1
-        while rows := self._database.rows(sql, (after, RECLAIM_PAGE)):
-            after = rows[-1][0]
-            for row in rows:
-                used.note(from_row(self._database, row[1:]))
-        return used
-
-
-def _expel(
-    connection: sqlite3.Connection, *, author: AgentId | None, subject: Cid | None, after: int
-) -> tuple[set[bytes], int]:
-    """One part of `expel`: the bases, and after which row it goes on; -1 when it is done."""
-    column, value = ("author", author) if subject is None else ("subject", subject)
-    sql = f"SELECT id, cid, kind FROM records WHERE {column} = ? AND id > ? ORDER BY id LIMIT ?"
-    rows = connection.execute(sql, (value, after, RECLAIM_PAGE)).fetchall()
-    gone: dict[bytes, list[Cid]] = {}
-    for _, cid, kind in rows:
-        for (basis,) in connection.execute("SELECT basis FROM bases WHERE cid = ?", (cid,)).fetchall():
-            gone.setdefault(basis, []).append(cid)
-        connection.execute("DELETE FROM bases WHERE cid = ?", (cid,))
-        if kind not in OPENING:  # openings are needed to judge what others named of this author
-            connection.execute("UPDATE records SET payload = NULL WHERE cid = ?", (cid,))
-        _let_go(connection, cid)
-    range_sums.withdrawn(connection, gone)
-    return set(gone), rows[-1][0] if len(rows) == RECLAIM_PAGE else -1
-
 
 def _runs(places: Sequence[tuple[AgentId, int]]) -> list[tuple[AgentId, int, int]]:
     """The places as (author, first seq, last seq), those with at most `MAX_GAP` between them together."""
@@ -706,32 +613,3 @@ def _runs(places: Sequence[tuple[AgentId, int]]) -> list[tuple[AgentId, int, int
         else:
             runs.append((author, seq, seq))
     return runs
-
-
-def _let_go(connection: sqlite3.Connection, cid: Cid) -> None:
-    """Mark a record without a basis as one that may be reclaimed."""
-    cursor = connection.execute(
-        "UPDATE records SET bare = 1 WHERE cid = ?1 AND bare = 0 "
-        "AND NOT EXISTS (SELECT 1 FROM bases WHERE cid = ?1)",
-        (cid,),
-    )
-    if cursor.rowcount:
-        connection.execute("UPDATE tally SET bare = bare + 1")
-
-
-def _reclaim(connection: sqlite3.Connection, used: _Used, fresh: _Used) -> int:
-    cids, authors = used.cids | fresh.cids, used.authors | fresh.authors
-    # A purge proves that the records without payload which it erased are right, for as long as they are here.
-    sql = (
-        "SELECT id, cid, author, kind FROM records WHERE bare = 1 AND cid NOT IN "
-        "(SELECT purge FROM purged JOIN records AS erased ON erased.cid = purged.cid WHERE erased.bare = 0)"
-    )
-    rows = connection.execute(sql).fetchall()
-    gone = [
-        (row[0],)
-        for row in rows
-        if row[1] not in cids and not (row[3] in (GENESIS, MEMBRANE) and row[2] in authors)
-    ]
-    connection.executemany("DELETE FROM records WHERE id = ?", gone)
-    connection.execute("UPDATE tally SET records = records - ?1, bare = bare - ?1", (len(gone),))
-    return len(gone)

@@ -20,7 +20,7 @@ from crdt.operations import purge_body
 from dht.records.basis import author_basis, subject_basis
 from dht.records.placement import Role
 from dht.records.record_store import Held
-from node.storage import held_records
+from node.storage import held_records, letting_go
 from node.storage.database import open_database
 from node.storage.held_records import RECLAIM_AT, HeldRecords
 from tests.node.storage_fixtures import ALICE, BOB, OPENING, UNSYNCED, authored, entry, inline
@@ -165,11 +165,10 @@ def test_what_comes_while_reclaiming_keeps_what_it_names(
     async def work(held: HeldRecords) -> None:
         await held.hold([placed(POOL[3], Role.SHARD)])
         await held.drop(SHARD, held.digest_of(SHARD))
-        looked_at = held._in_use
 
         async def late(fn: Callable[..., object], *args: object) -> object:
             found = fn(*args)
-            if fn == looked_at:
+            if fn is letting_go.in_use:
                 await held.hold([placed(POOL[4], Role.SHARD)])  # it names the record that is to go
             return found
 
