@@ -3,8 +3,8 @@
 Drafts are linked and signed inside the writing transaction, so sequence numbers and predecessors are right
 however many tasks append at once, and what `append` returns is on disk. An import key makes an append
 idempotent: key and record are kept by the same transaction. The file also notes who acknowledged holding
-each record, what they signed for it (`node.storage.own_receipts`), and the level it was placed for, so that
-what is still to be placed is listed at a cost of its own size (`dht.records.record_store.OwnRecords`).
+each record and the level it was placed for (`node.storage.own_placements`), and what they signed for it
+(`node.storage.own_receipts`).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from chain.source_chain import (
 from dht.ports import Clock, Random, RunBlocking
 from dht.records.receipts import KeptBatch, SignedFor
 from dht.records.record_store import Placement
-from node.storage import own_receipts
-from node.storage.database import Layout, Options, open_database, select_in
+from node.storage import own_placements, own_receipts
+from node.storage.database import Layout, Options, open_database
 from node.storage.erasure import (
     PURGED_TABLE,
     ShardOf,
@@ -77,18 +77,8 @@ LAYOUT: Final = Layout(
             UNIQUE (author, seq)
         );
         CREATE TABLE import_keys (key BLOB PRIMARY KEY, cid BLOB NOT NULL) WITHOUT ROWID;
-        CREATE TABLE placements (
-            seq INTEGER NOT NULL REFERENCES records (seq),
-            holder BLOB NOT NULL,
-            roles INTEGER NOT NULL,
-            PRIMARY KEY (seq, holder)
-        ) WITHOUT ROWID;
-        CREATE TABLE levels (
-            level INTEGER NOT NULL,
-            seq INTEGER NOT NULL REFERENCES records (seq),
-            PRIMARY KEY (level, seq)
-        ) WITHOUT ROWID;
-        """,
+        """
+        + own_placements.TABLES,
         # Chains of the release before hold no operations: it had no command that makes one.
         """
         CREATE TABLE operations (
@@ -257,21 +247,23 @@ class OwnChain:
         for _, level in settled:
             if not 0 <= level <= MAX_LEVEL:
                 raise StorageLimit(f"level {level} is outside 0 to {MAX_LEVEL}")
-        await self._writer.submit(lambda connection: _place(connection, rows, settled, receipts))
+        await self._writer.submit(lambda connection: own_placements.note(connection, rows, settled, receipts))
 
     async def reopen(self, gone: Collection[AgentId]) -> int:
         """Put records at level 0 that, in some role, nobody but `gone` acknowledged; returns how many.
 
         O(acknowledgements) when there are any of theirs.
         """
-        return await self._writer.submit(lambda connection: _reopen(connection, frozenset(gone)))
+        return await self._writer.submit(
+            lambda connection: own_placements.reopen(connection, frozenset(gone))
+        )
 
     async def void(self, holder: AgentId, cids: Sequence[Cid] | None) -> int:
         """Forget what a holder acknowledged and signed for these records (None: all), and place them anew.
 
         Returns how many records that were. O(records of that holder); for all, O(chain).
         """
-        return await self._writer.submit(lambda connection: _void(connection, holder, cids))
+        return await self._writer.submit(lambda connection: own_placements.void(connection, holder, cids))
 
     def receipts(self, cid: Cid) -> list[KeptReceipt]:
         """Everybody's receipts for a record of this chain, by holder ascending."""
@@ -444,36 +436,22 @@ class OwnChain:
 
     def placements(self, cids: Sequence[Cid]) -> list[Placement]:
         """All acknowledgements for these records, by record and holder ascending."""
-        sql = (
-            "SELECT records.cid, roles, holder FROM records JOIN placements USING (seq) "
-            "WHERE records.cid IN ({})"
-        )
-        found = [Placement(*row) for row in self._database.rows_in(sql, sorted(set(cids)))]
-        return sorted(found, key=lambda placement: (placement.cid, placement.holder))
+        return own_placements.placements(self._database, cids)
 
     def count_below(self, level: int) -> int:
         """How many records have not reached `level`; O(answer) over an index."""
-        row = self._database.row("SELECT count(*) FROM levels WHERE level < ?", (level,))
-        return 0 if row is None else int(row[0])
+        return own_placements.count_below(self._database, level)
 
     def unplaced(self, cids: Sequence[Cid]) -> set[Cid]:
         """Those of these own records that were not placed yet, or not at all of their holders."""
-        sql = "SELECT cid FROM records JOIN levels USING (seq) WHERE level = 0 AND cid IN ({})"
-        return {row[0] for row in self._database.rows_in(sql, sorted(set(cids)))}
+        return own_placements.unplaced(self._database, cids)
 
     def below(self, level: int, after_seq: int, limit: int) -> list[Record]:
         """Up to `limit` records after `after_seq` (-1: all) that have not reached `level`, in order.
 
         O(level · limit).
         """
-        at_level = "SELECT seq FROM levels WHERE level = ? AND seq > ? ORDER BY seq LIMIT ?"
-        sql = f"SELECT {COLUMNS} FROM records WHERE seq IN ({{}}) ORDER BY seq"
-        found: list[int] = []
-        for lower in range(level):
-            found += [row[0] for row in self._database.rows(at_level, (lower, after_seq, limit))]
-        # A record may move from one level to another between two of these reads, hence the set.
-        chosen = sorted(set(found))[:limit]
-        return [from_row(self._database, row) for row in self._database.rows_in(sql, chosen)]
+        return own_placements.below(self._database, level, after_seq, limit)
 
     def _record(self, condition: str, value: bytes | int) -> Record | None:
         row = self._database.row(f"SELECT {COLUMNS} FROM records WHERE {condition}", (value,))
@@ -517,11 +495,7 @@ class OwnChain:
 
     def _add_levels(self, connection: sqlite3.Connection) -> None:
         """Level 0 for the batch's new records, in one statement."""
-        connection.execute(
-            "INSERT INTO levels (level, seq) SELECT 0, seq FROM records WHERE seq >= ? "
-            "AND payload IS NOT NULL",
-            (self._length,),
-        )
+        own_placements.begin(connection, self._length)
         own_receipts.add_unconfirmed(connection, self._length)
 
     def _append(
@@ -623,56 +597,3 @@ class OwnChain:
 
 def _end_of(record: Record | None) -> str | None:
     return record.header.kind if record is not None and record.header.kind in ENDS else None
-
-
-def _reopen(connection: sqlite3.Connection, gone: frozenset[AgentId]) -> int:
-    all_roles: dict[int, int] = {}
-    living: dict[int, int] = {}
-    sql = "SELECT seq, holder, roles FROM placements WHERE seq IN (SELECT seq FROM levels WHERE level > 0)"
-    for seq, holder, roles in connection.execute(sql):
-        all_roles[seq] = all_roles.get(seq, 0) | roles
-        living[seq] = living.get(seq, 0) | (0 if holder in gone else roles)
-    lost = [seq for seq, roles in all_roles.items() if living[seq] != roles]
-    levels = [row[0] for row in connection.execute("SELECT DISTINCT level FROM levels WHERE level > 0")]
-    for level in levels:
-        connection.executemany(
-            "UPDATE levels SET level = 0 WHERE level = ? AND seq = ?", [(level, seq) for seq in lost]
-        )
-    return len(lost)
-
-
-def _void(connection: sqlite3.Connection, holder: AgentId, cids: Sequence[Cid] | None) -> int:
-    if cids is None:
-        rows = connection.execute("SELECT seq FROM placements WHERE holder = ?", (holder,)).fetchall()
-    else:
-        one = "SELECT seq FROM records WHERE cid = ?"
-        rows = [row for cid in cids for row in connection.execute(one, (cid,))]
-    return own_receipts.void(connection, holder, [row[0] for row in rows])
-
-
-def _place(
-    connection: sqlite3.Connection,
-    rows: Sequence[Placement],
-    settled: Sequence[tuple[Cid, int]],
-    receipts: Sequence[KeptBatch],
-) -> None:
-    cids = {row.cid for row in rows} | {cid for cid, _ in settled}
-    cids |= {row.cid for batch in receipts for row in batch.rows}
-    found = select_in(connection, "SELECT cid, seq FROM records WHERE cid IN ({})", sorted(cids))
-    seqs: dict[Cid, int] = dict(found)
-    own_receipts.keep_batches(connection, receipts, seqs)
-    placed = [(seqs[row.cid], row.holder, row.roles) for row in rows if row.cid in seqs]
-    connection.executemany(
-        "INSERT INTO placements (seq, holder, roles) VALUES (?, ?, ?) "
-        "ON CONFLICT (seq, holder) DO UPDATE SET roles = roles | excluded.roles",
-        placed,
-    )
-    reached: dict[int, int] = {}
-    for cid, level in settled:
-        if cid in seqs:
-            reached[seqs[cid]] = max(level, reached.get(seqs[cid], level))
-    # A record has one level; which, only asking for each tells without going through all that are pending.
-    connection.executemany(
-        "UPDATE levels SET level = ? WHERE level = ? AND seq = ?",
-        [(reached[seq], lower, seq) for seq in sorted(reached) for lower in range(reached[seq])],
-    )
