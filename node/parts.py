@@ -48,6 +48,7 @@ from dht.repair.comparison import Comparisons
 from dht.repair.emptied import Emptied
 from dht.repair.frontiers import Frontiers
 from dht.repair.guests import Guests
+from dht.repair.looks import Looks
 from dht.repair.migration import Migration
 from dht.repair.offers import Offers
 from dht.repair.publisher import Publisher
@@ -262,7 +263,7 @@ class Parts:
         proofs = Proofs(network, self.kademlia, self.records, held, random, run_blocking, self.keeps)
         self.transfers = Transfers(random)
         comparisons = Comparisons(network, self.kademlia, self.transfers, held, run_blocking)
-        self.repairer = Repairer(
+        looks = Looks(
             self.kademlia,
             self.records,
             proofs,
@@ -277,6 +278,7 @@ class Parts:
             run_blocking,
             random,
         )
+        self.repairer = Repairer(looks, self.kademlia, self.transfers, comparisons, random)
         self.emptied = Emptied(network, self.kademlia, emptied, self.repairer.emptied)
         self.catch_up = CatchUp(
             self.kademlia,

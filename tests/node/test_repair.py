@@ -249,7 +249,7 @@ def test_an_answer_without_proof_takes_no_promise_back(
         asker, holder = network.nodes[1], network.nodes[0]
         one, other = await network.add(1, [entry(1), entry(2)])
         await network.settle()
-        vouchers = holder.parts.repairer._proofs.vouchers
+        vouchers = holder.parts.repairer._looks._proofs.vouchers
 
         async def proven(*cids: Cid) -> list[bool]:
             question = canonical.encode([bytes(NONCE_SIZE), [[digest(cid), True] for cid in cids], True])

@@ -165,8 +165,8 @@ def believe_holders(_: str, node: Node) -> None:
         await trio.lowlevel.checkpoint()
         return frozenset(record.cid for record, _ in records)
 
-    override(node.parts.repairer._proofs, "prove", prove)
-    override(node.parts.repairer._proofs, "challenge", challenge)
+    override(node.parts.repairer._looks._proofs, "prove", prove)
+    override(node.parts.repairer._looks._proofs, "challenge", challenge)
 
 
 @dataclass(frozen=True)
