@@ -218,7 +218,7 @@ class Agreement:
             self.attempt >= MAX_ATTEMPTS
             and self._me in members
             and set(members) <= set(self.agents)
-            and list(members) == sorted(members)
+            and list(members) == sorted(set(members))
             and 2 * len(members) >= len(self.agents)
         )
 
