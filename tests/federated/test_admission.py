@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chain.learning_task import Array
-from federated.admission import examine
+from chain.learning_task import INT8, Array
+from federated.admission import announced, examine, needs_base
+from federated.compression import most_sent
+from federated.faults import WEIGHT
 from federated.update import Fault, encode
 from tests.chain.samples import damage
 from tests.federated.models import ARRAYS, TASK, model, task_of, values
@@ -39,6 +41,25 @@ def test_integers_do_not_count_and_the_base_is_needed() -> None:
     assert examine(WIDE, moved(), moved(count=100)) is None
     with pytest.raises(ValueError, match="max_norm needs"):
         examine(WIDE, None, moved())
+
+
+def test_what_a_reveal_says_is_taken_up_to_its_bounds() -> None:
+    most, size = TASK.max_examples, most_sent(TASK)
+    for examples, length, fault in (
+        (0, 1, WEIGHT),
+        (1, 1, None),
+        (most, size, None),
+        (most + 1, 1, WEIGHT),
+        (1, 0, Fault.SIZE),
+        (1, size + 1, Fault.SIZE),
+    ):
+        assert announced(TASK, examples, length) == fault
+
+
+def test_distances_and_differences_are_from_what_the_round_began_with() -> None:
+    assert not needs_base(TASK)
+    for terms in ({"max_norm": 1}, {"compression": INT8}, {"compression": "topk:1"}):
+        assert needs_base(replace(TASK, **terms))
 
 
 @settings(max_examples=40)

@@ -3,100 +3,19 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.cid import Cid, blob_cid
-from chain.kinds import ANSWER, CALL, END, JOIN, TASK
-from chain.learning_task import SERVER_APP
-from chain.record import Record
+from chain.kinds import ANSWER, CALL, END
 from chain.server_app import Answer, Call, End, Sent, answer_body, call_body, end_body
-from chain.source_chain import Draft
 from federated.call_log import CallLog
-from tests.federated.models import task_of
-from tests.federated.table import Scribe
+from tests.federated.runs import BLOB, MEMBERS, begun, told
 from tests.validation.bench import bench
 from validation.learning_rules import learning_body
 from validation.named import learning_of
-
-MEMBERS = 4
-BLOB = blob_cid(b"a message")
-
-
-@dataclass
-class Run:
-    """A task, its members, and everything that was written about it."""
-
-    task: Record
-    scribes: list[Scribe]
-    records: list[Record]
-
-    def call(
-        self, by: int, number: int, previous: Cid, to: list[int], answers: tuple[Cid, ...] = ()
-    ) -> Record:
-        sent = tuple(Sent(self.scribes[one].agent, BLOB, 9) for one in to)
-        nodes = tuple(sorted(one.agent for one in self.scribes[:MEMBERS]))
-        body = call_body(Call(number, previous, nodes, answers, sent))
-        return self.keep(self.scribes[by].on(self.task, CALL, body))
-
-    def answer(self, by: int, call: Record, place: int) -> Record:
-        return self.keep(
-            self.scribes[by].on(self.task, ANSWER, answer_body(Answer(call.cid, place, BLOB, 9)))
-        )
-
-    def keep(self, record: Record) -> Record:
-        self.records.append(record)
-        return record
-
-    def log(self, records: list[Record] | None = None) -> CallLog:
-        log = CallLog(self.task)
-        log.add_all(self.records if records is None else records)
-        return log
-
-
-def begun() -> Run:
-    """Four members have joined; the last scribe has not."""
-    scribes = [Scribe(number) for number in range(MEMBERS + 1)]
-    terms = replace(task_of(), arrays=(), mode=SERVER_APP, strategy="line.server:app")
-    task = scribes[0].write(Draft(TASK, terms.to_body()))
-    scribes[0].last = task
-    run = Run(task, scribes, [])
-    for scribe in scribes[:MEMBERS]:
-        run.keep(scribe.on(task, JOIN, {}))
-    return run
-
-
-def told() -> Run:
-    """Two calls; at the second the coordinator is gone, and two others call: one of them is answered."""
-    run = begun()
-    first = run.call(0, 1, run.task.cid, [0, 1, 2, 3])
-    answers = tuple(run.answer(by, first, by).cid for by in range(MEMBERS))
-    second = run.call(0, 2, first.cid, [1, 2, 3], answers)
-    lone = run.call(1, 3, second.cid, [1, 2, 3])
-    taken = run.call(2, 3, second.cid, [1, 2, 3])
-    run.answer(1, lone, 0)
-    for place, by in enumerate((1, 2, 3)):
-        run.answer(by, taken, place)
-    run.keep(run.scribes[2].on(run.task, END, end_body(End(taken.cid, (), BLOB))))
-    return run
-
-
-def test_a_long_run_is_taken_up_in_whatever_order() -> None:
-    """Backwards all of it waits for the first call, and nothing goes one call deeper a link."""
-    run = begun()
-    at = run.task.cid
-    for number in range(1, 501):
-        at = run.call(0, number, at, [0]).cid
-    for ordered in (run.records, run.records[::-1]):
-        log = CallLog(run.task)
-        for record in ordered:
-            log.add(record)
-        assert log.head == at
-        assert [step.call.number for step in log.steps] == list(range(1, 501))
-        assert log.follows(log.steps[250].record)
-
 
 TOLD = told()
 
@@ -115,6 +34,21 @@ def test_any_order_with_repetitions_tells_of_the_same_run(seed: int, doubled: in
     assert len(log.steps) == 3
     assert log.coordinator == TOLD.scribes[2].agent
     assert log.finished
+
+
+def test_a_long_run_is_taken_up_in_whatever_order() -> None:
+    """Backwards all of it waits for the first call, and nothing goes one call deeper a link."""
+    run = begun()
+    at = run.task.cid
+    for number in range(1, 501):
+        at = run.call(0, number, at, [0]).cid
+    for ordered in (run.records, run.records[::-1]):
+        log = CallLog(run.task)
+        for record in ordered:
+            log.add(record)
+        assert log.head == at
+        assert [step.call.number for step in log.steps] == list(range(1, 501))
+        assert log.follows(log.steps[250].record)
 
 
 def test_who_says_more_later_unmakes_nothing() -> None:
@@ -190,7 +124,7 @@ def test_what_builds_on_a_claim_waits_until_it_counts() -> None:
 def test_who_has_no_say_is_not_heard() -> None:
     run = begun()
     stranger = run.call(4, 1, run.task.cid, [1])
-    assert run.log().steps == ()
+    assert run.log().steps == run.log().claims == ()
     first = run.call(0, 1, run.task.cid, [1, 2])
     for by, place in ((2, 0), (1, 1), (4, 0)):
         run.answer(by, first, place)  # another's message, or none of a member
@@ -199,6 +133,69 @@ def test_who_has_no_say_is_not_heard() -> None:
     assert run.log().answers(first.cid) == {}
     assert run.log().open_in(run.log().steps[0], run.scribes[1].agent) == [0]
     assert skipped.cid != stranger.cid
+
+
+def test_the_author_leads_its_task_though_it_has_not_joined() -> None:
+    run = begun(joined=(1, 2, 3))
+    first = run.call(0, 1, run.task.cid, [1, 2, 3])
+    assert [one.record for one in run.log().steps] == [first.cid]
+    assert run.scribes[0].agent not in run.log().members()
+
+
+def test_only_the_nodes_of_the_call_before_make_a_claim_count() -> None:
+    """Not those to whom the claim is sent: else whoever claims would choose its own judges."""
+    run = begun()
+    first = run.call(0, 1, run.task.cid, [0, 1], nodes=[0, 1])
+    claim = run.call(3, 2, first.cid, [1, 2, 3], nodes=[1, 2, 3])
+    for place, by in ((1, 2), (2, 3)):
+        run.answer(by, claim, place)
+    assert [one.record for one in run.log().steps] == [first.cid]
+    assert [one.record for one in run.log().claims] == [claim.cid]
+    run.answer(1, claim, 0)
+    assert [one.record for one in run.log().steps] == [first.cid, claim.cid]
+    assert run.log().claims == ()
+
+
+@pytest.mark.parametrize("better", [1, 2])
+def test_of_two_claims_that_count_that_with_more_answers_does(better: int) -> None:
+    run = begun()
+    first = run.call(0, 1, run.task.cid, [1, 2, 3])
+    claims = {by: run.call(by, 2, first.cid, [1, 2, 3]) for by in (1, 2)}
+    for by, claim in claims.items():
+        for place in range(3 if by == better else 2):
+            run.answer((1, 2, 3)[place], claim, place)
+    for records in (run.records, run.records[::-1]):
+        assert [one.record for one in run.log(records).steps] == [first.cid, claims[better].cid]
+
+
+def test_an_answer_to_a_rival_turns_the_run_though_the_coordinator_goes_on() -> None:
+    """One more answer, and the call counts to which more agents have answered."""
+    run = begun()
+    first = run.call(0, 1, run.task.cid, [1, 2, 3])
+    second = run.call(0, 2, first.cid, [1, 2, 3])
+    run.answer(1, second, 0)
+    rival = run.call(2, 2, first.cid, [1, 2, 3])
+    log = run.log()
+    assert log.head == second.cid
+    for place, by in ((1, 2), (2, 3)):
+        log.add(run.answer(by, rival, place))
+    assert log.head == rival.cid
+    for place, by in ((1, 2), (2, 3)):
+        log.add(run.answer(by, second, place))
+    assert log.head == second.cid, "the coordinator's own has as many, or more"
+
+
+def test_answers_to_a_call_that_another_one_replaces_are_gone_with_it() -> None:
+    """Two calls at one place of a chain; that with the lower CID stays, whichever came first."""
+    run, twin = begun(), begun()
+    calls = (run.call(0, 1, run.task.cid, [1, 2]), twin.call(0, 1, run.task.cid, [1]))
+    stays, goes = sorted(calls, key=lambda record: record.cid)
+    assert stays.header.seq == goes.header.seq
+    log = run.log([*run.records[:MEMBERS], goes, run.answer(1, goes, 0)])
+    assert log.answers(goes.cid)
+    log.add(stays)
+    assert [one.record for one in log.steps] == [stays.cid]
+    assert log.answers(goes.cid) == {}
 
 
 def test_what_comes_early_waits_until_its_author_has_joined() -> None:

@@ -21,7 +21,7 @@ from federated.admission import announced, examine
 from federated.compression import MAGIC, compressed_size, most_sent, quantise, rows, sent_size
 from federated.flower.compressing_member import CompressingMember
 from federated.flower.participation import Refused
-from federated.quanta import BLOCK, CHUNK
+from federated.quanta import BLOCK, CHUNK, LEVELS, LOWEST, exponents_of
 from federated.robust import round_model
 from federated.sparse import MAGIC as SPARSE_MAGIC
 from federated.sparse import per_block
@@ -198,12 +198,15 @@ def test_steps_quanta_and_values_out_of_bounds_are_named() -> None:
 
     assert judged(0, 50, -33) is None
     assert judged(0, 50, -34) is Fault.NORM
-    assert judged(0, 101, 0) is Fault.BOUND
+    assert judged(0, 101, 0) is judged(0, 0, -101) is Fault.BOUND
+    wide = replace(task, max_norm=None)
+    assert examine(wide, base, MAGIC + np.array([0, 100, -100], np.int8).tobytes()) is None
     assert judged(0, -128, 0) is Fault.FORMAT
     assert judged(16, 0, 0) is judged(-65, 0, 0) is Fault.FORMAT
     assert examine(task, base, base) is Fault.FORMAT
     assert announced(task, 1, most_sent(task)) is None
     assert announced(task, 1, most_sent(task) + 1) is Fault.SIZE
+    assert 2 * sent_size(task) <= most_sent(task) <= 3 * sent_size(task) + 4096, "what is wrong can be named"
     with pytest.raises(ValueError, match="needs the model"):
         examine(task, None, base)
 
@@ -226,6 +229,60 @@ def test_places_of_a_sparse_update_are_ascending_and_within_the_array() -> None:
     assert judged(0, 7, 255, 39, exponent=16) is Fault.FORMAT
     assert judged(0, 7, 255, 39, exponent=15) is Fault.BOUND
     assert examine(task, base, MAGIC + data[8:]) is Fault.FORMAT
+
+
+@pytest.mark.parametrize("block", [0, 63, 64, 65, 66])
+def test_places_of_every_block_ascend_and_nothing_follows_an_update(block: int) -> None:
+    """Of 66 blocks and the rest, whose two places are the last of all."""
+    terms = (Array("w", "<f4", (66 * BLOCK + 40,)),)
+    task, k = task_of(*terms, compression="topk:5"), per_block(5)
+    base = encode(terms, [np.zeros(terms[0].shape, "<f4")])
+    right, _ = packed(task, base, encode(terms, drawn(1, 5, terms)))
+    assert examine(task, base, right) is None
+    first = len(SPARSE_MAGIC) + 67 + block * k
+    for places in (right[first : first + 2][::-1], 2 * right[first : first + 1]):
+        assert examine(task, base, right[:first] + places + right[first + 2 :]) is Fault.FORMAT
+
+
+@pytest.mark.parametrize("form", [ROUGH, SPARSE])
+def test_of_one_update_there_is_one_length(form: Task) -> None:
+    base = encode(SHAPES, drawn(1, 50))
+    right, _ = packed(form, base, encode(SHAPES, drawn(2, 90)))
+    for wrong in (right + b"\0", right[:-1], b"\0" + right):
+        assert examine(form, base, wrong) is Fault.FORMAT
+
+
+@settings(max_examples=30)
+@given(data=st.data(), form=FORMS)
+def test_a_slice_of_an_update_is_that_of_the_whole(data: st.DataObject, form: Task) -> None:
+    base = encode(SHAPES, drawn(1, 50))
+    sent, _ = packed(form, base, encode(SHAPES, drawn(2, 90)))
+    for array, row in zip(SHAPES, rows(form, base, sent), strict=True):
+        stop = data.draw(st.integers(1, array.count))
+        start = data.draw(st.integers(0, stop - 1))
+        assert (row[start:stop] == row[0 : array.count][start:stop]).all()
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.sampled_from([0, 1, 63.5, 64, 126.9, 127]), st.integers(-60, 14)), min_size=1))
+def test_an_exponent_is_the_least_with_which_all_of_a_block_fits(largest: list[tuple[float, int]]) -> None:
+    sizes = [size * 2.0**exponent for size, exponent in largest]
+    moved = np.concatenate([np.full(BLOCK, -size / 3) for size in sizes])
+    moved[::BLOCK] = sizes
+    for size, exponent in zip(sizes, exponents_of(moved).tolist(), strict=True):
+        assert size <= LEVELS * 2.0**exponent
+        assert exponent == LOWEST or size > LEVELS * 2.0 ** (exponent - 1)
+
+
+@pytest.mark.parametrize("form", [INT8, "topk:49"])
+def test_an_update_beyond_max_norm_stays_there_to_be_refused(form: str) -> None:
+    terms = (Array("w", "<f4", (BLOCK,)),)
+    task = task_of(*terms, compression=form, max_norm=3)
+    base = encode(terms, [np.zeros(BLOCK, "<f4")])
+    update = encode(terms, [np.repeat(np.array([1, 0], "<f4"), (BLOCK // 4, 3 * BLOCK // 4))])
+    data, _ = packed(task, base, update)
+    assert examine(task, base, data) is Fault.NORM
+    assert np.allclose(meaning(task, base, data)[0], decode(terms, update, 100)[0], atol=1 / 127)
 
 
 @settings(max_examples=40)

@@ -14,6 +14,7 @@ from chain.cid import Cid, blob_cid, record_cid
 from chain.identity import AgentId
 from chain.kinds import LEAVE
 from chain.learning_task import FEDAVG
+from chain.share import MAX_REFUSED
 from federated.errors import UnknownTask
 from federated.faults import DOUBLE, UNAVAILABLE, WEIGHT
 from federated.gossip import Combine, Look, Mixing, audience, draw, fanout
@@ -77,6 +78,40 @@ def test_those_who_draw_a_member_are_in_its_audience_but_for_few(number: int, s:
     drawers = [one for one in agents if one != me and me in draw(task, number, one, agents)[:s]]
     assert len(set(drawers) - set(heard)) <= max(2, len(drawers) // 4)
     assert len(heard) < 6 * s + 10
+
+
+def test_each_round_member_and_task_draws_an_order_of_its_own() -> None:
+    agents = [bytes([n]) * 32 for n in range(9)]
+    one, other = agents[:2]
+
+    def drawn(task: bytes, number: int, me: bytes) -> tuple[bytes, ...]:
+        order = draw(blob_cid(task), number, me, agents)
+        assert sorted([*order, me]) == agents
+        return tuple(agent for agent in order if agent not in (one, other))
+
+    orders = {drawn(b"a task", number, me) for number in range(1, 5) for me in (one, other)}
+    assert len(orders | {drawn(b"another", 1, one)}) == 9
+
+
+def test_of_many_faults_so_many_are_named_as_fit() -> None:
+    talk = Talk.begun(MAX_REFUSED + 4)
+    for by in range(MAX_REFUSED + 4):
+        talk.share(by, 1, **({"examples": 0} if by != ME else {}))
+    step = Step(talk)
+    assert step.at(0.5) is None
+    shares = [step.log.share_of(talk.scribes[by].agent, 1) for by in range(1, MAX_REFUSED + 4)]
+    lowest = sorted(one.record for one in shares if one is not None)[:MAX_REFUSED]
+    assert [cid for cid, _ in step.machine.refused] == lowest
+
+
+def test_whom_the_network_does_not_hear_is_not_drawn() -> None:
+    talk = Talk.begun()
+    order = talk.order(1)
+    for by in (ME, *order):
+        talk.share(by, 1)
+    step = Step(talk)
+    step.log.exclude(frozenset({talk.scribes[order[0]].agent}))
+    assert step.at(0.5) == order[1:4]
 
 
 def test_a_step_combines_the_first_of_its_order_once_they_are_there() -> None:

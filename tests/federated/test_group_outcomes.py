@@ -244,6 +244,22 @@ def test_half_of_a_group_signs_at_least() -> None:
     assert fresh().add(signed(claim(members=half), 5))
 
 
+def test_of_two_outcomes_that_which_more_could_sign_counts_before_the_lower_name() -> None:
+    task, half = seated().task.cid, tuple(member.agent for member in group()[:5])
+    whole = claim()
+    smaller = next(
+        one
+        for number in range(256)
+        if (one := claim(bytes([number]), members=half)).name(task) < whole.name(task)
+    )
+    records = [signed(smaller, 5), signed(whole, 9)]
+    for order in (records, records[::-1]):
+        ledger = fresh()
+        ledger.add_all(order)
+        assert ledger.tip is not None
+        assert list(ledger.group_results(ledger.tip).values()) == [whole.name(task)]
+
+
 def stranger() -> bytes:
     """A member of the other group."""
     inside = {member.agent for member in group()}

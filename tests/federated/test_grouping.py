@@ -14,7 +14,7 @@ from chain.cid import Cid, blob_cid
 from chain.learning_task import FEDAVG, GROUPS, MAX_MEMBERS, MAX_SEATS
 from federated.aggregation import average
 from federated.faults import HASH
-from federated.grouping import groups_of
+from federated.grouping import groups_of, place_of
 from federated.robust import round_model
 from federated.update import decode
 from tests.federated.models import ARRAYS, model, task_of
@@ -34,7 +34,18 @@ def test_groups_are_few_and_nearly_equal_and_hold_everybody_once(agents: set[byt
     sizes = sorted(map(len, groups))
     assert sizes[-1] <= MAX_MEMBERS
     assert sizes[-1] - sizes[0] <= 1
+    assert all(list(group) == sorted(group) for group in groups)
     assert groups_of(replace(MANY, topology="all-to-all"), previous, roster) == (roster,)
+
+
+def test_each_round_draws_other_groups_and_names_them_anew() -> None:
+    roster = tuple(bytes([number]) * 32 for number in range(2 * MAX_MEMBERS))
+    drawn = [groups_of(MANY, bytes([number]) * 32, roster) for number in range(4)]
+    assert len({groups[0] for groups in drawn}) == 4
+    assert {len(groups) for groups in drawn} == {2}, "full ones are not divided further"
+    assert groups_of(MANY, bytes(32), roster[:MAX_MEMBERS]) == (roster[:MAX_MEMBERS],)
+    places = {place_of(bytes([number]) * 32, group) for number in range(4) for group in drawn[0]}
+    assert len(places) == 4 * 2
 
 
 @pytest.mark.parametrize("strategy", [FEDAVG, ROBUST])

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chain.cid import record_cid
 from chain.kinds import COMMIT, JOIN, LEAVE, RESULT, REVEAL, START, TASK
 from chain.learning import Commit, Start, commit_body, reveal_body, start_body
 from chain.learning_outcome import Outcome, Result, result_body
@@ -274,3 +275,90 @@ def test_who_says_more_later_takes_no_evidence_away() -> None:
     assert kept[0] == first
     assert len(kept) == MAX_OF_ONE
     assert ledger.evidence(step.outcome)[1] == 0
+
+
+@pytest.mark.parametrize(("old", "new", "settles"), [(3, 0, True), (2, 2, False), (1, 3, False)])
+def test_a_result_is_settled_by_two_thirds_of_those_who_could_have_signed_it(
+    old: int, new: int, settles: bool
+) -> None:
+    """Not by whom it seats: else one that few signed would win by agents of its proposer's."""
+    ledger, (few, many), records = branches(3, 4)
+    members = sorted(TABLE.members, key=lambda member: member.agent)[:old]
+    scribes = [*(member.scribe for member in members), *(Scribe(200 + number) for number in range(new))]
+    scribes.sort(key=lambda scribe: scribe.agent)
+    fresh = [(one.agent, record_cid(one.agent)) for one in scribes]
+    roster = tuple((agent, dict(few.roster).get(agent, join)) for agent, join in fresh)
+    few = replace(few, roster=roster)
+    author, task = TABLE.members[0].scribe, ledger.task
+    signatures = tuple((m.agent, few.sign(task.cid, m.scribe.identity)) for m in TABLE.members[:3])
+    next_one = replace(few, round=2, previous=few.digest(task.cid), members=tuple(a for a, _ in roster))
+    both = tuple((one.agent, next_one.sign(task.cid, one.identity)) for one in scribes)
+    for outcome, signed in ((few, signatures), (next_one, both)):
+        ledger.add(author.on(task, RESULT, result_body(Result(outcome, tuple(sorted(signed))))))
+    ledger.add(records[1])
+    assert ledger.steps[0].outcome == (few if settles else many)
+    assert len(ledger.steps) == (2 if settles else 1)
+
+
+def test_a_result_seats_no_more_than_the_task_takes_and_follows_no_last_round() -> None:
+    ledger, (outcome,), _ = branches(3)
+    tip, terms = ledger.tip, ledger.terms
+    assert tip is not None
+    full = (*outcome.roster, (b"\xff" * 32, record_cid(b"a fifth join")))
+    assert len(full) == terms.max_members + 1
+    assert "more than 4 seats" in (result_fault(terms, tip, replace(outcome, roster=full)) or "")
+    last = replace(outcome, round=terms.rounds + 1)
+    assert result_fault(terms, replace(tip, round=terms.rounds), replace(last, round=terms.rounds)) is None
+    assert result_fault(terms, replace(tip, round=terms.rounds + 1), last) is not None
+
+
+def test_a_join_seats_once() -> None:
+    ledger, (outcome,), _ = branches(3)
+    assert ledger.tip is not None
+    smaller = replace(outcome, roster=outcome.roster[1:])
+    then = advance(ledger.tip, smaller, b"d" * 32)
+    again = advance(then, replace(smaller, round=2), b"e" * 32)
+    back = replace(outcome, round=3, members=smaller.members[1:], refused=())
+    assert "a join of the past" in (result_fault(ledger.terms, again, back) or "")
+
+
+def test_who_is_not_in_the_roster_promises_nothing_and_nobody_else_starts_a_task() -> None:
+    table = Table(task_of(), members=4)
+    ledger = Ledger(table.task)
+    stranger, author = Scribe(200), table.members[0].scribe
+    ledger.add(stranger.on(table.task, JOIN, {}))
+    roster = ((stranger.agent, record_cid(b"a join")),)
+    assert not ledger.add(stranger.on(table.task, START, start_body(Start(roster))))
+    assert ledger.tip is None
+    ledger.add_all(table.members[0].records.values())
+    assert ledger.tip is not None
+    promise = commit_body(Commit(1, ledger.tip.digest, bytes(32)))
+    assert not ledger.add(stranger.on(table.task, COMMIT, promise))
+    assert ledger.commits == {}
+    assert ledger.add(author.on(table.task, COMMIT, promise))
+
+
+def test_of_more_agents_than_are_kept_the_author_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "MAX_AGENTS", 2)
+    table = Table(task_of(), members=4)
+    author, *others = (member.agent for member in table.members)
+    ledger = Ledger(table.task)
+    added = {agent: ledger.add(table.joins[agent]) for agent in (*others, author)}
+    assert [added[agent] for agent in (*others, author)] == [True, True, False, True]
+    assert set(ledger.members()) == {*others[:2], author}
+
+
+def test_of_all_who_wait_the_one_with_the_most_loses_its_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "MAX_WAITING", 6)
+    ledger = Ledger(TABLE.task)
+    one, other = (Scribe(number) for number in (200, 201))
+
+    def wait(scribe: Scribe, number: int) -> Record:
+        record = scribe.on(TABLE.task, COMMIT, commit_body(Commit(1, bytes([number]) * 32, bytes(32))))
+        ledger.add(record)
+        return record
+
+    many = [wait(one, number) for number in range(5)]
+    few = [wait(other, number) for number in range(3)]
+    assert [ledger.has(record.cid) for record in many] == [False, False, True, True, True]
+    assert all(ledger.has(record.cid) for record in few)

@@ -136,6 +136,15 @@ def test_it_is_what_the_papers_say_in_floating_point(seed: int, count: int, rule
     assert np.allclose(combined(rule, rows), reference(rule, rows), rtol=0, atol=1e-5)
 
 
+def test_neighbours_are_those_of_the_clipped() -> None:
+    """The fourth lies far off in the direction of most, the fifth a little off in the other one."""
+    rows = np.zeros((5, WIDTH))
+    rows[:, :2] = np.array([[1, 0], [0.8, 0.6], [0.8, -0.6], [30, 1], [-1.2, 0.1]])
+    found = combined("clip|nnm|mean", rows)
+    assert np.allclose(found, reference("clip|nnm|mean", rows), rtol=0, atol=1e-5)
+    assert found[0] > 0.7, "the fifth is nobody's neighbour but its own"
+
+
 @settings(max_examples=40)
 @given(seed=seeds, count=st.integers(3, 16), rule=st.sampled_from(["median", "trimmed_mean:40"]))
 def test_no_coordinate_leaves_what_honest_members_say(seed: int, count: int, rule: str) -> None:

@@ -7,6 +7,7 @@ import sys
 from dataclasses import fields, is_dataclass
 from itertools import chain
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -253,3 +254,50 @@ def test_who_is_back_first_does_not_say_where_the_others_go_on() -> None:
     talk.scribes[2].now_us = morning
     talk.share(2, 6)
     assert talk.log().frontier(me, morning) == 6
+
+
+def test_a_result_is_the_model_of_the_last_round_and_half_of_them_end_no_task() -> None:
+    talk = Talk.begun(5, rounds=6)
+    base, me = talk.log().terms.parameters, talk.scribes[ME].agent
+    for by in (1, 2, 3, 4):
+        talk.share(by, 6)
+    for wrong in ({"examples": 0}, {"blob": base}, {}):
+        talk.share(1, 7, **wrong)
+    talk.share(2, 8, examples=0, blob=base)
+    log = talk.log()
+    assert log.frontier(me, 1_000) == 6
+    assert log.rounds_of(talk.scribes[1].agent) == log.rounds_of(talk.scribes[2].agent) == (6,)
+    for by in (1, 2, 3):
+        assert not talk.log().finished
+        talk.share(by, 7, examples=0, blob=base)
+    assert talk.log().finished
+    assert talk.log().frontier(me, 1_000) == 6, "nobody trains behind the last round"
+
+
+def test_a_model_is_held_by_its_author_and_the_first_who_combined_it() -> None:
+    talk = Talk.begun(MAX_HOLDERS + 4)
+    share = talk.share(1, 1)
+    for number in (2, 3):
+        for by in range(2, MAX_HOLDERS + 4):
+            talk.share(by, number, combined=(share.cid,))
+    log = talk.log()
+    shown = log.shown(share.cid)
+    assert shown is not None
+    holders = log.holders(shown)
+    assert holders[0] == talk.scribes[1].agent
+    assert len(holders) == len(set(holders)) == 1 + MAX_HOLDERS
+
+
+@pytest.mark.parametrize("by", range(4))
+def test_who_comes_back_comes_last_whatever_is_heard_first(by: int) -> None:
+    talk = Talk.begun(4, max_members=3)
+    back = talk.scribes[by]
+    back.now_us = 10**6
+    talk.say(by, LEAVE)
+    talk.say(by, JOIN)
+    for records in (talk.records, talk.records[::-1]):
+        log = ShareLog(talk.task)
+        for record in records:
+            log.add(record)
+        assert back.agent not in log.seats()
+        assert len(log.seats()) == 3

@@ -47,6 +47,10 @@ class Table:
     transcript: list[bytes] = field(default_factory=list)
     blobs: dict[AgentId, bytes] = field(default_factory=dict)
 
+    @property
+    def session(self) -> Session:
+        return next(iter(self.members.values())).session
+
     def close(self, agent: AgentId, agreed: Collection[AgentId]) -> bytes | None:
         """End a member's phase; None when it was the last one."""
         member = self.members[agent]
@@ -58,15 +62,19 @@ class Table:
             self.blobs[agent] = member.masked.tobytes()
         return data
 
-    def opened(self, without: Collection[AgentId] = ()) -> tuple[tuple[AgentId, ...], Words]:
-        """Whose vectors count and what they come to, from what was said in public."""
-        session = next(iter(self.members.values())).session
+    def said(self, without: Collection[AgentId] = ()) -> Said:
+        """What was said in public, as a sum is opened from; of some nothing from their vectors on."""
         said: dict[Phase, list[Message]] = {phase: [] for phase in Phase}
-        for message in sorted((read_message(session, data) for data in self.transcript), key=_sender):
+        for message in sorted((read_message(self.session, data) for data in self.transcript), key=_sender):
             if message.sender not in without or message.phase < Phase.MASKED:
                 said[message.phase].append(message)
         four = (Phase.KEYS, Phase.SHARES, Phase.MASKED, Phase.OPENING)
-        opened = open_sum(session, Said(*(tuple(said[phase]) for phase in four)))
+        return Said(*(tuple(said[phase]) for phase in four))
+
+    def opened(self, without: Collection[AgentId] = ()) -> tuple[tuple[AgentId, ...], Words]:
+        """Whose vectors count and what they come to, from what was said in public."""
+        session = self.session
+        opened = open_sum(session, self.said(without))
         survivors = tuple(agent for agent, _ in opened.vectors)
         vectors = [np.frombuffer(self.blobs[agent], "<u8") for agent in survivors]
         return survivors, unmask(session, opened, vectors, self.expand)
@@ -78,14 +86,25 @@ class Table:
             for data in random.Random(number).sample(list(messages), len(messages)):
                 member.receive(data)
 
-    def run(self, gone: Mapping[Phase, Collection[AgentId]] | None = None) -> None:
-        """Until the end; members of `gone` say nothing from their phase on."""
+    def run(
+        self,
+        gone: Mapping[Phase, Collection[AgentId]] | None = None,
+        alter: Callable[[Message], bytes | None] = lambda message: None,
+    ) -> None:
+        """Until the end; members of `gone` say nothing from their phase on. `alter` gives a message in place
+        of another one, which its sender believes to have said.
+        """
         first = {agent: member.start() for agent, member in self.members.items()}
         words: dict[AgentId, bytes] = first
         for phase in Phase:
             for agent in (gone or {}).get(phase, ()):
                 self.members.pop(agent)
                 words.pop(agent)
+            for agent, data in words.items():
+                other = alter(read_message(self.session, data))
+                if other is not None:
+                    words[agent] = other
+                    self.members[agent]._heard[phase][agent] = read_message(self.session, other)
             self.say(list(words.values()))
             left = sorted(words)
             said = {agent: self.close(agent, left) for agent in self.members}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -108,3 +110,31 @@ def test_of_three_groups_one_liar_is_borne_and_of_two_its_lie_counts_for_twice_t
         assert step == pytest.approx(-14.2 if rules is None else -0.5, abs=0.1)
     else:
         assert step == pytest.approx(1, abs=0.1)
+
+
+def test_the_sums_of_the_largest_values_are_the_last_that_are_taken() -> None:
+    """Of every array, up and down; integers are on no grid."""
+    task = task_of(max_members=16)
+    for sign in (1, -1):
+        most = encode(ARRAYS, [np.full(v.shape, sign * task.max_abs, v.dtype) for v in values(0)])
+        total = plain_sum([vector_of(task, most, 10) for _ in range(3)])
+        assert mean_of(task, total, 3) == most
+        start = 0
+        for array in ARRAYS:
+            beyond = total.copy()
+            beyond[start : start + 1] += np.array([sign]).astype(np.uint64)
+            with pytest.raises(ValueError, match=f"sums of array {array.name!r}"):
+                mean_of(task, beyond, 3)
+            start += array.count
+
+
+def test_a_group_weighs_what_it_claimed_and_its_mean_keeps_to_max_norm() -> None:
+    task, base = task_of(max_members=16, max_norm=1), near(0)
+    vectors = [vector_of(task, near(seed), 10) for seed in range(1, 7)]
+    right = group(0, vectors[:3])
+    other = group(1, vectors[3:])
+    assert model_of_sums(task, base, [right, other])[1] == {}
+    for wrong in (replace(other, weight=other.weight + 1), replace(other, weight=1)):
+        assert model_of_sums(task, base, [right, wrong])[1] == {1: Fault.BOUND}
+    far = group(1, [vector_of(task, model(seed), 10) for seed in range(3)])
+    assert model_of_sums(task, base, [right, far])[1] == {1: Fault.NORM}

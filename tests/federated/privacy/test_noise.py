@@ -16,7 +16,7 @@ from chain.learning_task import Array
 from federated.admission import examine
 from federated.privacy.errors import PrivacyError
 from federated.privacy.keystream import keystream
-from federated.privacy.noise import STEP_BITS, Terms, normals, privatise
+from federated.privacy.noise import CHUNK, STEP_BITS, Terms, normals, privatise
 from federated.update import encode, views
 from tests.federated.models import TASK, model, task_of
 
@@ -48,7 +48,9 @@ def test_two_data_sets_change_what_leaves_by_two_clips_at_most(
     for size in sizes:
         update = [size * rng.standard_normal(array.shape) for array in WIDE]
         out.append(flat(WIDE, privatise(WIDE, zero, encode(WIDE, update), terms, KEY, 10**6)))
-        assert np.array_equal(out[-1], np.rint(out[-1] / step) * step), "nothing below the grid's step"
+        units = np.rint(out[-1] / step)
+        assert np.array_equal(out[-1], units * step), "nothing below the grid's step"
+        assert (units % 2 == 1).any(), "and no coarser grid, however far the update lies"
     still = flat(WIDE, privatise(WIDE, zero, zero, terms, KEY, 10**6))
     assert np.linalg.norm(out[0] - out[1]) <= 2 * clip
     for one in out:
@@ -82,6 +84,15 @@ def test_the_noise_is_normal_with_the_stated_deviation_and_another_one_under_ano
             below = float(np.mean(values <= NormalDist().inv_cdf(share)))
             assert abs(below - share) < 4.5 * sqrt(share * (1 - share) / values.size)
         assert abs(values.std() - 1) < 0.015
+
+
+def test_no_two_values_have_the_same_noise() -> None:
+    """Whoever knows one value's difference would know the other's: in a chunk, over chunks and arrays."""
+    arrays = (Array("a", "<f8", (2 * CHUNK,)), Array("b", "<f8", (CHUNK,)))
+    zero = encode(arrays, [np.zeros(array.shape) for array in arrays])
+    parts = flat(arrays, privatise(arrays, zero, zero, Terms(1.0, 1.0), KEY, 1_000)).reshape(6, -1)
+    apart = np.corrcoef(parts) - np.eye(6)  # of each chunk both halves
+    assert np.abs(apart).max() < 6 / sqrt(parts.shape[1])
 
 
 def test_the_generator_is_chacha20_and_its_normals_are_finite_at_every_edge() -> None:

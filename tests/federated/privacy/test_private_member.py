@@ -11,12 +11,14 @@ import pytest
 pytest.importorskip("dp_accounting")
 
 from dht.ports import Random
+from federated.admission import examine
 from federated.flower.participation import Refused
 from federated.privacy.accounting import Account
 from federated.privacy.errors import BudgetSpent, PrivacyError
 from federated.privacy.noise import Terms, privatise
 from federated.privacy.private_member import PrivateMember
-from tests.federated.models import ARRAYS, TASK, model
+from federated.update import Fault
+from tests.federated.models import ARRAYS, TASK, model, task_of
 
 BASE, UPDATE = model(1), model(2)
 DESCRIBED: dict[str, Any] = {
@@ -89,3 +91,18 @@ def test_noise_that_the_tasks_norm_bound_could_not_take_is_said_at_once() -> Non
     with pytest.raises(PrivacyError, match="clip to less"):
         member(Story(Account(Terms(2.0, 8.0))), max_norm=20)
     member(Story(Account(Terms(0.2, 8.0))), max_norm=20)
+
+
+def test_what_leaves_keeps_to_the_tasks_norm_bound_whatever_the_noise() -> None:
+    task, story = task_of(max_norm=5), Story(Account(Terms(0.2, 8.0)))
+    private = member(story, max_norm=5)
+    private.blob("base")
+    for _ in range(20):
+        with pytest.raises(Refused):
+            private.hand_in(1, UPDATE, 7, {})
+    assert {examine(task, BASE, sent[0]) for sent in story.told[1::2]} == {None}
+    noised = [
+        privatise(ARRAYS, BASE, UPDATE, Terms(0.2, 8.0), bytes([count]) * 32, TASK.max_abs)
+        for count in range(1, 40, 2)
+    ]
+    assert Fault.NORM in {examine(task, BASE, one) for one in noised}, "else the bound was never met"

@@ -7,17 +7,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chain.identity import AgentId
+from chain.cid import blob_cid
+from chain.identity import AgentId, Identity
 from federated.privacy.keystream import keystream
+from federated.privacy.opened_sum import CHUNK, add_mask, check_chain, open_sum, public_bytes
 from federated.privacy.secure_messages import (
     Fault,
+    Message,
     Phase,
     SecureSumError,
     Session,
     read_message,
+    view_of,
     write_message,
 )
 from federated.privacy.secure_sum import SecureSum
@@ -72,6 +77,29 @@ def test_one_of_four_may_drop_out_in_any_phase() -> None:
         counted = vectors if phase > Phase.MASKED else vectors[:place] + vectors[place + 1 :]
         assert len(game.members) == 3
         assert game.opened()[1].tobytes() == plain_sum(counted).tobytes()
+
+
+def test_a_mask_goes_on_over_its_chunks_and_is_taken_away_again() -> None:
+    seed = bytes(range(32))
+    total = np.zeros(CHUNK + 9, np.uint64)
+    add_mask(total, seed, 1, keystream)
+    assert np.array_equal(total, keystream(seed)(CHUNK + 9))
+    add_mask(total, seed, -1, keystream)
+    assert not total.any()
+
+
+def test_a_session_has_the_name_of_all_that_it_is_about() -> None:
+    session = session_of(5)
+    others = [
+        session,
+        replace(session, task=blob_cid(b"another task")),
+        replace(session, round=4),
+        replace(session, previous=b"p" * 32),
+        replace(session, roster=session.roster[:4]),
+        replace(session, threshold=5),
+        replace(session, length=LENGTH + 1),
+    ]
+    assert len({one.digest() for one in others}) == len(others)
 
 
 def test_one_more_is_too_many() -> None:
@@ -207,6 +235,34 @@ def test_as_many_as_the_threshold_could_open_a_vector_so_the_test_above_can_fail
         assert np.array_equal(found, vectors[0]) is opens
 
 
+def test_no_two_boxes_and_no_two_masks_have_one_key() -> None:
+    """Boxes have no nonce, so a key closes one; who sees two vectors under one mask has their difference."""
+    streams: list[bytes] = []
+    seeds: set[tuple[bytes, bytes, frozenset[AgentId]]] = set()
+    keys: set[bytes] = set()
+    for session in (
+        session_of(4),
+        replace(session_of(4), round=4),
+        replace(session_of(4), previous=b"p" * 32),
+    ):
+        game = table(session, inputs(4, 1))  # of the same chance: all private keys are those of before
+        game.run()
+        for message in (read_message(session, data) for data in game.transcript):
+            if message.phase is Phase.KEYS:
+                keys.update(message.body)
+            for agent, box, *_ in message.body[2] if message.phase is Phase.SHARES else ():
+                if agent != message.sender:
+                    dealt = b"".join(game.members[agent]._shares[message.sender])
+                    streams.append(bytes(a ^ b for a, b in zip(box, dealt, strict=False)))
+        for one in game.members.values():
+            for other in game.members:
+                if other != one._me:
+                    seeds.add((one._pair_seed(other), session.digest(), frozenset((one._me, other))))
+    assert len(streams) == len(set(streams)) == 3 * 4 * 3
+    assert len(keys) == 4 * 2, "one key for boxes, another one, which may be opened, for masks"
+    assert len(seeds) == len({seed for seed, *_ in seeds}) == 3 * 6
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(2, 8), st.binary(min_size=SECRET_SIZE, max_size=SECRET_SIZE), st.integers(0, 2**32))
 def test_fewer_shares_than_the_threshold_fit_every_secret(threshold: int, other: bytes, seed: int) -> None:
@@ -221,6 +277,19 @@ def test_fewer_shares_than_the_threshold_fit_every_secret(threshold: int, other:
     missing = interpolated(points, threshold)
     fitting = {place + 1: shares[place] for place in range(threshold - 1)}
     assert join(fitting | {threshold: missing.to_bytes(66, "big")}) == other
+
+
+def test_each_coefficient_is_a_number_of_its_own_of_full_length() -> None:
+    """Else fewer shares tell of the secret: the two unknown ones of a threshold of three are worked out."""
+    rng = np.random.default_rng(1)
+    found: list[int] = []
+    for _ in range(20):
+        secret = rng.bytes(SECRET_SIZE)
+        first, second, third = (int.from_bytes(share, "big") for share in split(secret, 3, 3, rng.bytes))
+        squared = (third - 2 * second + first) * pow(2, -1, PRIME) % PRIME
+        found += [squared, (first - int.from_bytes(secret, "big") - squared) % PRIME]
+    assert len(set(found)) == len(found)
+    assert min(found) > PRIME >> 64
 
 
 def interpolated(points: dict[int, int], at: int) -> int:
@@ -260,6 +329,7 @@ def test_messages_that_are_not_of_this_session_and_phase_are_refused_and_change_
     (outside,) = [one for one in stranger if one.agent not in roster]
     good = game.transcript[1]
     keys = read_message(session, good).body
+    unordered = [[agent, bytes(66)] for agent in roster[::-1]]
     cases = {
         b"": Fault.FORMAT,
         b"\xff" * 50: Fault.FORMAT,
@@ -275,6 +345,7 @@ def test_messages_that_are_not_of_this_session_and_phase_are_refused_and_change_
         write_message(session, signer, Phase.MASKED, [bytes(32), bytes(8)]): Fault.FORMAT,
         write_message(session, signer, Phase.SHARES, [bytes(32), bytes(32), [[roster[1]]] * 3]): Fault.FORMAT,
         write_message(session, signer, Phase.OPENING, [bytes(32), [[b"x" * 32, bytes(66)]]]): Fault.FORMAT,
+        write_message(session, signer, Phase.OPENING, [bytes(32), unordered]): Fault.FORMAT,
     }
     for data, fault in cases.items():
         assert told(member, data) is fault, data[:40]
@@ -316,6 +387,34 @@ def test_whoever_builds_on_another_view_or_deals_wrongly_is_named_and_the_rest_g
         assert np.array_equal(game.opened()[1], plain_sum(inputs(4, 9)[:3]))
 
 
+def test_who_was_left_out_does_not_come_back() -> None:
+    game, session, roster = begun(5)
+    inside = roster[:4]
+    words = [game.close(agent, inside) for agent in inside]
+    (out,) = [one for one in identities(5) if one.agent == roster[4]]
+    assert words[0] is not None
+    back = write_message(session, out, Phase.SHARES, read_message(session, words[0]).body)
+    game.members.pop(roster[4])
+    game.say([back, *(data for data in words if data is not None)])
+    for member in game.members.values():
+        assert member.faults() == {roster[4]: Fault.VIEW}
+        assert member.candidates() == tuple(inside)
+
+
+def test_of_two_deals_the_one_that_others_build_on_gives_the_shares() -> None:
+    game, _, roster = begun(4)
+    first, *_ = (game.close(agent, roster) for agent in roster)
+    again = game.members[roster[0]]._deal()
+    member = game.members[roster[1]]
+    assert first is not None
+    member.receive(first)
+    assert not member.faults()
+    before = member._shares[roster[0]]
+    member.receive(again, instead=True)
+    assert not member.faults()
+    assert all(old != new for old, new in zip(before, member._shares[roster[0]], strict=True))
+
+
 def _is_shares_of(session: Session, data: bytes, agent: AgentId) -> bool:
     message = read_message(session, data)
     return message.phase is Phase.SHARES and message.sender == agent
@@ -353,6 +452,83 @@ def test_nothing_is_opened_before_the_threshold_has_signed_one_view_and_a_wrong_
     (liar,) = [one for one in identities(4) if one.agent == roster[2]]
     member.receive(write_message(session, liar, Phase.OPENING, [view, rows]))
     assert member.faults() == {roster[2]: Fault.SHARES}, "shares of somebody else"
+
+
+def identity_of(agent: AgentId, count: int = 5) -> Identity:
+    return next(one for one in identities(count) if one.agent == agent)
+
+
+@pytest.mark.parametrize("lie", [Phase.KEYS, Phase.SHARES])
+def test_who_deals_another_secret_than_it_showed_is_named_when_the_sum_is_opened(lie: Phase) -> None:
+    """Another seed than the hashed one; another key than the public one, of a member that then drops out."""
+    session = session_of(5)
+    liar = session.roster[2]
+
+    def alter(message: Message) -> bytes | None:
+        if message.sender != liar or message.phase is not lie:
+            return None
+        first, second, *rest = message.body
+        body = [first, public_bytes(X25519PrivateKey.from_private_bytes(bytes([1]) * 32))]
+        if lie is Phase.SHARES:
+            body = [first, bytes(reversed(second)), *rest]
+        return write_message(session, identity_of(liar), lie, body)
+
+    game = table(session, inputs(5, 1))
+    game.run({Phase.MASKED: [liar]} if lie is Phase.KEYS else {}, alter)
+    with pytest.raises(SecureSumError) as refused:
+        game.opened()
+    assert (refused.value.fault, refused.value.agent) == (Fault.SHARES, liar)
+
+
+def test_a_sum_is_opened_by_those_whose_vectors_count_and_as_they_were_dealt() -> None:
+    session = session_of(5)
+    game = table(session, inputs(5, 1))
+    gone = session.roster[4]
+    leaver = game.members[gone]
+    game.run({Phase.MASKED: [gone]})
+    said = game.said()
+    assert len(open_sum(session, said).vectors) == session.threshold == 4
+    first, second, *others = said.openings
+    view, rows = first.body
+    survivor = next(row[0] for row in rows if row[0] != gone)
+    pairs = game.members[first.sender]._shares
+    other_one = [[dealer, pairs[dealer][dealer != survivor and dealer != gone]] for dealer, _ in rows]
+
+    def resaid(agent: AgentId, *body: object) -> Message:
+        return read_message(session, write_message(session, identity_of(agent), Phase.OPENING, list(body)))
+
+    own = [[dealer, leaver._shares[dealer][dealer != gone]] for dealer, _ in rows]
+    for openings, fault, agent in (
+        ((first, second, *others[:1]), Fault.TOO_FEW, None),
+        ((first, first, second, *others), Fault.DOUBLE, None),
+        ((first, second, *others, resaid(gone, view, own)), Fault.VIEW, gone),
+        ((resaid(first.sender, b"o" * 32, rows), second, *others), Fault.VIEW, first.sender),
+        ((resaid(first.sender, view, other_one), second, *others), Fault.SHARES, first.sender),
+    ):
+        ordered = tuple(sorted(openings, key=lambda one: one.sender))
+        with pytest.raises(SecureSumError) as refused:
+            open_sum(session, replace(said, openings=ordered))
+        assert refused.value.fault is fault
+        assert refused.value.agent == agent
+
+
+def test_a_chain_in_which_somebody_was_dealt_nothing_is_none() -> None:
+    session = session_of(5)
+    game = table(session, inputs(5, 1))
+    game.run()
+    said = game.said()
+    dealt, *others = said.shares
+    view, commitment, rows = dealt.body
+    few = write_message(session, identity_of(dealt.sender), Phase.SHARES, [view, commitment, rows[:4]])
+    shares = (read_message(session, few), *others)
+    masked = [
+        write_message(session, identity_of(one.sender), Phase.MASKED, [view_of(session, shares), one.body[1]])
+        for one in said.masked
+    ]
+    check_chain(session, said.keys, said.shares, said.masked)
+    with pytest.raises(SecureSumError) as refused:
+        check_chain(session, said.keys, shares, [read_message(session, data) for data in masked])
+    assert (refused.value.fault, refused.value.agent) == (Fault.SHARES, dealt.sender)
 
 
 def test_points_of_low_order_are_no_keys() -> None:
