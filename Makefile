@@ -19,7 +19,7 @@ help:
 	@echo "make demo    five daemons on this machine answer ten questions; four of them train a model together"
 	@echo "make test    all tests (make test-fast: those that start no daemon; make test-slow: those that do)"
 	@echo "make test-long  what is too long for that: larger sizes, and 200 nodes for an hour of virtual time, a tenth of them liars: some hours"
-	@echo "make mutants every planted bug of merging against every law, and the laws for longer: ten minutes"
+	@echo "make mutants every planted bug of merging and of learning against what has to notice it, and the laws for longer: a quarter of an hour"
 	@echo "make mutmut  every small change to crdt/, and whether a law or a test notices: an hour"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make bench   every benchmark (QUICK=1: each under a minute)"
@@ -46,6 +46,7 @@ test-long: $(VENV)/.installed-test
 
 mutants: $(VENV)/.installed-test
 	$(BIN)/python -m tests.crdt.mutants
+	$(BIN)/python -m tests.federated.mutants
 	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest tests/crdt -n auto --dist worksteal
 
 # mutmut makes the mutants while it tries one of them; all are tried by tests/crdt/mutated.py.

@@ -18,7 +18,7 @@ from collections.abc import Generator
 from itertools import groupby
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # before numpy is imported: threads of its own only get in the way of the tests on the other cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -35,6 +35,11 @@ _SLOW_MACHINE = [HealthCheck.too_slow]
 settings.register_profile("fast", deadline=None, max_examples=EXAMPLES, suppress_health_check=_SLOW_MACHINE)
 settings.register_profile(
     "ci", deadline=None, max_examples=EXAMPLES, derandomize=True, suppress_health_check=_SLOW_MACHINE
+)
+settings.register_profile(
+    "mutants",  # of planted bugs it counts whether one fails, not on how little
+    settings.get_profile("ci"),
+    phases=[Phase.explicit, Phase.generate],
 )
 settings.register_profile("thorough", deadline=None, max_examples=2000, suppress_health_check=_SLOW_MACHINE)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "fast"))

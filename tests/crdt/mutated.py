@@ -12,7 +12,6 @@ import contextlib
 import io
 import os
 import re
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -23,16 +22,13 @@ import pytest
 
 from tests.crdt.mutants import BY_NAME
 from tests.crdt.planting import first_broken, prepare
+from tests.planted_bugs import TooLong, at_most
 
 SWITCH = "MUTANT_UNDER_TEST"
 MANY = 60
 LAW_S, TESTS_S = 4.0, 60.0
 """Seconds of computing that a law, or the tests, may take: so one that loops without end is noticed."""
 OTHERS = ("costs", "delta", "entry", "operations", "postings", "snapshot", "standing", "version_vector")
-
-
-class TooLong(Exception):
-    """A mutant computes without end."""
 
 
 def mutants_of(module: Path) -> list[str]:
@@ -47,15 +43,10 @@ def switched_on(mutant: str) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         del os.environ[SWITCH]
 
 
 def get_ready() -> None:
-    def too_long(*_: object) -> None:
-        raise TooLong
-
-    signal.signal(signal.SIGVTALRM, too_long)
     prepare(range(MANY))
 
 
@@ -64,10 +55,10 @@ def noticed_by(mutant: str) -> str | None:
     with switched_on(mutant):
         for few in (range(4), range(4, MANY)):
             for name, law in BY_NAME.items():
-                signal.setitimer(signal.ITIMER_VIRTUAL, LAW_S)
                 try:
-                    if first_broken(law, few) is not None:
-                        return name
+                    with at_most(LAW_S):
+                        if first_broken(law, few) is not None:
+                            return name
                 except (
                     TooLong,
                     ArithmeticError,
@@ -77,9 +68,8 @@ def noticed_by(mutant: str) -> str | None:
                     RecursionError,
                 ) as error:
                     return f"{name}: {type(error).__name__}"
-        signal.setitimer(signal.ITIMER_VIRTUAL, TESTS_S)
         tests = [f"tests/crdt/test_{name}.py" for name in OTHERS]
-        with contextlib.redirect_stdout(io.StringIO()):
+        with at_most(TESTS_S), contextlib.redirect_stdout(io.StringIO()):
             failed = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests])
         return "tests" if failed else None
 

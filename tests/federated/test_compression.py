@@ -255,8 +255,11 @@ def test_of_one_update_there_is_one_length(form: Task) -> None:
 @settings(max_examples=30)
 @given(data=st.data(), form=FORMS)
 def test_a_slice_of_an_update_is_that_of_the_whole(data: st.DataObject, form: Task) -> None:
-    base = encode(SHAPES, drawn(1, 50))
-    sent, _ = packed(form, base, encode(SHAPES, drawn(2, 90)))
+    """Each block has another step: its elements are a sixteenth of those in the one before."""
+    base = encode(SHAPES, [np.zeros(array.shape, array.dtype) for array in SHAPES])
+    moved = drawn(2, 90)
+    moved[0] *= (2.0 ** (-4 * (np.arange(moved[0].size) // BLOCK))).reshape(moved[0].shape).astype("<f4")
+    sent, _ = packed(form, base, encode(SHAPES, moved))
     for array, row in zip(SHAPES, rows(form, base, sent), strict=True):
         stop = data.draw(st.integers(1, array.count))
         start = data.draw(st.integers(0, stop - 1))

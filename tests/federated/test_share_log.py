@@ -280,7 +280,7 @@ def test_a_model_is_held_by_its_author_and_the_first_who_combined_it() -> None:
     for number in (2, 3):
         for by in range(2, MAX_HOLDERS + 4):
             talk.share(by, number, combined=(share.cid,))
-    log = talk.log()
+    log = in_turn(talk, talk.records)
     shown = log.shown(share.cid)
     assert shown is not None
     holders = log.holders(shown)
