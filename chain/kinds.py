@@ -90,6 +90,9 @@ KINDS_BY_RULE_VERSION: Final[dict[int, frozenset[str]]] = {
 FIELDS_FROM: Final = 5
 """The rule version from which on content has more than its first fields, and votes may be passed on."""
 
+SIGNED_AT_FROM: Final = 7
+"""The rule version from which on a vote that another has signed says when it was."""
+
 TOPOLOGIES_FROM: Final = 6
 """The rule version from which on a learning task may have a topology, secure sums, over 16 members."""
 

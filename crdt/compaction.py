@@ -10,7 +10,8 @@ payload, and of its opened form all that no view can show while the record that 
   its causal past by its header; its tags, references and what it overwrites itself are kept;
 - the values of a field that a description ended in the same way, unless a content value that may be shown
   holds them;
-- reason and confidence of a vote, when its author has voted again for the same voter.
+- reason and confidence of a vote, when its author has voted again for the same voter; not of one signed with
+  its time, whose words say which of several counts.
 
 Concurrent records cannot bring any of these back, whenever they come, nor can a purge of the record that
 ended them: what is purged ends all that lies in its causal past. One thing can: that the record which ended
@@ -28,7 +29,7 @@ from chain.cid import Cid
 from chain.content import Content
 from chain.identity import AgentId
 from chain.record import Record
-from crdt.ballots import voter
+from crdt.ballots import is_timed, voter
 from crdt.causal import parents, past
 from crdt.entry import EntryState
 from crdt.entry_view import Entry, view_of
@@ -142,7 +143,7 @@ def _targets(cid: Cid, value: Operation, applied: Mapping[Cid, Record]) -> Itera
 
 def _less(value: Operation, ends: Mapping[str, Cid]) -> Operation | None:
     if isinstance(value, Vote):
-        return Vote(value.value, behalf=value.behalf)
+        return None if is_timed(value) else Vote(value.value, behalf=value.behalf)
     if isinstance(value, Describe):
         return replace(value, fields=tuple((name, "" if name in ends else one) for name, one in value.fields))
     if not isinstance(value, Content):

@@ -288,7 +288,7 @@ def _vote(body: dict[str, Any]) -> Vote:
         value,
         check_text("reason", wire["reason"], MAX_REASON) if "reason" in wire else None,
         check_ppm("confidence", wire["confidence"]) if "confidence" in wire else None,
-        read_behalf(wire["behalf"]) if "behalf" in wire else None,
+        read_behalf(wire["behalf"], of_vote=True) if "behalf" in wire else None,
     )
 
 

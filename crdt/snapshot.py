@@ -25,9 +25,11 @@ from chain.errors import ChainError
 from chain.identity import AGENT_ID_SIZE, AgentId
 from chain.merkle import leaf_hash, root_of
 from chain.record import MAX_INT, Record
+from crdt.ballots import is_timed
 from crdt.entry import EntryState
 from crdt.errors import CrdtError, SnapshotError, SnapshotLacks, SnapshotVoid
-from crdt.purging import purged_by, purges_in
+from crdt.operations import Vote
+from crdt.purging import operations, purged_by, purges_in
 from crdt.standing import CLEAR, Standing
 from crdt.version_vector import VersionVector, decode_version_vector, known_by, subject_prev
 
@@ -43,7 +45,8 @@ MAX_AGENTS: Final = 8_192
 class Snapshot:
     """`version` is bare. `against`: authors of the entry who did not count, from which seq of their chain on.
 
-    `lines`: of these authors' keys the ones that they went on under. All are ascending.
+    `lines`: of these authors' keys the ones that they went on under, and of the keys for which votes were
+    passed on, where one has signed a vote with its time. All are ascending.
     """
 
     entry: Cid
@@ -87,7 +90,7 @@ def snapshot_of(state: EntryState, standing: Standing = CLEAR) -> Snapshot | Non
     if view is None:
         return None
     authors = sorted({record.header.author for record in state.applied.values()})
-    keys = {key for author in authors for key in standing.line_of(author)}
+    keys = {key for one in (*authors, *_voters(state)) for key in standing.line_of(one)}
     lines = {key: after for key in keys if (after := standing.successors.get(key)) is not None}
     try:
         snapshot = Snapshot(
@@ -104,6 +107,14 @@ def snapshot_of(state: EntryState, standing: Standing = CLEAR) -> Snapshot | Non
     if size > MAX_SNAPSHOT:
         raise SnapshotError(f"the snapshot of entry {state.subject.hex()} has {size} bytes")
     return snapshot
+
+
+def _voters(state: EntryState) -> list[bytes]:
+    """The keys whose lines decide which signed vote counts: none unless there is one with its time."""
+    votes = [one for one in operations(state.applied).values() if isinstance(one, Vote)]
+    if not any(is_timed(one) for one in votes):
+        return []
+    return [one.behalf.key for one in votes if one.behalf is not None and one.behalf.key is not None]
 
 
 def root_of_set(snapshots: Iterable[Snapshot]) -> bytes:

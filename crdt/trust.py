@@ -15,9 +15,9 @@ who agree; and over the mean, because one vote is not certainty. Nobody heard: 0
 under are one, and a key whose votes others pass on is its own voice only where it signed them. A vote of
 confidence c is evidence of c votes (an unsure vote says less, not the contrary), an assessment q is evidence
 of q for and 1 - q against, and the voice's evidence is the mean of the two. A voice's own records come first;
-else what it signed and others passed on, each statement once, so that repeating an old one outweighs no new
-one (both then stand, since a signed vote has no time in it); else what it passes on for others who signed
-nothing, which it answers for, but for which nobody lends it the root's weight.
+else what it signed and others passed on: of votes with their times (from rule version 7 on) the newest alone,
+of older ones each statement once, so that repeating one outweighs no other; else what it passes on for others
+who signed nothing, which it answers for, but for which nobody lends it the root's weight.
 
 **Root.** A key costs next to nothing, and its age proves nothing that a patient liar could not have prepared.
 So nothing in the records makes a voice count in full, only the *trust root* does: agents with weights, which

@@ -22,7 +22,7 @@ from node.embedding.caller import CallerVectors
 from node.embedding.embedder import Embedder
 from node.embedding.errors import EmbedderFailed, EmbedderMissing, EmbeddingError, WrongSize
 from node.models import NewEntry, Rejected
-from validation.payload_rules import unsigned
+from validation.payload_rules import unsigned, untimed
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def refusal(draft: Draft, limits: Limits, rules: int) -> str | None:
     except (ChainError, CrdtError) as error:
         return str(error)
     fault = limits.fault(said) if isinstance(said, Content) else None
-    return fault or unsigned(said, draft.subject or b"")
+    return fault or untimed(said, rules) or unsigned(said, draft.subject or b"")
 
 
 def _content(entry: NewEntry, codes: bytes) -> Content:

@@ -25,11 +25,13 @@ from chain.manifest import Limits
 from chain.record import Record
 from chain.source_chain import Draft
 from crdt import drafts
-from crdt.ballots import same_voter
+from crdt import operations as operation
+from crdt.ballots import newest_signed, same_voter, supersedes
 from crdt.causal import in_causal_order
 from crdt.entry import EntryState
 from crdt.entry_view import Entry, version_of
 from crdt.errors import CrdtError
+from crdt.purging import operations
 from crdt.standing import CLEAR, Standing
 from dht.ports import RunBlocking
 from node.authoring import refusal, text_codes, vector_codes
@@ -188,10 +190,12 @@ class Editor:
             _check_state(work.view, change, self._agent, self._limits)
             if isinstance(change, Purge):
                 change = self._own_words(work.found.about(work.view.id), change)
+            if isinstance(change, Vote) and change.behalf is not None and _counts_already(work, change):
+                continue
             while (draft := self._next(work.view, change, codes)) is not None:
                 work = work.grown((yield self._admitted(draft)))
-                if isinstance(change, Resolve):
-                    break  # of three values one is rejected, and two still differ
+                if isinstance(change, Resolve | Vote):
+                    break  # of three values one is rejected, and two still differ; a vote is one record
         return work
 
     def _admitted(self, draft: Draft) -> Draft:
@@ -286,7 +290,8 @@ class Editor:
                         if one.agent == self._agent and same_voter(one.vote.behalf, behalf)
                     ]
                     now = [(one.value, one.reason, one.confidence) for one in said]
-                    if now == [(value, reason, confidence)] * bool(value):
+                    timed = behalf is not None and behalf.signed_ms is not None
+                    if not timed and now == [(value, reason, confidence)] * bool(value):
                         return None
                     return drafts.draft_vote(view, self._agent, value, reason, confidence, behalf)
                 case Delete():
@@ -360,6 +365,27 @@ class Editor:
             turn.users -= 1
             if not turn.users:
                 del self._turns[entry]
+
+
+def _counts_already(work: _Work, change: Vote) -> bool:
+    """Whether a vote for another is the one that its key has signed last, and counts.
+
+    Raises `InvalidInput` for one that would not count beside what the key has signed.
+    """
+    behalf, applied = change.behalf, work.state.applied
+    if behalf is None or behalf.key is None:
+        return False
+    newest = newest_signed(applied, operations(applied), behalf.key, work.standing)
+    if newest is None:
+        return False
+    assert newest.behalf is not None
+    asked = operation.Vote(change.value, change.reason, change.confidence, behalf)
+    if behalf.signed_ms is not None and not supersedes(newest, asked):
+        return not supersedes(asked, newest)
+    raise InvalidInput(
+        f"the key of {behalf.name!r:.220} has signed a vote on this entry (signed_ms "
+        f"{newest.behalf.signed_ms}): only one that it signs with a later time counts"
+    )
 
 
 def _grown(

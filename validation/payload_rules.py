@@ -19,6 +19,7 @@ from chain.kinds import (
     HEADS,
     LINK,
     PURGEABLE,
+    SIGNED_AT_FROM,
     TAG,
     VOTE,
 )
@@ -39,6 +40,9 @@ FIXED_ATLAS = 3
 """Up to this rule version nodes could not move postings to where another atlas puts them."""
 EXPELS_FROM = 4
 """The rule version from which on an epoch may put agents out, and let them in again."""
+MAX_SIGNED_AHEAD_US = 60_000_000
+"""How far, in µs, a signed vote's time may be ahead of the clock of the record that carries it: as far as
+a record's ahead of its judge's (`validation.rules.MAX_AHEAD_US`)."""
 BINDING_PPM = 980_000
 """Cosine that a vector must reach with the re-embedding of its text."""
 
@@ -86,16 +90,18 @@ def epoch_body(record: Record, context: Context) -> Finding:
     return None
 
 
-def operation(record: Record, _context: Context) -> Finding:
+def operation(record: Record, context: Context) -> Finding:
     """The body of an operation on an entry has the shape and keeps the limits of its kind."""
     kind = record.header.kind
     if record.payload is None or not (kind == CREATE or kind in ENTRY_OPERATIONS):
         return None
     try:
-        said_by(record)
+        said = said_by(record)
     except (ChainError, CrdtError) as error:
         return str(error)
-    return None
+    rules = context.rules_of(record.header.epoch)
+    # A vote's time is no field of its shape before: who knew no rules beyond found this rule broken.
+    return untimed(said, rules) if rules is not None and rules < SIGNED_AT_FROM else None
 
 
 def fields(record: Record, context: Context) -> Finding:
@@ -117,13 +123,37 @@ def behalf(record: Record, _context: Context) -> Finding:
     return unsigned(_content(record) or operation_of(record), record.subject)
 
 
+def signing_time(record: Record, context: Context) -> Finding:
+    """A signed vote has its time from rule version 7 on, and is not of the future of the record around it."""
+    said = operation_of(record)
+    rules = context.rules_of(record.header.epoch)
+    if not isinstance(said, Vote) or rules is None or rules < SIGNED_AT_FROM:
+        return None
+    fault = untimed(said, rules)
+    if fault is None and said.behalf is not None and said.behalf.signed_ms is not None:
+        ahead = said.behalf.signed_ms * 1000 - record.header.hlc
+        if ahead > MAX_SIGNED_AHEAD_US:
+            fault = f"what is said to have been signed is {ahead // 1_000_000} s ahead of its record"
+    return fault
+
+
+def untimed(said: object, rules: int) -> str | None:
+    """Why a vote lacks the time of its signature, or has one that these rules know not; None for neither."""
+    one = said.behalf if isinstance(said, Vote) else None
+    if one is None or one.signature is None:
+        return None
+    if rules < SIGNED_AT_FROM:
+        return None if one.signed_ms is None else f"rule version {rules} knows no field 'signed_ms'"
+    return f"in rule version {rules} a signed vote has signed_ms" if one.signed_ms is None else None
+
+
 def unsigned(said: object, entry: Cid) -> str | None:
     """Why the signature of the one on whose behalf a content or vote is said is not good; None for none."""
     one = said.behalf if isinstance(said, Content | Vote) else None
     if one is None or one.key is None or one.signature is None:
         return None
     if isinstance(said, Vote):
-        statement = vote_statement(one.name, entry, said.value, said.confidence, said.reason)
+        statement = vote_statement(one.name, entry, said.value, said.confidence, said.reason, one.signed_ms)
     else:
         assert isinstance(said, Content)
         statement = content_statement(one.name, said.text)
@@ -262,6 +292,7 @@ OPERATION_RULES: tuple[Rule, ...] = (
     Rule("purge-own", purge_own, needs_payload=True, needs_links=True),
     Rule("targets", operation_targets, needs_payload=True, needs_links=True),
     Rule("behalf", behalf, needs_payload=True),
+    Rule("signing-time", signing_time, needs_payload=True),
     Rule("binding", binding, needs_payload=True),
 )
 """The re-embedding last: it costs the most."""

@@ -52,6 +52,7 @@ PROVABLE = frozenset(
         "operation",
         "fields",
         "behalf",
+        "signing-time",
         "limits",
         "private-body",
         "vector",

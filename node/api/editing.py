@@ -15,7 +15,16 @@ from chain.cid import Cid, from_text, is_record_cid, to_text
 from chain.content import MAX_CITATIONS, MAX_TAGS
 from chain.errors import CidError
 from chain.vector import MAX_DIM, PPM
-from node.api.knowledge import FIELDS, BehalfShape, FieldsIn, References, Share, ppm, references_of
+from node.api.knowledge import (
+    FIELDS,
+    BehalfShape,
+    FieldsIn,
+    References,
+    Share,
+    VoterShape,
+    ppm,
+    references_of,
+)
 from node.api.problems import BadId
 from node.api.service import NodeService
 from node.api.shape import Shape, Tag, Text
@@ -83,7 +92,7 @@ class VoteIn(Shape):
     value: Literal["up", "down", "none"]
     reason: str | None = None
     confidence: Share | None = None
-    on_behalf_of: BehalfShape | None = None
+    on_behalf_of: VoterShape | None = None
 
 
 class ReferencesIn(Shape):

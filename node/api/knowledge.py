@@ -96,14 +96,28 @@ class BehalfShape(Shape):
 
     def to_behalf(self) -> Behalf:
         """The record's noun; raises `InvalidInput`."""
-        given = {"key": self.key, "signature": self.signature}
-        try:
-            wire = {name: base64.b64decode(text, validate=True) for name, text in given.items() if text}
-            return read_behalf({"name": self.name, **wire})
-        except binascii.Error as error:
-            raise InvalidInput(f"on_behalf_of has a key or signature that is not base64: {error}") from error
-        except ChainError as error:
-            raise InvalidInput(str(error)) from error
+        return _behalf(self, {}, of_vote=False)
+
+
+class VoterShape(BehalfShape):
+    """The system whose vote it is, and when it signed it."""
+
+    signed_ms: int | None = Field(default=None, description="in ms since 1970; a signed vote has it")
+
+    def to_behalf(self) -> Behalf:
+        """The record's noun; raises `InvalidInput`."""
+        return _behalf(self, {} if self.signed_ms is None else {"signed_ms": self.signed_ms}, of_vote=True)
+
+
+def _behalf(shape: BehalfShape, when: dict[str, int], of_vote: bool) -> Behalf:
+    given = {"key": shape.key, "signature": shape.signature}
+    try:
+        wire = {name: base64.b64decode(text, validate=True) for name, text in given.items() if text}
+        return read_behalf({"name": shape.name, **wire, **when}, of_vote=of_vote)
+    except binascii.Error as error:
+        raise InvalidInput(f"on_behalf_of has a key or signature that is not base64: {error}") from error
+    except ChainError as error:
+        raise InvalidInput(str(error)) from error
 
 
 class FieldsIn(Shape):
@@ -167,6 +181,14 @@ def behalf_out(behalf: Behalf | None) -> BehalfShape | None:
         if data is not None
     }
     return BehalfShape(name=behalf.name, **texts)
+
+
+def voter_out(behalf: Behalf | None) -> VoterShape | None:
+    """For whom a vote is passed on, as JSON."""
+    shape = behalf_out(behalf)
+    if shape is None or behalf is None:
+        return None
+    return VoterShape(**shape.model_dump(), signed_ms=behalf.signed_ms)
 
 
 def ppm(share: float | None) -> int | None:

@@ -24,11 +24,13 @@ from node.api.knowledge import (
     References,
     ReferenceShape,
     StatementShape,
+    VoterShape,
     behalf_out,
     field_out,
     ppm,
     reference_out,
     references_of,
+    voter_out,
 )
 from node.api.shape import Shape, Text
 from node.api.trust import TrustOut, trust_out
@@ -252,7 +254,7 @@ class BallotOut(BaseModel):
     value: int
     reason: str | None
     confidence: float | None
-    on_behalf_of: BehalfShape | None = None
+    on_behalf_of: VoterShape | None = None
 
 
 class VotesOut(BaseModel):
@@ -346,7 +348,7 @@ def entry_out(view: EntryView, provenance: bool) -> EntryOut:
                     value=one.value,
                     reason=one.reason,
                     confidence=None if one.confidence is None else one.confidence / PPM,
-                    on_behalf_of=behalf_out(one.behalf),
+                    on_behalf_of=voter_out(one.behalf),
                 )
                 for one in view.votes
             ],

@@ -207,8 +207,12 @@ class Exchange:
         behalf = self.speaker(key, "evaluating_node", said.evaluating_node)
         value, sure, reason = VOTES[said.vote], ppm(said.confidence), said.reason or None
         if said.signature is not None:
-            statement = vote_statement(behalf.name, entry, value, sure, reason)
-            behalf = _signed(behalf, "signature", said.signature, statement)
+            statement = vote_statement(behalf.name, entry, value, sure, reason, said.signed_ms)
+            behalf = replace(
+                _signed(behalf, "signature", said.signature, statement), signed_ms=said.signed_ms
+            )
+        elif said.signed_ms is not None:
+            raise FieldRefused("signed_ms", "it is the time of a signature, and there is none")
         await self._node.change(entry, Vote(value, reason, sure, behalf))
         _note("evaluated", key, entry, behalf)
         return await self._get(entry, "knowledge_id")
@@ -267,7 +271,7 @@ class Exchange:
         vote = -1 if said.resolution_type == "reject" else 1
         steps: tuple[Single, ...] = (
             Relate(tuple(Relation(relation, other) for other in others)),
-            Vote(vote, said.reasoning, None, behalf),
+            Vote(vote, said.reasoning, None, _unsigned(view, behalf)),
         )
         if said.merged_content is not None:
             merged = Edit(
@@ -381,6 +385,12 @@ class Exchange:
             for entry in wanted:
                 nursery.start_soon(partial(read, entry))
         return [found[entry] for entry in wanted if entry in found]
+
+
+def _unsigned(view: EntryView, behalf: Behalf) -> Behalf:
+    """For whom a vote is that nobody signs: for a key that has signed one on this entry only by its name."""
+    signed = {one.behalf.key for one in view.votes if one.behalf is not None and one.behalf.signed_ms}
+    return Behalf(behalf.name) if behalf.key in signed else behalf
 
 
 def _is_shown(view: EntryView) -> bool:

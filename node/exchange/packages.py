@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from chain.behalf import MAX_NAME, Behalf
+from chain.behalf import MAX_NAME, MAX_SIGNED_MS, Behalf
 from chain.cid import Cid, from_text, is_record_cid
 from chain.content import MAX_DOMAIN, MAX_FORMAT, MAX_REASON, MAX_TAGS
 from chain.errors import CidError
@@ -164,13 +164,14 @@ class TrustPart(Shape):
 
 
 class Evaluation(Shape):
-    """What a system thinks of an entry; `signature` is its own over the vote statement."""
+    """What a system thinks of an entry; `signature` is its own over the vote statement, at `signed_ms`."""
 
     evaluating_node: NodeId
     vote: Literal["upvote", "downvote"]
     reason: Annotated[str, at_most(MAX_VOTE_REASON)] | None = None
     confidence: Ratio | None = None
     signature: Signature | None = None
+    signed_ms: Annotated[int, Field(ge=1, le=MAX_SIGNED_MS)] | None = None
 
 
 class MergedPart(Shape):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from chain.behalf import Behalf
 from chain.cid import Cid
 from chain.content import Resolution
 from chain.kinds import CREATE, DESCRIBE, VOTE
 from chain.record import Record
 from crdt import drafts
+from crdt.ballots import newest_signed
 from crdt.conflicts import DELETED, conflicts_of
 from crdt.entry import EntryState
 from crdt.entry_view import Entry
 from crdt.operations import Vote
+from crdt.purging import operations
 from tests.crdt.histories import (
     FIELDS,
     FOR_OTHERS,
@@ -131,6 +134,38 @@ def votes_for_others_stand_beside(story: History, choose: Choose) -> None:
     counted = [one.record for one in seen(state).votes if one.agent == MALLORY.agent]
     assert len(counted) <= len(FOR_OTHERS)
     assert set(counted) <= {cid for _, cid in last}
+
+
+def the_newest_signed_vote_counts(story: History, choose: Choose) -> None:
+    """Whoever brings which of a key's signed votes, how often and when, and says what else for that key."""
+    state = story.state()
+    story.replicas[:] = [state, state]
+    key = bytes([2] * 32)
+    signed = [(1 + choose(3), choose(3) - 1) for _ in range(3)]
+    brought: list[tuple[int, int]] = []
+    for _ in range(5):
+        place, (time, value) = choose(2), signed[choose(3)]
+        agent = story.scribes[place].identity.agent
+        behalf = Behalf("a robot", key, bytes(64), time)
+        if choose(3) == 2:
+            behalf = (Behalf("a robot", key), Behalf("a robot", key, bytes(64)))[choose(2)]
+        else:
+            brought.append((time, value))
+        draft = drafts.draft_vote(seen(story.replicas[place]), agent, value, behalf=behalf)
+        story.publish(place, draft, choose(3))
+    both = story.replicas[0].join(story.replicas[1])
+    shown = [one.vote for one in seen(both).votes if one.vote.behalf and one.vote.behalf.key == key]
+    if brought:
+        time, value = max(brought)
+        assert [(one.behalf, one.value) for one in shown] == [
+            (Behalf("a robot", key, bytes(64), time), value)
+        ] * bool(value)
+        newest = newest_signed(both.applied, operations(both.applied), key)
+        assert newest is not None
+        assert (newest.behalf, newest.value) == (Behalf("a robot", key, bytes(64), time), value)
+    rest = [one for one in seen(both).votes if one.vote not in shown]
+    assert rest == list(seen(state).votes)
+    assert seen(story.state(shuffled(choose, story.records))).votes == seen(both).votes
 
 
 def an_erased_vote_revives_none(story: History, choose: Choose) -> None:
@@ -300,6 +335,7 @@ FIELD_LAWS = (
     an_erased_description_brings_nothing_back,
     an_added_reference_wins,
     votes_for_others_stand_beside,
+    the_newest_signed_vote_counts,
     an_erased_vote_revives_none,
     the_last_assessment_counts,
     fields_do_not_hang_on_order,

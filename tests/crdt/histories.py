@@ -50,6 +50,8 @@ TEXTS = ("one", "two")
 TITLES = ("first", "second")
 FIELDS = ("title", "type")
 FOR_OTHERS = (None, Behalf("a crawler"), Behalf("a crawler", bytes(32)))
+SIGNED = tuple(Behalf("a robot", bytes([1] * 32), bytes(64), time) for time in (1, 2))
+"""Of votes that a robot has signed: laws of merging look at no signature, `validation` has done that."""
 UNKNOWN = tuple(record_cid(bytes([number])) for number in range(2))
 RESOLVE = "a resolution"
 """Beside the kinds: an edit that ends a conflict."""
@@ -175,7 +177,8 @@ def honest_draft(choose: Choose, state: EntryState, scribe: Scribe) -> Draft:
     if kind == TAG:
         return drafts.draft_tag(entry, author, TAGS[choose(len(TAGS))])
     if kind == VOTE:
-        return drafts.draft_vote(entry, author, choose(3) - 1, behalf=FOR_OTHERS[choose(3)])
+        behalf = (*FOR_OTHERS, *SIGNED)[choose(len(FOR_OTHERS) + len(SIGNED))]
+        return drafts.draft_vote(entry, author, choose(3) - 1, behalf=behalf)
     if kind == DESCRIBE:
         there = [name for name, _ in entry.fields]
         if there and choose(3) == 2:

@@ -90,6 +90,26 @@ def test_an_old_vote_keeps_for_whom_it_was_and_nothing_is_kept_of_what_is_purged
     assert small.add_all([purge]).view() == state.add(purge).view()
 
 
+def test_a_signed_vote_is_followed_to_later_keys_also_from_a_snapshot_and_when_compacted() -> None:
+    """What a later key signed counts, whatever times the earlier one, which may be stolen, gives."""
+    state, bob = edited(0)
+    old, new = (bytes([number] * 32) for number in (1, 2))
+    for key, time, value in ((new, 5, -1), (old, 9, 1)):
+        behalf = Behalf("a robot", key, bytes(64), time)
+        draft = drafts.draft_vote(seen(state), BOB.agent, value, "why", 7, behalf)
+        state = state.add(bob.write(draft, 5))
+    assert [one.vote.value for one in seen(state).votes] == [1, -1]
+    standing = Standing({}, {old: new})
+    view = state.view(standing)
+    assert view is not None
+    assert [(one.vote.value, one.vote.reason, one.vote.confidence) for one in view.votes] == [(-1, "why", 7)]
+    snapshot = snapshot_of(state, standing)
+    assert snapshot is not None
+    assert snapshot.lines == ((old, new),)
+    assert believed(snapshot, state.applied.values()) == state
+    assert compacted(state, standing).view(standing) == view
+
+
 def test_a_snapshot_of_what_was_erased_since_is_void() -> None:
     state, bob = edited(2)
     snapshot = snapshot_of(state)

@@ -19,7 +19,18 @@ from crdt.entry_view import Entry
 from crdt.operations import Vote
 from crdt.standing import CLEAR, Standing, successors_of
 from crdt.trust import STRANGERS, VOTE, Trust, Voice, interval, trust_of, voices, weigh
-from tests.crdt.histories import ALICE, BOB, MALLORY, Choose, History, histories, history, seen, shuffled
+from tests.crdt.histories import (
+    ALICE,
+    BOB,
+    MALLORY,
+    SIGNED,
+    Choose,
+    History,
+    histories,
+    history,
+    seen,
+    shuffled,
+)
 
 KEYS = tuple(bytes([number]) * 32 for number in range(10))
 A, B, C, CLIENT = KEYS[:4]
@@ -63,7 +74,7 @@ def test_neither_order_nor_repetition_of_records_shows(
     assert second is not None
     backwards = dict(reversed(root.items()))
     assert trust_of(first, root, standing) == trust_of(second, backwards, standing)
-    assert {one.key for one in voices(first, standing)} <= {BOB.agent, MALLORY.agent}
+    assert {one.key for one in voices(first, standing)} <= {BOB.agent, MALLORY.agent, SIGNED[0].key}
     if standing.first.get(MALLORY.agent) == 0:
         assert MALLORY.agent not in {one.key for one in voices(first, standing)}
 

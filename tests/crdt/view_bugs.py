@@ -357,6 +357,18 @@ def who_was_voted_for_votes_once(patch: Patch) -> None:
     patch.setattr(entry_view, "ballots", once)
 
 
+@caught_by(field_laws.the_newest_signed_vote_counts)
+def who_brings_a_signed_vote_decides(patch: Patch) -> None:
+    """Times are not looked at: of a key's votes the one that the smallest agent brings counts."""
+    patch.setattr(ballots, "_rank", lambda vote: ())
+
+
+@caught_by(field_laws.the_newest_signed_vote_counts)
+def a_vote_is_known_by_who_brings_it(patch: Patch) -> None:
+    """A signed vote counts as its bearer's last one for that key, as those without a time do."""
+    patch.setattr(ballots, "is_timed", lambda vote: False)
+
+
 @caught_by(laws.one_vote_an_agent)
 def a_vote_taken_back_is_a_vote(patch: Patch) -> None:
     """A withdrawn vote leaves the one before it standing."""

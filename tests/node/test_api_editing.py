@@ -243,11 +243,12 @@ async def test_what_is_wrong_with_a_field_is_said_by_its_name(api: Served) -> No
 async def test_a_vote_passed_on_counts_once_for_each_that_it_is_for(api: Served) -> None:
     rose = await planted(api)
     other = Identity.from_seed(b"o" * 32)
-    statement = vote_statement("other", from_text(rose), 1, None, "it is so")
+    statement = vote_statement("other", from_text(rose), 1, None, "it is so", 5)
     behalf = {
         "name": "other",
         "key": base64.b64encode(other.agent).decode(),
         "signature": base64.b64encode(other.sign(statement)).decode(),
+        "signed_ms": 5,
     }
     path = f"/v1/entries/{rose}/vote"
     signed = {"value": "up", "reason": "it is so", "on_behalf_of": behalf}
@@ -256,6 +257,13 @@ async def test_a_vote_passed_on_counts_once_for_each_that_it_is_for(api: Served)
         assert (await send(api, "PUT", path, body)).status == 200
     votes = (await shown(api, rose))["votes"]
     assert (votes["up"], [one["on_behalf_of"] for one in votes["ballots"]].count(behalf)) == (2, 1)
+    back = other.sign(vote_statement("other", from_text(rose), 0, None, None, 6))
+    later = {**behalf, "signature": base64.b64encode(back).decode(), "signed_ms": 6}
+    taken_back = {"value": "none", "on_behalf_of": later}
+    assert (await send(api, "PUT", path, taken_back)).status == 200
+    assert (await send(api, "PUT", path, signed)).status == 422
+    assert (await send(api, "PUT", path, taken_back)).value["records"] == []
+    assert (await shown(api, rose))["votes"]["up"] == 1
 
 
 async def test_a_conflict_is_listed_with_both_sides_and_ends_by_a_decision(

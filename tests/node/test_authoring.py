@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from chain.behalf import Behalf, content_statement
+from chain.behalf import Behalf, content_statement, vote_statement
 from chain.cid import raw_cid
 from chain.content import Content, Resolution
 from chain.identity import Identity
-from chain.kinds import FIELDS_FROM
+from chain.kinds import FIELDS_FROM, SIGNED_AT_FROM
 from chain.manifest import MIN_PAYLOAD_LIMIT, Limits
 from chain.record import SALT_SIZE, decode_payload, encode_payload
 from chain.source_chain import next_record
-from crdt.drafts import draft_create, draft_resolution
+from crdt.drafts import draft_create, draft_resolution, draft_vote
 from crdt.entry import fold
 from node.authoring import draft_entries, refusal
 from node.embedding.caller import CallerVectors
@@ -97,3 +97,23 @@ def test_an_edit_beyond_the_networks_limits_is_not_signed_whichever_verb_drafted
     assert refusal(merge, Limits(text=13), FIELDS_FROM) is None
     titled = replace(merge, body={**merge.body, "title": "A"})
     assert "has the field 'title'" in (refusal(titled, Limits(), FIELDS_FROM) or "")
+
+
+def test_a_signed_vote_is_signed_with_its_time_as_the_networks_rules_want_it() -> None:
+    author, voter = (Identity.from_seed(bytes([number] * 32)) for number in range(2))
+    create = next_record(author, NETWORK, NETWORK, None, draft_create(Content("a", b"\x7f")), 1, bytes(16))
+    view = fold([create])
+    assert view is not None
+    faults: dict[tuple[int | None, int], str | None] = {}
+    for signed_ms in (None, 5):
+        signature = voter.sign(vote_statement("b", create.cid, 1, None, None, signed_ms))
+        behalf = Behalf("b", voter.agent, signature, signed_ms)
+        vote = draft_vote(view, author.agent, 1, behalf=behalf)
+        for rules in (SIGNED_AT_FROM - 1, SIGNED_AT_FROM):
+            faults[signed_ms, rules] = refusal(vote, Limits(), rules)
+    assert faults == {
+        (None, 6): None,
+        (None, 7): "in rule version 7 a signed vote has signed_ms",
+        (5, 6): "rule version 6 knows no field 'signed_ms'",
+        (5, 7): None,
+    }

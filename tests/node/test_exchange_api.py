@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import trio
 
-from chain.behalf import content_statement, vote_statement
+from chain.behalf import Behalf, content_statement, vote_statement
 from chain.cid import Cid, from_text, record_cid, to_text
 from chain.identity import Identity, peer_id
 from chain.kinds import DESCRIBE, EDIT, LINK, TAG, UNLINK, UNTAG, VOTE
 from chain.record import Record
 from chain.source_chain import Draft
-from crdt.drafts import draft_edit
+from crdt.drafts import draft_edit, draft_vote
 from crdt.entry import fold
 from node.browsing import Listing
 from node.config import Settings
@@ -402,7 +402,12 @@ async def test_a_conflict_of_entries_ends_in_full_or_not_at_all(
         "reasoning": "Both looked at walls.",
         "merged_content": "Some roses climb.",
     }
-    path, before = f"/conflict/{done.value['knowledge_id']}/resolve", len(exchange.node.records)
+    id = done.value["knowledge_id"]
+    await exchange.post(f"/register?node_id=judge&public_key={AGENT.agent.hex()}")
+    signature = AGENT.sign(vote_statement("judge", from_text(id), 1, None, None, 5))
+    vote = {"evaluating_node": "judge", "vote": "upvote", "signature": signature.hex(), "signed_ms": 5}
+    assert (await exchange.post(f"/knowledge/{id}/evaluate", vote)).status == 200
+    path, before = f"/conflict/{id}/resolve", len(exchange.node.records)
     kinds = [EDIT, LINK, VOTE]
     for number in range(len(kinds)):
         assert (await refused_at(exchange, number, "POST", path, settlement, monkeypatch)).status == 422
@@ -410,6 +415,10 @@ async def test_a_conflict_of_entries_ends_in_full_or_not_at_all(
     reply = await refused_at(exchange, len(kinds), "POST", path, settlement, monkeypatch)
     assert reply.status == 200, reply.body
     assert [one.header.kind for one in exchange.node.records[before:]] == kinds
+    view = await exchange.node.get(from_text(id))
+    assert view is not None
+    keys = [one.behalf.key for one in view.votes if one.behalf is not None]
+    assert sorted(key or b"" for key in keys) == [b"", AGENT.agent]  # the settlement's beside the signed one
 
 
 async def test_a_name_is_spoken_under_by_its_own_api_key_and_its_signature_is_kept(
@@ -472,15 +481,54 @@ async def test_votes_count_for_each_name_and_in_the_score_for_those_who_signed_t
     two = (await exchange.post(path, {**up, "evaluating_node": "agent-3"})).value
     assert two["votes"] == {"upvotes": 2, "downvotes": 0}
     assert two["new_score"] == one["new_score"] > 0.5  # both are the node's own voice: nobody signed
-    signature = AGENT.sign(vote_statement("agent-1", from_text(rose), -1, 1_000_000, "no"))
+    signature = AGENT.sign(vote_statement("agent-1", from_text(rose), -1, 1_000_000, "no", 5))
     down = {"evaluating_node": "agent-1", "vote": "downvote", "reason": "no", "confidence": 1}
-    refused = await exchange.post(path, {**down, "reason": "yes", "signature": signature.hex()})
-    assert (refused.status, fields_of(refused)) == (422, ["signature"])
-    three = (await exchange.post(path, {**down, "signature": signature.hex()})).value
+    down |= {"signature": signature.hex(), "signed_ms": 5}
+    for wrong in ({"reason": "yes"}, {"signed_ms": 6}):
+        refused = await exchange.post(path, {**down, **wrong})
+        assert (refused.status, fields_of(refused)) == (422, ["signature"])
+    for missing in ({"signature": None}, {"signed_ms": 0}):
+        refused = await exchange.post(path, {**down, **missing})
+        assert (refused.status, fields_of(refused)) == (422, ["signed_ms"])
+    three = (await exchange.post(path, down)).value
     assert (three["status"], three["votes"]) == ("success", {"upvotes": 2, "downvotes": 1})
     assert three["new_score"] == 0.5  # one voice for, one against
     again = (await exchange.post(path, {**up, "vote": "downvote"})).value
     assert again["votes"] == {"upvotes": 1, "downvotes": 2}
+
+
+async def test_of_a_names_signed_votes_the_newest_counts_and_an_older_one_is_refused(
+    exchange: Exchanged,
+) -> None:
+    await exchange.post(f"/register?node_id=agent-1&public_key={AGENT.agent.hex()}")
+    rose = await exchange.published()
+    path = f"/knowledge/{rose}/evaluate"
+
+    def vote(value: int, signed_ms: int | None) -> dict[str, Any]:
+        signature = AGENT.sign(vote_statement("agent-1", from_text(rose), value, None, None, signed_ms))
+        named = {"evaluating_node": "agent-1", "vote": "upvote" if value > 0 else "downvote"}
+        return {**named, "signature": signature.hex(), "signed_ms": signed_ms}
+
+    untimed = await exchange.post(path, vote(1, None))
+    assert (untimed.status, "signed_ms" in untimed.value["message"]) == (422, True)
+    for signed in (vote(1, 5), vote(-1, 7)):
+        assert (await exchange.post(path, signed)).status == 200
+    before = len(exchange.node.records)
+    replayed = await exchange.post(path, vote(1, 5))
+    assert (replayed.status, "signed_ms 7" in replayed.value["message"]) == (422, True)
+    again = await exchange.post(path, vote(-1, 7))
+    assert (again.status, again.value["votes"]) == (200, {"upvotes": 0, "downvotes": 1})
+    assert len(exchange.node.records) == before
+    # Nor does it help to say it unsigned, or to write the record by oneself.
+    unsigned = await exchange.post(path, {"evaluating_node": "agent-1", "vote": "upvote"})
+    assert (unsigned.status, "only one that it signs" in unsigned.value["message"]) == (422, True)
+    assert len(exchange.node.records) == before
+    entry = fold(exchange.node.records_of(from_text(rose)))
+    assert entry is not None
+    old = Behalf("agent-1", AGENT.agent, bytes.fromhex(vote(1, 5)["signature"]), 5)
+    await exchange.node.append(draft_vote(entry, exchange.node.identity.agent, 1, behalf=old))
+    shown = (await exchange.get(f"/knowledge/{rose}")).value
+    assert shown["trust"]["votes"] == {"upvotes": 0, "downvotes": 1}
 
 
 async def test_what_is_listed_is_what_was_asked_for(exchange: Exchanged) -> None:

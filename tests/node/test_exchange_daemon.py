@@ -21,6 +21,7 @@ from tests.node.real_daemons import SECONDS, Daemon, Daemons, eventually
 pytestmark = pytest.mark.slow
 
 CLAUDE = Identity.from_seed(b"c" * 32)
+SIGNED_MS = 1_764_000_000_000
 COFFEE = "Coffee reduces the risk of type 2 diabetes."
 MORE = "Coffee increases the risk of type 2 diabetes."
 Answer = tuple[int, dict[str, str], Any]
@@ -147,8 +148,9 @@ def test_a_system_of_another_maker_uses_a_node_over_plain_http(daemons: Daemons)
     assert now["trust"]["signature"] is None  # it was over the text before
 
     vote = {"evaluating_node": "claude", "vote": "upvote", "reason": "replicated", "confidence": 1}
-    statement = vote_statement("claude", from_text(coffee), 1, 1_000_000, "replicated")
-    one = success(lab("POST", f"/knowledge/{coffee}/evaluate", {**vote, "signature": signed(statement)}))
+    statement = vote_statement("claude", from_text(coffee), 1, 1_000_000, "replicated", SIGNED_MS)
+    vote |= {"signed_ms": SIGNED_MS, "signature": signed(statement)}
+    one = success(lab("POST", f"/knowledge/{coffee}/evaluate", vote))
     assert (one["knowledge_id"], one["votes"]) == (coffee, {"upvotes": 1, "downvotes": 0})
     down = {"evaluating_node": "other", "vote": "downvote", "reason": "confounded", "confidence": 0.5}
     two = success(field("POST", f"/knowledge/{coffee}/evaluate", down))

@@ -16,18 +16,28 @@ from chain.agent_life import (
     sign_consent,
     sign_revocation,
 )
-from chain.behalf import content_statement
+from chain.behalf import content_statement, vote_statement
 from chain.cid import blob_cid, raw_cid, record_cid
 from chain.epoch import Expulsion, epoch_body
 from chain.identity import Identity
-from chain.kinds import CREATE, EPOCH, GENESIS, INVALID_WARRANT, MEMBRANE, PROFILE, RULE_VERSION, START
+from chain.kinds import (
+    CREATE,
+    EPOCH,
+    GENESIS,
+    INVALID_WARRANT,
+    MEMBRANE,
+    PROFILE,
+    RULE_VERSION,
+    SIGNED_AT_FROM,
+    START,
+)
 from chain.learning_outcome import Outcome, Result, result_body
 from chain.manifest import Limits
 from chain.private import MAX_BOX, MIN_BOX
 from chain.record import MAX_INT, MAX_PAYLOAD, Record, decode_payload
 from chain.source_chain import Draft, head_of, next_record
 from chain.warrant import MAX_NESTING, MAX_WARRANT, fork_body, invalid_body
-from crdt.operations import MAX_PURGED, delete_body, purge_body, tag_body, untag_body
+from crdt.operations import MAX_PURGED, Vote, delete_body, purge_body, tag_body, untag_body
 from tests.validation.bench import (
     ALICE,
     BOB,
@@ -46,8 +56,8 @@ from tests.validation.bench import (
     unsigned,
 )
 from validation.context import Context
-from validation.named import learning_of, named_by
-from validation.payload_rules import EXPELS_FROM, FIXED_ATLAS
+from validation.named import learning_of, named_by, operation_of
+from validation.payload_rules import EXPELS_FROM, FIXED_ATLAS, MAX_SIGNED_AHEAD_US
 from validation.rules import MAX_AHEAD_US, RULES, judge, judge_header, parks
 from validation.subject_rules import MAX_OPERATIONS
 from validation.verdict import VALID, Invalid, Pending
@@ -226,6 +236,26 @@ def epoch_signed(signatures: str, **change: Any) -> Offence:
         }
         record = forge(b.by_name["epoch"], body=epoch_body(epoch, signed[signatures]))
         return record, b.context(record)
+
+    return offend
+
+
+def signed_vote(ahead_ms: int | None, rules: int = RULE_VERSION) -> Offence:
+    """The bench's vote, passed on for a crawler who signed it so long after its record, or timeless."""
+
+    def offend(b: Bench) -> tuple[Record, Context]:
+        vote = operation_of(b.by_name["vote"])
+        assert isinstance(vote, Vote)
+        words = (vote.value, vote.confidence, vote.reason)
+        hlc_ms = b.by_name["vote"].header.hlc // 1000
+        signed_ms = None if ahead_ms is None else hlc_ms + ahead_ms
+        statement = vote_statement("crawler", b.by_name["vote"].subject, *words, signed_ms)
+        behalf: dict[str, Any] = {"key": CRAWLER.agent, "name": "crawler"}
+        behalf["signature"] = CRAWLER.sign(statement)
+        if signed_ms is not None:
+            behalf["signed_ms"] = signed_ms
+        record, context = body_with("vote", behalf=behalf)(b)
+        return record, replace(context, manifest=replace(context.manifest, rules=rules))
 
     return offend
 
@@ -628,6 +658,10 @@ OFFENCES: dict[str, list[Offence]] = {
         body_with("vote", behalf=signed("roses ramble")),
         body_with("vote", behalf=BAREFACED),
     ],
+    "signing-time": [
+        signed_vote(None),
+        signed_vote(MAX_SIGNED_AHEAD_US // 1000 + 1),
+    ],
     "binding": [
         body_with("create", codes=b"\x81\0\0\0"),
         body_with("create", codes=b"\x7f\0\0\x7f"),
@@ -856,6 +890,30 @@ def test_a_named_record_under_a_wrong_key_is_not_taken_for_it() -> None:
     assert record.header.prev is not None
     wrong = {record.header.prev: b.by_name["edit"]}
     assert judge(record, b.context(record, named=wrong)) == Pending((record.header.prev,))
+
+
+@pytest.mark.parametrize(
+    "vote",
+    [signed_vote(1), signed_vote(MAX_SIGNED_AHEAD_US // 1000), signed_vote(None, rules=SIGNED_AT_FROM - 1)],
+)
+def test_a_signed_vote_has_its_time_once_the_rules_know_it(vote: Offence) -> None:
+    record, context = vote(bench())
+    assert judge(record, context) == VALID
+
+
+def test_before_the_rules_know_it_the_time_is_no_field_of_a_vote() -> None:
+    verdict = judge(*signed_vote(1, rules=SIGNED_AT_FROM - 1)(bench()))
+    assert isinstance(verdict, Invalid)
+    assert verdict.rule == "operation"
+
+
+def test_a_signature_is_over_the_time() -> None:
+    record, context = signed_vote(5)(bench())
+    behalf = record.body()["behalf"]
+    later = forge(record, body={**record.body(), "behalf": {**behalf, "signed_ms": behalf["signed_ms"] + 1}})
+    verdict = judge(later, context)
+    assert isinstance(verdict, Invalid)
+    assert verdict.rule == "behalf"
 
 
 def test_a_bad_payload_does_not_invalidate_a_successor() -> None:
