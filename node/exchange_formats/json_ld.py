@@ -137,7 +137,11 @@ def _entry(entry: dict[str, Any]) -> dict[str, Any]:
         "wasAttributedTo": _did(entry["author"]),
         "wasGeneratedBy": RECORD + entry["id"],
     }
-    node |= {name: _without_none(entry[name]) for name in PLAIN if entry.get(name) not in (None, [], False)}
+    plain = ((name, entry.get(name)) for name in PLAIN)
+    # A confidence of 0 equals False, and is something that was said.
+    node |= {
+        name: _without_none(one) for name, one in plain if one is not None and one is not False and one != []
+    }
     references = [_reference(one) for one in entry["references"]]
     origins = [one["link"] for one in references if _IRI.fullmatch(one.get("link", ""))]
     votes = [_vote(one) for one in entry["votes"]["ballots"]]

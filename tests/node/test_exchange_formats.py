@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chain.cid import record_cid, to_text
@@ -82,6 +82,7 @@ def document(*entries: dict[str, Any]) -> bytes:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(ENTRIES, max_size=2))
+@example([{"text": "sure of nothing", "confidence": 0.0}])
 def test_json_ld_and_json_lines_bring_the_same_entries_back(entries: list[dict[str, Any]]) -> None:
     there = [whole(one) for one in entries]
     wanted = [entry_of(one) for one in there]
