@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -106,8 +106,12 @@ def reference(rule: str, rows: Floats) -> Floats:
     if parsed.finish.endswith("krum"):
         apart = np.sort(np.linalg.norm(rows[:, None] - rows, axis=2) ** 2, axis=1)
         near = max(n - min(f, max((n - 3) // 2, 0)) - 2, 1)
-        best = np.argsort(apart[:, 1 : near + 1].sum(1), kind="stable")
-        return np.asarray(rows[best[: n - f if parsed.finish == "multi_krum" else 1]].mean(0))
+        scores = apart[:, 1 : near + 1].sum(1)
+        best = np.argsort(scores, kind="stable")
+        chosen = n - f if parsed.finish == "multi_krum" else 1
+        # After nnm several may be equally near; which of them is taken the papers do not say.
+        assume(chosen == n or not np.isclose(scores[best[chosen - 1]], scores[best[chosen]], rtol=1e-6))
+        return np.asarray(rows[best[:chosen]].mean(0))
     if parsed.finish == "geometric_median":
         point = rows.mean(0)
         for _ in range(64):
