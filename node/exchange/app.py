@@ -69,6 +69,7 @@ def create_exchange_app(
         "key in `Authorization`, bare or as `Bearer`.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     _add_problem_handlers(app)
     _add_routes(app, exchange)

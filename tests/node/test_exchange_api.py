@@ -185,8 +185,8 @@ async def test_writing_takes_a_key_and_so_does_reading_unless_it_is_public(tmp_p
 
 async def test_so_many_requests_a_minute_for_each_key_and_address(tmp_path: Path) -> None:
     async with serving(tmp_path, RateLimit(3)) as exchange:
-        for _ in range(3):
-            assert (await exchange.get("/nothing")).status == 404
+        for path in ("/nothing", "/nothing", "/knowledge/"):
+            assert (await exchange.get(path)).status == 404, "a path is not guessed at"
         exchange.watch.now += 20.5
         late = await exchange.get("/knowledge")
         assert (late.status, late.headers["retry-after"]) == (429, "40")
