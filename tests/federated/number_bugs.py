@@ -143,7 +143,7 @@ order(
     "multi_krum_takes_one_less",
     "krum(gram, f, len(gram) - f)",
     "krum(gram, f, len(gram) - f - 1)",
-    "test_it_is_what_the_papers_say_in_floating_point",
+    "test_krum_is_what_its_paper_says_of_few_and_of_many",
 )
 order(
     "neighbours_are_those_before_the_clip",
@@ -169,7 +169,7 @@ mix(
     "krum_asks_one_neighbour_more",
     "max((n - 3) // 2, 0)) - 2, 1)",
     "max((n - 3) // 2, 0)) - 1, 1)",
-    "test_it_is_what_the_papers_say_in_floating_point",
+    "test_krum_is_what_its_paper_says_of_few_and_of_many",
 )
 mix(
     "krum_counts_a_row_as_its_own_neighbour",

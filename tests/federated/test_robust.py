@@ -140,6 +140,13 @@ def test_it_is_what_the_papers_say_in_floating_point(seed: int, count: int, rule
     assert np.allclose(combined(rule, rows), reference(rule, rows), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("rule", ["krum", "multi_krum"])
+def test_krum_is_what_its_paper_says_of_few_and_of_many(rule: str) -> None:
+    for count in range(5, 14):  # of three or four the two nearest are equally good
+        rows = drawn(count, count)
+        assert np.allclose(combined(rule, rows), reference(rule, rows), rtol=0, atol=1e-5)
+
+
 def test_neighbours_are_those_of_the_clipped() -> None:
     """The fourth lies far off in the direction of most, the fifth a little off in the other one."""
     rows = np.zeros((5, WIDTH))
