@@ -21,6 +21,7 @@ from typing import Any, Final, TypeAlias
 from chain.body_fields import check_bytes, check_integer, expect_fields, read_record_cids
 from chain.cid import DIGEST_SIZE, Cid, is_blob_cid, is_record_cid
 from chain.errors import RecordError
+from chain.identity import AgentId
 from chain.kinds import COMMIT, GROUP, JOIN, LEAVE, RESULT, REVEAL, START
 from chain.learning_outcome import (
     GroupResult,
@@ -84,9 +85,9 @@ class Reveal:
     metrics: Mapping[str, int]
     commits: tuple[Cid, ...]
 
-    def hash(self) -> bytes:
-        """What the commit must have promised."""
-        return update_hash(self.salt, self.blob, self.size, self.examples)
+    def hash(self, author: AgentId | None) -> bytes:
+        """What the commit must have promised (`Task.promiser` says whether it names its author)."""
+        return update_hash(author, self.salt, self.blob, self.size, self.examples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +115,13 @@ def most_agents(said: object) -> int:
     return max(map(len, (one.members, one.refused, one.roster, said.signatures)))
 
 
-def update_hash(salt: bytes, blob: Cid, size: int, examples: int) -> bytes:
-    """The hash that commits to an update without showing it; the salt is secret until the reveal."""
-    return signed_digest(_UPDATE_TAG, [salt, blob, size, examples])
+def update_hash(author: AgentId | None, salt: bytes, blob: Cid, size: int, examples: int) -> bytes:
+    """The hash that commits to an update without showing it; the salt is secret until the reveal.
+
+    Without the author in it whoever saw a commit could promise the same, and keep it once the other had.
+    """
+    named = [] if author is None else [author]
+    return signed_digest(_UPDATE_TAG, [*named, salt, blob, size, examples])
 
 
 def read_learning(kind: str, body: dict[str, Any]) -> LearningOperation:

@@ -17,6 +17,7 @@ from chain.aggregation_rule import COORDINATE_WISE, NNM, AggregationRule, parse_
 from chain.body_fields import check_integer, expect_fields
 from chain.cid import Cid, is_blob_cid
 from chain.errors import RecordError
+from chain.identity import AgentId
 from chain.kinds import FIELDS_FROM, FLOAT16_FROM, ROUNDS_FROM, RULE_VERSION, TOPOLOGIES_FROM
 from chain.text import check_text
 
@@ -176,6 +177,10 @@ class Task:
             return None
         of_groups = self.topology == GROUPS or self.secure is not None
         return replace(parse_rule(self.strategy), bounds_two=of_groups and self.rules is not None)
+
+    def promiser(self, agent: AgentId) -> AgentId | None:
+        """Whom the hash of this agent's commits names: itself, or nobody where the terms name no `rules`."""
+        return None if self.rules is None else agent
 
     def to_body(self) -> dict[str, Any]:
         """The payload body; raises `RecordError` when a term is out of range."""

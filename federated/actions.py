@@ -24,9 +24,9 @@ class Offer:
     metrics: dict[str, int]
     salt: bytes
 
-    def hash(self) -> bytes:
-        """What its commit says."""
-        return update_hash(self.salt, self.blob, self.size, self.examples)
+    def hash(self, author: AgentId | None) -> bytes:
+        """What its commit says (`Task.promiser`)."""
+        return update_hash(author, self.salt, self.blob, self.size, self.examples)
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,7 +213,8 @@ def reveal_fault(ledger: Ledger, agent: AgentId, cid: Cid, verdicts: Mapping[Cid
     """What is wrong with a reveal that is its author's only one: its commit, its terms, its blob."""
     reveal = ledger.reveals[cid][1]
     author, commit = ledger.commits.get(reveal.commit, (None, None))
-    if commit is None or (author, commit.previous, commit.hash) != (agent, reveal.previous, reveal.hash()):
+    promised = reveal.hash(ledger.terms.promiser(agent))
+    if commit is None or (author, commit.previous, commit.hash) != (agent, reveal.previous, promised):
         return HASH
     return _terms_fault(ledger, reveal) or verdicts.get(cid)
 

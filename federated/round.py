@@ -193,7 +193,8 @@ class Round:
         own = self.ledger.commits_of(self.tip, self._me)
         if self.offer is not None and not own and not self._promised:
             self._promised = True
-            actions.append(Promise(Commit(self.tip.round, self.tip.digest, self.offer.hash())))
+            promised = self.offer.hash(self.ledger.terms.promiser(self._me))
+            actions.append(Promise(Commit(self.tip.round, self.tip.digest, promised)))
         roster = self._heard()
         shown = sum(bool(self.ledger.reveals_of(self.tip, agent)) for agent in roster)
         done = self._committed()

@@ -147,8 +147,10 @@ def test_a_signature_binds_every_term_and_the_task(outcome: Outcome, other: Outc
 
 @given(reveal=reveals, examples=st.integers(0, 9), blob=blob_cids)
 def test_a_commit_binds_blob_and_weight(reveal: Reveal, examples: int, blob: bytes) -> None:
-    assert (replace(reveal, examples=examples).hash() == reveal.hash()) == (examples == reveal.examples)
-    assert (replace(reveal, blob=blob).hash() == reveal.hash()) == (blob == reveal.blob)
+    promised = reveal.hash(ALICE.agent)
+    assert (replace(reveal, examples=examples).hash(ALICE.agent) == promised) == (examples == reveal.examples)
+    assert (replace(reveal, blob=blob).hash(ALICE.agent) == promised) == (blob == reveal.blob)
+    assert len({promised, reveal.hash(BOB.agent), reveal.hash(None)}) == 3, "nobody's else"
 
 
 def test_a_quorum_is_more_than_two_thirds() -> None:

@@ -35,8 +35,8 @@ propose(
 )
 propose(
     "another_members_promise_is_as_good",
-    "if commit is None or (author, commit.previous, commit.hash) != (agent, reveal.previous, reveal.hash()):",
-    "if commit is None or (commit.previous, commit.hash) != (reveal.previous, reveal.hash()):",
+    "if commit is None or (author, commit.previous, commit.hash) != (agent, reveal.previous, promised):",
+    "if commit is None or (commit.previous, commit.hash) != (reveal.previous, promised):",
     "test_who_promises_or_shows_two_things_is_refused_and_who_keeps_anothers_promise_too",
 )
 propose(

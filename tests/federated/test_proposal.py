@@ -9,7 +9,7 @@ import pytest
 
 from chain.cid import Cid, blob_cid
 from chain.identity import AgentId
-from chain.kinds import COMMIT, JOIN, LEAVE, REVEAL
+from chain.kinds import COMMIT, JOIN, LEAVE, REVEAL, ROUNDS_FROM
 from chain.learning import Commit, Reveal, commit_body, reveal_body
 from chain.record import Record
 from federated.faults import DOUBLE, EXCLUDED, HASH, LATE, UNAVAILABLE, WITHHELD
@@ -33,8 +33,8 @@ MEMBERS = 4
 class Round:
     """The first round of four members, whose records are written by hand."""
 
-    def __init__(self) -> None:
-        self.table = Table(task_of(max_members=MEMBERS), MEMBERS)
+    def __init__(self, rules: int | None = None) -> None:
+        self.table = Table(task_of(max_members=MEMBERS, rules=rules), MEMBERS)
         self.scribes = sorted((one.scribe for one in self.table.members), key=lambda one: one.agent)
         self.ledger = Ledger(self.table.task)
         self.ledger.add_all(self.table.members[0].records.values())
@@ -57,7 +57,11 @@ class Round:
 
     def promise(self, by: int, offer: Reveal | None = None) -> Cid:
         offer = self.offers[by] if offer is None else offer
-        return self.say(by, COMMIT, commit_body(Commit(1, self.tip.digest, offer.hash()))).cid
+        promised = offer.hash(self.ledger.terms.promiser(self.agents[by]))
+        return self.copy(by, promised)
+
+    def copy(self, by: int, promised: bytes) -> Cid:
+        return self.say(by, COMMIT, commit_body(Commit(1, self.tip.digest, promised))).cid
 
     def show(self, by: int, commit: Cid, seen: Collection[Cid], offer: Reveal | None = None) -> Cid:
         offer = self.offers[by] if offer is None else offer
@@ -110,6 +114,20 @@ def test_who_promises_or_shows_two_things_is_refused_and_who_keeps_anothers_prom
     said.show(3, commits[2], everything, said.offers[2])
     assert said.refused() == {0: DOUBLE, 1: DOUBLE, 3: HASH}
     assert len(view_of(said.ledger, said.tip, said.agents, said.verdicts)) == 2 + 1 + 1 + 1 + 1 + 2 + 1 + 1
+
+
+@pytest.mark.parametrize(("rules", "refused"), [(None, {}), (ROUNDS_FROM, {3: HASH})])
+def test_a_promise_that_was_copied_from_another_member_is_not_its_own(
+    rules: int | None, refused: dict[int, str]
+) -> None:
+    """It copies the hash before anybody shows, and shows what the other shows; old tasks cannot tell."""
+    said = Round(rules)
+    commits = [said.promise(by) for by in range(3)]
+    everything = [*commits, said.copy(3, said.ledger.commits[commits[2]][1].hash)]
+    for by in range(3):
+        said.show(by, commits[by], everything)
+    said.show(3, everything[3], everything, said.offers[2])
+    assert said.refused() == refused
 
 
 def test_of_each_member_two_promises_are_shown_at_most() -> None:

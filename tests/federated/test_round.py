@@ -300,7 +300,7 @@ def test_who_commits_after_seeing_an_update_comes_too_late() -> None:
         data = copy(1)
         copyist.blobs[blob_cid(data)] = data
         reveal = Reveal(1, round_.tip.digest, others[0], bytes(32), blob_cid(data), len(data), 10, {}, ())
-        commit = table.say(copyist, COMMIT, commit_body(Commit(1, round_.tip.digest, reveal.hash())))
+        commit = table.say(copyist, COMMIT, commit_body(Commit(1, round_.tip.digest, reveal.hash(None))))
         table.say(copyist, REVEAL, reveal_body(replace(reveal, commit=commit.cid, commits=(commit.cid,))))
 
     table.at(1.0, cheat)

@@ -233,7 +233,9 @@ def _learning(alice: Author, bob: Author) -> dict[str, Record]:
     begun = start.digest(task.cid)
     blob, salt = blob_cid(b"an update"), bytes(32)
     reveal = Reveal(1, begun, UNKNOWN, salt, blob, 9, 10, {"loss": -1}, ())
-    committed = bob.write(draft_on_task(task, joins[1], COMMIT, commit_body(Commit(1, begun, reveal.hash()))))
+    committed = bob.write(
+        draft_on_task(task, joins[1], COMMIT, commit_body(Commit(1, begun, reveal.hash(None))))
+    )
     reveal = replace(reveal, commit=committed.cid, commits=(committed.cid,))
     revealed = bob.write(draft_on_task(task, committed, REVEAL, reveal_body(reveal)))
     members = tuple(agent for agent, _ in roster)
