@@ -44,7 +44,7 @@ from federated.post import belongs
 from federated.server_run import ServerRun
 from federated.serving import Serving
 from federated.update import UpdateError, decode
-from federated.views import AuditView, Barred, TaskView, barred_from
+from federated.views import UNREAD, AuditView, Barred, TaskView, barred_from
 
 MAX_FOLLOWED = 256
 """Tasks that one node follows at a time."""
@@ -213,7 +213,7 @@ class Learning:
                     views[record.cid] = view_of(await self._peek(record.cid, record), self._me)
 
                 for record in [one for one in listed if one.cid not in views][-MAX_PEEKED:]:
-                    views[record.cid] = view_of(ledger_of(record), self._me)
+                    views[record.cid] = replace(view_of(ledger_of(record), self._me), state=UNREAD)
                     nursery.start_soon(peek, record)
         return sorted(views.values(), key=lambda view: view.id)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from chain.cid import Cid
 from chain.identity import AgentId
@@ -52,9 +53,13 @@ class Barred:
     until: int | None
 
 
+UNREAD: Final = "unread"
+"""The state of a listed task of which no more than its terms could be had in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """A task as this node sees it now. `state` is open, running or finished; `deadline_s` from now."""
+    """A task as this node sees it now. `state`: open, running, finished, `UNREAD`. `deadline_s`: from now."""
 
     id: Cid
     author: AgentId

@@ -195,7 +195,8 @@ class TaskOut(BaseModel):
     topology: str
     secure: int | None = None
     """The least members of a group in which updates are summed under masks, if they are."""
-    state: Literal["open", "running", "finished"]
+    state: Literal["open", "running", "finished", "unread"]
+    """`unread`: in a list, a task of which no more than its terms could be had in time."""
     round: int
     rounds: int
     min_members: int

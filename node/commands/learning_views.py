@@ -39,7 +39,7 @@ def list_tasks(home: str | None, as_json: bool) -> None:
     for task in answer["tasks"]:
         part = "joined" if task["joined"] else "own" if task["own"] else "heard of"
         print_line(f"{task['id']} {task['state']} {part}")
-        there = "" if task["state"] == "open" else f", {members(len(task['members']))}"
+        there = f", {members(len(task['members']))}" if task["state"] in ("running", "finished") else ""
         print_line(f"{INDENT}{in_line(task['name'])}: {_progress(task)}{there}, by {task['author']}")
     if not answer["tasks"]:
         print_line("no tasks yet")
@@ -239,6 +239,8 @@ def task_id(client: ApiClient, text: str) -> str:
 
 def _progress(task: Mapping[str, Any]) -> str:
     """How far a task is; how many calls a ServerApp will make nobody knows."""
+    if task["state"] == "unread":
+        return "its holders did not answer in time (fl status asks again)"
     if task["state"] == "open":
         return f"begins with {members(task['min_members'])}, {len(task['members']) or 'none'} so far"
     if task["mode"] == "server-app":

@@ -7,6 +7,8 @@ import click
 from node.commands.options import home_option, json_option
 from node.commands.output import print_json, print_line
 
+NO_PEERS = "none yet; if there should be some, roseforest doctor tries their addresses"
+
 
 @click.command()
 @home_option
@@ -38,7 +40,7 @@ def status(home: str | None, as_json: bool) -> None:
         ("space", answer["space"]),
         ("addresses", ", ".join(answer["addresses"]) or "none"),
         ("api", client.daemon.api),
-        ("peers", "none yet" if not answer["peers"] else f"{answer['peers']}{unconnected}{unwelcome}"),
+        ("peers", f"{answer['peers']}{unconnected}{unwelcome}" if answer["peers"] else NO_PEERS),
         ("records", f"{answer['records']} own, {answer['pending']} still without enough copies"),
         ("chain", answer["chain"]),
         ("receipts", receipts),
@@ -109,7 +111,7 @@ def peers(pardon: str | None, home: str | None, as_json: bool) -> None:
         for address in peer["addresses"]:
             print_line(f"    {address}")
     if not answer["peers"]:
-        print_line("no peers yet")
+        print_line(f"peers: {NO_PEERS}")
     for one in answer["standings"]:
         ban = f" for {one['banned_s']:.0f} s more (ban {one['bans']})" if one["banned_s"] else ""
         print_line(f"{one['agent_id']} {one['standing']}{ban}")

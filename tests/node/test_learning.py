@@ -17,7 +17,7 @@ from chain.identity import AgentId
 from chain.kinds import ROUNDS_FROM
 from chain.learning_task import GROUPS, INT8
 from chain.manifest import Limits
-from chain.record import sign_record
+from chain.record import Record, sign_record
 from dht.records.bundle import Item
 from dht.records.placement import ALL_ROLES
 from federated.compression import sent_size
@@ -25,6 +25,7 @@ from federated.errors import Refused
 from federated.faults import EXCLUDED, UNAVAILABLE, WEIGHT
 from federated.learning import UnknownKind
 from federated.messages import Question, Reply
+from federated.post import Post
 from federated.proposal import proposers
 from federated.round import Phase
 from federated.update import Fault, decode, encode
@@ -418,11 +419,18 @@ def test_who_only_looks_sees_the_task_and_can_audit_it(tmp_path: Path) -> None:
         await finished(network, [Learner(network, number, task) for number in (0, 1, 2)], task)
         await network.settle()
         onlooker = network.nodes[4].learning
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Post, "read", silent)
+            assert [one.state for one in await onlooker.tasks()] == ["unread"]
         (listed,) = await onlooker.tasks()
         assert (listed.id, listed.state, listed.round, listed.joined) == (task, "finished", 2, False)
         assert [one.round for one in (await onlooker.task(task)).history] == [1, 2]
         assert [audit.problem for audit in await onlooker.audit(task, None)] == [None, None]
         assert not onlooker.follows(task)
+
+    async def silent(_: Post, __: Cid) -> list[Record]:
+        await trio.sleep_forever()
+        raise AssertionError
 
     simulate(tmp_path, [100] * 5, scenario)
 

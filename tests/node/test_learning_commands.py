@@ -23,6 +23,7 @@ IDS = sorted(to_text(record_cid(bytes([number]))) for number in range(3))
     [
         ({"state": "open", "members": []}, "begins with 2 members, none so far"),
         ({"state": "open", "members": ["one"]}, "begins with 2 members, 1 so far"),
+        ({"state": "unread", "members": []}, "its holders did not answer in time (fl status asks again)"),
         ({"state": "running", "mode": "peer-rounds", "round": 1, "rounds": 3}, "round 1 of 3"),
         ({"state": "running", "mode": "server-app", "round": 4}, "call 4"),
     ],
