@@ -200,7 +200,7 @@ class Round:
         done = self._committed()
         self._deadline.note(len(done), quorum(len(roster)), now)
         deadline = self._deadline.at()
-        if len(done) == len(roster) or 2 * shown > len(roster):
+        if (done and not self._awaited()) or 2 * shown > len(roster):
             self._enter(Phase.REVEAL, now)
         elif now >= deadline:
             if 2 * len(done) >= len(roster) or (done and self._extensions >= MAX_EXTENSIONS):
@@ -318,6 +318,12 @@ class Round:
             for agent in self._heard()
             if self.ledger.commits_of(self.tip, agent) or self.ledger.reveals_of(self.tip, agent)
         ]
+
+    def _awaited(self) -> list[AgentId]:
+        """The members who may yet promise an update: who has left the task will not."""
+        standings, done = self.ledger.standings, self._committed()
+        left = {agent for agent in self._heard() if agent in standings and not standings[agent].joins}
+        return [agent for agent in self._heard() if agent not in done and agent not in left]
 
     def _own_reveal(self, commit: Cid, offer: Offer) -> Reveal:
         seen = {cid for agent in self.group for cid in self.ledger.commits_of(self.tip, agent)[:2]}

@@ -19,6 +19,7 @@ from federated.agreement import ATTEMPT_FLOOR_S
 from federated.faults import DOUBLE, EXCLUDED, HASH, LATE, PENALISED, UNAVAILABLE, WEIGHT
 from federated.round import Round
 from federated.update import Fault, decode, encode
+from federated.waiting import FLOOR_S
 from tests.federated.models import ARRAYS, TASK, model, task_of, values
 from tests.federated.table import Member, Table
 
@@ -320,6 +321,25 @@ def test_a_member_that_is_gone_costs_one_deadline_once() -> None:
         agree(table)
         assert table.now < 4 * 2.0 + TASK.commit_ms / 1_000, when
         assert gone.agent not in table.members[0].ledger.steps[-1].before.agents
+
+
+def test_a_member_that_leaves_before_it_has_promised_costs_no_deadline() -> None:
+    def ended(says_so: bool) -> float:
+        table = Table(task_of(rounds=2), members=4)
+        gone = table.members[1]
+
+        def go() -> None:
+            if says_so:
+                table.leave(gone)
+            table.crash(gone)
+
+        table.at(0.5, go)
+        table.run()
+        agree(table)
+        assert gone.agent not in table.members[0].ledger.steps[-1].before.agents
+        return table.now
+
+    assert ended(True) + FLOOR_S / 2 < ended(False)
 
 
 def test_after_failed_attempts_those_who_answer_go_on() -> None:
