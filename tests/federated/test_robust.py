@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -85,8 +85,12 @@ def test_order_and_block_size_do_not_show(seed: int, count: int, rule: str, chun
     assert combine(task, parse_rule(rule), base, updates, chunk) == whole
 
 
+class Tied(Exception):
+    """Rows are equally near, and the papers do not say which of them is taken."""
+
+
 def reference(rule: str, rows: Floats) -> Floats:
-    """The same pipeline as in the papers, in floating point, on whole matrices."""
+    """The same pipeline as in the papers, in floating point, on whole matrices. Raises `Tied`."""
     parsed = parse_rule(rule)
     n = len(rows)
     f = parsed.liars(n)
@@ -109,8 +113,8 @@ def reference(rule: str, rows: Floats) -> Floats:
         scores = apart[:, 1 : near + 1].sum(1)
         best = np.argsort(scores, kind="stable")
         chosen = n - f if parsed.finish == "multi_krum" else 1
-        # After nnm several may be equally near; which of them is taken the papers do not say.
-        assume(chosen == n or not np.isclose(scores[best[chosen - 1]], scores[best[chosen]], rtol=1e-6))
+        if chosen < n and np.isclose(scores[best[chosen - 1]], scores[best[chosen]], rtol=1e-6):
+            raise Tied
         return np.asarray(rows[best[:chosen]].mean(0))
     if parsed.finish == "geometric_median":
         point = rows.mean(0)
@@ -137,7 +141,11 @@ SINGLE = [*sorted(FINISHES), ROBUST, "nnm|median", "clip|geometric_median", "nnm
 def test_it_is_what_the_papers_say_in_floating_point(seed: int, count: int, rule: str) -> None:
     """To 1e-5 of the longest row: clip factors are cut off after 24 bits, the grid has 2**-28."""
     rows = drawn(seed, count)
-    assert np.allclose(combined(rule, rows), reference(rule, rows), rtol=0, atol=1e-5)
+    try:
+        expected = reference(rule, rows)
+    except Tied:
+        reject()
+    assert np.allclose(combined(rule, rows), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("rule", ["krum", "multi_krum"])
