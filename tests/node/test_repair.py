@@ -16,7 +16,7 @@ from dht.overlay.distance import closest
 from dht.records import proofs
 from dht.records.basis import author_basis, subject_basis
 from dht.records.proofs import CYCLE_S, NONCE_SIZE, PINNABLE_S, UNPROVEN
-from dht.repair import patience, repairer
+from dht.repair import looks, patience
 from dht.repair.decision import DROP_AFTER_S
 from dht.repair.repairer import INTERVAL_S, SOON_S, START_S, SWEEP_S
 from node.founding import REPLICATION
@@ -191,7 +191,7 @@ def test_a_slow_holder_that_always_lacks_everything_does_not_hold_up_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As slow as it may be without being taken for dead, and asked about every page of what lies here."""
-    monkeypatch.setattr(repairer, "PAGE", 4)
+    monkeypatch.setattr(looks, "PAGE", 4)
     monkeypatch.setattr(patience, "SLOW_MOST_S", 5.0)
     link = FaultyLink()
 
