@@ -7,6 +7,7 @@ every signature on it is a signature on that digest. Readers check shape and lim
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, ClassVar, Final, TypeAlias
@@ -33,14 +34,14 @@ Seat: TypeAlias = tuple[AgentId, Cid]
 """A member of a roster and the join record by which it asked to be one."""
 
 
-class Signable:
+class Signable(ABC):
     """What several members sign alike; `_tag` keeps signatures on one thing from counting for another."""
 
     __slots__ = ()
     _tag: ClassVar[bytes]
 
-    def _value(self) -> list[Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _value(self) -> list[Any]: ...
 
     def digest(self, task: Cid) -> bytes:
         """The 32 bytes that are signed, and by which others refer to it."""

@@ -7,6 +7,7 @@ them; `federated.agreement` gets everybody to sign what follows. No clock, no ne
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -46,7 +47,7 @@ class Conclusion(Protocol):
         ...
 
 
-class Evidence:
+class Evidence(ABC):
     """The items of one round; a subclass says which there are and what follows."""
 
     def __init__(self, ledger: Ledger, tip: Tip, me: AgentId) -> None:
@@ -66,13 +67,13 @@ class Evidence:
 
     # -- what a subclass decides --
 
+    @abstractmethod
     def unsettled(self) -> set[Cid]:
         """Items that have still to be looked at."""
-        raise NotImplementedError
 
+    @abstractmethod
     def view(self) -> frozenset[Cid]:
         """The records that the decision rests on."""
-        raise NotImplementedError
 
     def proofs(self) -> frozenset[Cid]:
         """What of the view proves that somebody counts for nothing: who knows that by other proofs does not
@@ -80,9 +81,9 @@ class Evidence:
         """
         return frozenset()
 
+    @abstractmethod
     def conclude(self) -> Conclusion:
         """What follows from what was seen."""
-        raise NotImplementedError
 
     def records(self, items: Iterable[Cid]) -> tuple[Cid, ...]:
         """The records in which others find these of a view, ascending."""
@@ -92,13 +93,13 @@ class Evidence:
         """What these records of somebody's view are to this one."""
         return set(records)
 
+    @abstractmethod
     def outcome(self, members: tuple[AgentId, ...]) -> Outcome | GroupOutcome | None:
         """What these members would sign; None while the model is not known, or there is no evidence."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _look(self, item: Cid) -> Action:
         """How to look at an item."""
-        raise NotImplementedError
 
     def _make(self, conclusion: Conclusion) -> Action:
         """How to make the model."""

@@ -8,6 +8,7 @@ first, and is durable, before it leaves.
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ class Line:
 L = TypeVar("L", bound=Membership)
 
 
-class Following(Generic[L]):
+class Following(ABC, Generic[L]):
     """This node and one task; a mode's own class says what is to be done (`_go_on`) and when (`_wake_at`)."""
 
     def __init__(self, tools: Tools, ledger: L, wanted: bool) -> None:
@@ -125,26 +126,26 @@ class Following(Generic[L]):
 
     # -- what a mode decides --
 
+    @abstractmethod
     async def _go_on(self) -> None:
         """Do what is to be done now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _wake_at(self) -> float:
         """When there will be something to do without news, by the monotonic clock."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def _active(self) -> bool:
         """Whether this node takes part in something that is under way."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _audience(self) -> list[AgentId]:
         """Who wants to hear at once of what is appended."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _bring(self, blob: Cid, sources: Sequence[AgentId]) -> bool | None:
         """Fetch a blob that was wanted: whether it is here now; None when it will never be what it should."""
-        raise NotImplementedError
 
     # -- what comes in --
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Standing:
     joins: bool
 
 
-class Membership:
+class Membership(ABC):
     """A task, its terms, and who has joined it; the ledgers of both modes build on this."""
 
     def __init__(self, task: Record) -> None:
@@ -50,9 +51,9 @@ class Membership:
         self.forgot = False
         """Whether something that waited was forgotten; whoever reads it all again takes this back."""
 
+    @abstractmethod
     def add(self, record: Record) -> bool:
         """Take a valid record of this task; whether anything was new."""
-        raise NotImplementedError
 
     def add_all(self, records: Iterable[Record]) -> bool:
         """Take several, in an order in which few have to wait; whether anything was new."""
@@ -62,9 +63,9 @@ class Membership:
         return changed
 
     @property
+    @abstractmethod
     def finished(self) -> bool:
         """Whether nothing more is to follow."""
-        raise NotImplementedError
 
     def has(self, cid: Cid) -> bool:
         """Whether this record was added (or waits)."""
@@ -102,9 +103,9 @@ class Membership:
         self._seen.discard(cid)
         self._waits -= 1
 
+    @abstractmethod
     def _ready(self, on: bytes, record: Record) -> bool:
         """Whether a record that waits on this can be added now."""
-        raise NotImplementedError
 
     def _release(self, came: Iterable[bytes]) -> None:
         """Add what waited for these, as far as it is ready, then what waited for that, and so on.

@@ -14,7 +14,7 @@ from chain.learning_outcome import GroupOutcome, GroupResult, Outcome, Result, q
 from chain.source_chain import Draft
 from federated.actions import Action, Ask, Publish
 from federated.agreement import ASKED_AT_ONCE, ATTEMPT_FLOOR_S, MAX_ATTEMPTS, Agreement
-from federated.evidence import Evidence
+from federated.evidence import Conclusion, Evidence
 from federated.ledger import Ledger, Tip
 from federated.messages import Question, Reply, Word
 from tests.federated.models import task_of
@@ -45,6 +45,12 @@ class Settled(Evidence):
         if self._of_group:
             return GroupOutcome(*said, contributors=members, examples=1)
         return Outcome(*said, roster=self.tip.roster)
+
+    def conclude(self) -> Conclusion:
+        raise AssertionError("its outcome is given")
+
+    def _look(self, item: Cid) -> Action:
+        raise AssertionError("nothing is to be looked at")
 
 
 class Seats:
